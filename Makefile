@@ -1,0 +1,52 @@
+# make demo | make test | make lint | make demo-cluster | make bench; `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT ?= out/demo
+
+.DEFAULT_GOAL := setup
+.PHONY: setup demo demo-cluster test test-fast lint bench constraints clean help java
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# Spark runs on Java: say so before minutes go into an environment that could not be used.
+java:
+	@if [ -n "$$JAVA_HOME" ]; then test -x "$$JAVA_HOME/bin/java"; else command -v java >/dev/null; fi || { \
+	  echo "error: Java 17 or newer is not installed: 'apt-get install openjdk-17-jre-headless' (Debian, Ubuntu), 'dnf install java-17-openjdk-headless' (Fedora, RHEL) or 'brew install openjdk@17' (macOS), or point JAVA_HOME at one" >&2; exit 2; }
+
+setup: $(READY) ## build .venv with everything, at the exact versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.12 …" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q uv -c constraints.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev,formats]'
+	@touch $@
+
+demo: java $(READY) ## the whole pipeline on 1,797 real scanned digits, under out/demo/
+	@$(BIN)/coyo-labeler demo output=$(OUT)
+
+demo-cluster: java $(READY) ## the same, sent by spark-submit to a standalone cluster of two workers on 127.0.0.1
+	@$(BIN)/coyo-labeler demo output=$(OUT)-cluster cluster=true
+
+test: java $(READY) ## every test, the ones on a two-worker cluster too
+	$(BIN)/python -m pytest
+
+test-fast: java $(READY) ## all but the cluster tests
+	$(BIN)/python -m pytest -m 'not cluster'
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+constraints: $(READY) ## write constraints.txt anew from pyproject.toml
+	$(BIN)/uv pip compile -q --upgrade --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --all-extras pyproject.toml -o constraints.txt
+	@grep -q '^uv==' constraints.txt || echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" >> constraints.txt
+
+clean: ## remove what the demo and the tests wrote
+	rm -rf out .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

@@ -1,0 +1,142 @@
+"""The command line: `coyo-labeler STAGE key=value …`. The only place that prints and exits."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+from coyo_labeler.config.base import StageSettings
+from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.manifest import Manifest
+from coyo_labeler.session import explain
+from coyo_labeler.stages import STAGES, Stage, read_stage_settings, run_stage
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `coyo-labeler` with `argv`; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="coyo-labeler",
+        description="Labels for web images at scale: a teacher's beliefs merged with human votes.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for stage in STAGES.values():
+        _add_stage(commands, stage)
+    demo = commands.add_parser("demo", help="the whole pipeline on real scanned digits")
+    demo.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "demo":
+        return guard(lambda: _demo(arguments.overrides))
+    stage = STAGES[arguments.command]
+    return guard(lambda: _run(stage, arguments.overrides, arguments.config))
+
+
+def job(name: str) -> None:
+    """The body of `jobs/<name>.py`: run the stage with the words of the command line, and exit."""
+    sys.exit(main([name, *sys.argv[1:]]))
+
+
+def guard(work: Callable[[], None]) -> int:
+    """Run `work`; what the user can mend or must know becomes one line and an exit status."""
+    try:
+        work()
+    except InputError as error:
+        return _say(error, WRONG_INPUT)
+    except WorkError as error:
+        return _say(error, FAILED)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        return _say(explained, WRONG_INPUT if isinstance(explained, InputError) else FAILED)
+    return DONE
+
+
+def _say(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def _run(stage: Stage, overrides: Sequence[str], config: str | None) -> None:
+    settings = read_stage_settings(stage, overrides, config)
+    start_logging(settings.log_format)
+    manifest, worked = run_stage(stage, settings)
+    print(summary_line(manifest, settings.output, worked))
+
+
+def summary_line(manifest: Manifest, output: str, worked: bool) -> str:
+    """What a stage did, in a line."""
+    if not worked:
+        return f"{manifest.stage}: nothing to do, {output} is complete"
+    parts = [f"{manifest.rows.rows_in:,} in, {manifest.rows.rows_out:,} out"]
+    for name, counts in {"": manifest.rows, **manifest.tables}.items():
+        rejected = {reason: n for reason, n in counts.rejected.items() if n}
+        if name:
+            parts.append(f"{name}: {counts.rows_in:,} in, {counts.rows_out:,} used")
+        if rejected:
+            reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(rejected.items()))
+            parts.append(f"{sum(rejected.values()):,} rejected ({reasons})")
+    return f"{manifest.stage}: {'; '.join(parts)}; {manifest.seconds:.1f} s → {output}"
+
+
+def _demo(overrides: Sequence[str]) -> None:
+    from coyo_labeler.demo.run import run_demo  # noqa: PLC0415
+
+    start_logging("text")
+    print(run_demo(overrides))
+
+
+def start_logging(log_format: str) -> None:
+    """Send the package's log lines to standard error, as text or as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        from pythonjsonlogger.json import JsonFormatter  # noqa: PLC0415
+
+        fields = ["asctime", "levelname", "name", "message"]
+        handler.setFormatter(JsonFormatter(fields, rename_fields={"asctime": "time"}))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    package = logging.getLogger("coyo_labeler")
+    package.handlers = [handler]
+    package.setLevel(os.environ.get("COYO_LABELER_LOG", "INFO"))
+    package.propagate = False
+
+
+def _add_stage(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", stage: Stage
+) -> None:
+    parser = commands.add_parser(
+        stage.name,
+        help=stage.summary,
+        description=stage.summary,
+        epilog=describe_keys(stage.settings_class()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help=f"YAML file (default: conf/{stage.name}.yaml)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="see below; dotted if nested"
+    )
+
+
+def describe_keys(cls: type[StageSettings]) -> str:
+    """The keys of a stage with types, defaults and meanings, a line each."""
+    lines = ["keys:"]
+    for name, field in cls.model_fields.items():
+        default = (
+            "required" if field.is_required() else field.get_default(call_default_factory=True)
+        )
+        choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
+        kind = "|".join(choices) + " " if choices else ""
+        lines.append(f"  {name:<22} {kind}[{default}]  {field.description or ''}".rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""What the settings of all stages have in common."""
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """A frozen group of settings: unknown keys, wrong types and values out of range are refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
+    )
+
+
+class SparkSettings(Settings):
+    """How a stage gets its Spark session."""
+
+    master: str | None = Field(
+        None, description="Spark master; left out: the one of spark-submit, else local[*]"
+    )
+    conf: dict[str, str] = Field(
+        default_factory=dict, description="any further Spark properties, by name"
+    )
+
+
+class StageSettings(Settings):
+    """The keys that every stage has.
+
+    `inputs` names the keys that hold input paths: they must exist, and what lies there (not the
+    path) enters the fingerprint. `operational` names the keys that change how the work is done but
+    not one value of what comes out: they may differ between a run and its resumption.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ()
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"output", "overwrite", "spark", "log_format"}
+    )
+
+    output: str = Field(description="folder to write, any fsspec URL")
+    overwrite: bool = Field(
+        False, description="replace what an earlier run with other settings wrote into output"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="log lines on standard error: text, or one JSON object a line"
+    )
+    spark: SparkSettings = Field(default_factory=SparkSettings)
+
+    @property
+    def uses_spark(self) -> bool:
+        """Whether the stage works on a Spark session; a stage that also runs bare overrides it."""
+        return True

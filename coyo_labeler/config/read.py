@@ -1,0 +1,122 @@
+"""Reading settings: defaults, then a YAML file, then `key=value` words, checked in one place."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler.errors import InputError
+
+S = TypeVar("S", bound=StageSettings)
+
+
+def read_settings(
+    cls: type[S], stage: str, config: str | None = None, overrides: Iterable[str] = ()
+) -> S:
+    """Settings of `stage`: the defaults of `cls`, overlaid by a YAML file, then by `key=value`.
+
+    config: path or URL of a YAML file, or None. overrides: `key=value` words, dotted for nested
+    keys; a value is read as YAML.
+
+    Raises: InputError naming the key, what is wrong and how to mend it.
+    """
+    values = _read_yaml(stage, config) if config else {}
+    for word in overrides:
+        _override(stage, values, word)
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{stage}: {_explain(cls, error)}") from None
+
+
+def _read_yaml(stage: str, config: str) -> dict[str, Any]:
+    try:
+        with fsspec.open(config, "rt") as file:
+            values = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise InputError(f"{stage}: config: no such file: {config}") from None
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise InputError(f"{stage}: config: {config} is not valid YAML: {where}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{stage}: config: {config} must hold 'key: value' lines")
+    return values
+
+
+def _override(stage: str, values: dict[str, Any], word: str) -> None:
+    key, equals, text = word.partition("=")
+    if not equals or not key.strip("-"):
+        raise InputError(
+            f"{stage}: '{word}' is not of the form key=value; 'coyo-labeler {stage} --help' lists "
+            "the keys"
+        )
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{stage}: {key}: '{parent}' holds a value, not nested keys")
+    values[last] = _parse(text)
+
+
+def _parse(text: str) -> Any:
+    """The value of a `key=value` word: YAML, or the plain text where it is none.
+
+    A sentence with a colon in it is text, not a mapping.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value
+
+
+def _explain(cls: type[BaseModel], error: ValidationError) -> str:
+    return "; ".join(_explain_one(cls, detail) for detail in error.errors(include_url=False))
+
+
+def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any]) -> str:
+    path = [str(part) for part in detail["loc"]]
+    key = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        known = _keys_of(cls, path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        mend = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+        return f"{key}: no such key; {mend}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; give {key}=…"
+    if detail["type"] == "value_error":
+        reason = str(detail["ctx"]["error"])
+        return f"{key}: {reason}" if key else reason
+    message = detail["msg"].removeprefix("Input should be ")
+    known_fields = [part for part in path if part in _all_keys(cls)]
+    return f"{'.'.join(known_fields) or key}: {detail['input']!r} is wrong; it must be {message}"
+
+
+def _keys_of(cls: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        nested = cls.model_fields[part].annotation
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            return []
+        cls = nested
+    return list(cls.model_fields)
+
+
+def _all_keys(cls: type[BaseModel]) -> set[str]:
+    keys = set(cls.model_fields)
+    for field in cls.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            keys |= _all_keys(field.annotation)
+    return keys
+
+
+def default_config(stage: str) -> str | None:
+    """`conf/<stage>.yaml` of a source checkout, or None where the package is installed alone."""
+    path = Path(__file__).parents[2] / "conf" / f"{stage}.yaml"
+    return str(path) if path.is_file() else None

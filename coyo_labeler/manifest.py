@@ -1,0 +1,251 @@
+"""One run of one stage on one output folder: may it start, is there work, do the counts add up."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from coyo_labeler import storage
+from coyo_labeler.config.base import StageSettings
+from coyo_labeler.errors import CountError, InputError
+
+MANIFEST = "_manifest.json"  # the run is complete
+RUN = "_run.json"  # a run with these settings began
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of one table on their way through a stage; rejected is by reason."""
+
+    rows_in: int
+    rows_out: int
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    def check(self, what: str) -> None:
+        """Raises: CountError unless rows in = rows out + rows rejected."""
+        rejected = sum(self.rejected.values())
+        if self.rows_in != self.rows_out + rejected:
+            raise CountError(
+                f"{what}: {self.rows_in:,} rows in, but {self.rows_out:,} out + {rejected:,} "
+                "rejected; no manifest was written. Do not use this output; run again with "
+                "overwrite=true and report this as a bug"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in which manifests and summaries hold it."""
+        rejected = {reason: n for reason, n in sorted(self.rejected.items()) if n}
+        return {"in": self.rows_in, "out": self.rows_out, "rejected": rejected}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Counts":
+        """The reverse of `to_json`."""
+        return cls(document["in"], document["out"], document["rejected"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage did: the counts of its main rows, of further tables, and what else it tells.
+
+    rows: the main flow (source rows, images). tables: counts of other inputs (votes), by name.
+    details: JSON values for the manifest.
+    """
+
+    rows: Counts
+    tables: Mapping[str, Counts] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `_manifest.json` of a finished output holds."""
+
+    stage: str
+    version: str
+    fingerprint: str
+    finished: str
+    seconds: float
+    rows: Counts
+    tables: Mapping[str, Counts]
+    details: Mapping[str, Any]
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        document = asdict(self)
+        document["rows"] = self.rows.to_json()
+        document["tables"] = {name: counts.to_json() for name, counts in self.tables.items()}
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Manifest":
+        """The reverse of `to_json`."""
+        tables = {name: Counts.from_json(counts) for name, counts in document["tables"].items()}
+        return cls(**{**document, "rows": Counts.from_json(document["rows"]), "tables": tables})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stage's claim on its output folder.
+
+    `done` holds the manifest where an earlier run with the same settings and inputs has finished.
+    `resumed` is true where one began and did not finish. `fingerprint` stands for the settings that
+    shape the output, and the content of the inputs.
+    """
+
+    stage: str
+    output: str
+    fingerprint: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    started: float
+    resumed: bool = False
+    done: Manifest | None = None
+
+    @classmethod
+    def begin(cls, stage: str, settings: StageSettings) -> "Run":
+        """Check the inputs, and claim `settings.output` or say that it is finished.
+
+        Raises: InputError where an input is missing or unfinished, or where the output holds
+        results of other settings or files that are not ours.
+        """
+        inputs = {
+            key: _fingerprint_input(stage, key, url)
+            for key in settings.inputs
+            if (url := getattr(settings, key)) is not None
+        }
+        config = settings.model_dump(mode="json")
+        shaping = {
+            key: value
+            for key, value in config.items()
+            if key not in settings.operational and key not in settings.inputs
+        }
+        fingerprint = _digest({"config": shaping, "inputs": inputs})
+        run = cls(stage, settings.output, fingerprint, config, inputs, time.time())
+        return run._claim(shaping, settings)
+
+    def _claim(self, shaping: Mapping[str, Any], settings: StageSettings) -> "Run":
+        claimed = storage.read_json(storage.join(self.output, RUN))
+        if claimed is None:
+            self._refuse_foreign_files()
+        elif claimed["fingerprint"] != self.fingerprint or claimed["stage"] != self.stage:
+            if not settings.overwrite:
+                raise InputError(
+                    f"{self.stage}: output: {self.output} holds the results of another run "
+                    f"({_difference(claimed, self, shaping)}); choose another output, or replace "
+                    "them with overwrite=true"
+                )
+            storage.clear(self.output)
+        else:
+            finished = storage.read_json(storage.join(self.output, MANIFEST))
+            done = Manifest.from_json(finished) if finished else None
+            if not done:
+                storage.remove_temporaries(self.output)
+            return Run(**{**self.__dict__, "resumed": True, "done": done})
+        storage.write_json(
+            storage.join(self.output, RUN),
+            {
+                "stage": self.stage,
+                "version": version("coyo-labeler"),
+                "fingerprint": self.fingerprint,
+                "shaping": shaping,
+                "inputs": self.inputs,
+            },
+        )
+        return self
+
+    def _refuse_foreign_files(self) -> None:
+        fs, path = storage.resolve(self.output)
+        if fs.isfile(path):
+            raise InputError(f"{self.stage}: output: {self.output} is a file; give a folder")
+        if fs.isdir(path) and fs.ls(path, detail=False):
+            raise InputError(
+                f"{self.stage}: output: {self.output} is not empty and was not written by this "
+                "stage; choose another folder"
+            )
+
+    def finish(self, outcome: Outcome) -> Manifest:
+        """Check that no row was lost or doubled, then write the manifest.
+
+        Raises: CountError where the counts do not add up.
+        """
+        outcome.rows.check(self.stage)
+        for name, counts in outcome.tables.items():
+            counts.check(f"{self.stage}: {name}")
+        manifest = Manifest(
+            stage=self.stage,
+            version=version("coyo-labeler"),
+            fingerprint=self.fingerprint,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.time() - self.started, 3),
+            rows=outcome.rows,
+            tables=outcome.tables,
+            details=outcome.details,
+            config=self.config,
+            inputs=self.inputs,
+        )
+        storage.write_json(storage.join(self.output, MANIFEST), manifest.to_json())
+        return manifest
+
+
+def read_manifest(output: str) -> Manifest | None:
+    """The manifest of a finished output folder, or None."""
+    document = storage.read_json(storage.join(output, MANIFEST))
+    return Manifest.from_json(document) if document else None
+
+
+def _fingerprint_input(stage: str, key: str, url: str) -> str:
+    """A digest of what lies at an input URL, without reading it.
+
+    Another stage's output: its manifest. Else names, sizes and modification times (or ETags).
+    """
+    if not storage.exists(url):
+        raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")
+    fs, path = storage.resolve(url)
+    if fs.isdir(path):
+        finished = storage.read_json(storage.join(url, MANIFEST))
+        if finished is not None:
+            return _digest(finished)
+        begun = storage.read_json(storage.join(url, RUN))
+        if begun is not None:
+            raise InputError(
+                f"{stage}: {key}: {begun['stage']} has not finished in {url}; run it again first"
+            )
+    files = storage.files_of(url, suffix="")
+    if not files:
+        raise InputError(f"{stage}: {key}: {url} holds no files")
+    first = min(files)
+    return _digest(
+        [
+            [name.removeprefix(first.rpartition("/")[0]), info.get("size"), _modified(info)]
+            for name, info in files.items()
+        ]
+    )
+
+
+def _modified(info: Mapping[str, Any]) -> str:
+    stamps = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "created"))
+    return str(next((stamp for stamp in stamps if stamp is not None), ""))
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _difference(claimed: Mapping[str, Any], run: Run, shaping: Mapping[str, Any]) -> str:
+    if claimed["stage"] != run.stage:
+        return f"of the stage {claimed['stage']}"
+    before = {**claimed["shaping"], **{f"content of {k}": v for k, v in claimed["inputs"].items()}}
+    now = {**shaping, **{f"content of {k}": v for k, v in run.inputs.items()}}
+    changed = [
+        key
+        if key.startswith("content of")
+        else f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    return "changed: " + ", ".join(changed)

@@ -1,0 +1,110 @@
+"""Progress on standard error: a bar on a terminal, a log line now and then elsewhere."""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two lines where standard error is no terminal.
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Counts `done` of `total` units, with the rate and the time left, and further facts.
+
+    total: None where it is not known. A context manager; `update` may be called from any thread.
+    """
+
+    def __init__(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._initial, self._done = done, done
+        self._facts = ""
+        self._start = self._last_line = time.monotonic()
+        self._bar = (
+            tqdm(total=total, initial=done, desc=label, unit=f" {unit}", smoothing=0.1)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def update(self, done: int, **facts: Any) -> None:
+        """Set the units done so far; facts are shown after the rate, as `name value`."""
+        step, self._done = done - self._done, done
+        self._facts = ", ".join(
+            f"{name.replace('_', ' ')} {value}" for name, value in facts.items()
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._facts, refresh=False)
+            self._bar.update(step)
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._log()
+
+    def _log(self) -> None:
+        self._last_line = time.monotonic()
+        meter = tqdm.format_meter(
+            self._done,
+            self._total,  # type: ignore[arg-type]  # tqdm takes None; its stubs do not
+            self._last_line - self._start,
+            initial=self._initial,
+            unit=f" {self._unit}",
+            postfix=self._facts or None,
+            bar_format="{n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+            if self._total is not None
+            else None,
+        )
+        extra = {"label": self._label, "done": self._done, "total": self._total}
+        logger.info("%s: %s", self._label, meter, extra=extra)
+
+    def close(self) -> None:
+        """Finish the bar, or write the last line where lines were written before."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._last_line != self._start:
+            self._log()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def watch_spark(spark: "SparkSession", label: str, interval_seconds: float = 0.5) -> Iterator[None]:
+    """Show the tasks done of all that Spark runs inside the `with` block."""
+    tracker = spark.sparkContext.statusTracker()
+    stop = threading.Event()
+    group = f"{label}-{time.monotonic_ns()}"
+    spark.sparkContext.setJobGroup(group, label)
+
+    def watch(progress: Progress) -> None:
+        finished: dict[int, int] = {}
+        while not stop.wait(interval_seconds):
+            running = 0
+            for job_id in tracker.getJobIdsForGroup(group):
+                job = tracker.getJobInfo(job_id)
+                for stage_id in job.stageIds if job else ():
+                    stage = tracker.getStageInfo(stage_id)
+                    if stage:
+                        finished[stage_id] = stage.numCompletedTasks
+                        running += stage.numActiveTasks
+            progress.update(sum(finished.values()), running=running)
+
+    with Progress(label, None, "tasks") as progress:
+        thread = threading.Thread(target=watch, args=(progress,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]

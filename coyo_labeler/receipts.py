@@ -1,0 +1,137 @@
+"""One receipt per finished shard: written last, so that a shard with a receipt is whole."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from coyo_labeler import storage
+from coyo_labeler.manifest import Counts
+from coyo_labeler.progress import Progress
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a finished shard holds.
+
+    fingerprint: of the run that wrote it (`Run.fingerprint`). rows: its counts. seconds: wall time
+    of its making. details: further JSON values.
+    """
+
+    shard: int
+    fingerprint: str
+    rows: Counts
+    seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        return {
+            "shard": self.shard,
+            "fingerprint": self.fingerprint,
+            "rows": self.rows.to_json(),
+            "seconds": round(self.seconds, 3),
+            **self.details,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Receipt":
+        """The reverse of `to_json`."""
+        known = {"shard", "fingerprint", "rows", "seconds"}
+        return cls(
+            document["shard"],
+            document["fingerprint"],
+            Counts.from_json(document["rows"]),
+            document["seconds"],
+            {key: value for key, value in document.items() if key not in known},
+        )
+
+
+def total(receipts: Sequence[Receipt]) -> Counts:
+    """The counts of many shards together."""
+    rejected: dict[str, int] = {}
+    for receipt in receipts:
+        for reason, n in receipt.rows.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + n
+    return Counts(
+        sum(receipt.rows.rows_in for receipt in receipts),
+        sum(receipt.rows.rows_out for receipt in receipts),
+        rejected,
+    )
+
+
+@dataclass(frozen=True)
+class Receipts:
+    """The receipts of an output folder.
+
+    name: file name of a receipt below `output`, with `{shard:05d}` in it.
+    """
+
+    output: str
+    fingerprint: str
+    name: str = "_receipts/{shard:05d}.json"
+
+    def write(self, receipt: Receipt) -> None:
+        """Declare a shard finished; to be called when all its files are under their names."""
+        storage.write_json(
+            storage.join(self.output, self.name.format(shard=receipt.shard)), receipt.to_json()
+        )
+
+    def get(self, shard: int) -> Receipt | None:
+        """The receipt of one shard by this run, or None."""
+        document = storage.read_json(storage.join(self.output, self.name.format(shard=shard)))
+        if document is None or document["fingerprint"] != self.fingerprint:
+            return None
+        return Receipt.from_json(document)
+
+    def shards(self) -> set[int]:
+        """Numbers of the shards that have a receipt file, by one listing of the folder."""
+        pattern = re.escape(self.name).replace(re.escape("{shard:05d}"), r"(\d{5,})") + "$"
+        fs, path = storage.resolve(self.output)
+        parent = storage.join(path, self.name).rpartition("/")[0]
+        fs.invalidate_cache(parent)
+        if not fs.isdir(parent):
+            return set()
+        names = fs.ls(parent, detail=False)
+        found = (re.search(pattern, name) for name in names)
+        return {int(match[1]) for match in found if match}
+
+    def read(self) -> dict[int, Receipt]:
+        """All receipts by this run, by shard."""
+        receipts = {shard: self.get(shard) for shard in sorted(self.shards())}
+        return {shard: receipt for shard, receipt in receipts.items() if receipt is not None}
+
+    @contextmanager
+    def watch(
+        self,
+        label: str,
+        total_shards: int,
+        facts: Callable[[Sequence[Receipt]], Mapping[str, Any]],
+        interval_seconds: float = 2.0,
+    ) -> Iterator[None]:
+        """Show shards done while the `with` block runs, and `facts` of the receipts so far."""
+        seen = self.read()
+        stop = threading.Event()
+
+        def look(progress: Progress) -> None:
+            for shard in self.shards() - seen.keys():
+                receipt = self.get(shard)
+                if receipt is not None:
+                    seen[shard] = receipt
+            progress.update(len(seen), **facts(list(seen.values())))
+
+        def poll(progress: Progress) -> None:
+            while not stop.wait(interval_seconds):
+                look(progress)
+
+        with Progress(label, total_shards, "shards", done=len(seen)) as progress:
+            thread = threading.Thread(target=poll, args=(progress,), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                thread.join()
+                look(progress)

@@ -1,0 +1,145 @@
+"""The Arrow schema of every table, once.
+
+Spark schemas are made from these (`tables.spark_schema`). Key-value metadata is not part of them.
+"""
+
+import pyarrow as pa
+
+#: Parquet compression of every table.
+COMPRESSION = "zstd"
+
+#: Rows that can be in the catalog: one per image to fetch; extra columns may follow.
+CATALOG = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("imagehash", pa.string()),  # 16 hexadecimal digits
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("shard", pa.int32(), nullable=False),
+    ]
+)
+
+#: Source rows that did not reach the catalog, with the one reason each.
+CATALOG_REJECTS = pa.schema(
+    [
+        pa.field("id", pa.int64()),
+        pa.field("url", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+#: Which row stands for a dropped twin. distance: Hamming distance of the two pHashes, in bits.
+DUPLICATES = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("kept_id", pa.int64(), nullable=False),
+        pa.field("distance", pa.int32(), nullable=False),
+    ]
+)
+
+#: `{shard:05d}.parquet` beside `{shard:05d}.tar`: one row for every catalog row of the shard.
+IMAGES = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("http_status", pa.int32()),
+        pa.field("imagehash", pa.string()),
+        pa.field("actual_imagehash", pa.string()),
+        pa.field("hash_distance", pa.int32()),
+        pa.field("sha256", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("original_width", pa.int32()),
+        pa.field("original_height", pa.int32()),
+        pa.field("bytes", pa.int64()),
+        pa.field("seconds", pa.float32()),
+    ]
+)
+
+#: Exactly COYO-Labeled-300M: by probability descending, ties by label ascending.
+BELIEFS = pa.schema(
+    [
+        pa.field("id", pa.int64()),
+        pa.field("url", pa.string()),
+        pa.field("imagehash", pa.string()),
+        pa.field("labels", pa.list_(pa.int32())),
+        pa.field("label_probs", pa.list_(pa.float32())),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+
+#: Images of a tar that have no belief.
+LABEL_FAILURES = pa.schema(
+    [
+        pa.field("id", pa.int64()),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+#: Human votes. Without `response` a vote is a choice; with one (yes, no, unsure) a verification.
+VOTES = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("worker_id", pa.string()),
+        pa.field("label", pa.int32()),
+    ]
+)
+VOTES_OPTIONAL = pa.schema(
+    [pa.field("response", pa.string()), pa.field("timestamp", pa.timestamp("us", tz="UTC"))]
+)
+
+#: Votes that were set aside. `row` is the 1-based row of the input.
+VOTES_REJECTS = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("image_id", pa.string()),
+        pa.field("worker_id", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("response", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+#: The true class of some images.
+GOLD = pa.schema([pa.field("image_id", pa.int64()), pa.field("label", pa.int32())])
+
+#: Beliefs after the votes. risk is 1 − the top posterior; entropy is in nats.
+POSTERIOR = pa.schema(
+    [
+        *BELIEFS,
+        pa.field("n_votes", pa.int32()),
+        pa.field("risk", pa.float32()),
+        pa.field("entropy", pa.float32()),
+    ]
+)
+
+#: One row per worker; accuracy_low and accuracy_high bound the central 90 % interval.
+WORKERS = pa.schema(
+    [
+        pa.field("worker_id", pa.string(), nullable=False),
+        pa.field("n_votes", pa.int64(), nullable=False),
+        pa.field("accuracy", pa.float64()),
+        pa.field("accuracy_low", pa.float64()),
+        pa.field("accuracy_high", pa.float64()),
+        pa.field("log_odds_vs_random", pa.float64()),
+    ]
+)
+
+#: Expected confusion counts, only those above zero.
+CONFUSIONS = pa.schema(
+    [
+        pa.field("worker_id", pa.string(), nullable=False),
+        pa.field("true_label", pa.int32(), nullable=False),
+        pa.field("voted_label", pa.int32(), nullable=False),
+        pa.field("count", pa.float64(), nullable=False),
+    ]
+)

@@ -1,0 +1,120 @@
+"""The Spark session, and what its errors mean to the person who started the job."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coyo_labeler.config.base import SparkSettings
+from coyo_labeler.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+JAVA_MISSING = (
+    "Java 17 or newer is not installed: 'apt-get install openjdk-17-jre-headless' (Debian, "
+    "Ubuntu), 'dnf install java-17-openjdk-headless' (Fedora, RHEL) or 'brew install openjdk@17' "
+    "(macOS), or point JAVA_HOME at one"
+)
+
+#: What the tables and the determinism of the stages rest on. Not for users to change.
+_FIXED = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.parquet.compression.codec": "zstd",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # An Arrow batch of rows with long lists stays small; bytes never travel in rows.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
+    # A task that loses its executor is worth trying again many times on a cluster of spot machines.
+    "spark.task.maxFailures": "8",
+    # Two copies of a download or of a GPU's work cost more than a slow one.
+    "spark.speculation": "false",
+}
+
+#: Defaults that suit `local[*]`; a cluster's own configuration stands.
+_LOCAL = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.sql.shuffle.partitions": str(max(8, 2 * (os.cpu_count() or 4))),
+    "spark.default.parallelism": str(os.cpu_count() or 4),
+    "spark.driver.memory": "4g",
+}
+
+
+def require_java() -> None:
+    """Raises: InputError that says how to get Java, where there is none."""
+    home = os.environ.get("JAVA_HOME")
+    java = Path(home, "bin", "java") if home else shutil.which("java")
+    if not java or not Path(java).exists():
+        raise InputError(JAVA_MISSING)
+
+
+def open_session(settings: SparkSettings, name: str) -> "SparkSession":
+    """The running session of spark-submit, or a new one.
+
+    Raises: InputError where Java or PySpark is missing.
+    """
+    require_java()
+    try:
+        from pyspark.sql import SparkSession  # noqa: PLC0415
+    except ImportError:
+        raise InputError("PySpark is not installed: pip install 'coyo-labeler[spark]'") from None
+
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM
+    builder = SparkSession.builder.appName(f"coyo-labeler {name}")
+    properties = dict(_FIXED)
+    master = settings.master or (None if submitted else os.environ.get("MASTER", "local[*]"))
+    if master:
+        builder = builder.master(master)
+        if master.startswith("local"):
+            properties |= _LOCAL
+    if not submitted:
+        log4j = Path(__file__).with_name("log4j2.properties").as_uri()
+        properties["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={log4j}"
+        # The executors of this machine run the interpreter, and so the packages, of the driver.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    for key, value in (properties | settings.conf).items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    if submitted:
+        spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def spark_path(url: str) -> str:
+    """The URL under which Hadoop knows what fsspec calls `url`.
+
+    Raises: InputError for a filesystem that Spark cannot read.
+    """
+    protocol, found, rest = url.partition("://")
+    if not found:
+        return Path(url).absolute().as_uri() if "*" not in url else f"file://{Path(url).absolute()}"
+    if protocol == "memory":
+        raise InputError(f"{url}: memory:// lives in one process; Spark cannot reach it")
+    hadoop = {"s3": "s3a", "local": "file", "gcs": "gs", "az": "abfs"}
+    return f"{hadoop.get(protocol, protocol)}://{rest}"
+
+
+def explain(error: Exception) -> Exception | None:
+    """What a Spark error comes down to, or None where it is none of Spark's.
+
+    An InputError or WorkError raised in a Python worker comes back as itself; anything else as a
+    WorkError with the last line of its cause, without the Java stack.
+    """
+    if not type(error).__module__.startswith(("py4j", "pyspark")):
+        return None
+    text = str(error)
+    ours = re.findall(r"^coyo_labeler\.errors\.(\w+): (.+)$", text, flags=re.MULTILINE)
+    if ours:
+        kind, message = ours[-1]
+        return InputError(message) if kind == "InputError" else WorkError(message)
+    causes = re.findall(r"^(?:Caused by: )?([\w.]+(?:Error|Exception)): (.+)$", text, re.MULTILINE)
+    cause = ": ".join(causes[-1]) if causes else text.strip().splitlines()[0]
+    return WorkError(
+        f"Spark stopped: {cause}. What was finished is kept: run the same command again to go on"
+    )

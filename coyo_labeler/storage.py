@@ -1,0 +1,179 @@
+"""Files on any fsspec filesystem: written whole or not at all, found by URL, folder or glob."""
+
+import json
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+from coyo_labeler import schemas
+from coyo_labeler.errors import InputError
+
+#: Marks names that no reader takes for data: Spark and pyarrow skip a leading dot.
+_TEMPORARY_SUFFIX = ".tmp"
+
+#: Filesystems on which a file is visible while it is being written. On all others (object stores,
+#: memory) a file appears when its writer closes it, so it is put under its final name at once.
+_VISIBLE_WHILE_WRITTEN = {"file", "local", "hdfs", "arrow_hdfs", "webhdfs", "sftp", "ssh", "smb"}
+
+
+def resolve(url: str) -> tuple[AbstractFileSystem, str]:
+    """The filesystem of an fsspec URL and the path in it.
+
+    Raises: InputError where the URL's protocol is unknown or its package is not installed.
+    """
+    try:
+        return url_to_fs(url)  # type: ignore[no-any-return]
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: {error}") from None
+
+
+def join(url: str, *parts: str) -> str:
+    """`url/part/part`, whatever slashes the URL ends in."""
+    return posixpath.join(url.rstrip("/") or "/", *parts)
+
+
+@contextmanager
+def open_atomic(url: str) -> Iterator[IO[bytes]]:
+    """A binary file to write that appears under `url` whole on success, and never on an error.
+
+    A second writer of the same URL is harmless: each writes a name of its own, the last rename
+    wins.
+    """
+    fs, path = resolve(url)
+    parent = posixpath.dirname(path)
+    fs.makedirs(parent, exist_ok=True)
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if protocols & _VISIBLE_WHILE_WRITTEN:
+        temporary = posixpath.join(
+            parent, f".{posixpath.basename(path)}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
+        )
+        try:
+            with fs.open(temporary, "wb") as file:
+                yield file
+                if "file" in protocols:  # the bytes before the name, should the machine lose power
+                    file.flush()
+                    os.fsync(file.fileno())
+            fs.mv(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                fs.rm_file(temporary)
+            raise
+    else:
+        file = fs.open(path, "wb", autocommit=False)
+        try:
+            yield file
+        except BaseException:
+            file.discard()
+            raise
+        file.close()
+        file.commit()
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Write a small file atomically."""
+    with open_atomic(url) as file:
+        file.write(data)
+
+
+def write_json(url: str, document: Mapping[str, Any]) -> None:
+    """Write a JSON document atomically, keys in the order given."""
+    write_bytes(url, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(url: str) -> dict[str, Any] | None:
+    """A JSON document, or None where there is no such file."""
+    fs, path = resolve(url)
+    try:
+        document: dict[str, Any] = json.loads(fs.cat_file(path))
+    except FileNotFoundError:
+        return None
+    return document
+
+
+def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a table atomically as zstd Parquet; `metadata` joins its key-value metadata."""
+    added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
+    merged = {**(table.schema.metadata or {}), **added}
+    with open_atomic(url) as file:
+        pq.write_table(
+            table.replace_schema_metadata(merged or None), file, compression=schemas.COMPRESSION
+        )
+
+
+def remove_temporaries(url: str) -> int:
+    """Remove what killed writers left in a folder and below; returns how many files."""
+    fs, path = resolve(url)
+    stale = [
+        name
+        for name in fs.find(path)
+        if posixpath.basename(name).startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
+    ]
+    for name in stale:
+        with suppress(FileNotFoundError):
+            fs.rm_file(name)
+    return len(stale)
+
+
+def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
+    """The data files that a URL stands for, sorted by name: {URL: fsspec's info}.
+
+    url: a file, a folder (the files right in it, as Spark reads it; names that begin with `_` or
+    `.` are not data) or a glob of either.
+    """
+    fs, path = resolve(url)
+    found: dict[str, dict[str, Any]]
+    found = fs.glob(path, detail=True) if _is_glob(path) else {path: fs.info(path)}
+    infos: dict[str, dict[str, Any]] = {}
+    for name, info in found.items():
+        if info["type"] == "directory":
+            infos.update({child["name"]: child for child in fs.ls(name, detail=True)})
+        else:
+            infos[name] = info
+    return {
+        fs.unstrip_protocol(name): info
+        for name, info in sorted(infos.items())
+        if info["type"] == "file"
+        and name.endswith(suffix)
+        and not posixpath.basename(name).startswith(("_", "."))
+    }
+
+
+def _is_glob(path: str) -> bool:
+    return any(character in path for character in "*?[")
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder, or anything that a glob means, is there."""
+    fs, path = resolve(url)
+    return bool(fs.glob(path)) if _is_glob(path) else bool(fs.exists(path))
+
+
+def locate(url: str, subfolder: str) -> str:
+    """`url/subfolder` where a stage wrote its table there, else `url` itself."""
+    if _is_glob(url):
+        return url
+    nested = join(url, subfolder)
+    return nested if exists(nested) else url
+
+
+def clear(url: str) -> None:
+    """Remove all that lies in a folder."""
+    fs, path = resolve(url)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def read_text(url: str) -> str:
+    """A UTF-8 text file."""
+    with fsspec.open(url, "rt", encoding="utf-8") as file:
+        text: str = file.read()
+    return text

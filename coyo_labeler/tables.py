@@ -1,0 +1,93 @@
+"""Tables as Spark DataFrames: read with their schema checked, written whole."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StructType
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError
+from coyo_labeler.session import spark_path
+
+
+def spark_schema(schema: pa.Schema) -> StructType:
+    """The Spark schema of an Arrow schema."""
+    return from_arrow_schema(schema)
+
+
+def read_table(
+    spark: SparkSession, key: str, url: str, schema: pa.Schema, optional: pa.Schema | None = None
+) -> DataFrame:
+    """The columns of `schema`, and of `optional` where present, cast to its types.
+
+    key: the setting that named the URL, for messages. url: a file, folder or glob of Parquet.
+
+    Raises: InputError naming a missing file or column, or a type that cannot be cast.
+    """
+    files = storage.files_of(url)
+    if not files:
+        raise InputError(f"{key}: no Parquet files at {url}")
+    present = read_schema(key, min(files))
+    wanted = [*schema, *(field for field in optional or () if field.name in present.names)]
+    for field in wanted:
+        if field.name not in present.names:
+            raise InputError(
+                f"{key}: {url} has no column '{field.name}' (its columns: "
+                f"{', '.join(present.names)})"
+            )
+        _check_type(key, url, present.field(field.name), field)
+    # Tars and JSON may lie beside the table.
+    reader = spark.read.option("pathGlobFilter", "*.parquet")
+    frame = reader.parquet(spark_path(url))
+    types = spark_schema(pa.schema(wanted))
+    return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
+
+
+def read_schema(key: str, url: str) -> pa.Schema:
+    """The Arrow schema of one Parquet file.
+
+    Raises: InputError where it is no Parquet file.
+    """
+    fs, path = storage.resolve(url)
+    try:
+        with fs.open(path, "rb") as file:
+            return pq.read_schema(file)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"{key}: {url} is not a readable Parquet file ({error}); remove or replace it"
+        ) from None
+
+
+def _check_type(key: str, url: str, found: pa.Field, wanted: pa.Field) -> None:
+    if _kind(found.type) != _kind(wanted.type):
+        raise InputError(
+            f"{key}: {url}: column '{found.name}' is {found.type}, it must be {wanted.type}"
+        )
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Types of one kind hold the same values at another width."""
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind):
+        return "float"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "string"
+    if pa.types.is_timestamp(kind):
+        return "timestamp"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return f"list of {_kind(kind.value_type)}"
+    return str(kind)
+
+
+def write_table(frame: DataFrame, url: str, schema: pa.Schema) -> None:
+    """Write `url/*.parquet` with exactly the columns and types of `schema` first, extras after.
+
+    Spark's committer makes the files visible together when the job has succeeded.
+    """
+    types = spark_schema(schema)
+    extras = [name for name in frame.columns if name not in schema.names]
+    columns = [F.col(field.name).cast(field.dataType) for field in types]
+    frame.select(*columns, *extras).write.mode("overwrite").parquet(spark_path(url))
