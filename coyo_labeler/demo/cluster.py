@@ -1,0 +1,146 @@
+"""A standalone Spark cluster of processes on 127.0.0.1: a master and a few workers.
+
+For the demo and for the tests; a real cluster is started by its own scripts.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coyo_labeler.errors import WorkError
+from coyo_labeler.session import require_java
+
+START_SECONDS = 60.0
+
+
+@dataclass
+class Daemon:
+    """One process of the cluster, held by a tether. `pid` is the Java process itself."""
+
+    tether: "subprocess.Popen[str]"
+    pid: int
+    log: Path
+
+    def stop(self) -> None:
+        """End it, and wait until it is gone."""
+        if self.tether.stdin:
+            self.tether.stdin.close()
+        self.tether.wait(timeout=30)
+
+
+@dataclass
+class Cluster:
+    """A running cluster; a context manager that ends it. `url` is the master's."""
+
+    url: str
+    folder: Path
+    master: Daemon
+    workers: list[Daemon]
+    environment: dict[str, str] = field(repr=False)
+
+    def spark_submit(
+        self, script: str | Path, arguments: Sequence[str], conf: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """The command that sends a job to this cluster; run it with `environment`."""
+        properties = {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            **(conf or {}),
+        }
+        log4j = Path(__file__).parents[1].joinpath("log4j2.properties").as_uri()
+        properties.setdefault(
+            "spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={log4j}"
+        )
+        flags = [word for key, value in properties.items() for word in ("--conf", f"{key}={value}")]
+        submit = Path(self.environment["SPARK_HOME"], "bin", "spark-submit")
+        return [str(submit), "--master", self.url, *flags, str(script), *arguments]
+
+    def stop(self) -> None:
+        """End every process of the cluster."""
+        for daemon in [*self.workers, self.master]:
+            daemon.stop()
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start_cluster(
+    folder: Path,
+    workers: int = 2,
+    cores: int = 2,
+    memory: str = "2g",
+    worker_properties: Sequence[Mapping[str, str]] = (),
+) -> Cluster:
+    """Start a master and `workers` workers on free ports of 127.0.0.1; logs go below `folder`.
+
+    cores, memory: of each worker. worker_properties: Java system properties, one mapping a worker
+    (`spark.worker.resource.gpu.discoveryScript`, say).
+
+    Raises: InputError without Java, WorkError where a process does not come up.
+    """
+    require_java()
+    import pyspark  # noqa: PLC0415  # only a cluster needs it
+
+    home = str(Path(pyspark.__file__).parent)
+    environment = {
+        **os.environ,
+        "SPARK_HOME": home,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_NO_DAEMONIZE": "1",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    spark_class = str(Path(home, "bin", "spark-class"))
+    deploy = "org.apache.spark.deploy"
+    command = [spark_class, f"{deploy}.master.Master", "--host", "127.0.0.1", "--port", "0"]
+    master = _start([*command, "--webui-port", "0"], environment, folder / "master.log")
+    url = _wait_for(master, r"Starting Spark master at (spark://\S+)")
+    daemons = []
+    for number in range(workers):
+        properties = worker_properties[number] if number < len(worker_properties) else {}
+        options = " ".join(f"-D{key}={value}" for key, value in properties.items())
+        command = [spark_class, f"{deploy}.worker.Worker", "--host", "127.0.0.1"]
+        command += ["--webui-port", "0", "--cores", str(cores), "--memory", memory]
+        command += ["--work-dir", str(folder / f"work-{number}"), url]
+        started = {**environment, "SPARK_WORKER_OPTS": options}
+        daemons.append(_start(command, started, folder / f"worker-{number}.log"))
+    cluster = Cluster(url, folder, master, daemons, environment)
+    for daemon in daemons:
+        _wait_for(daemon, r"(Successfully registered with master)", cluster)
+    return cluster
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Daemon:
+    with log.open("w") as file:
+        tether = subprocess.Popen(
+            [sys.executable, "-m", "coyo_labeler.demo.tether", *command],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+        )
+    assert tether.stdout is not None
+    return Daemon(tether, int(tether.stdout.readline().split()[1]), log)
+
+
+def _wait_for(daemon: Daemon, pattern: str, cluster: Cluster | None = None) -> str:
+    """The first group of `pattern` in the daemon's log, once it is there."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and daemon.tether.poll() is None:
+        if found := re.search(pattern, daemon.log.read_text(errors="replace")):
+            return found[1]
+        time.sleep(0.1)
+    (cluster.stop if cluster else daemon.stop)()
+    tail = " | ".join(daemon.log.read_text(errors="replace").splitlines()[-3:])
+    raise WorkError(f"a process of the cluster did not start; its log {daemon.log} ends in: {tail}")

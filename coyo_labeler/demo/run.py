@@ -1,0 +1,241 @@
+"""The whole pipeline on real scanned digits, stage after stage, each as its job runs it."""
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from coyo_labeler import storage
+from coyo_labeler.config.demo import DemoSettings
+from coyo_labeler.config.read import read_settings
+from coyo_labeler.demo import summary
+from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.manifest import Manifest, Run, read_manifest
+from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+
+logger = logging.getLogger(__name__)
+
+JOBS = Path(__file__).parents[2] / "jobs"
+
+#: Runs a stage by name with `key=value` words.
+Runner = Callable[[str, Sequence[str]], None]
+
+
+def run_demo(overrides: Sequence[str]) -> str:
+    """Run the demo, or what is missing of it; returns the text to show at the end.
+
+    Raises: InputError, WorkError as the stages do.
+    """
+    settings = read_settings(DemoSettings, "demo", None, overrides)
+    out = settings.output
+    before = storage.read_json(storage.join(out, "summary.json"))
+    _claim(settings)
+    seconds = dict(before["seconds"]) if before else {}
+    with ExitStack() as stack:
+        run = _cluster_runner(settings, stack) if settings.cluster else _run_here
+        with _timed(seconds, "source"):
+            _prepare(settings)
+        for name, words in _stages(settings).items():
+            if name == "label":
+                with _timed(seconds, "teacher"):
+                    _teach(settings)
+            if name == "merge":
+                with _timed(seconds, "votes"):
+                    _vote(settings)
+            if _is_done(name, words):
+                continue
+            with _server(settings) if name == "fetch" else ExitStack():
+                logger.info("── %s", STAGES[name.partition(":")[0]].summary)
+                run(name.partition(":")[0], words)
+    document = summary.build(settings, _manifests(settings), seconds)
+    if document == before:
+        return f"Nothing to do: {out} is complete.\n\n{summary.text(document, out)}"
+    storage.write_json(storage.join(out, "summary.json"), document)
+    return summary.text(document, out)
+
+
+def _stages(settings: DemoSettings) -> dict[str, list[str]]:
+    """Every job of the demo in order, with its words; `merge:votes` is merge on votes alone."""
+    out, labels = settings.output, f"label_space={settings.output}/source/labels.txt"
+    votes = f"votes={out}/votes"
+    return {
+        "ingest": [
+            f"source={out}/source",
+            f"output={out}/catalog",
+            "rows_per_shard=200",
+            "thresholds.watermark_score.max=0.5",
+        ],
+        "fetch": [
+            f"catalog={out}/catalog",
+            f"output={out}/images",
+            "allow_private=true",
+            "timeout_seconds=3",
+            "retries=2",
+        ],
+        "label": [
+            f"images={out}/images",
+            f"output={out}/beliefs",
+            "model=tf_efficientnetv2_b0",
+            f"checkpoint={out}/teacher/model.safetensors",
+            labels,
+            "activation=sigmoid",
+            "preprocess=automl_64",
+            "precision=float32",
+            "batch_size=50",
+        ],
+        "merge": [
+            f"beliefs={out}/beliefs",
+            votes,
+            f"output={out}/merged",
+            labels,
+            "worker_model=one_coin",
+            "calibration=votes",
+        ],
+        "merge:votes": [votes, f"output={out}/votes_alone", labels, "worker_model=one_coin"],
+        "report": [
+            f"labels={out}/merged",
+            f"compare={out}/beliefs",
+            f"gold={out}/gold",
+            f"images={out}/images",
+            f"catalog={out}/catalog",
+            labels,
+            f"output={out}/report",
+        ],
+    }
+
+
+def _output(words: Sequence[str]) -> str:
+    return next(word.removeprefix("output=") for word in words if word.startswith("output="))
+
+
+def _is_done(name: str, words: Sequence[str]) -> bool:
+    stage = STAGES[name.partition(":")[0]]
+    if read_manifest(_output(words)) is None:
+        return False
+    return Run.begin(stage.name, read_stage_settings(stage, words)).done is not None
+
+
+def _manifests(settings: DemoSettings) -> dict[str, Manifest]:
+    manifests = {name: read_manifest(_output(words)) for name, words in _stages(settings).items()}
+    return {name: manifest for name, manifest in manifests.items() if manifest is not None}
+
+
+def _claim(settings: DemoSettings) -> None:
+    """Take the output folder; raises InputError where it holds a demo of other settings."""
+    marker = storage.join(settings.output, "demo.json")
+    shape = {"port": settings.port, "seed": settings.seed}
+    found = storage.read_json(marker)
+    if settings.overwrite and found is not None:
+        storage.clear(settings.output)
+    elif found is None and storage.exists(settings.output):
+        raise InputError(
+            f"demo: output: {settings.output} was not written by the demo; choose another folder"
+        )
+    elif found is not None and found != shape:
+        raise InputError(
+            f"demo: output: {settings.output} holds a demo of {found}, this one is of {shape}; "
+            "choose another folder, or replace it with overwrite=true"
+        )
+    storage.write_json(marker, shape)
+
+
+def _run_here(name: str, words: Sequence[str]) -> None:
+    stage = STAGES[name]
+    run_stage(stage, read_stage_settings(stage, words))
+
+
+def _cluster_runner(settings: DemoSettings, stack: ExitStack) -> Runner:
+    """A runner that starts the cluster when the first job needs it."""
+    from coyo_labeler.demo.cluster import Cluster, start_cluster  # noqa: PLC0415
+
+    running: list[Cluster] = []
+
+    def run(name: str, words: Sequence[str]) -> None:
+        if not running:
+            logger.info("── a standalone Spark cluster of two workers on 127.0.0.1")
+            folder = Path(settings.output, "cluster")
+            running.append(stack.enter_context(start_cluster(folder)))
+        cluster = running[0]
+        command = cluster.spark_submit(JOBS / f"{name}.py", words)
+        status = subprocess.run(
+            command, env=cluster.environment, stdout=sys.stderr, check=False
+        ).returncode
+        if status:
+            raise (InputError if status == 2 else WorkError)(
+                f"demo: the job {name} ended with status {status}; its message is above; "
+                "run the demo again to go on"
+            )
+
+    return run
+
+
+def _prepare(settings: DemoSettings) -> None:
+    """Write source/ and gold/ where they are not there yet."""
+    source, gold = (storage.join(settings.output, name) for name in ("source", "gold"))
+    if storage.exists(storage.join(gold, "gold.parquet")):
+        return
+    from coyo_labeler.demo.source import write_gold, write_source  # noqa: PLC0415
+
+    logger.info("── 1,797 scanned digits as image files, and a table of their URLs")
+    write_source(source, settings.port)
+    write_gold(gold)
+
+
+def _teach(settings: DemoSettings) -> None:
+    """Train the stand-in teacher where it is not there yet."""
+    folder = storage.join(settings.output, "teacher")
+    if storage.exists(storage.join(folder, "model.safetensors")):
+        return
+    from coyo_labeler.demo.teacher import train  # noqa: PLC0415
+
+    logger.info("── a stand-in teacher: a small EfficientNetV2, trained on 300 of the digits")
+    train(storage.join(settings.output, "source"), folder)
+
+
+def _vote(settings: DemoSettings) -> None:
+    """Draw the simulated votes where they are not there yet."""
+    folder = storage.join(settings.output, "votes")
+    if storage.exists(storage.join(folder, "votes.parquet")):
+        return
+    from coyo_labeler.demo.annotators import write_votes  # noqa: PLC0415
+    from coyo_labeler.demo.source import truth  # noqa: PLC0415
+
+    logger.info("── 25 simulated annotators, 0.35 votes an image, on the images of highest risk")
+    write_votes(folder, storage.join(settings.output, "beliefs"), truth(), settings.seed)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Keep the wall time of a part, unless it found its work done before."""
+    start = time.monotonic()
+    yield
+    spent = round(time.monotonic() - start, 1)
+    if name not in seconds or spent >= 1:
+        seconds[name] = spent
+
+
+@contextmanager
+def _server(settings: DemoSettings) -> Iterator[None]:
+    """The image server, in a process that ends with this one.
+
+    Raises: InputError where its port is taken.
+    """
+    images = str(Path(settings.output, "source", "images"))
+    command = [sys.executable, "-m", "coyo_labeler.demo.server", images, str(settings.port)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    line = server.stdout.readline().strip()
+    if not line.startswith("ready"):
+        raise InputError(
+            f"demo: port: {line or 'the image server did not start'}; choose another port and "
+            "output: make demo OUT=out/demo-2 PORT=18128"
+        )
+    try:
+        yield
+    finally:
+        server.stdin.close()
+        server.wait(timeout=30)

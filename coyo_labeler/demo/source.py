@@ -1,0 +1,199 @@
+"""The demo's source: image files, a COYO-700M-shaped table of their URLs, and gold labels.
+
+The table holds what a crawl holds: duplicates, dead links, an image that changed since, a cut
+file, a page in an image's place, hosts that are slow or busy, and rows that no rule lets pass.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+from pyarrow import csv
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.demo import digits
+
+#: Scans that the stand-in teacher learns from; gold holds only the others.
+TEACHER_SCANS = 300
+COPIES = 60
+ROWS_PER_PARTITION = 500
+DEAD, SLOW, BUSY, CHANGED, CUT, PAGE = 14, 4, 8, 3, 3, 2
+
+SOURCE = pa.schema(
+    [
+        pa.field("id", pa.int64()),
+        pa.field("url", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("image_phash", pa.string()),
+        pa.field("watermark_score", pa.float32()),
+        pa.field("aesthetic_score_laion_v2", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the source table."""
+
+    id: int | None
+    url: str
+    width: int
+    height: int
+    image_phash: str
+    watermark_score: float = 0.1
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A digit's image file and what is known of it."""
+
+    number: int
+    label: int
+    name: str
+    row: Row
+
+    @property
+    def for_teacher(self) -> bool:
+        """Whether the stand-in teacher learns from this scan."""
+        return self.number < TEACHER_SCANS
+
+
+def coyo_id(number: int) -> int:
+    """An id as COYO's are, Spark's monotonically_increasing_id: partition << 33 | row."""
+    return (number // ROWS_PER_PARTITION << 33) | number % ROWS_PER_PARTITION
+
+
+def write_scans(folder: str, port: int) -> list[Scan]:
+    """Write `images/{number:04d}.jpg` of every digit; scans are in a shuffled, fixed order."""
+    ink, labels = digits.load()
+    order = _shuffled(len(ink))
+    images = Path(folder, "images")
+    images.mkdir(parents=True, exist_ok=True)
+    scans = []
+    for number, index in enumerate(order):
+        name = f"{number:04d}.jpg"
+        data = digits.jpeg(digits.photograph(ink[index], seed=number))
+        (images / name).write_bytes(data)
+        image = Image.open(io.BytesIO(data))
+        row = Row(
+            coyo_id(number),
+            f"http://127.0.0.1:{port}/image/{name}",
+            image.width,
+            image.height,
+            str(imagehash.phash(image)),
+            round(0.05 + 0.4 * (number % 17) / 17, 3),
+        )
+        scans.append(Scan(number, int(labels[index]), name, row))
+    return scans
+
+
+def source_rows(scans: list[Scan], port: int) -> Iterator[Row]:
+    """Every row of the source table: each scan once, with its faults, then copies and bad rows.
+
+    The faults fall on scans past the teacher's; the first dead links have a living copy.
+    """
+    kinds = {"gone": DEAD, "slow": SLOW, "busy": BUSY, "changed": CHANGED, "cut": CUT, "page": PAGE}
+    faults = [kind for kind, count in kinds.items() for _ in range(count)]
+    spread = {TEACHER_SCANS + 23 * number: kind for number, kind in enumerate(faults)}
+    for scan in scans:
+        yield _with_fault(scan, scans, spread.get(scan.number), port)
+    copied = [TEACHER_SCANS + 23 * number for number in range(DEAD // 2)]
+    copied += range(len(scans) - COPIES + len(copied), len(scans))
+    for place, number in enumerate(copied):
+        row = scans[number].row
+        url = row.url.replace("/image/", "/image/copy-of/")
+        yield replace(row, id=coyo_id(len(scans) + place), url=url)
+    yield from _rows_no_rule_lets_pass(scans, port)
+
+
+def _with_fault(scan: Scan, scans: list[Scan], kind: str | None, port: int) -> Row:
+    if kind is None:
+        return scan.row
+    if kind == "changed":  # another picture stands there now
+        return replace(scan.row, url=scans[scan.number - 1].row.url + "?changed")
+    host = "localhost" if kind == "slow" else "127.0.0.1"
+    return replace(scan.row, url=f"http://{host}:{port}/{kind}/{scan.name}")
+
+
+def _rows_no_rule_lets_pass(scans: list[Scan], port: int) -> Iterator[Row]:
+    base = len(scans) + COPIES
+    good = replace(scans[0].row, image_phash="")
+
+    def new(offset: int, **changes: object) -> Row:
+        number = base + offset
+        fresh = {
+            "id": coyo_id(number),
+            "url": f"http://127.0.0.1:{port}/image/extra-{number}.jpg",
+            "image_phash": f"{0x8000000000000000 | number * 0x9E3779B97F4A7C15 % 2**63:016x}",
+        }
+        return replace(good, **{**fresh, **changes})  # type: ignore[arg-type]
+
+    for offset in range(5):
+        yield new(offset, width=120, height=90)
+    for offset in range(5, 9):
+        yield new(offset, width=1200, height=230)
+    for offset in range(9, 15):
+        yield new(offset, watermark_score=0.9)
+    for offset, url in enumerate(("ftp://127.0.0.1/a.jpg", "no address", "", "file:///etc/passwd")):
+        yield new(15 + offset, url=url)
+    for offset, image_phash in enumerate(("", "not a hash", "12345678901234567890")):
+        yield new(19 + offset, image_phash=image_phash)
+    yield new(22, id=None)
+    yield new(23, id=scans[5].row.id)
+
+
+def write_source(folder: str, port: int) -> None:
+    """Write the images, `part-00000.parquet` (the source table), `labels.txt`, `scans.parquet`."""
+    scans = write_scans(folder, port)
+    rows = list(source_rows(scans, port))
+    table = pa.table(
+        {
+            "id": [row.id for row in rows],
+            "url": [row.url for row in rows],
+            "text": ["a handwritten digit"] * len(rows),
+            "width": [row.width for row in rows],
+            "height": [row.height for row in rows],
+            "image_phash": [row.image_phash for row in rows],
+            "watermark_score": [row.watermark_score for row in rows],
+            "aesthetic_score_laion_v2": [5.0] * len(rows),
+        },
+        schema=SOURCE,
+    )
+    labels = "".join(f"{digit}\n" for digit in range(10))
+    storage.write_bytes(storage.join(folder, "labels.txt"), labels.encode())
+    teachers = pa.table(
+        {
+            "name": [scan.name for scan in scans if scan.for_teacher],
+            "label": [scan.label for scan in scans if scan.for_teacher],
+        }
+    )
+    with storage.open_atomic(storage.join(folder, "teacher-scans.csv")) as file:
+        csv.write_csv(teachers, file)
+    storage.write_parquet(storage.join(folder, "part-00000.parquet"), table)
+
+
+def truth() -> dict[int, int]:
+    """The class of every scan by image id."""
+    _, labels = digits.load()
+    order = _shuffled(len(labels))
+    return {coyo_id(number): int(labels[index]) for number, index in enumerate(order)}
+
+
+def write_gold(folder: str) -> None:
+    """Write `gold.parquet`: the class of every scan that the teacher did not learn from."""
+    taught = {coyo_id(number) for number in range(TEACHER_SCANS)}
+    gold = {image: label for image, label in truth().items() if image not in taught}
+    table = pa.table({"image_id": list(gold), "label": list(gold.values())}, schema=schemas.GOLD)
+    storage.write_parquet(storage.join(folder, "gold.parquet"), table)
+
+
+def _shuffled(count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(count).permutation(count)
