@@ -20,9 +20,9 @@ from coyo_labeler.errors import InputError
 #: Marks names that no reader takes for data: Spark and pyarrow skip a leading dot.
 _TEMPORARY_SUFFIX = ".tmp"
 
-#: Filesystems on which a file is visible while it is being written. On all others (object stores,
-#: memory) a file appears when its writer closes it, so it is put under its final name at once.
-_VISIBLE_WHILE_WRITTEN = {"file", "local", "hdfs", "arrow_hdfs", "webhdfs", "sftp", "ssh", "smb"}
+#: Filesystems on which a file is visible while it is being written. On all others (object stores)
+#: a file appears when its writer commits it, so it is put under its final name at once.
+_VISIBLE_WHILE_WRITTEN = {"file", "memory", "hdfs", "arrow_hdfs", "webhdfs", "sftp", "ssh", "smb"}
 
 
 def resolve(url: str) -> tuple[AbstractFileSystem, str]:

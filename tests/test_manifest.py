@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from coyo_labeler import storage
+from coyo_labeler.config.base import StageSettings
+from coyo_labeler.errors import CountError, InputError
+from coyo_labeler.manifest import Counts, Outcome, Run, read_manifest
+
+
+class Example(StageSettings):
+    inputs: ClassVar[tuple[str, ...]] = ("source",)
+    operational: ClassVar[frozenset[str]] = StageSettings.operational | {"connections"}
+
+    source: str
+    min_side: int = 200
+    connections: int = 4
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "a.parquet").write_bytes(b"rows")
+    return str(folder)
+
+
+@pytest.fixture
+def settings(tmp_path, source):
+    return Example(output=str(tmp_path / "out"), source=source)
+
+
+DONE = Outcome(Counts(5, 3, {"too_small": 2}))
+
+
+def test_a_finished_run_is_found_finished(settings):
+    manifest = Run.begin("ingest", settings).finish(DONE)
+    again = Run.begin("ingest", settings)
+    assert again.done == manifest == read_manifest(settings.output)
+
+
+def test_the_manifest_says_what_the_design_asks_for(settings):
+    Run.begin("ingest", settings).finish(DONE)
+    document = json.loads(Path(settings.output, "_manifest.json").read_text())
+    assert document["rows"] == {"in": 5, "out": 3, "rejected": {"too_small": 2}}
+    assert document["config"]["min_side"] == 200
+    assert {"version", "inputs", "seconds", "fingerprint"} <= document.keys()
+
+
+@pytest.mark.parametrize("lost", [Counts(5, 3, {"too_small": 1}), Counts(5, 6)])
+def test_a_lost_or_doubled_row_is_caught_and_no_manifest_is_written(settings, lost):
+    run = Run.begin("ingest", settings)
+    with pytest.raises(CountError, match=r"ingest: 5 rows in, but"):
+        run.finish(Outcome(lost))
+    with pytest.raises(CountError, match="ingest: votes"):
+        run.finish(Outcome(Counts(1, 1), tables={"votes": lost}))
+    assert read_manifest(settings.output) is None
+
+
+def test_an_unfinished_run_goes_on_and_its_temporaries_go(settings):
+    Run.begin("ingest", settings)
+    left = Path(settings.output, ".a.parquet.123.tmp")
+    left.write_bytes(b"half")
+    again = Run.begin("ingest", settings)
+    assert again.resumed
+    assert again.done is None
+    assert not left.exists()
+
+
+def test_how_the_work_is_done_may_differ_between_runs(settings):
+    run = Run.begin("ingest", settings)
+    other = settings.model_copy(update={"connections": 64, "log_format": "json"})
+    assert Run.begin("ingest", other).fingerprint == run.fingerprint
+
+
+def test_other_settings_are_refused_by_name_and_replaced_on_request(settings):
+    Run.begin("ingest", settings).finish(DONE)
+    other = settings.model_copy(update={"min_side": 100})
+    with pytest.raises(InputError, match=r"min_side was 200, is 100.*overwrite=true"):
+        Run.begin("ingest", other)
+    assert Run.begin("ingest", other.model_copy(update={"overwrite": True})).done is None
+    assert read_manifest(settings.output) is None
+
+
+def test_a_changed_input_is_refused(settings, source):
+    Run.begin("ingest", settings).finish(DONE)
+    Path(source, "a.parquet").write_bytes(b"other rows")
+    with pytest.raises(InputError, match="content of source"):
+        Run.begin("ingest", settings)
+
+
+def test_the_same_input_under_another_path_is_the_same(settings, source, tmp_path):
+    fingerprint = Run.begin("ingest", settings).fingerprint
+    Path(source).rename(tmp_path / "moved")
+    moved = settings.model_copy(update={"source": str(tmp_path / "moved")})
+    assert Run.begin("ingest", moved).fingerprint == fingerprint
+
+
+def test_a_folder_of_somebody_else_is_never_touched(settings):
+    mine = Path(settings.output, "thesis.tex")
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not written by this stage"):
+            Run.begin("ingest", settings.model_copy(update={"overwrite": overwrite}))
+    assert mine.read_text() == "years of work"
+
+
+def test_a_missing_or_empty_input_is_named(settings, tmp_path):
+    missing = settings.model_copy(update={"source": str(tmp_path / "none")})
+    with pytest.raises(InputError, match=r"ingest: source: nothing at .*none; give an existing"):
+        Run.begin("ingest", missing)
+    (tmp_path / "empty").mkdir()
+    empty = settings.model_copy(update={"source": str(tmp_path / "empty")})
+    with pytest.raises(InputError, match="holds no files"):
+        Run.begin("ingest", empty)
+
+
+def test_an_unfinished_stage_is_no_input(settings, tmp_path):
+    Run.begin("ingest", settings)
+    after = Example(output=str(tmp_path / "next"), source=settings.output)
+    with pytest.raises(InputError, match="ingest has not finished"):
+        Run.begin("fetch", after)
+    assert not storage.exists(after.output)

@@ -1,0 +1,48 @@
+from coyo_labeler import storage
+from coyo_labeler.manifest import Counts
+from coyo_labeler.receipts import Receipt, Receipts, total
+
+
+def receipt(shard, fingerprint="f", **details):
+    return Receipt(shard, fingerprint, Counts(10, 8, {"timeout": 2}), 1.5, details)
+
+
+def test_receipts_come_back_by_shard(tmp_path):
+    for name in ("_receipts/{shard:05d}.json", "{shard:05d}_stats.json"):
+        receipts = Receipts(str(tmp_path / name[:3]), "f", name)
+        receipts.write(receipt(7, images_per_second=3))
+        receipts.write(receipt(123456))
+        assert receipts.shards() == {7, 123456}
+        assert receipts.read() == {7: receipt(7, images_per_second=3), 123456: receipt(123456)}
+
+
+def test_a_receipt_of_another_run_does_not_count(tmp_path):
+    Receipts(str(tmp_path), "other").write(receipt(1, "other"))
+    receipts = Receipts(str(tmp_path), "f")
+    assert receipts.get(1) is None
+    assert receipts.read() == {}
+
+
+def test_a_folder_without_receipts_has_none(tmp_path):
+    assert Receipts(str(tmp_path / "none"), "f").read() == {}
+    assert Receipts(f"memory://{tmp_path}", "f").read() == {}
+
+
+def test_totals_add_up_by_reason():
+    counts = total([receipt(1), receipt(2)])
+    assert counts == Counts(20, 16, {"timeout": 4})
+
+
+def test_watching_ends_with_all_receipts_seen(tmp_path):
+    receipts = Receipts(str(tmp_path), "f")
+    seen = []
+
+    def facts(read):
+        seen.append(len(read))
+        return {"images": 10 * len(read)}
+
+    with receipts.watch("fetch", 3, facts, interval_seconds=0.01):
+        for shard in range(3):
+            receipts.write(receipt(shard))
+    assert seen[-1] == 3
+    assert storage.exists(str(tmp_path))

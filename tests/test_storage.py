@@ -1,0 +1,108 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError
+
+
+@pytest.fixture(params=["file", "memory"])
+def folder(request, tmp_path):
+    if request.param == "file":
+        return str(tmp_path)
+    return f"memory://{tmp_path}"
+
+
+def names(url):
+    fs, path = storage.resolve(url)
+    return sorted(name.rpartition("/")[2] for name in fs.find(path))
+
+
+def test_a_file_appears_whole(folder):
+    storage.write_bytes(storage.join(folder, "a", "b.bin"), b"whole")
+    fs, path = storage.resolve(storage.join(folder, "a", "b.bin"))
+    assert fs.cat_file(path) == b"whole"
+    assert names(folder) == ["b.bin"]
+
+
+def test_a_writer_that_fails_leaves_the_earlier_file_and_nothing_else(folder):
+    url = storage.join(folder, "a.bin")
+    storage.write_bytes(url, b"earlier")
+    with pytest.raises(RuntimeError), storage.open_atomic(url) as file:
+        file.write(b"half of the ")
+        raise RuntimeError("the machine is on fire")
+    fs, path = storage.resolve(url)
+    assert fs.cat_file(path) == b"earlier"
+    assert names(folder) == ["a.bin"]
+
+
+def test_what_a_killed_writer_left_is_no_data_and_can_be_removed(tmp_path):
+    script = (
+        "import sys, time; from coyo_labeler import storage\n"
+        "with storage.open_atomic(sys.argv[1]) as file:\n"
+        "    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
+    )
+    url = str(tmp_path / "a.parquet")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, url], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        writer.kill()
+    assert not Path(url).exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert storage.files_of(str(tmp_path)) == {}
+    assert storage.remove_temporaries(str(tmp_path)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_comes_back_and_a_missing_file_is_none(folder):
+    url = storage.join(folder, "a.json")
+    storage.write_json(url, {"b": [1, "ü"], "a": None})
+    assert storage.read_json(url) == {"b": [1, "ü"], "a": None}
+    assert storage.read_json(storage.join(folder, "none.json")) is None
+
+
+def test_parquet_carries_its_metadata(tmp_path):
+    url = str(tmp_path / "a.parquet")
+    storage.write_parquet(url, pa.table({"x": [1, 2]}), {"teacher": "b0"})
+    schema = pq.read_schema(url)
+    assert schema.metadata[b"teacher"] == b"b0"
+    assert pq.ParquetFile(url).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_files_of_a_folder_a_file_and_a_glob(folder):
+    for name in ("b.parquet", "a.parquet", "_hidden.parquet", ".tmp.parquet", "c.tar"):
+        storage.write_bytes(storage.join(folder, name), b"x")
+    storage.write_bytes(storage.join(folder, "failures", "d.parquet"), b"x")
+    for url in (folder, storage.join(folder, "*.parquet")):
+        assert [name.rpartition("/")[2] for name in storage.files_of(url)] == [
+            "a.parquet",
+            "b.parquet",
+        ]
+    one = storage.join(folder, "a.parquet")
+    assert [name.rpartition("/")[2] for name in storage.files_of(one)] == ["a.parquet"]
+
+
+def test_a_table_is_found_where_the_stage_before_put_it(folder):
+    storage.write_bytes(storage.join(folder, "catalog", "a.parquet"), b"x")
+    assert storage.locate(folder, "catalog") == storage.join(folder, "catalog")
+    assert storage.locate(storage.join(folder, "catalog"), "catalog").endswith("/catalog")
+
+
+def test_an_unknown_protocol_is_a_wrong_input():
+    with pytest.raises(InputError, match="nowhere"):
+        storage.resolve("nowhere://a/b")
+
+
+def test_two_writers_of_one_file_do_no_harm(tmp_path):
+    url = str(tmp_path / "a.bin")
+    with storage.open_atomic(url) as slow:
+        slow.write(b"slow")
+        storage.write_bytes(url, b"quick")
+        assert Path(url).read_bytes() == b"quick"
+    assert Path(url).read_bytes() == b"slow"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
