@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= out/demo
+PORT ?= 18127
 
 .DEFAULT_GOAL := setup
 .PHONY: setup demo demo-cluster test test-fast lint bench constraints clean help java
@@ -27,10 +28,10 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: java $(READY) ## the whole pipeline on 1,797 real scanned digits, under out/demo/
-	@$(BIN)/coyo-labeler demo output=$(OUT)
+	@$(BIN)/coyo-labeler demo output=$(OUT) port=$(PORT)
 
 demo-cluster: java $(READY) ## the same, sent by spark-submit to a standalone cluster of two workers on 127.0.0.1
-	@$(BIN)/coyo-labeler demo output=$(OUT)-cluster cluster=true
+	@$(BIN)/coyo-labeler demo output=$(OUT)-cluster cluster=true port=$(PORT)
 
 test: java $(READY) ## every test, the ones on a two-worker cluster too
 	$(BIN)/python -m pytest
