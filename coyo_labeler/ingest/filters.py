@@ -1,0 +1,91 @@
+"""What each row is judged by on its own: the first rule that it breaks is its reason."""
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from coyo_labeler.config.ingest import IngestSettings, Threshold
+from coyo_labeler.ingest import phash
+from coyo_labeler.ingest.reasons import Reason
+
+#: http or https, then a host: what else a URL holds is for the client to say.
+URL_PATTERN = r"^(?i:https?)://[^/?#\s]+"
+
+#: Servers and proxies refuse longer ones.
+URL_LENGTH = 2083
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on a row; `passes` is never null. detail: what a row has instead, never null."""
+
+    reason: str
+    passes: Column
+    detail: Column
+
+
+def rules(settings: IngestSettings) -> list[Rule]:
+    """The rules in their order: a row is rejected for the first one that it breaks."""
+    url, text = F.col("url"), F.col("imagehash")
+    found = [
+        Rule(Reason.MISSING_ID, F.col("id").isNotNull(), F.lit("none")),
+        Rule(
+            Reason.BAD_URL,
+            url.isNotNull() & url.rlike(URL_PATTERN) & (F.length(url) <= URL_LENGTH),
+            F.coalesce(
+                F.when(F.length(url) > URL_LENGTH, F.lit(f"longer than {URL_LENGTH} characters")),
+                F.when(url.isNotNull(), F.lit("not http:// or https:// and a host")),
+                F.lit("none"),
+            ),
+        ),
+        Rule(Reason.BAD_HASH, phash.is_hash(text), F.coalesce(text, F.lit("none"))),
+    ]
+    width, height = F.col("width"), F.col("height")
+    sides = F.concat(_text(width), F.lit(" × "), _text(height))
+    if settings.min_side:
+        large = _known(width >= settings.min_side) & _known(height >= settings.min_side)
+        found.append(Rule(Reason.TOO_SMALL, large, sides))
+    if settings.max_aspect_ratio is not None:
+        slim = F.greatest(width, height) <= F.least(width, height) * settings.max_aspect_ratio
+        found.append(Rule(Reason.ASPECT_RATIO, _known(slim), sides))
+    found += [_bounds(name, threshold) for name, threshold in settings.thresholds.items()]
+    return found
+
+
+def passes(settings: IngestSettings) -> Column:
+    """Whether a row breaks no rule, as conditions that Parquet can be asked for."""
+    verdict = F.lit(True)
+    for rule in rules(settings):
+        verdict = verdict & rule.passes
+    return verdict
+
+
+def reason(settings: IngestSettings) -> Column:
+    """The reason of the first rule that a row breaks, or null."""
+    return F.coalesce(*(F.when(~rule.passes, F.lit(str(rule.reason))) for rule in rules(settings)))
+
+
+def detail(settings: IngestSettings) -> Column:
+    """What is wrong with a row under the first rule that it breaks, or null."""
+    return F.coalesce(*(F.when(~rule.passes, rule.detail) for rule in rules(settings)))
+
+
+def _bounds(name: str, threshold: Threshold) -> Rule:
+    value = F.col(f"`{name}`")
+    inside = value.isNotNull()
+    if threshold.min is not None:
+        inside = inside & (value >= threshold.min)
+    if threshold.max is not None:
+        inside = inside & (value <= threshold.max)
+    # NaN is above every number to Spark: it would pass a lower bound.
+    inside = inside & ~F.isnan(value.cast("double"))
+    return Rule(name, _known(inside), _text(value))
+
+
+def _known(condition: Column) -> Column:
+    return F.coalesce(condition, F.lit(False))
+
+
+def _text(value: Column) -> Column:
+    return F.coalesce(value.cast("string"), F.lit("none"))

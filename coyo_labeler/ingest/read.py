@@ -1,0 +1,162 @@
+"""Source files: what they hold, by their footers, and their rows with only the needed columns."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from coyo_labeler import storage
+from coyo_labeler.config.ingest import CATALOG_COLUMNS, IngestSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.session import spark_path
+from coyo_labeler.tables import spark_schema
+
+#: What the hash column is called in COYO-700M and in COYO-Labeled-300M.
+HASH_COLUMNS = ("image_phash", "imagehash")
+
+#: Footers are small and far away: waiting is all there is to it.
+_FOOTER_THREADS = 32
+
+
+@dataclass(frozen=True)
+class Source:
+    """The readable files of a source.
+
+    files: URLs. rows: of all files. schema: the source's needed columns, in the widest type that
+    any file has. names: the source's column by the name that it has from here on. corrupt: URL and
+    fault of each file that is set aside.
+    """
+
+    files: tuple[str, ...]
+    rows: int
+    schema: pa.Schema
+    names: dict[str, str]
+    corrupt: tuple[tuple[str, str], ...] = ()
+
+
+def inspect(settings: IngestSettings) -> Source:
+    """Look at the footer of every source file.
+
+    Raises: InputError naming a missing or unsuitable column, or an unreadable file unless
+    `on_corrupt` is skip.
+    """
+    files = list(storage.files_of(settings.source))
+    if not files:
+        raise InputError(f"source: no Parquet files at {settings.source}")
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        footers = list(pool.map(_footer, files))
+    faults = [(file, found) for file, found in zip(files, footers, strict=True) if _bad(found)]
+    if faults and settings.on_corrupt == "stop":
+        raise InputError(corrupt_message(str(faults[0][0]), str(faults[0][1])))
+    readable = {
+        file: found
+        for file, found in zip(files, footers, strict=True)
+        if isinstance(found, pq.FileMetaData)
+    }
+    if not readable:
+        raise InputError(f"source: none of the {len(files)} files at {settings.source} is readable")
+    names = _column_names(settings, next(iter(readable.values())).schema.to_arrow_schema())
+    schema = _widest(settings, readable, list(dict.fromkeys(names.values())))
+    _check_types(settings, names, schema)
+    return Source(
+        files=tuple(readable),
+        rows=sum(footer.num_rows for footer in readable.values()),
+        schema=schema,
+        names=names,
+        corrupt=tuple((file, str(fault)) for file, fault in faults),
+    )
+
+
+def corrupt_message(file: str, fault: str) -> str:
+    """What to say of an unreadable source file."""
+    return (
+        f"source: {file} is not a readable Parquet file ({fault}); replace it, or set it aside "
+        "with on_corrupt=skip"
+    )
+
+
+def _footer(url: str) -> pq.FileMetaData | str:
+    fs, path = storage.resolve(url)
+    try:
+        with fs.open(path, "rb") as file:
+            return pq.read_metadata(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        return " ".join(str(error).split())
+
+
+def _bad(footer: pq.FileMetaData | str) -> bool:
+    return isinstance(footer, str)
+
+
+def _column_names(settings: IngestSettings, present: pa.Schema) -> dict[str, str]:
+    columns = settings.columns
+    hashes = [columns.imagehash] if columns.imagehash else list(HASH_COLUMNS)
+    imagehash = next((name for name in hashes if name in present.names), hashes[0])
+    names = {
+        "id": columns.id,
+        "url": columns.url,
+        "imagehash": imagehash,
+        "width": columns.width,
+        "height": columns.height,
+    }
+    for name in (*settings.thresholds, *settings.keep_columns):
+        if name not in CATALOG_COLUMNS:
+            names[name] = name
+    return names
+
+
+def _widest(
+    settings: IngestSettings, footers: dict[str, pq.FileMetaData], wanted: Sequence[str]
+) -> pa.Schema:
+    schemas = []
+    for file, footer in footers.items():
+        schema = footer.schema.to_arrow_schema().remove_metadata()
+        for name in wanted:
+            if name not in schema.names:
+                raise InputError(
+                    f"source: {file} has no column '{name}' (its columns: "
+                    f"{', '.join(schema.names)}); name it with columns.…={name}, or mend "
+                    "thresholds or keep_columns"
+                )
+        schemas.append(pa.schema([schema.field(name) for name in wanted]))
+    try:
+        widest = pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"source: the files of {settings.source} disagree: {reason}") from None
+    return widest
+
+
+def _check_types(settings: IngestSettings, names: dict[str, str], schema: pa.Schema) -> None:
+    for alias, name in names.items():
+        kind = schema.field(name).type
+        whole = pa.types.is_integer(kind)
+        if alias in ("id", "width", "height") and not whole:
+            _refuse(name, schema, "an integer")
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if alias in ("url", "imagehash") and not text:
+            _refuse(name, schema, "a string")
+        if alias in settings.thresholds and not (whole or pa.types.is_floating(kind)):
+            _refuse(name, schema, "a number to have a threshold")
+
+
+def _refuse(name: str, schema: pa.Schema, wanted: str) -> None:
+    raise InputError(f"source: column '{name}' is {schema.field(name).type}; it must be {wanted}")
+
+
+def read_source(spark: SparkSession, source: Source) -> DataFrame:
+    """The needed columns of all source rows under their catalog names; id, sides as bigint."""
+    frame = spark.read.schema(spark_schema(source.schema)).parquet(
+        *(spark_path(file) for file in source.files)
+    )
+    columns = [
+        F.col(f"`{name}`").cast("bigint").alias(alias)
+        if alias in ("id", "width", "height")
+        else F.col(f"`{name}`").alias(alias)
+        for alias, name in source.names.items()
+    ]
+    return frame.select(*columns)
