@@ -1,0 +1,26 @@
+"""The training reader: webdataset tars joined with labels, for PyTorch. No Spark, no Java.
+
+from coyo_labeler.data import LabelledImages, Loader, MultiHot
+
+dataset = LabelledImages(images, labels, target=MultiHot(0.05), transform=transform)
+for batch in Loader(dataset, batch_size=256, num_workers=8):
+    batch = batch.to(device)
+    loss = criterion(model(batch.images), batch.targets.dense(num_classes))
+"""
+
+from coyo_labeler.data.batch import Batch, SparseTargets, collate
+from coyo_labeler.data.dataset import LabelledImages
+from coyo_labeler.data.loader import Loader
+from coyo_labeler.data.targets import MultiHot, Soft, Top1, Top1Soft
+
+__all__ = [
+    "Batch",
+    "LabelledImages",
+    "Loader",
+    "MultiHot",
+    "Soft",
+    "SparseTargets",
+    "Top1",
+    "Top1Soft",
+    "collate",
+]

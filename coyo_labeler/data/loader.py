@@ -1,0 +1,162 @@
+"""Batches from worker processes, with a state that goes on exactly, in the middle of an epoch.
+
+PyTorch's DataLoader delivers the batches of its workers in turn. So if each batch brings along
+where its worker stood after it, the last such state of every worker and whose turn it is are all
+that a resumption needs. (torchdata's StatefulDataLoader does the same inside a copy of DataLoader's
+private parts; its last release is of February 2025. The reader's own `state_dict` suits it too.)
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import count
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from coyo_labeler.data.batch import Batch, collate
+from coyo_labeler.data.dataset import LabelledImages
+from coyo_labeler.errors import InputError
+
+#: (worker, its state after the batch, the batch), or (worker, None, an error's message).
+_Item = tuple[int, dict[str, Any] | None, Batch | str]
+
+
+class Loader:
+    """Iterates over batches of a `LabelledImages`, in worker processes.
+
+    batch_size: samples of this process a batch. num_workers: 0 reads in this process. epochs: how
+    many to give, from the dataset's own on; None never ends, and lets no worker wait between two.
+    With `drop_last` all batches are full; batches do not end with epochs where there are several.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledImages,
+        batch_size: int,
+        *,
+        num_workers: int = 0,
+        epochs: int | None = 1,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+        prefetch_factor: int = 2,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        self._dataset, self._batch_size = dataset, batch_size
+        self._workers, self._epochs, self._drop_last = max(1, num_workers), epochs, drop_last
+        self._options: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
+        if num_workers:
+            self._options |= {
+                "prefetch_factor": prefetch_factor,
+                "multiprocessing_context": multiprocessing_context,
+            }
+        self._states: dict[int, dict[str, Any]] = {}
+        self._turn = 0
+
+    @property
+    def counts(self) -> "Counter[str]":
+        """Images so far: drawn = used + unlabelled + empty + undecodable + waiting to be drawn."""
+        total: Counter[str] = Counter()
+        for state in self._states.values():
+            total.update(state["counts"])
+        return total
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = _Batches(
+            self._dataset,
+            self._batch_size,
+            epochs=self._epochs,
+            drop_last=self._drop_last,
+            states=self._states,
+            turn=self._turn,
+        )
+        loader = DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options)
+        for worker, state, batch in cast(Iterator[_Item], iter(loader)):
+            if state is None:
+                raise InputError(str(batch))
+            self._states[worker] = state
+            self._turn = (worker + 1) % self._workers
+            yield cast(Batch, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """After a batch: what a loader of the same arguments needs to give the next one."""
+        return {
+            "dataset": self._dataset.fingerprint(),
+            "batch_size": self._batch_size,
+            "workers": self._workers,
+            "turn": self._turn,
+            "states": dict(self._states),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where another loader was.
+
+        Raises: InputError where it had other shards, another order, batch size or workers.
+        """
+        own = self.state_dict()
+        for key in ("dataset", "batch_size", "workers"):
+            if state[key] != own[key]:
+                raise InputError(
+                    f"reader: cannot resume: {key} was {state[key]}, is {own[key]}; give the same "
+                    "shards, seed, batch size and workers as before"
+                )
+        self._states = {int(worker): dict(each) for worker, each in state["states"].items()}
+        self._turn = state["turn"]
+
+
+class _Batches(IterableDataset[_Item]):
+    """Batches, each with the state of the worker that made it."""
+
+    def __init__(
+        self,
+        dataset: LabelledImages,
+        batch_size: int,
+        *,
+        epochs: int | None,
+        drop_last: bool,
+        states: Mapping[int, dict[str, Any]],
+        turn: int,
+    ) -> None:
+        self._dataset, self._batch_size = dataset, batch_size
+        self._epochs, self._drop_last = epochs, drop_last
+        self._states, self._turn = dict(states), turn
+
+    def __iter__(self) -> Iterator[_Item]:
+        info = get_worker_info()
+        process, workers = (info.id, info.num_workers) if info else (0, 1)
+        # DataLoader begins with its worker 0: that one plays the worker whose turn it is.
+        worker = (process + self._turn) % workers
+        try:
+            yield from self._batches(worker, workers)
+        except InputError as error:  # DataLoader would wrap the message in a stack trace
+            yield worker, None, str(error)
+
+    def _batches(self, worker: int, workers: int) -> Iterator[_Item]:
+        reader = self._dataset.reader(worker, workers, self._dataset.epoch)
+        end = None if self._epochs is None else reader.epoch + self._epochs
+        state = self._states.get(worker)
+        if state is not None:
+            reader.load_state_dict(state)
+        samples = []
+        for epoch in count(reader.epoch):
+            if epoch != reader.epoch:
+                if epoch == end:
+                    break
+                reader.begin(epoch)
+            used = reader.counts["used"]
+            for sample in reader:
+                samples.append(sample)
+                if len(samples) == self._batch_size:
+                    yield worker, reader.state_dict(), collate(samples)
+                    samples = []
+            if self._epochs is None and reader.counts["used"] == used and state is None:
+                raise InputError(
+                    f"reader: worker {worker} of {workers} got no sample in epoch {epoch}; there "
+                    "are too few images for so many workers, or the threshold leaves none"
+                )
+            state = None
+        if samples and not self._drop_last:
+            yield worker, reader.state_dict(), collate(samples)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
