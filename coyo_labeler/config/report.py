@@ -1,0 +1,46 @@
+"""Settings of the stage `report`."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from coyo_labeler.config.base import StageSettings
+
+
+class ReportSettings(StageSettings):
+    """What to describe, what to hold it against, and where the page goes."""
+
+    inputs: ClassVar[tuple[str, ...]] = (
+        "labels",
+        "gold",
+        "compare",
+        "slices",
+        "images",
+        "catalog",
+    )
+
+    labels: str = Field(
+        description="labels to describe: an output of label or merge, or Parquet in that schema"
+    )
+    gold: str | None = Field(
+        None, description="true classes (image_id, label), Parquet or CSV; more rows, more truths"
+    )
+    compare: str | None = Field(
+        None, description="a second labels folder, e.g. the machine's beliefs before the votes"
+    )
+    slices: str | None = Field(
+        None, description="groups to compare (image_id, slice), Parquet or CSV; needs gold"
+    )
+    images: str | None = Field(
+        None, description="output of fetch: its rejects join the funnel, its tars give examples"
+    )
+    catalog: str | None = Field(None, description="output of ingest: its rejects join the funnel")
+    label_space: str = Field(
+        "imagenet21k",
+        description="imagenet21k, imagenet1k, or a text file that names one class a line",
+    )
+    title: str = Field("Label report", description="heading of the page")
+    top: int = Field(15, ge=1, le=200, description="classes or pairs in each list of the page")
+    examples: int = Field(
+        12, ge=0, le=60, description="thumbnails in each group of examples; 0: none"
+    )

@@ -1,0 +1,35 @@
+"""The report as one HTML page: no script, no remote request, light and dark."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from coyo_labeler.report.figures import figures
+
+
+def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
+    """The page. pictures: `data:` URIs of examples, by image id; everything else is escaped."""
+    environment = Environment(
+        loader=PackageLoader("coyo_labeler.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda value: "–" if value is None else f"{value:,}",
+        "share": lambda value: "–" if value is None else f"{value * 100:.1f} %",
+        "fine": lambda value: "–" if value is None else f"{value * 100:.2f} %",
+        "decimal": lambda value: "–" if value is None else f"{value:.3f}",
+        "duration": _duration,
+    }
+    template = environment.get_template("page.html.jinja")
+    return template.render(doc=document, plots=figures(document), pictures=pictures)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,36 @@
+"""What the stages before left beside their tables: counts with reasons, EM's history."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from coyo_labeler import storage
+from coyo_labeler.config.report import ReportSettings
+from coyo_labeler.manifest import read_manifest
+
+
+def read_funnel(settings: ReportSettings) -> list[dict[str, Any]]:
+    """Rows in, out and rejected by reason of every stage whose manifest can be found, in order."""
+    funnel: list[dict[str, Any]] = []
+    for url in (settings.catalog, settings.images, settings.compare, settings.labels):
+        manifest = read_manifest(url) if url is not None else None
+        if manifest is None or any(step["stage"] == manifest.stage for step in funnel):
+            continue
+        tables = {name: counts.to_json() for name, counts in manifest.tables.items()}
+        funnel.append(
+            {
+                "stage": manifest.stage,
+                **manifest.rows.to_json(),
+                "tables": tables,
+                "seconds": manifest.seconds,
+            }
+        )
+    return funnel
+
+
+def read_history(labels: str) -> list[dict[str, Any]]:
+    """The iterations of a merge (objective, change, seconds), [] where there was none."""
+    document: Any = storage.read_json(storage.join(labels, "history.json"))
+    if isinstance(document, Mapping):
+        lists = [value for value in document.values() if isinstance(value, list)]
+        document = next((rows for rows in lists if rows and "objective" in rows[0]), [])
+    return [dict(row) for row in document or [] if row.get("objective") is not None]

@@ -1,0 +1,33 @@
+"""The report in a few lines of plain text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def summarise(document: Mapping[str, Any]) -> str:
+    """Counts, the threshold table and the accuracies, for a terminal."""
+    lines = [f"{document['title']}: {document['rows']:,} images in {document['labels']}"]
+    used = document["classes"]["first_somewhere"]
+    classes = document["label_space"]["classes"]
+    lines.append(f"{used:,} of {classes:,} classes come first somewhere")
+    lines.append("threshold  labels/image  unique labels  images kept")
+    for row in document["thresholds"]:
+        lines.append(
+            f"{row['threshold']:>9.2f}  {row['labels_per_image']:>12.2f}"
+            f"  {row['unique_labels']:>13,}  {row['share_kept']:>11.2%}"
+        )
+    for key, name in (("other_accuracy", "compare"), ("accuracy", "labels")):
+        if key in document:
+            found = document[key]
+            top1, ece = found["top1"], found["reliability"]["ece"]
+            lines.append(
+                f"accuracy of {name}: {top1['value']:.4f} ({top1['low']:.4f}–{top1['high']:.4f}),"
+                f" top-5 {found['top5']['value']:.4f}, ECE {ece:.4f},"
+                f" on {found['images']:,} images with gold"
+            )
+    if "agreement" in document:
+        found = document["agreement"]
+        lines.append(
+            f"{found['changed']:,} of {found['images']:,} first labels differ from compare"
+        )
+    return "\n".join(lines) + "\n"
