@@ -1,0 +1,198 @@
+"""Webdataset tars, ours and img2dataset's: which there are, and the samples of one."""
+
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError
+
+IMAGE_ENDINGS = frozenset(
+    {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "img", "image"}
+)
+
+#: What a sample's own columns are called: the first that is there counts.
+_ID = ("id", "key")
+_HASH = ("imagehash", "image_phash", "actual_imagehash")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar; its number names the files that are written of it."""
+
+    number: int
+    url: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a tar. id: None where neither its JSON nor the side table has one.
+
+    width, height: of the original picture, None where not recorded.
+    """
+
+    key: str
+    id: int | None
+    url: str | None
+    imagehash: str | None
+    width: int | None
+    height: int | None
+    image: bytes | None
+
+
+class DamagedTarError(Exception):
+    """A tar cannot be read to its end."""
+
+
+def find_shards(images: str) -> list[Shard]:
+    """The tars of a file, folder or glob, by number.
+
+    Raises: InputError where there are none, or their names are not `{number}.tar`.
+    """
+    shards: dict[int, Shard] = {}
+    for url in storage.files_of(images, ".tar"):
+        name = posixpath.basename(url)
+        match = re.fullmatch(r"(\d+)\.tar", name)
+        if not match:
+            raise InputError(
+                f"images: {url}: the name of a tar must be its shard's number, as 00000.tar; "
+                "rename it"
+            )
+        shard = Shard(int(match[1]), url)
+        if shard.number in shards:
+            raise InputError(
+                f"images: {shards[shard.number].url} and {url} have the same number; rename one"
+            )
+        shards[shard.number] = shard
+    if not shards:
+        raise InputError(f"images: no .tar files at {images}; give the folder that fetch wrote")
+    return [shards[number] for number in sorted(shards)]
+
+
+def read_samples(shard: Shard) -> Iterator[Sample]:
+    """The samples of a tar in their order, each whole before the next is read.
+
+    Raises: DamagedTarError where the tar is unreadable or breaks off.
+    """
+    fs, path = storage.resolve(shard.url)
+    try:
+        table = _SideTable.read(shard)
+        with fs.open(path, "rb") as file:
+            for key, parts in _groups(file):
+                yield _sample(key, parts, table)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DamagedTarError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _groups(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, {ending: bytes}) of the members of each key; they stand together."""
+    key, parts = None, {}
+    empty = True
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        while (info := tar.next()) is not None:
+            empty = False
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header read
+            if not info.isfile():
+                continue
+            folder, _, name = info.name.rpartition("/")
+            stem, _, ending = name.partition(".")
+            found = posixpath.join(folder, stem)
+            if found != key:
+                if key is not None:
+                    yield key, parts
+                key, parts = found, {}
+            parts[ending.lower()] = _content(tar, info)
+        _check_end(file, tar, empty)
+    if key is not None:
+        yield key, parts
+
+
+def _check_end(file: IO[bytes], tar: tarfile.TarFile, empty: bool) -> None:
+    """A tar ends in zero blocks; one that was cut off between two members does not."""
+    file.seek(tar.offset - tarfile.BLOCKSIZE if tar.offset else 0)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        file.seek(tar.offset)
+        block = file.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+            raise tarfile.ReadError("the end of the archive is missing")
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    content = file.read() if file is not None else b""
+    if len(content) != info.size:
+        raise tarfile.ReadError(f"{info.name} breaks off")
+    return content
+
+
+def _sample(key: str, parts: Mapping[str, bytes], table: "_SideTable") -> Sample:
+    image = next((data for ending, data in parts.items() if ending in IMAGE_ENDINGS), None)
+    name = posixpath.basename(key)
+    facts: dict[str, Any] = dict(table.row(name))
+    if "json" in parts:
+        try:
+            document = json.loads(parts["json"])
+        except ValueError:
+            document = None
+        if isinstance(document, dict):
+            facts.update({k: v for k, v in document.items() if v is not None})
+    return Sample(
+        name,
+        next((i for i in (_whole(facts.get(column)) for column in _ID) if i is not None), None),
+        facts.get("url"),
+        next((str(facts[column]) for column in _HASH if facts.get(column)), None),
+        _whole(facts.get("original_width")),
+        _whole(facts.get("original_height")),
+        image,
+    )
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number within int64, also where it is written as text or as 3.0."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        return None
+    return number if -(2**63) <= number < 2**63 else None
+
+
+class _SideTable:
+    """`{shard}.parquet` beside the tar: columns of samples whose JSON lacks them."""
+
+    _COLUMNS = ("key", "id", "url", *_HASH[:2], "original_width", "original_height")
+
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        self._rows = rows
+
+    @classmethod
+    def read(cls, shard: Shard) -> "_SideTable":
+        """The table beside a tar; empty where there is none.
+
+        Raises: DamagedTarError where it is no Parquet file.
+        """
+        fs, path = storage.resolve(shard.url.removesuffix(".tar") + ".parquet")
+        if not fs.exists(path):
+            return cls({})
+        try:
+            with fs.open(path, "rb") as file:
+                parquet = pq.ParquetFile(file)
+                names = [name for name in cls._COLUMNS if name in parquet.schema_arrow.names]
+                if "key" not in names:
+                    return cls({})
+                rows = parquet.read(columns=names, use_threads=False).to_pylist()
+        except pa.ArrowInvalid as error:
+            raise DamagedTarError(f"the table beside it is unreadable ({error})") from None
+        return cls({str(row.pop("key")): row for row in rows})
+
+    def row(self, key: str) -> Mapping[str, Any]:
+        return self._rows.get(key, {})
