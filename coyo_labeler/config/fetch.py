@@ -1,0 +1,69 @@
+"""Settings of the stage `fetch`."""
+
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from coyo_labeler.config.base import StageSettings
+
+
+class FetchSettings(StageSettings):
+    """The keys of `coyo-labeler fetch`."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("catalog",)
+    operational: ClassVar[frozenset[str]] = StageSettings.operational | {
+        "user_agent",
+        "allow_private",
+        "timeout_seconds",
+        "connect_seconds",
+        "retries",
+        "backoff_seconds",
+        "connections",
+        "verify_threads",
+    }
+
+    catalog: str = Field(description="what ingest wrote, or Parquet files of the same columns")
+    user_agent: str | None = Field(
+        None,
+        description="who asks, with a contact (a URL or an address), as "
+        "'example-bot/1.0 (+https://example.org/bot)'; left out: only loopback is asked",
+    )
+    allow_private: bool = Field(
+        False, description="let private and loopback addresses through (tests, the demo, mirrors)"
+    )
+    max_distance: int = Field(
+        4, ge=0, le=64, description="bits in which an image's pHash may differ from the catalog's"
+    )
+    keep_changed: bool = Field(
+        False, description="put images whose pHash differs by more into the tar all the same"
+    )
+    timeout_seconds: float = Field(
+        30.0, gt=0, description="deadline of an image, all its attempts and URLs included"
+    )
+    connect_seconds: float = Field(
+        10.0, gt=0, description="deadline of one connection, the name's resolution included"
+    )
+    retries: int = Field(2, ge=0, le=100, description="further attempts after a transient failure")
+    backoff_seconds: float = Field(
+        0.5, gt=0, description="mean pause before the first further attempt; doubles each time"
+    )
+    max_bytes: int = Field(
+        32 * 2**20, ge=1, description="bytes of an image at most; reading stops beyond"
+    )
+    max_pixels: int = Field(
+        64_000_000, ge=1, le=89_478_485, description="pixels of an image at most, by its header"
+    )
+    connections: int = Field(128, ge=1, le=4096, description="images asked for at once, per task")
+    verify_threads: int = Field(
+        2, ge=1, le=256, description="threads that decode and hash, per task"
+    )
+
+    @field_validator("user_agent")
+    @classmethod
+    def _contact(cls, value: str | None) -> str | None:
+        if value is not None and "@" not in value and "://" not in value:
+            raise ValueError(
+                f"'{value}' names no contact; add a URL or an address, as "
+                "'example-bot/1.0 (+https://example.org/bot)'"
+            )
+        return value
