@@ -57,12 +57,12 @@ class Progress:
             initial=self._initial,
             unit=f" {self._unit}",
             postfix=self._facts or None,
-            bar_format="{n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
+            bar_format="{n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}"
             if self._total is not None
             else None,
         )
         extra = {"label": self._label, "done": self._done, "total": self._total}
-        logger.info("%s: %s", self._label, meter, extra=extra)
+        logger.info("%s: %s", self._label, " ".join(meter.split()), extra=extra)
 
     def close(self) -> None:
         """Finish the bar, or write the last line where lines were written before."""

@@ -72,8 +72,8 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
             f"catalog={out}/catalog",
             f"output={out}/images",
             "allow_private=true",
-            "timeout_seconds=3",
-            "retries=2",
+            "timeout_seconds=10",
+            "connections=16",
         ],
         "label": [
             f"images={out}/images",

@@ -72,15 +72,26 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet: the demo's standard error is for progress."""
 
 
-def serve(folder: Path, port: int) -> ThreadingHTTPServer:
+class Server(ThreadingHTTPServer):
+    """A thread per connection, which clients may drop as they please."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say what went wrong, unless a client hung up."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(f"image server: {error!r}", file=sys.stderr)
+
+
+def serve(folder: Path, port: int) -> Server:
     """A server on 127.0.0.1 (port 0: any free one), not yet serving.
 
     Raises: OSError where the port is taken.
     """
     handler = type("FolderHandler", (Handler,), {"folder": folder, "refused_once": set()})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    server.daemon_threads = True
-    return server
+    return Server(("127.0.0.1", port), handler)
 
 
 def main() -> int:
