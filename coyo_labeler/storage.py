@@ -4,7 +4,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -107,6 +107,19 @@ def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None 
         pq.write_table(
             table.replace_schema_metadata(merged or None), file, compression=schemas.COMPRESSION
         )
+
+
+def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Write tables one after another into one Parquet file, atomically; returns how many rows."""
+    rows = 0
+    with (
+        open_atomic(url) as file,
+        pq.ParquetWriter(file, schema, compression=schemas.COMPRESSION) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows
 
 
 def remove_temporaries(url: str) -> int:

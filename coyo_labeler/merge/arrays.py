@@ -1,0 +1,74 @@
+"""Operations on segments of flat arrays.
+
+Segments are given by offsets (n + 1,): segment i owns [offsets[i], offsets[i + 1]) and is not empty.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+I32 = NDArray[np.int32]
+Bool = NDArray[np.bool_]
+
+#: Key spaces up to this size are counted in a table of flags instead of sorted.
+_DENSE_KEYS = 1 << 26
+
+
+def offsets_of(lengths: NDArray[Any]) -> I64:
+    """Offsets (n + 1,) of segments of the given lengths (n,)."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def spread(values: NDArray[Any], offsets: I64) -> NDArray[Any]:
+    """One value per segment (n,), repeated for each element of its segment."""
+    return np.repeat(values, np.diff(offsets))
+
+
+def segment_sum(values: F64, offsets: I64) -> F64:
+    """The sum of each segment, (n,)."""
+    if len(offsets) == 1:
+        return np.zeros(0)
+    return np.add.reduceat(values, offsets[:-1])
+
+
+def segment_max(values: F64, offsets: I64) -> F64:
+    """The greatest value of each segment, (n,)."""
+    if len(offsets) == 1:
+        return np.zeros(0)
+    return np.maximum.reduceat(values, offsets[:-1])
+
+
+def segment_argmax(values: F64, offsets: I64) -> I64:
+    """Where each segment has its greatest value, (n,); the first of equals."""
+    best = spread(segment_max(values, offsets), offsets)
+    hits = np.flatnonzero(values == best)
+    segment = np.searchsorted(offsets, hits, side="right") - 1
+    first = np.concatenate([[True], segment[1:] != segment[:-1]]) if len(hits) else []
+    return hits[np.asarray(first, dtype=bool)]
+
+
+def unique_inverse(keys: I64, key_space: int) -> tuple[I64, I32]:
+    """The distinct keys in order, and for each key its place among them.
+
+    keys: (n,), each in [0, key_space).
+    """
+    if key_space <= min(_DENSE_KEYS, 16 * len(keys) + 1024):
+        seen = np.zeros(key_space, dtype=bool)
+        seen[keys] = True
+        place = np.cumsum(seen, dtype=np.int32) - 1
+        return np.flatnonzero(seen), place[keys].astype(np.int32)
+    unique, inverse = np.unique(keys, return_inverse=True)
+    return unique, inverse.astype(np.int32)
+
+
+def find(keys: I64, wanted: NDArray[Any]) -> tuple[I64, Bool]:
+    """For each wanted key its place among the sorted, distinct `keys`, and whether it is there."""
+    if len(keys) == 0:
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return place, keys[place] == wanted

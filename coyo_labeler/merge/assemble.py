@@ -1,0 +1,160 @@
+"""What a task does with all parcels of its partition: votes, gold and beliefs become problems."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from coyo_labeler import schemas
+from coyo_labeler.errors import InputError
+from coyo_labeler.merge.arrays import F64, I64, offsets_of
+from coyo_labeler.merge.intake import BELIEFS, GOLD, VOTES, Parcel
+from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.posterior import PASSENGERS
+from coyo_labeler.merge.problems import Problems
+from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems, check_beliefs
+from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
+from coyo_labeler.votes.questions import order_votes, superseded
+
+#: Stands for "no time known": before every time.
+_NO_TIME = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A partition, ready for EM.
+
+    passengers: id and what travels along, of images with problems and a belief, sorted by id.
+    bystanders: beliefs (schemas.BELIEFS) that came along without a vote or gold.
+    tally: (J, 3) votes by worker: choices, answers, unsure. duplicates: schemas.VOTES_REJECTS.
+    unbelieved: voted images without a belief.
+    """
+
+    problems: Problems
+    passengers: pa.Table
+    bystanders: pa.Table
+    tally: NDArray[np.int64]
+    duplicates: pa.Table
+    unbelieved: int
+
+
+def assemble(
+    parcels: Sequence[Parcel], workers: pa.Array, model: Model, duplicate_votes: str
+) -> Assembled:
+    """Sort everything by image and build the problems.
+
+    workers: all worker ids, sorted; a worker's number is its place.
+
+    Raises: InputError where an image has two beliefs or two gold classes, or a worker has two votes
+    and duplicate_votes is error.
+    """
+    tables = {VOTES: CHECKED, GOLD: schemas.GOLD, BELIEFS: schemas.BELIEFS}
+    read = {
+        kind: pa.concat_tables(
+            [schema.empty_table(), *(p.table() for p in parcels if p.kind == kind)]
+        ).combine_chunks()
+        for kind, schema in tables.items()
+    }
+    votes, duplicates = _arrange_votes(read[VOTES], workers, duplicate_votes)
+    beliefs_table = read[BELIEFS].take(pc.sort_indices(read[BELIEFS]["id"]))
+    beliefs = _arrange_beliefs(beliefs_table)
+    check_beliefs(beliefs, model)
+    gold = _arrange_gold(read[GOLD], model)
+    problems = build_problems(votes, beliefs, gold, model)
+    taking_part = pa.array(np.isin(beliefs.image, problems.image))
+    tally = np.zeros((len(workers), 3), dtype=np.int64)
+    kind = np.array([0, 1, 1, 2])[votes.response]
+    np.add.at(tally, (votes.worker, kind), 1)
+    return Assembled(
+        problems=problems,
+        passengers=beliefs_table.filter(taking_part).select(["id", *PASSENGERS]),
+        bystanders=beliefs_table.filter(pc.invert(taking_part)),
+        tally=tally,
+        duplicates=duplicates,
+        unbelieved=int((~np.isin(np.unique(votes.image), beliefs.image)).sum()),
+    )
+
+
+def _arrange_votes(
+    table: pa.Table, workers: pa.Array, duplicate_votes: str
+) -> tuple[Votes, pa.Table]:
+    """Votes that count, in the order of all sums, and those that another one stands for."""
+    image = table["image_id"].to_numpy()
+    worker = pc.index_in(table["worker_id"], value_set=workers).to_numpy().astype(np.int32)
+    label = table["label"].to_numpy()
+    response = table["response"].to_numpy()
+    moment = pc.fill_null(table["timestamp"], _NO_TIME).to_numpy()
+    file, row = table["file"].to_numpy(), table["row"].to_numpy()
+    order = order_votes(image, worker, label, response, moment, file, row)
+    image, worker = image[order], worker[order]
+    label, response = label[order], response[order]
+    keep = "first" if duplicate_votes == "first" else "last"
+    out = superseded(image, worker, label, response, keep)
+    if duplicate_votes == "error" and out.any():
+        first = int(np.flatnonzero(out)[0])
+        raise InputError(
+            f"votes: worker {workers[int(worker[first])].as_py()} voted twice on image "
+            f"{image[first]} (row {row[order][first]} and row {row[order][first + 1]}); drop one, or"
+            " set duplicate_votes to last or first"
+        )
+    duplicates = _duplicates(table.take(pa.array(order[out])))
+    return Votes(image[~out], worker[~out], label[~out], response[~out]), duplicates
+
+
+def _duplicates(table: pa.Table) -> pa.Table:
+    n = table.num_rows
+    words = pa.array([None, "yes", "no", "unsure"])
+    detail = DUPLICATE_DETAIL
+    return pa.table(
+        [
+            table["row"],
+            table["image_id"].cast(pa.string()),
+            table["worker_id"],
+            table["label"].cast(pa.string()),
+            words.take(table["response"].combine_chunks()),
+            pa.array([str(Reason.DUPLICATE)] * n, pa.string()),
+            pa.array([detail] * n, pa.string()),
+        ],
+        schema=schemas.VOTES_REJECTS,
+    )
+
+
+def _arrange_beliefs(table: pa.Table) -> Beliefs:
+    """Beliefs as arrays; the table is sorted by id."""
+    image: I64 = table["id"].to_numpy()
+    twice = np.flatnonzero(image[1:] == image[:-1])
+    if len(twice):
+        raise InputError(
+            f"beliefs: image {image[twice[0]]} has two rows; an id must occur once, drop one"
+        )
+    labels, probabilities = (table[name].combine_chunks() for name in ("labels", "label_probs"))
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(labels), 0))
+    others = np.asarray(pc.fill_null(pc.list_value_length(probabilities), 0))
+    unequal = np.flatnonzero(lengths != others)
+    if len(unequal):
+        raise InputError(
+            f"beliefs: image {image[unequal[0]]} has {lengths[unequal[0]]} labels and "
+            f"{others[unequal[0]]} label_probs; give as many of both"
+        )
+    if labels.flatten().null_count or probabilities.flatten().null_count:
+        raise InputError("beliefs: a label or a probability is missing within a list; fill or drop")
+    probability: F64 = probabilities.flatten().to_numpy().astype(np.float64)
+    return Beliefs(image, offsets_of(lengths), labels.flatten().to_numpy(), probability)
+
+
+def _arrange_gold(table: pa.Table, model: Model) -> Gold:
+    image, label = table["image_id"].to_numpy(), table["label"].to_numpy()
+    order = np.lexsort((label, image))
+    image, label = image[order], label[order]
+    fresh = np.ones(len(image), dtype=bool)
+    fresh[1:] = (image[1:] != image[:-1]) | (label[1:] != label[:-1])
+    image, label = image[fresh], label[fresh]
+    twice = np.flatnonzero(image[1:] == image[:-1])
+    if model.truth == "single" and len(twice):
+        raise InputError(
+            f"gold: image {image[twice[0]]} has two classes; drop one, or set truth=multi"
+        )
+    return Gold(image, label)

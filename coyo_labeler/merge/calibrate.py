@@ -1,0 +1,64 @@
+"""Calibration of beliefs: the sums that fit a and b by Fisher scoring, and its reliability."""
+
+import numpy as np
+
+from coyo_labeler.merge.arrays import F64, I64, Bool, segment_argmax, spread
+from coyo_labeler.merge.model import Calibration
+from coyo_labeler.merge.priors import Prior
+
+BINS = 15
+
+#: One step moves a by at most this factor, and b by at most this much.
+_MOST_FACTOR, _MOST_SHIFT = 2.0, 2.0
+#: a stays within these, b within ± the last.
+_LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
+
+
+def calibration_sums(prior: Prior, weights: F64, offsets: I64, used: Bool) -> tuple[F64, F64]:
+    """Gradient (2,) and Fisher information (2, 2) of Σ weights · log prior by (a, b).
+
+    weights: (nnz,) the posterior, summing to 1 per problem. used: (n,) which problems take part.
+    At the posterior under the present parameters, the gradient is that of the log-likelihood.
+    """
+    inside = spread(used, offsets)
+    slope = np.where(inside[:, None], prior.slope, 0.0)
+    gradient = weights @ slope
+    information = (np.exp(prior.log)[:, None] * slope).T @ slope
+    return gradient, information
+
+
+def next_calibration(present: Calibration, gradient: F64, information: F64) -> Calibration:
+    """One step of Fisher scoring, held to a safe length.
+
+    A direction that the beliefs say nothing of (b of categorical ones) is not moved.
+    """
+    step = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ gradient
+    a = np.clip(present.a + step[0], present.a / _MOST_FACTOR, present.a * _MOST_FACTOR)
+    b = present.b + np.clip(step[1], -_MOST_SHIFT, _MOST_SHIFT)
+    return Calibration(float(np.clip(a, _LEAST_A, _MOST_A)), float(np.clip(b, -_MOST_B, _MOST_B)))
+
+
+def between(one: Calibration, other: Calibration) -> Calibration:
+    """Half-way from one to the other."""
+    return Calibration((one.a + other.a) / 2, (one.b + other.b) / 2)
+
+
+def reliability_of(log_prior: F64, posterior: F64, offsets: I64, used: Bool) -> F64:
+    """How often the machine's top class is right, by its confidence, (BINS, 3).
+
+    Per bin of confidence: problems, sum of confidence, sum of the posterior of that class (1 or 0
+    where gold is given).
+    """
+    top = segment_argmax(log_prior, offsets)[used]
+    confidence, right = np.exp(log_prior[top]), posterior[top]
+    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    values = (np.ones(len(top)), confidence, right)
+    return np.stack([np.bincount(place, value, BINS) for value in values], axis=1)
+
+
+def expected_calibration_error(reliability: F64) -> float | None:
+    """Σ over bins of share · |accuracy − confidence|; None where nothing was counted."""
+    total = reliability[:, 0].sum()
+    if total == 0:
+        return None
+    return float(np.abs(reliability[:, 2] - reliability[:, 1]).sum() / total)

@@ -1,0 +1,176 @@
+"""Cells: the numbers that describe all workers' skill, by one integer key each.
+
+A vote in a state of its problem falls into one cell, for instance "worker j, true class y, voted
+class z". EM adds up a count per cell, and gives back a log probability per cell. Only cells that
+occur exist. Keys of one row of a worker (what is normalised together) are neighbours.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coyo_labeler.merge.arrays import F64, I32, I64, Bool
+from coyo_labeler.merge.model import Model
+from coyo_labeler.votes.checks import Response
+
+#: log probability of an error where workers are taken to be perfect: its limit to double precision.
+_LOG_IMPOSSIBLE = np.log(1e-100)
+
+#: Outcomes of an answer to a verification, in the order of their keys.
+_ANSWERS = 3
+_WRONG, _RIGHT, _UNSURE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class CellSpace:
+    """How cells are numbered.
+
+    confusion, choice: (y · J + j) · C + z. one_coin, choice: j · 2 + right. After them verifications:
+    confusion (t · J + j) · 3 + response, one_coin j · 3 + (wrong, right, unsure). Last the constants:
+    what is never estimated.
+    """
+
+    model: Model
+
+    @property
+    def choices(self) -> int:
+        """The first key after those of choices."""
+        j, c = self.model.workers, self.model.classes
+        return {"confusion": c * j * c, "one_coin": 2 * j, "perfect": 0}[self.model.worker_model]
+
+    @property
+    def constants(self) -> int:
+        """The key of the first constant: a vote on a class when the truth is none of the support.
+
+        Then, for perfect workers: a wrong, a right, an uninformative answer.
+        """
+        j = self.model.workers
+        rows = {"confusion": 2 * j, "one_coin": j, "perfect": 0}[self.model.worker_model]
+        return self.choices + rows * _ANSWERS
+
+    @property
+    def size(self) -> int:
+        """All keys are below this."""
+        return self.constants + 1 + _ANSWERS
+
+    def choice_keys(self, truth: I32, worker: I32, voted: I32) -> I64:
+        """Cells of choices `voted` by `worker` where the class is `truth` (< 0: none here)."""
+        model = self.model
+        right = truth == voted
+        if model.worker_model == "perfect":
+            return self.constants + 1 + right.astype(np.int64)
+        if model.worker_model == "one_coin":
+            return worker.astype(np.int64) * 2 + right
+        keys = (truth.astype(np.int64) * model.workers + worker) * model.classes + voted
+        return np.where(truth < 0, self.constants, keys)
+
+    def answer_keys(self, true: Bool, worker: I32, response: NDArray[np.int8]) -> I64:
+        """Cells of answers `response` (yes, no, unsure) where the question's truth is `true`."""
+        outcome = np.where(
+            response == Response.UNSURE,
+            _UNSURE,
+            np.where((response == Response.YES) == true, _RIGHT, _WRONG),
+        ).astype(np.int64)
+        if self.model.worker_model == "perfect":
+            return self.constants + 1 + outcome
+        row = worker.astype(np.int64)
+        if self.model.worker_model == "confusion":
+            row = row + true * np.int64(self.model.workers)
+            return self.choices + row * _ANSWERS + (response - np.int64(Response.YES))
+        return self.choices + row * _ANSWERS + outcome
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """Sorted cells, with what the M-step needs to know of each.
+
+    row: (cells,) which rows are normalised together, numbered in order. pooled: (cells,) the cell
+    of the pooled skill. pooled_row: (pooled cells,) its row. prior: (cells,) h(z | y).
+    log_share: (cells,) added to log θ: a one-coin worker's error is spread over C − 1 classes;
+    of constants, all there is. estimated: (cells,) false for constants.
+    worker, truth, voted: (cells,) what the key says; truth and voted are classes for a confusion
+    cell of a choice, else −1. right: (cells,) whether the vote is right there.
+    """
+
+    keys: I64
+    row: I64
+    rows: int
+    pooled: I64
+    pooled_row: I64
+    prior: F64
+    log_share: F64
+    estimated: Bool
+    worker: I64
+    truth: I64
+    voted: I64
+    right: Bool
+    row_size: I64
+
+
+def describe_cells(space: CellSpace, keys: I64) -> CellTable:
+    """Decode sorted, distinct keys (cells,)."""
+    model = space.model
+    j, c = model.workers, model.classes
+    choice = keys < space.choices
+    constant = keys >= space.constants
+    answer = ~choice & ~constant
+    outcomes = np.ones(len(keys), dtype=np.int64)
+    outcomes[choice] = c if model.worker_model == "confusion" else 2
+    outcomes[answer] = _ANSWERS
+    base = np.where(choice, 0, np.where(answer, space.choices, space.constants))
+    local = keys - base
+    row_key, outcome = local // outcomes, local % outcomes
+    if model.worker_model == "confusion":
+        worker, truth = row_key % max(j, 1), row_key // max(j, 1)
+    else:
+        worker, truth = row_key, np.zeros_like(row_key)
+    right = _right(space, choice, answer, truth, outcome)
+
+    kind = np.where(choice, 0, np.where(answer, 1, 2))
+    changed = (np.diff(row_key) != 0) | (np.diff(kind) != 0)
+    row = np.concatenate([[0], np.cumsum(changed)]) if len(keys) else np.zeros(0, dtype=np.int64)
+    # The pooled cell is the cell without its worker.
+    pooled_key = (kind * (c + 1) + truth) * max(c, _ANSWERS) + outcome
+    pooled_keys, pooled = np.unique(pooled_key, return_inverse=True)
+    pooled_row_key = pooled_keys // max(c, _ANSWERS)
+    _, pooled_row = np.unique(pooled_row_key, return_inverse=True)
+
+    size = np.where(answer, _ANSWERS, c if model.worker_model == "confusion" else 2)
+    accuracy = model.prior_accuracy
+    prior = np.where(right, accuracy, (1 - accuracy) / np.maximum(size - 1, 1))
+    log_share = np.zeros(len(keys))
+    if model.worker_model == "one_coin":
+        log_share[choice & ~right] = -np.log(max(c - 1, 1))
+    log_share[constant] = _constants(model)[(keys - space.constants)[constant]]
+    confused = choice & (model.worker_model == "confusion")
+    return CellTable(
+        keys=keys,
+        row=row,
+        rows=int(row[-1]) + 1 if len(row) else 0,
+        pooled=pooled,
+        pooled_row=pooled_row,
+        prior=prior,
+        log_share=log_share,
+        estimated=~constant,
+        worker=np.where(constant, -1, worker),
+        truth=np.where(confused, truth, -1),
+        voted=np.where(confused, outcome, -1),
+        right=right & ~constant,
+        row_size=size,
+    )
+
+
+def _right(
+    space: CellSpace, choice: Bool, answer: Bool, truth: NDArray[Any], outcome: NDArray[Any]
+) -> Bool:
+    if space.model.worker_model == "confusion":
+        yes_or_no = np.where(truth == 1, Response.YES, Response.NO) - Response.YES
+        return np.where(choice, truth == outcome, answer & (outcome == yes_or_no)).astype(bool)
+    return (choice | answer) & (outcome == _RIGHT)
+
+
+def _constants(model: Model) -> F64:
+    outside = np.log((1 - model.prior_accuracy) / max(model.classes - 1, 1))
+    return np.array([outside, _LOG_IMPOSSIBLE, 0.0, 0.0])

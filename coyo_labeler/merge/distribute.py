@@ -1,0 +1,282 @@
+"""The jobs of `merge` on Spark: deal, assemble, iterate, write.
+
+Each is a handful of large tasks. Votes and the beliefs of voted images are dealt out by image once
+(one shuffle of Arrow parcels); after that images never move: an iteration sends the workers' skills
+out and gets expected counts back, summed per partition.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyspark import StorageLevel
+from pyspark.sql import SparkSession
+
+from coyo_labeler import storage
+from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.merge import intake
+from coyo_labeler.merge.arrays import I64
+from coyo_labeler.merge.assemble import assemble
+from coyo_labeler.merge.intake import BeliefPiece, Parcel, VotedFilter, VotesSummary
+from coyo_labeler.merge.iteration import add_sums, infer, run_pass
+from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
+from coyo_labeler.merge.posterior import believed_rows, voted_rows
+from coyo_labeler.merge.priors import log_prior, rule_out
+from coyo_labeler.merge.store import Store
+from coyo_labeler.votes.read import Piece
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each(spark: SparkSession, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+    """`work` on every item, a task each; results in the order of the items."""
+    if not items:
+        return []
+    return spark.sparkContext.parallelize(items, len(items)).map(work).collect()
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What assembling a partition tells the driver. cells: the keys that occur in it."""
+
+    cells: I64
+    tally: NDArray[np.int64]
+    duplicates: int
+    unbelieved: int
+    problems: int
+    pairs: int
+
+
+class Dealt:
+    """Votes, gold and beliefs on their way to their partitions."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        votes: Sequence[Piece],
+        space: LabelSpace,
+        partitions: int,
+        rejects: str | None,
+    ) -> None:
+        """rejects: folder for bad votes, or None to stop at the first."""
+        self._context = spark.sparkContext
+        self._partitions = partitions
+        self._space = space
+        numbered = list(enumerate(votes))
+        self._votes = (
+            self._context.parallelize(numbered, len(numbered))
+            .mapPartitions(
+                partial(_take_votes, space=space, partitions=partitions, rejects=rejects)
+            )
+            .persist(StorageLevel.MEMORY_AND_DISK)
+        )
+
+    def summaries(self) -> list[VotesSummary]:
+        """Read and check all votes."""
+        return self._votes.filter(_is_summary).values().collect()
+
+    def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
+        """Which images have a vote or gold."""
+        noted = self._votes.mapPartitions(partial(_note_votes, votes=votes))
+        if gold:
+            more = self._context.parallelize(gold, len(gold)).mapPartitions(
+                partial(_note_gold, votes=votes)
+            )
+            noted = noted.union(more)
+        return VotedFilter(noted.treeReduce(np.bitwise_or))
+
+    def assemble(
+        self,
+        beliefs: Sequence[BeliefPiece],
+        gold: Sequence[BeliefPiece],
+        voted: VotedFilter,
+        workers: Sequence[str],
+        model: Model,
+        duplicate_votes: str,
+        store: Store,
+    ) -> list[Assembly]:
+        """Bring together what belongs together, and write every partition's problems."""
+        parcels = self._votes.filter(_is_parcel)
+        if gold:
+            dealt = self._context.parallelize(gold, len(gold)).flatMap(
+                partial(intake.take_gold, space=self._space, partitions=self._partitions)
+            )
+            parcels = parcels.union(dealt)
+        if beliefs:
+            shared = self._context.broadcast(voted)
+            dealt = self._context.parallelize(beliefs, len(beliefs)).flatMap(
+                partial(_take_beliefs, voted=shared, partitions=self._partitions)
+            )
+            parcels = parcels.union(dealt)
+        names = self._context.broadcast(list(workers))
+        work = partial(
+            _assemble, names=names, model=model, duplicate_votes=duplicate_votes, store=store
+        )
+        together = parcels.partitionBy(self._partitions, _identity)
+        return together.mapPartitionsWithIndex(work).collect()
+
+    def close(self) -> None:
+        """Let go of the votes."""
+        self._votes.unpersist()
+
+
+def _identity(number: int) -> int:
+    return number
+
+
+def _is_summary(item: tuple[int, Any]) -> bool:
+    return isinstance(item[1], VotesSummary)
+
+
+def _is_parcel(item: tuple[int, Any]) -> bool:
+    return isinstance(item[1], Parcel)
+
+
+def _take_votes(
+    pieces: Iterable[tuple[int, Piece]], space: LabelSpace, partitions: int, rejects: str | None
+) -> Iterator[tuple[int, VotesSummary | Parcel]]:
+    for number, piece in pieces:
+        url = None if rejects is None else storage.join(rejects, f"votes-{number:05d}.parquet")
+        yield from intake.take_votes(piece, space, partitions, url)
+
+
+def _note_votes(items: Iterable[tuple[int, Any]], votes: int) -> Iterator[NDArray[np.uint8]]:
+    voted = VotedFilter.empty(votes)
+    for item in items:
+        if _is_parcel(item):
+            voted.add(np.unique(item[1].table()["image_id"].to_numpy()))
+    yield voted.bits
+
+
+def _note_gold(pieces: Iterable[BeliefPiece], votes: int) -> Iterator[NDArray[np.uint8]]:
+    voted = VotedFilter.empty(votes)
+    for piece in pieces:
+        for table in intake.read_piece(piece, intake.schemas.GOLD):
+            voted.add(table["image_id"].drop_null().to_numpy())
+    yield voted.bits
+
+
+def _take_beliefs(piece: BeliefPiece, voted: Any, partitions: int) -> Iterator[tuple[int, Parcel]]:
+    return intake.take_beliefs(piece, voted.value, partitions)
+
+
+def _assemble(
+    partition: int,
+    items: Iterable[tuple[int, Parcel]],
+    names: Any,
+    model: Model,
+    duplicate_votes: str,
+    store: Store,
+) -> Iterator[Assembly]:
+    parcels = [parcel for _, parcel in items]
+    workers = pa.array(names.value, pa.string())
+    made = assemble(parcels, workers, model, duplicate_votes)
+    store.write_problems(made.problems, partition)
+    storage.write_parquet(store.url("passengers.parquet", partition), made.passengers)
+    storage.write_parquet(store.url("bystanders.parquet", partition), made.bystanders)
+    if made.duplicates.num_rows:
+        name = f"duplicates-{partition:05d}.parquet"
+        storage.write_parquet(storage.join(store.output, "rejects", name), made.duplicates)
+    yield Assembly(
+        cells=made.problems.cells,
+        tally=made.tally,
+        duplicates=made.duplicates.num_rows,
+        unbelieved=made.unbelieved,
+        problems=len(made.problems),
+        pairs=len(made.problems.pair_cell),
+    )
+
+
+class SparkPasses:
+    """Passes over the problems of all partitions: skills go out by broadcast, counts come back."""
+
+    def __init__(
+        self, spark: SparkSession, store: Store, places: Sequence[I64], cells: int, model: Model
+    ) -> None:
+        """places: for each partition the places of its cells among all."""
+        self._context, self._store, self._model = spark.sparkContext, store, model
+        self._places, self._cells = places, cells
+        self._tasks = self._context.parallelize(range(len(places)), len(places))
+
+    def run(self, parameters: Parameters, last: bool = False) -> Sums:
+        """The sums over all problems, added in the order of the partitions."""
+        shared = self._context.broadcast(parameters)
+        work = partial(_run_pass, shared=shared, store=self._store, model=self._model, last=last)
+        parts = self._tasks.map(work).collect()
+        shared.destroy()
+        return add_sums(parts, self._places, self._cells)
+
+
+def _local(parameters: Parameters, places: I64) -> Parameters:
+    """The parameters of a partition's own cells."""
+    theta = None if parameters.log_theta is None else parameters.log_theta[places]
+    return Parameters(
+        theta, parameters.calibration, parameters.log_class_prior, parameters.true_share
+    )
+
+
+def _run_pass(partition: int, shared: Any, store: Store, model: Model, last: bool) -> Sums:
+    problems, places = store.map_partition(partition)
+    return run_pass(problems, _local(shared.value, places), model, last)
+
+
+def write_posterior(
+    spark: SparkSession,
+    store: Store,
+    partitions: int,
+    beliefs: Sequence[BeliefPiece],
+    voted: VotedFilter,
+    parameters: Parameters,
+    model: Model,
+) -> int:
+    """Write every image's posterior, and return how many there are. What is there is kept."""
+    shared = spark.sparkContext.broadcast((parameters, voted))
+    items: list[int | BeliefPiece] = [*range(partitions), *beliefs]
+    work = partial(_write_posterior, shared=shared, store=store, model=model)
+    rows = sum(each(spark, items, work))
+    shared.destroy()
+    return rows
+
+
+def _write_posterior(item: int | BeliefPiece, shared: Any, store: Store, model: Model) -> int:
+    parameters, voted = shared.value
+    folder = storage.join(store.output, "posterior")
+    if isinstance(item, int):
+        url = storage.join(folder, f"voted-{item:05d}.parquet")
+        return _keep_or_write(url, partial(_voted_rows, item, parameters, store, model))
+    url = storage.join(folder, f"{item.name}.parquet")
+    return _keep_or_write(url, partial(_believed_rows, item, voted, parameters.calibration, model))
+
+
+def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
+    if storage.exists(url):  # written whole by a run with the same settings
+        fs, path = storage.resolve(url)
+        with fs.open(path, "rb") as file:
+            return int(pq.read_metadata(file).num_rows)
+    return storage.write_tables(url, intake.schemas.POSTERIOR, rows())
+
+
+def _voted_rows(
+    partition: int, parameters: Parameters, store: Store, model: Model
+) -> Iterator[pa.Table]:
+    problems, places = store.map_partition(partition)
+    local = _local(parameters, places)
+    prior = rule_out(log_prior(problems, local, model).log, problems)
+    posterior, _ = infer(problems, local, prior)
+    yield voted_rows(problems, posterior, store.read_table("passengers.parquet", partition), model)
+    bystanders = store.read_table("bystanders.parquet", partition)
+    yield believed_rows(bystanders, parameters.calibration, model)
+
+
+def _believed_rows(
+    piece: BeliefPiece, voted: VotedFilter, calibration: Calibration, model: Model
+) -> Iterator[pa.Table]:
+    for table in intake.read_piece(piece, intake.schemas.BELIEFS):
+        passed = ~voted.holds(intake.image_ids(table, piece))
+        yield believed_rows(table.filter(pa.array(passed)), calibration, model)

@@ -1,0 +1,259 @@
+"""What a task does with a piece of votes, gold or beliefs: check it, and deal it out by image.
+
+Rows travel between tasks as Arrow IPC bytes, one parcel per piece and partition.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.errors import InputError
+from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.merge.arrays import I64, Bool
+from coyo_labeler.votes import checks, read
+
+#: Kinds of parcels.
+VOTES, GOLD, BELIEFS = "votes", "gold", "beliefs"
+
+#: Bits of the filter per vote: about one image in a thousand is taken for voted that is not.
+_BITS_PER_VOTE = 16
+_HASHES = 4
+
+
+@dataclass(frozen=True)
+class VotesSummary:
+    """What a piece of votes held. rejected: by reason. complaint: the first bad row, in words."""
+
+    file: int
+    rows: int
+    used: int
+    workers: tuple[str, ...]
+    rejected: dict[str, int] = field(default_factory=dict)
+    complaint: str | None = None
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Rows of one kind for one partition, as Arrow IPC bytes."""
+
+    kind: str
+    data: bytes
+
+    def table(self) -> pa.Table:
+        """The rows."""
+        return pa.ipc.open_stream(self.data).read_all()
+
+
+def mix(numbers: NDArray[np.int64], salt: int = 0) -> NDArray[np.uint64]:
+    """A hash of each number (splitmix64), the same on every machine."""
+    x = numbers.astype(np.uint64) + np.uint64((0x9E3779B97F4A7C15 * (salt + 1)) % 2**64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def deal(table: pa.Table, column: str, kind: str, partitions: int) -> Iterator[tuple[int, Parcel]]:
+    """The rows as (partition, parcel), by the hash of the image id in `column`."""
+    if table.num_rows == 0:
+        return
+    part = (mix(table[column].to_numpy()) % np.uint64(partitions)).astype(np.int64)
+    order = np.argsort(part, kind="stable")
+    dealt = table.take(pa.array(order))
+    ends = np.cumsum(np.bincount(part, minlength=partitions))
+    for number, end in enumerate(ends):
+        start = ends[number - 1] if number else 0
+        if end > start:
+            yield number, _pack(kind, dealt.slice(start, end - start))
+
+
+def _pack(kind: str, table: pa.Table) -> Parcel:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return Parcel(kind, sink.getvalue().to_pybytes())
+
+
+def take_votes(
+    piece: read.Piece, space: LabelSpace, partitions: int, rejects: str | None
+) -> Iterator[tuple[int, VotesSummary | Parcel]]:
+    """Check a piece of votes; its summary under −1, and parcels by partition.
+
+    rejects: where bad votes are written, or None: the first one ends the piece, as a complaint.
+    """
+    used = rows = 0
+    workers: set[str] = set()
+    rejected: list[pa.Table] = []
+    complaint = None
+    for first_row, table in read.read(piece):
+        checked = checks.check(table, piece.file, first_row, space)
+        rows += table.num_rows
+        used += checked.votes.num_rows
+        workers.update(checked.votes["worker_id"].unique().to_pylist())
+        if checked.rejects.num_rows:
+            if rejects is None:
+                complaint = _complaint(piece, checked.rejects.slice(0, 1).to_pylist()[0])
+                break
+            rejected.append(checked.rejects)
+        yield from deal(checked.votes, "image_id", VOTES, partitions)
+    by_reason: dict[str, int] = {}
+    if rejected and rejects is not None:
+        together = pa.concat_tables(rejected)
+        storage.write_parquet(rejects, together)
+        by_reason = {
+            entry["values"]: entry["counts"]
+            for entry in pc.value_counts(together["reason"]).to_pylist()
+        }
+    yield -1, VotesSummary(piece.file, rows, used, tuple(sorted(workers)), by_reason, complaint)
+
+
+def _complaint(piece: read.Piece, reject: dict[str, str]) -> str:
+    return (
+        f"votes: row {reject['row']} of {piece.name}: {reject['detail']}; "
+        f"{checks.mend(reject['reason'])}"
+    )
+
+
+@dataclass(frozen=True)
+class BeliefPiece:
+    """Row groups of a Parquet file that one task reads. name: of the posterior file it becomes."""
+
+    url: str
+    name: str
+    rows: int
+    row_groups: tuple[int, ...]
+
+
+def plan_parquet(key: str, url: str, schema: pa.Schema, rows_per_piece: int) -> list[BeliefPiece]:
+    """The pieces of the Parquet files at a URL, in name order.
+
+    Raises: InputError naming a file that is not readable or lacks a column.
+    """
+    files = storage.files_of(url)
+    if not files:
+        raise InputError(f"{key}: no Parquet files at {url}")
+    pieces: list[BeliefPiece] = []
+    for file_url in sorted(files):
+        fs, path = storage.resolve(file_url)
+        try:
+            with fs.open(path, "rb") as file:
+                metadata = pq.read_metadata(file)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{key}: {file_url} is not a readable Parquet file ({error}); remove or replace it"
+            ) from None
+        _check_schema(key, file_url, metadata.schema.to_arrow_schema(), schema)
+        pieces.extend(_row_group_pieces(file_url, metadata, rows_per_piece))
+    return pieces
+
+
+def _check_schema(key: str, url: str, present: pa.Schema, wanted: pa.Schema) -> None:
+    for column in wanted:
+        if column.name not in present.names:
+            raise InputError(
+                f"{key}: {url} has no column '{column.name}' (its columns: "
+                f"{', '.join(present.names)})"
+            )
+        found = present.field(column.name).type
+        try:
+            pa.nulls(0, found).cast(column.type)
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+            raise InputError(
+                f"{key}: {url}: column '{column.name}' is {found}, it must be {column.type}"
+            ) from None
+
+
+def _row_group_pieces(
+    url: str, metadata: pq.FileMetaData, rows_per_piece: int
+) -> Iterator[BeliefPiece]:
+    stem = url.rsplit("/", 1)[-1].removesuffix(".parquet")
+    groups: list[int] = []
+    rows = cut = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        last = group == metadata.num_row_groups - 1
+        if rows >= rows_per_piece or last:
+            name = stem if last and cut == 0 else f"{stem}-{cut:03d}"
+            yield BeliefPiece(url, name, rows, tuple(groups))
+            groups, rows, cut = [], 0, cut + 1
+
+
+def read_piece(piece: BeliefPiece, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a piece in the types of `schema`, row group by row group."""
+    fs, path = storage.resolve(piece.url)
+    with fs.open(path, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        for group in piece.row_groups:
+            yield parquet.read_row_group(group, columns=schema.names).cast(schema)
+
+
+class VotedFilter:
+    """Which images may have a vote or gold: a Bloom filter. It never misses one that has."""
+
+    def __init__(self, bits: NDArray[np.uint8]) -> None:
+        self.bits = bits  # packed, eight to a byte
+
+    @classmethod
+    def empty(cls, votes: int) -> "VotedFilter":
+        """For about so many votes."""
+        size = 1 << int(np.clip(np.ceil(np.log2(_BITS_PER_VOTE * votes + 1)), 16, 33))
+        return cls(np.zeros(size // 8, dtype=np.uint8))
+
+    def _places(self, images: I64) -> Iterator[NDArray[np.uint64]]:
+        mask = np.uint64(len(self.bits) * 8 - 1)
+        for salt in range(1, _HASHES + 1):
+            yield mix(images, salt) & mask
+
+    def add(self, images: I64) -> None:
+        """Take note of images."""
+        for place in self._places(images):
+            bit = np.left_shift(np.uint8(1), (place & np.uint64(7)).astype(np.uint8))
+            np.bitwise_or.at(self.bits, (place >> np.uint64(3)).astype(np.int64), bit)
+
+    def holds(self, images: I64) -> Bool:
+        """Whether each image may have been noted."""
+        held = np.ones(len(images), dtype=bool)
+        for place in self._places(images):
+            byte = self.bits[(place >> np.uint64(3)).astype(np.int64)]
+            held &= (byte >> (place & np.uint64(7)).astype(np.uint8)) & 1 == 1
+        return held
+
+
+def take_beliefs(
+    piece: BeliefPiece, voted: VotedFilter, partitions: int
+) -> Iterator[tuple[int, Parcel]]:
+    """The beliefs of images that may be voted on, as parcels by partition."""
+    for table in read_piece(piece, schemas.BELIEFS):
+        image = image_ids(table, piece)
+        yield from deal(table.filter(pa.array(voted.holds(image))), "id", BELIEFS, partitions)
+
+
+def image_ids(table: pa.Table, piece: BeliefPiece) -> I64:
+    """The ids of a table of beliefs. Raises: InputError where one is missing."""
+    if table["id"].null_count:
+        raise InputError(f"beliefs: {piece.url} has a row without an id; drop it")
+    ids: I64 = table["id"].to_numpy()
+    return ids
+
+
+def take_gold(
+    piece: BeliefPiece, space: LabelSpace, partitions: int
+) -> Iterator[tuple[int, Parcel]]:
+    """Gold rows as parcels by partition. Raises: InputError where one is not usable."""
+    for table in read_piece(piece, schemas.GOLD):
+        if table["image_id"].null_count or table["label"].null_count:
+            raise InputError(f"gold: {piece.url} has a row without image_id or label; drop it")
+        label = table["label"].to_numpy()
+        outside = (label < 0) | (label >= space.size)
+        if outside.any():
+            raise InputError(
+                f"gold: {piece.url}: label {label[outside][0]} is outside {space.describe()}; "
+                "drop the row or set label_space"
+            )
+        yield from deal(table, "image_id", GOLD, partitions)

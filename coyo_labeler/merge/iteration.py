@@ -1,0 +1,132 @@
+"""One pass over the problems of one partition: E-step, and the sums that the M-step needs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coyo_labeler.merge import kernel
+from coyo_labeler.merge.arrays import F64, Bool, segment_argmax, spread
+from coyo_labeler.merge.calibrate import BINS, calibration_sums, reliability_of
+from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
+from coyo_labeler.merge.priors import log_prior, rule_out
+from coyo_labeler.merge.problems import Problems
+
+
+def run_pass(problems: Problems, parameters: Parameters, model: Model, last: bool = False) -> Sums:
+    """The sums of one partition under `parameters`, whose log_theta is of these problems' cells.
+
+    Before the first M-step (log_theta None) the posterior is the prior where there is a belief, else
+    the votes' shares. last: the reliability of the beliefs is counted too.
+    """
+    prior = log_prior(problems, parameters, model)
+    posterior, evidence = infer(problems, parameters, rule_out(prior.log, problems))
+    weights = kernel.harden(posterior, problems.offsets) if model.hard_counts else posterior
+    fitted = calibrated_on(problems, model)
+    gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
+    return Sums(
+        counts=kernel.expected_counts(problems, weights),
+        log_likelihood=float(np.sum(evidence)),
+        gradient=gradient,
+        information=information,
+        class_counts=_class_counts(problems, posterior, model),
+        true_counts=_true_counts(problems, posterior, model),
+        decisions=_checksum(problems, posterior),
+        reliability=_reliability(problems, parameters, prior.log, posterior, model, last),
+    )
+
+
+def infer(problems: Problems, parameters: Parameters, prior: F64) -> tuple[F64, F64]:
+    """Posterior (nnz,) and log evidence (n,) under the parameters; prior: (nnz,) log,
+    gold minded."""
+    if parameters.log_theta is None:
+        named = ~np.isnan(problems.start) & problems.allowed
+        # A gold image whose votes all miss its class starts at its class all the same.
+        hit = np.add.reduceat(np.where(named, problems.start, 0.0), problems.offsets[:-1]) > 0
+        usable = spread(hit, problems.offsets) & ~np.isnan(problems.start)
+        with np.errstate(divide="ignore"):
+            start = np.log(np.where(named, problems.start, 0.0))
+        return kernel.posterior(
+            np.where(usable, start, prior), np.zeros(len(prior)), problems.offsets
+        )
+    likelihood = kernel.log_likelihood(problems, parameters.log_theta)
+    return kernel.posterior(prior, likelihood, problems.offsets)
+
+
+def calibrated_on(problems: Problems, model: Model) -> Bool:
+    """Which problems a and b are fitted on, (n,)."""
+    believed = problems.belief_size > 0
+    if model.fit_calibration == "gold":
+        return believed & problems.gold
+    if model.fit_calibration == "votes":
+        return believed & (problems.n_votes > 0)
+    return np.zeros(len(problems), dtype=bool)
+
+
+def _class_counts(problems: Problems, posterior: F64, model: Model) -> F64:
+    if not model.estimate_class_prior or model.truth == "multi":
+        return np.zeros(0)
+    unbelieved = spread(problems.belief_size == 0, problems.offsets)
+    place = np.where(problems.label < 0, model.classes, problems.label)
+    return np.bincount(place, np.where(unbelieved, posterior, 0.0), model.classes + 1)
+
+
+def _true_counts(problems: Problems, posterior: F64, model: Model) -> F64:
+    if model.truth == "single":
+        return np.zeros(2)
+    asked = (problems.belief_size == 0) & (problems.n_votes > 0)
+    return np.array([posterior[::2][asked].sum(), float(asked.sum())])
+
+
+def _checksum(problems: Problems, posterior: F64) -> int:
+    """A sum over problems, so that it is the same however they are partitioned."""
+    top = problems.label[segment_argmax(posterior, problems.offsets)].astype(np.uint64)
+    if len(top) == 0:
+        return 0
+    # In `truth: multi` an image has many problems: the class that is asked about tells them apart.
+    first = problems.label[problems.offsets[:-1]].astype(np.uint64)
+    mixed = (problems.image.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (
+        (top + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9) + first * np.uint64(0x94D049BB133111EB)
+    )
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xD6E8FEB86659FD93)
+    return int(mixed.sum(dtype=np.uint64))
+
+
+def _reliability(
+    problems: Problems,
+    parameters: Parameters,
+    after: F64,
+    posterior: F64,
+    model: Model,
+    wanted: bool,
+) -> F64:
+    if not wanted:
+        return np.zeros((2, BINS, 3))
+    believed = problems.belief_size > 0
+    used = believed & (problems.gold if model.fit_calibration == "gold" else True)
+    raw = log_prior(
+        problems, Parameters(None, Calibration(), parameters.log_class_prior), model
+    ).log
+    return np.stack(
+        [reliability_of(prior, posterior, problems.offsets, used) for prior in (raw, after)]
+    )
+
+
+def add_sums(parts: Sequence[Sums], places: Sequence[np.ndarray], cells: int) -> Sums:
+    """The sums of all partitions, always added in the order given.
+
+    places: for each part, the place of its cells among all (`cells` of them).
+    """
+    counts = np.zeros(cells)
+    for part, place in zip(parts, places, strict=True):
+        counts[place] += part.counts
+    return Sums(
+        counts=counts,
+        log_likelihood=float(sum(part.log_likelihood for part in parts)),
+        gradient=np.sum([part.gradient for part in parts], axis=0),
+        information=np.sum([part.information for part in parts], axis=0),
+        class_counts=np.sum([part.class_counts for part in parts], axis=0),
+        true_counts=np.sum([part.true_counts for part in parts], axis=0),
+        decisions=sum(part.decisions for part in parts) % 2**64,
+        reliability=np.sum([part.reliability for part in parts], axis=0),
+    )

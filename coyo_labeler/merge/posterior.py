@@ -1,0 +1,114 @@
+"""Rows of the posterior table: from problems, and from beliefs that nobody voted on."""
+
+import numpy as np
+import pyarrow as pa
+
+from coyo_labeler import schemas
+from coyo_labeler.merge.arrays import F64, I64, find, offsets_of, segment_sum, spread
+from coyo_labeler.merge.model import Calibration, Model
+from coyo_labeler.merge.priors import belief_prior, belief_value, sigmoid
+from coyo_labeler.merge.problems import Problems
+
+#: The columns of a belief that travel along unread.
+PASSENGERS = ("url", "imagehash", "width", "height")
+
+
+def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: Model) -> pa.Table:
+    """Posterior rows of the images of `problems`, by id; posterior: (nnz,) of their entries.
+
+    passengers: id and `PASSENGERS`, of those images that have a belief, sorted by id. A class that
+    `support_mass` lumped is not listed.
+    """
+    listed = problems.label >= 0
+    problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
+    images, place = np.unique(problems.image, return_inverse=True)
+    image = place[problem][listed]
+    probability, label = posterior[listed], problems.label[listed]
+    if model.truth == "single":
+        terms = _entropy_terms(
+            posterior, np.where(listed, 1, spread(problems.others, problems.offsets))
+        )
+    else:
+        terms = _entropy_terms(posterior, np.ones(len(posterior)))
+    entropy = np.bincount(place[problem], terms, len(images))
+    n_votes = np.bincount(place, problems.n_votes, len(images))
+    order = np.lexsort((label, -probability.astype(np.float32), image))
+    offsets = offsets_of(np.bincount(image, minlength=len(images)))
+    where, here = find(passengers["id"].to_numpy(), images)
+    rows = pa.array(where, mask=~here)
+    columns = {name: passengers[name].take(rows) for name in PASSENGERS}
+    return _rows(
+        images, columns, offsets, label[order], probability[order], n_votes, entropy, model
+    )
+
+
+def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> pa.Table:
+    """Posterior rows of images without votes: their calibrated beliefs. beliefs: schemas.BELIEFS."""
+    beliefs = beliefs.combine_chunks()
+    lists = beliefs["labels"].combine_chunks()
+    label = lists.flatten().to_numpy()
+    probability = beliefs["label_probs"].combine_chunks().flatten().to_numpy().astype(np.float64)
+    lengths = np.asarray(lists.value_lengths().fill_null(0))
+    offsets = offsets_of(lengths)
+    filled = lengths > 0
+    segments = offsets_of(lengths[filled])
+    value = belief_value(probability, model)
+    entropy = np.zeros(len(lengths))
+    if model.truth == "single":
+        full = lengths[filled] >= model.classes
+        inside = np.ones(len(value), dtype=bool)
+        prior = belief_prior(value, inside, segments, full, calibration, model)
+        probability = prior.probability
+        others = np.maximum(model.classes - lengths[filled], 1)
+        entropy[:] = np.log(model.classes)
+        entropy[filled] = segment_sum(
+            _entropy_terms(probability, np.ones(len(probability))), segments
+        ) + _entropy_terms(prior.rest, others)
+    else:
+        probability = sigmoid(calibration.a * value + calibration.b)
+        both = _entropy_terms(probability, np.ones(len(probability)))
+        both += _entropy_terms(1 - probability, np.ones(len(probability)))
+        entropy[filled] = segment_sum(both, segments)
+    columns = {name: beliefs[name] for name in PASSENGERS}
+    # float16 ties and clipped values: the order is made anew.
+    image = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((label, -probability.astype(np.float32), image))
+    n_votes = np.zeros(len(lengths))
+    return _rows(
+        beliefs["id"], columns, offsets, label[order], probability[order], n_votes, entropy, model
+    )
+
+
+def _entropy_terms(probability: F64, multiplicity: F64 | I64) -> F64:
+    """−p log(p / k) of mass p spread evenly over k states; 0 for p = 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = -probability * np.log(probability / multiplicity)
+    return np.where(probability > 0, terms, 0.0)
+
+
+def _rows(
+    image: I64 | pa.ChunkedArray,
+    columns: dict[str, pa.ChunkedArray],
+    offsets: I64,
+    label: np.ndarray,
+    probability: F64,
+    n_votes: F64,
+    entropy: F64,
+    model: Model,
+) -> pa.Table:
+    lengths = np.diff(offsets)
+    unknown = 1.0 / model.classes if model.truth == "single" else 0.0
+    top = np.full(len(lengths), unknown)
+    filled = lengths > 0
+    top[filled] = probability[offsets[:-1][filled]]
+    places = pa.array(offsets, pa.int32())
+    arrays = {
+        "id": image,
+        **columns,
+        "labels": pa.ListArray.from_arrays(places, pa.array(label, pa.int32())),
+        "label_probs": pa.ListArray.from_arrays(places, pa.array(probability.astype(np.float32))),
+        "n_votes": pa.array(n_votes.astype(np.int32)),
+        "risk": pa.array(np.maximum(1.0 - top, 0.0).astype(np.float32)),
+        "entropy": pa.array(np.maximum(entropy, 0.0).astype(np.float32)),
+    }
+    return pa.table([arrays[name] for name in schemas.POSTERIOR.names], schema=schemas.POSTERIOR)

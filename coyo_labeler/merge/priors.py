@@ -1,0 +1,152 @@
+"""The prior of each problem: calibrated belief, or what is known of all classes; with its slope."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from coyo_labeler.merge.arrays import F64, Bool, segment_sum, spread
+from coyo_labeler.merge.model import Calibration, Model, Parameters
+from coyo_labeler.merge.problems import Problems
+
+#: Probabilities are kept this far from 0 and 1: what float16 can tell from them.
+_LEAST = 1e-8
+_MOST = 1 - 1e-7
+
+
+def belief_value(probability: F64, model: Model) -> F64:
+    """What calibration works on: the logit of a sigmoid, the log of a categorical probability."""
+    p = np.clip(probability, _LEAST, _MOST)
+    return np.log(p) - np.log1p(-p) if model.beliefs_are == "sigmoid" else np.log(p)
+
+
+def sigmoid(x: F64) -> F64:
+    """1 / (1 + e^−x), without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+
+
+@dataclass(frozen=True)
+class BeliefPrior:
+    """Beliefs as distributions, flat; segments are images that have a belief.
+
+    probability: (nnz,) of the classes of the belief, less than 1 in sum. rest: (n,) ρ, what is left
+    for all other classes. slope: (nnz, 2) and rest_slope: (n, 2): of the logs by (a, b).
+    """
+
+    probability: F64
+    rest: F64
+    slope: F64
+    rest_slope: F64
+
+
+def belief_prior(
+    value: F64,
+    inside: Bool,
+    offsets: np.ndarray,
+    full: Bool,
+    calibration: Calibration,
+    model: Model,
+) -> BeliefPrior:
+    """One distribution over the classes from each belief (`truth: single`).
+
+    sigmoid: q = sigmoid(a · logit p + b), ρ = max(floor, 1 − Σ q), probability q (1 − ρ) / Σ q.
+    categorical: q = p^a, ρ = max(floor, 1 − Σ p), probability q (1 − ρ) / Σ q.
+
+    value: (nnz,) `belief_value`, anything where not inside. inside: (nnz,) whether the entry
+    belongs to the belief. full: (n,) whether the belief has all classes: then ρ = 0.
+    """
+    value = np.where(inside, value, 0.0)
+    if model.beliefs_are == "sigmoid":
+        q = np.where(inside, sigmoid(calibration.a * value + calibration.b), 0.0)
+        log_slope = (1.0 - q)[:, None] * np.stack([value, np.ones_like(value)], axis=1)
+        total = segment_sum(q, offsets)
+        left_over = 1.0 - total
+        loose = (left_over > model.prior_floor) & ~full
+    else:
+        q = np.where(inside, np.exp(calibration.a * value), 0.0)
+        log_slope = np.stack([value, np.zeros_like(value)], axis=1)
+        total = segment_sum(q, offsets)
+        left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
+        loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
+    rest = np.where(full, 0.0, np.maximum(model.prior_floor, left_over))
+    total = np.maximum(total, np.finfo(float).tiny)
+    probability = q * spread((1.0 - rest) / total, offsets)
+    mean = np.stack([segment_sum(q * log_slope[:, k], offsets) / total for k in range(2)], axis=1)
+    # Where the classes' q are the probabilities themselves, what moves is ρ; else their sum is held.
+    slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
+    moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
+    rest_slope = -mean * moved[:, None]
+    return BeliefPrior(probability, rest, np.where(inside[:, None], slope, 0.0), rest_slope)
+
+
+def spread_rows(values: F64, offsets: np.ndarray) -> F64:
+    """Rows (n, k), repeated for each element of their segment."""
+    return np.repeat(values, np.diff(offsets), axis=0)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """log: (nnz,) natural log, gold left aside. slope: (nnz, 2) of it by (a, b); 0 without belief."""
+
+    log: F64
+    slope: F64
+
+
+def log_prior(problems: Problems, parameters: Parameters, model: Model) -> Prior:
+    """The prior of every entry of every problem."""
+    if model.truth == "multi":
+        return _question_prior(problems, parameters)
+    return _image_prior(problems, parameters, model)
+
+
+def _image_prior(problems: Problems, parameters: Parameters, model: Model) -> Prior:
+    """Single truth: what the belief leaves over is spread evenly over all classes outside it.
+
+    No belief: uniform over C, or the class prior.
+    """
+    offsets, c = problems.offsets, model.classes
+    inside = ~np.isnan(problems.belief)
+    believed = problems.belief_size > 0
+    prior = belief_prior(
+        problems.belief, inside, offsets, problems.belief_size >= c, parameters.calibration, model
+    )
+    lumped = problems.label < 0
+    multiplicity = np.where(lumped, spread(problems.others, offsets), 1)
+    outside_classes = spread(np.maximum(c - problems.belief_size, 1), offsets)
+    share = spread(prior.rest, offsets) * multiplicity / outside_classes
+    if parameters.log_class_prior is None:
+        unbelieved = multiplicity / c
+    else:
+        known = np.exp(parameters.log_class_prior)[np.maximum(problems.label, 0)]
+        named = segment_sum(np.where(lumped, 0.0, known), offsets)
+        unbelieved = np.where(lumped, spread(np.maximum(1.0 - named, 0.0), offsets), known)
+    with np.errstate(divide="ignore"):
+        log = np.log(
+            np.where(
+                spread(believed, offsets), np.where(inside, prior.probability, share), unbelieved
+            )
+        )
+    slope = np.where(inside[:, None], prior.slope, spread_rows(prior.rest_slope, offsets))
+    slope = np.where(spread(believed, offsets)[:, None], slope, 0.0)
+    return Prior(log, slope)
+
+
+def _question_prior(problems: Problems, parameters: Parameters) -> Prior:
+    """Multi truth: the calibrated probability that the class is there, or the share of all."""
+    a, b = parameters.calibration.a, parameters.calibration.b
+    value = problems.belief[::2]
+    known = ~np.isnan(value)
+    value = np.where(known, value, 0.0)
+    share = parameters.true_share
+    q = np.where(known, sigmoid(a * value + b), share)
+    not_q = np.where(known, sigmoid(-a * value - b), 1.0 - share)
+    log, slope = np.empty(2 * len(q)), np.zeros((2 * len(q), 2))
+    with np.errstate(divide="ignore"):
+        log[::2], log[1::2] = np.log(q), np.log(not_q)
+    direction = np.stack([value, np.ones_like(value)], axis=1) * known[:, None]
+    slope[::2], slope[1::2] = not_q[:, None] * direction, -q[:, None] * direction
+    return Prior(log, slope)
+
+
+def rule_out(log: F64, problems: Problems) -> F64:
+    """The log prior (nnz,) where gold is given: −inf for what it rules out."""
+    return np.where(problems.allowed, log, -np.inf)

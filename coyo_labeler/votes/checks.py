@@ -1,0 +1,236 @@
+"""Which votes can be used, and what is wrong with the others."""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from coyo_labeler import schemas
+from coyo_labeler.label_spaces import LabelSpace
+
+
+class Response(IntEnum):
+    """What a vote says. CHOICE: the worker chose the label; else the answer to a question."""
+
+    CHOICE = 0
+    YES = 1
+    NO = 2
+    UNSURE = 3
+
+
+class Reason(StrEnum):
+    """Why a vote was set aside."""
+
+    MISSING_IMAGE = "missing_image"
+    BAD_IMAGE = "bad_image"
+    MISSING_WORKER = "missing_worker"
+    MISSING_LABEL = "missing_label"
+    BAD_LABEL = "bad_label"
+    LABEL_OUTSIDE = "label_outside"
+    UNKNOWN_RESPONSE = "unknown_response"
+    BAD_TIMESTAMP = "bad_timestamp"
+    DUPLICATE = "duplicate"
+
+
+#: A vote that can be used. response: of `Response`. timestamp: microseconds since 1970, or null.
+#: file and row: where it came from, row counted from 1.
+CHECKED = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("worker_id", pa.string()),
+        pa.field("label", pa.int32()),
+        pa.field("response", pa.int8()),
+        pa.field("timestamp", pa.int64()),
+        pa.field("file", pa.int32()),
+        pa.field("row", pa.int64()),
+    ]
+)
+
+#: What is said of a vote that another one of the same worker stands for.
+DUPLICATE_DETAIL = "the worker has another vote on this question"
+
+_INTEGER = r"^\s*[+-]?[0-9]{1,18}\s*$"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """votes: as `CHECKED`. rejects: as schemas.VOTES_REJECTS, in row order."""
+
+    votes: pa.Table
+    rejects: pa.Table
+
+
+def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Checked:
+    """Sort out the votes of a table as it was read.
+
+    table: image_id, worker_id, label and perhaps response, timestamp, of any type. first_row: rows
+    of the file before it.
+    """
+    n = table.num_rows
+    reasons = np.full(n, "", dtype=object)
+    image, worker = table["image_id"], _text(table["worker_id"])
+    label = table["label"]
+    image_number, label_number = _integers(image), _integers(label)
+    blank_worker = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(worker, "")), "")
+
+    _mark(reasons, pc.is_null(image, nan_is_null=True), Reason.MISSING_IMAGE)
+    _mark(reasons, pc.is_null(image_number), Reason.BAD_IMAGE)
+    _mark(reasons, blank_worker, Reason.MISSING_WORKER)
+    _mark(reasons, pc.is_null(label, nan_is_null=True), Reason.MISSING_LABEL)
+    _mark(reasons, pc.is_null(label_number), Reason.BAD_LABEL)
+    outside = pc.or_(pc.less(label_number, 0), pc.greater_equal(label_number, space.size))
+    _mark(reasons, pc.fill_null(outside, False), Reason.LABEL_OUTSIDE)
+    response, unknown = _responses(table)
+    _mark(reasons, unknown, Reason.UNKNOWN_RESPONSE)
+    timestamp, unreadable = _timestamps(table)
+    _mark(reasons, unreadable, Reason.BAD_TIMESTAMP)
+
+    bad = reasons != ""
+    rows = np.arange(first_row + 1, first_row + n + 1)
+    good = pa.array(~bad)
+    within = pc.if_else(good, label_number, 0)
+    votes = pa.table(
+        [
+            _whole(image_number),
+            worker,
+            _whole(within).cast(pa.int32()),
+            pa.array(response),
+            timestamp,
+            pa.array(np.full(n, file, dtype=np.int32)),
+            pa.array(rows),
+        ],
+        schema=CHECKED,
+    ).filter(good)
+    return Checked(votes, _rejects(table, rows, reasons, bad, space))
+
+
+def _rejects(
+    table: pa.Table,
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
+    reasons: np.ndarray[tuple[int], np.dtype[np.object_]],
+    bad: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    space: LabelSpace,
+) -> pa.Table:
+    where = np.flatnonzero(bad)
+    kept = table.take(pa.array(where))
+    none = pa.nulls(len(where), pa.string())
+    texts = {
+        name: _text(kept[name]) if name in kept.column_names else none
+        for name in ("image_id", "worker_id", "label", "response", "timestamp")
+    }
+    plain = {name: column.to_pylist() for name, column in texts.items()}
+    details = [
+        explain(Reason(reasons[row]), {name: plain[name][i] for name in plain}, space)
+        for i, row in enumerate(where)
+    ]
+    return pa.table(
+        [
+            pa.array(rows[where]),
+            *(texts[name] for name in ("image_id", "worker_id", "label", "response")),
+            pa.array(reasons[where].tolist(), pa.string()),
+            pa.array(details, pa.string()),
+        ],
+        schema=schemas.VOTES_REJECTS,
+    )
+
+
+def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> str:
+    """What is wrong with a vote, in words."""
+    return {
+        Reason.MISSING_IMAGE: "image_id is missing",
+        Reason.BAD_IMAGE: f"image_id '{vote['image_id']}' is not an integer",
+        Reason.MISSING_WORKER: "worker_id is missing",
+        Reason.MISSING_LABEL: "label is missing",
+        Reason.BAD_LABEL: f"label '{vote['label']}' is not an integer",
+        Reason.LABEL_OUTSIDE: f"label {vote['label']} is outside {space.describe()}",
+        Reason.UNKNOWN_RESPONSE: f"response '{vote['response']}' is none of yes, no, unsure",
+        Reason.BAD_TIMESTAMP: f"timestamp '{vote.get('timestamp')}' is not an ISO 8601 time",
+        Reason.DUPLICATE: DUPLICATE_DETAIL,
+    }[reason]
+
+
+def mend(reason: str) -> str:
+    """What the user can do about a vote that was refused for `reason`."""
+    if reason == Reason.LABEL_OUTSIDE:
+        return "drop the row, set label_space, or set on_bad_vote=reject to set such rows aside"
+    return "mend or drop the row, or set on_bad_vote=reject to set such rows aside"
+
+
+def _mark(
+    reasons: np.ndarray[tuple[int], np.dtype[np.object_]],
+    where: pa.ChunkedArray | pa.Array,
+    reason: Reason,
+) -> None:
+    """Give `reason` to the rows of `where` that have none yet."""
+    mask = np.asarray(where).astype(bool)
+    reasons[mask & (reasons == "")] = str(reason)
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    return _whole(column.cast(pa.string()))
+
+
+def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _integers(column: pa.ChunkedArray) -> pa.Array:
+    """The values as int64, null where they are missing or no integers."""
+    column = _whole(column)
+    if pa.types.is_integer(column.type) and column.type != pa.uint64():
+        return column.cast(pa.int64())
+    text = column.cast(pa.string())
+    matches = pc.fill_null(pc.match_substring_regex(text, _INTEGER), False)
+    digits = pc.utf8_ltrim(pc.utf8_trim_whitespace(text), "+")
+    return pc.if_else(matches, digits, None).cast(pa.int64())
+
+
+def _responses(
+    table: pa.Table,
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.int8]], pa.Array]:
+    """The codes of the responses, and which are unknown. None or empty: a choice."""
+    n = table.num_rows
+    if "response" not in table.column_names:
+        return np.full(n, Response.CHOICE, dtype=np.int8), pa.array(np.zeros(n, dtype=bool))
+    text = pc.fill_null(_text(table["response"]), "")
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(text))
+    values = pa.array(["", "yes", "no", "unsure"])
+    code = pc.index_in(words, value_set=values)
+    unknown = pc.is_null(code)
+    return pc.fill_null(code, 0).to_numpy(zero_copy_only=False).astype(np.int8), unknown
+
+
+def _timestamps(table: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Microseconds since 1970 or null, and which could not be read."""
+    n = table.num_rows
+    if "timestamp" not in table.column_names:
+        return pa.nulls(n, pa.int64()), pa.array(np.zeros(n, dtype=bool))
+    column = _whole(table["timestamp"])
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()), pc.and_(
+            pc.is_null(column), False
+        )
+    if not pa.types.is_string(column.type):
+        column = column.cast(pa.string())
+    try:
+        return column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()), pc.and_(
+            pc.is_null(column), False
+        )
+    except pa.ArrowInvalid:
+        times = [_one_timestamp(value) for value in column.to_pylist()]
+    read = pa.array(times, pa.int64())
+    return read, pc.and_(pc.is_null(read), pc.is_valid(column))
+
+
+def _one_timestamp(text: str | None) -> int | None:
+    if text is None:
+        return None
+    for kind in (pa.timestamp("us", "UTC"), pa.timestamp("us")):
+        try:
+            value: int = pc.cast(pa.scalar(text), kind).cast(pa.int64()).as_py()
+        except pa.ArrowInvalid:
+            continue
+        return value
+    return None

@@ -1,0 +1,51 @@
+"""One answer of one worker to one question: what counts where there are more."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coyo_labeler.votes.checks import Response
+
+
+def order_votes(
+    image: NDArray[np.int64],
+    worker: NDArray[np.int32],
+    label: NDArray[np.int32],
+    response: NDArray[np.int8],
+    moment: NDArray[np.int64],
+    file: NDArray[np.int32],
+    row: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The order of votes in which all sums are made, whatever order they came in.
+
+    By image, worker, kind (choice before verification), the label asked about, then time, file and
+    row. All arrays are (votes,); moment is 0 where no time is known.
+    """
+    verification = response != Response.CHOICE
+    asked = np.where(verification, label, -1)
+    return np.lexsort((row, file, moment, asked, verification, worker, image))
+
+
+def superseded(
+    image: NDArray[np.int64],
+    worker: NDArray[np.int32],
+    label: NDArray[np.int32],
+    response: NDArray[np.int8],
+    keep: Literal["last", "first", "error"],
+) -> NDArray[np.bool_]:
+    """Which of the votes, ordered by `order_votes`, do not count; all arrays are (votes,).
+
+    One question is an image and, for a verification, a label; a worker's last (or first) answer to
+    it counts. keep = error marks all but the first, for the caller to complain of.
+    """
+    verification = response != Response.CHOICE
+    asked = np.where(verification, label, -1)
+    same = (
+        (image[1:] == image[:-1])
+        & (worker[1:] == worker[:-1])
+        & (verification[1:] == verification[:-1])
+        & (asked[1:] == asked[:-1])
+    )
+    edge = np.zeros(1, dtype=bool)
+    return np.concatenate([same, edge]) if keep == "last" else np.concatenate([edge, same])
