@@ -1,0 +1,184 @@
+"""A small world to send through a real cluster: images behind URLs, a teacher's weights, votes."""
+
+import io
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from coyo_labeler import schemas
+from coyo_labeler.demo import digits
+from coyo_labeler.demo.cluster import Cluster, start_cluster
+from coyo_labeler.demo.server import Handler, serve
+
+JOBS = Path(__file__).parents[2] / "jobs"
+IMAGES, PER_SHARD = 120, 10
+SHARDS = IMAGES // PER_SHARD
+
+
+class SlowHandler(Handler):
+    """Answers each image after a while, so that there is a middle to be killed in."""
+
+    wait_seconds = 0.05
+
+    def do_GET(self):
+        time.sleep(self.wait_seconds)
+        super().do_GET()
+
+
+@dataclass(frozen=True)
+class World:
+    folder: Path
+
+    def __getattr__(self, name):
+        return str(self.folder / name)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """source, labels.txt, model.safetensors, votes and gold, with the images being served."""
+    folder = tmp_path_factory.mktemp("world")
+    images = folder / "files"
+    images.mkdir()
+    server = serve(images, 0)
+    server.RequestHandlerClass = type(
+        "Slow", (SlowHandler,), {"folder": images, "refused_once": set()}
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/image"
+    ink, labels = digits.load()
+    rows = []
+    for number in range(IMAGES):
+        name = f"{number:04d}.jpg"
+        data = digits.jpeg(digits.photograph(ink[number], number))
+        (images / name).write_bytes(data)
+        image = Image.open(io.BytesIO(data))
+        rows.append(
+            {
+                "id": 5_000_000_000 + number,
+                "url": f"{url}/{name}" if number % 17 else f"{url}/gone-{name}",
+                "image_phash": str(imagehash.phash(image)),
+                "width": image.width,
+                "height": image.height,
+            }
+        )
+    (folder / "source").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "source" / "a.parquet")
+    (folder / "labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+    torch.manual_seed(0)
+    model = timm.create_model("tf_efficientnetv2_b0", num_classes=10)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    votes = [
+        {"image_id": row["id"], "worker_id": f"w{(number + j) % 7}", "label": int(labels[number])}
+        for number, row in enumerate(rows)
+        for j in range(2)
+    ]
+    (folder / "votes").mkdir()
+    pq.write_table(
+        pa.Table.from_pylist(votes, schema=schemas.VOTES), folder / "votes" / "a.parquet"
+    )
+    yield World(folder)
+    server.shutdown()
+    server.server_close()
+
+
+def words_of(world, stage, output, source):
+    """The words of a job in this world: `source` is the folder of the stage before."""
+    label_space = f"label_space={world.folder}/labels.txt"
+    return {
+        "ingest": [f"source={world.source}", f"output={output}", f"rows_per_shard={PER_SHARD}"],
+        "fetch": [f"catalog={source}", f"output={output}", "allow_private=true", "connections=4"],
+        "label": [
+            f"images={source}",
+            f"output={output}",
+            "model=tf_efficientnetv2_b0",
+            f"checkpoint={world.folder}/model.safetensors",
+            label_space,
+            "activation=sigmoid",
+            "preprocess=automl_160",
+            "precision=float32",
+            "batch_size=5",
+            "device=cpu",
+            "engine=spark",
+        ],
+        "merge": [
+            f"beliefs={source}",
+            f"votes={world.votes}",
+            f"output={output}",
+            label_space,
+            "tolerance=1e-12",
+            "max_iterations=12",
+        ],
+    }[stage]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted job that runs in the background."""
+
+    process: subprocess.Popen
+
+    def wait(self):
+        out, err = self.process.communicate(timeout=240)
+        return self.process.returncode, out + err
+
+
+@pytest.fixture
+def submit(request):
+    """submit(cluster, stage, words): the job as a running process, ended with the test."""
+    started = []
+
+    def start(cluster: Cluster, stage: str, words, conf=None) -> Job:
+        process = subprocess.Popen(
+            cluster.spark_submit(JOBS / f"{stage}.py", words, conf),
+            env=cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return Job(process)
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def fake_gpu(folder: Path, address: int) -> dict[str, str]:
+    """Properties of a worker that says it has one GPU, at `address`."""
+    script = folder / f"gpu-{address}.sh"
+    script.write_text(f'#!/bin/sh\necho \'{{"name": "gpu", "addresses": ["{address}"]}}\'\n')
+    script.chmod(0o755)
+    resource = "spark.worker.resource.gpu"
+    return {f"{resource}.amount": "1", f"{resource}.discoveryScript": str(script)}
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Two workers of two cores and one fake GPU each."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    gpus = [fake_gpu(folder, 0), fake_gpu(folder, 1)]
+    with start_cluster(folder, workers=2, cores=2, memory="1g", worker_properties=gpus) as running:
+        yield running
+
+
+def wait_until(condition, job, seconds=120.0):
+    """Wait for a thing that the job does; fails when the job has ended, or after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert job.process.poll() is None, job.wait()
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
