@@ -54,3 +54,8 @@ class StageSettings(Settings):
     def uses_spark(self) -> bool:
         """Whether the stage works on a Spark session; a stage that also runs bare overrides it."""
         return True
+
+    @property
+    def reopens(self) -> bool:
+        """Whether the stage may have work left on an output that is finished."""
+        return False

@@ -9,21 +9,33 @@ import random
 import socket
 import ssl
 import zlib
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
 
 from coyo_labeler.fetch.guard import ForbiddenAddressError, Guard, GuardedResolver
+from coyo_labeler.fetch.hosts import Budget, Hosts
+from coyo_labeler.fetch.policy import (
+    ROBOTS_BYTES,
+    Robots,
+    product_token,
+    refused_by_tag,
+    retry_after_seconds,
+)
 from coyo_labeler.fetch.status import TRANSIENT, FetchError, Status
+
+Used = TypeVar("Used")
 
 MAX_REDIRECTS = 5
 #: Names that are resolved at once; a resolver's answer can take seconds, and blocks its thread.
 RESOLVER_THREADS = 64
 DNS_CACHE_SECONDS = 300
-CHUNK_BYTES = 64 * 2**10
 #: Downloads that pass this size go on a few at a time, so that memory is bounded.
 LARGE_BYTES = 4 * 2**20
 LARGE_AT_ONCE = 8
@@ -36,14 +48,30 @@ _FINAL_DNS_ERRORS = frozenset(
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of every download; seconds and bytes."""
+    """Bounds of every download; seconds and bytes.
 
-    timeout_seconds: float = 30.0
+    host_interval_seconds: between the starts of two requests to one host, in one task.
+    """
+
     connect_seconds: float = 10.0
     retries: int = 2
     backoff_seconds: float = 0.5
     max_bytes: int = 32 * 2**20
     connections: int = 128
+    host_connections: int = 8
+    host_interval_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Manners:
+    """Who asks, and what it takes for a no.
+
+    robots_txt: whether robots.txt is asked for and obeyed. refused_tags: rules of X-Robots-Tag.
+    """
+
+    user_agent: str
+    robots_txt: bool = True
+    refused_tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,14 +85,18 @@ class Body:
 class Client:
     """An asynchronous context manager; `download` may be called many times at once."""
 
-    def __init__(self, limits: Limits, guard: Guard, user_agent: str) -> None:
+    def __init__(self, limits: Limits, guard: Guard, manners: Manners) -> None:
         self._limits = limits
         self._guard = guard
+        self._token = product_token(manners.user_agent)
+        self._refused_tags = manners.refused_tags
         self._headers = {
-            "User-Agent": user_agent,
+            "User-Agent": manners.user_agent,
             "Accept": "image/*,*/*;q=0.5",
             "Accept-Encoding": "identity",
         }
+        self._hosts = Hosts(limits.host_connections, limits.host_interval_seconds)
+        self._robots = Robots(self._read_robots, self._token) if manners.robots_txt else None
         self._slots = asyncio.Semaphore(limits.connections)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
@@ -99,83 +131,135 @@ class Client:
         await self._session.close()
         self._resolver_threads.shutdown(wait=False, cancel_futures=True)
 
-    async def download(self, url: str, seconds: float) -> Body:
-        """The body of a URL, after as many attempts as the limits and `seconds` allow.
+    async def download(
+        self, url: str, budget: Budget, use: Callable[[Body], Awaitable[Used]]
+    ) -> Used:
+        """What `use` makes of the body of a URL, after as many attempts as the budget allows.
 
-        Raises: FetchError.
+        The download's place among all is kept until `use` has ended, so that bodies do not pile up
+        where hosts are faster than it. Its time is not the host's, and does not count.
+
+        Raises: FetchError; also what `use` raises.
         """
-        async with self._slots:
-            deadline = asyncio.get_running_loop().time() + seconds
-            for attempt in range(self._limits.retries + 1):
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        return await self._follow(url)
-                except TimeoutError:
-                    raise FetchError(Status.TIMEOUT, f"not done in {seconds:g} s") from None
-                except FetchError as error:
-                    pause = self._pause(attempt, error)
-                    left = deadline - asyncio.get_running_loop().time()
-                    last = attempt == self._limits.retries
-                    if error.status not in TRANSIENT or last or pause >= left:
-                        raise
-                await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
-
-    def _pause(self, attempt: int, error: FetchError) -> float:
-        backoff: float = self._limits.backoff_seconds * 2**attempt * random.uniform(0.5, 1.5)
-        return max(backoff, error.retry_after or 0.0)
-
-    async def _follow(self, url: str) -> Body:
-        """One attempt, redirects included."""
         target = parse_url(url)
-        for _ in range(MAX_REDIRECTS + 1):
+        return await self._try_again(
+            lambda budget: self._follow(target, budget, use, self._limits.max_bytes, self._robots),
+            budget,
+        )
+
+    async def _read_robots(self, url: URL) -> bytes:
+        async def use(body: Body) -> bytes:
+            return body.data
+
+        return await self._try_again(
+            lambda budget: self._follow(url, budget, use, ROBOTS_BYTES, robots=None),
+            Budget(3 * self._limits.connect_seconds),
+        )
+
+    async def _try_again(
+        self, attempt_once: Callable[[Budget], Awaitable[Used]], budget: Budget
+    ) -> Used:
+        attempt = 0
+        while True:
             try:
-                async with self._session.get(target, allow_redirects=False) as response:
-                    if response.status not in _REDIRECTS:
-                        return await self._read(response)
-                    location = response.headers.get("Location", "")
-            except (aiohttp.ClientError, ValueError, OSError) as error:
-                raise explain(error) from error
-            target = parse_url(location, base=target)
+                return await attempt_once(budget)
+            except FetchError as error:
+                pause = self._limits.backoff_seconds * 2**attempt * random.uniform(0.5, 1.5)
+                pause = max(pause, error.retry_after or 0.0)
+                final = error.status not in TRANSIENT or error.status is Status.ROBOTS_UNAVAILABLE
+                if final or attempt == self._limits.retries or pause >= budget.left:
+                    raise
+            await budget.pause(pause)
+            attempt += 1
+
+    async def _follow(
+        self,
+        target: URL,
+        budget: Budget,
+        use: Callable[[Body], Awaitable[Used]],
+        max_bytes: int,
+        robots: Robots | None,
+    ) -> Used:
+        """One attempt, redirects included; every hop is checked and takes its host's turn."""
+        for _ in range(MAX_REDIRECTS + 1):
+            if robots is not None:
+                await robots.check(target)
+            assert target.host is not None
+            async with AsyncExitStack() as held:
+                async with self._hosts.turn(target.host, budget) as host:
+                    await held.enter_async_context(self._slots)
+                    async with budget.spend():
+                        answer = await self._ask(target, max_bytes, held, last=host.users == 1)
+                if isinstance(answer, Body):
+                    return await use(answer)
+            target = answer
         raise FetchError(Status.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS} redirects")
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Body:
-        refuse_status(response)
-        length = response.content_length
-        if length is not None and length > self._limits.max_bytes:
-            raise self._too_large(response)
+    async def _ask(
+        self, target: URL, max_bytes: int, held: AsyncExitStack, last: bool
+    ) -> Body | URL:
+        """The body of an answer, or where it redirects to.
+
+        held: gets what must be held while the body is in memory. last: nothing else is wanted from
+        the host, so that the connection need not be kept.
+        """
+        headers = {"Connection": "close"} if last else None
+        try:
+            async with self._session.get(
+                target, allow_redirects=False, headers=headers
+            ) as response:
+                rule = refused_by_tag(
+                    response.headers.getall("X-Robots-Tag", ()), self._token, self._refused_tags
+                )
+                if rule is not None:
+                    raise FetchError(Status.ROBOTS_TAG, f"X-Robots-Tag {rule}", response.status)
+                if response.status in _REDIRECTS:
+                    return parse_url(response.headers.get("Location", ""), base=target)
+                refuse_status(response.status, response.headers.get("Retry-After"))
+                return Body(await self._read(response, max_bytes, held), response.status)
+        except (aiohttp.ClientError, ValueError, OSError) as error:
+            raise explain(error) from error
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, max_bytes: int, held: AsyncExitStack
+    ) -> bytes:
+        too_large = FetchError(Status.TOO_LARGE, f"more than {max_bytes:,} bytes", response.status)
+        if response.content_length is not None and response.content_length > max_bytes:
+            raise too_large
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("identity", "gzip", "x-gzip", "deflate", ""):
-            raise FetchError(Status.BAD_RESPONSE, f"Content-Encoding {encoding}", response.status)
-        data = await self._stream(response)
-        if encoding not in ("identity", ""):
-            data = decompress(data, self._limits.max_bytes, response.status)
-        return Body(data, response.status)
+            raise FetchError(
+                Status.BAD_RESPONSE, f"Content-Encoding {encoding[:40]}", response.status
+            )
+        try:
+            data = await self._stream(response.content, max_bytes, held)
+        except (aiohttp.ClientError, OSError) as error:
+            raise FetchError(Status.INTERRUPTED, "the answer broke off", response.status) from error
+        if data is not None and encoding not in ("identity", ""):
+            data = decompress(data, max_bytes, response.status)
+        if data is None:
+            raise too_large
+        return data
 
-    async def _stream(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _stream(
+        self, content: aiohttp.StreamReader, max_bytes: int, held: AsyncExitStack
+    ) -> bytes | None:
+        """All bytes, or None where there are more than `max_bytes`."""
         data = bytearray()
-        chunks = response.content.iter_chunked(CHUNK_BYTES)
+        chunks = content.iter_any()
         async for chunk in chunks:
             data += chunk
-            if len(data) > LARGE_BYTES:
+            if len(data) > min(LARGE_BYTES, max_bytes):
                 break
-            if len(data) > self._limits.max_bytes:
-                raise self._too_large(response)
-        else:
-            return bytes(data)
-        async with self._large:
+        if len(data) > max_bytes:
+            return None
+        if len(data) > LARGE_BYTES:
+            await held.enter_async_context(self._large)
             async for chunk in chunks:
                 data += chunk
-                if len(data) > self._limits.max_bytes:
-                    raise self._too_large(response)
-        if len(data) > self._limits.max_bytes:
-            raise self._too_large(response)
+                if len(data) > max_bytes:
+                    return None
         return bytes(data)
-
-    def _too_large(self, response: aiohttp.ClientResponse) -> FetchError:
-        return FetchError(
-            Status.TOO_LARGE, f"more than {self._limits.max_bytes:,} bytes", response.status
-        )
 
 
 def parse_url(text: str, base: URL | None = None) -> URL:
@@ -194,23 +278,22 @@ def parse_url(text: str, base: URL | None = None) -> URL:
     return url
 
 
-def refuse_status(response: aiohttp.ClientResponse) -> None:
-    """Raises: FetchError for every answer but 200 and 203."""
-    status = response.status
+def refuse_status(status: int, retry_after: str | None) -> None:
+    """Raises: FetchError for every HTTP status but 200 and 203."""
     if status in (200, 203):
         return
-    retry_after = None
+    pause = retry_after_seconds(retry_after) if status in (429, 503) else None
     if status in (404, 410):
         kind = Status.HTTP_NOT_FOUND
     elif status in (401, 403, 451):
         kind = Status.HTTP_REFUSED
-    elif status == 429:
+    elif status == 429 or pause is not None:
         kind = Status.HTTP_THROTTLED
     elif status >= 500:
         kind = Status.HTTP_SERVER_ERROR
     else:
         kind = Status.HTTP_ERROR
-    raise FetchError(kind, f"HTTP {status}", status, retry_after)
+    raise FetchError(kind, f"HTTP {status}", status, pause)
 
 
 def decompress(data: bytes, max_bytes: int, http_status: int) -> bytes:

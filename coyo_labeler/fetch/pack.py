@@ -1,18 +1,20 @@
-"""A shard's files: a webdataset tar, a Parquet row for every catalog row, and statistics.
+"""A shard's files: a webdataset tar and a Parquet row for every catalog row.
 
 The tar's bytes depend on its images alone: in index order, with fixed times and owners.
 """
 
+import heapq
 import io
 import json
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.fetch.status import Status
@@ -20,7 +22,7 @@ from coyo_labeler.fetch.status import Status
 
 @dataclass(frozen=True)
 class ImageRow:
-    """A row of schemas.IMAGES."""
+    """A row of schemas.IMAGES, and the URL that gave the image, where it was a fallback."""
 
     key: str
     id: int
@@ -38,6 +40,7 @@ class ImageRow:
     original_height: int | None = None
     bytes: int | None = None
     seconds: float | None = None
+    fetched_url: str | None = None
 
 
 #: What stands in `{key}.json` beside each image.
@@ -45,6 +48,7 @@ JSON_FIELDS = (
     "key",
     "id",
     "url",
+    "fetched_url",
     "status",
     "width",
     "height",
@@ -57,29 +61,49 @@ JSON_FIELDS = (
 )
 
 
+@dataclass(frozen=True)
+class Member:
+    """A file of a tar."""
+
+    name: str
+    data: bytes
+
+
+#: The files of one image, with its index in the shard.
+Sample = tuple[int, list[Member]]
+
+
 class Spool:
     """Images of a shard in the order in which they arrive, on local disk and not in memory.
 
-    The file has no name, so that a killed process leaves none.
+    The file has no name, so that a killed process leaves none. May be filled from many threads.
     """
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._lock = threading.Lock()
         self._places: dict[int, tuple[int, int, str]] = {}
 
     def add(self, index: int, extension: str, data: bytes) -> None:
-        """Keep the image of a row."""
+        """Keep the image of a row, in place of an earlier one."""
         with self._lock:
             start = self._file.seek(0, io.SEEK_END)
             self._file.write(data)
             self._places[index] = (start, len(data), extension)
 
-    def images(self) -> Iterator[tuple[int, str, bytes]]:
-        """(index, extension, bytes), in index order."""
+    def samples(self, rows: Mapping[int, ImageRow]) -> Iterator[Sample]:
+        """The tar's members in index order; rows: by index."""
         for index, (start, length, extension) in sorted(self._places.items()):
             self._file.seek(start)
-            yield index, extension, self._file.read(length)
+            row = rows[index]
+            document = {name: getattr(row, name) for name in JSON_FIELDS}
+            yield (
+                index,
+                [
+                    Member(f"{row.key}.{extension}", self._file.read(length)),
+                    Member(f"{row.key}.json", json.dumps(document, ensure_ascii=False).encode()),
+                ],
+            )
 
     def close(self) -> None:
         """Give the disk space back."""
@@ -92,28 +116,49 @@ def keys(shard: int, count: int) -> list[str]:
     return [f"{shard:05d}{index:0{digits}d}" for index in range(count)]
 
 
-def write_tar(url: str, images: Iterator[tuple[int, str, bytes]], rows: Sequence[ImageRow]) -> None:
-    """Write `{key}.{extension}` and `{key}.json` of every image; rows: by index."""
+def write_tar(url: str, *sources: Iterable[Sample]) -> None:
+    """Write the samples of all sources, each in index order, in index order."""
     with (
         storage.open_atomic(url) as file,
         tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        for index, extension, data in images:
-            row = rows[index]
-            _add(tar, f"{row.key}.{extension}", data)
-            document = {name: getattr(row, name) for name in JSON_FIELDS}
-            _add(tar, f"{row.key}.json", json.dumps(document, ensure_ascii=False).encode())
+        for _, members in heapq.merge(*sources, key=lambda sample: sample[0]):
+            for member in members:
+                header = tarfile.TarInfo(member.name)
+                header.size = len(member.data)
+                header.mode = 0o644
+                tar.addfile(header, io.BytesIO(member.data))
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    member.mode = 0o644
-    tar.addfile(member, io.BytesIO(data))
+def read_tar(url: str, index_of: Mapping[str, int]) -> Iterator[Sample]:
+    """The samples of a tar as they lie in it; index_of: by key."""
+    fs, path = storage.resolve(url)
+    with fs.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        key = ""
+        members: list[Member] = []
+        for header in tar:
+            content = tar.extractfile(header)
+            assert content is not None
+            found = header.name.partition(".")[0]
+            if found != key and members:
+                yield index_of[key], members
+                members = []
+            key = found
+            members.append(Member(header.name, content.read()))
+        if members:
+            yield index_of[key], members
 
 
 def write_rows(url: str, rows: Sequence[ImageRow]) -> None:
     """Write the shard's Parquet file."""
-    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(ImageRow)}
+    columns = {name: [getattr(row, name) for row in rows] for name in schemas.IMAGES.names}
     columns["status"] = [row.status.value for row in rows]
     storage.write_parquet(url, pa.table(columns, schema=schemas.IMAGES))
+
+
+def read_rows(url: str) -> list[ImageRow]:
+    """The rows of a shard's Parquet file."""
+    fs, path = storage.resolve(url)
+    with fs.open(path, "rb") as file:
+        records = pq.read_table(file, columns=schemas.IMAGES.names).to_pylist()
+    return [ImageRow(**{**record, "status": Status(record["status"])}) for record in records]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,12 +13,12 @@ from pyspark.sql import functions as F
 from coyo_labeler import receipts as shard_receipts
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.fetch import FetchSettings
-from coyo_labeler.errors import InputError
-from coyo_labeler.fetch.client import Client, Limits
+from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.fetch import generation as generations
+from coyo_labeler.fetch.client import Client, Limits, Manners
 from coyo_labeler.fetch.guard import Guard
-from coyo_labeler.fetch.shard import RECEIPT_NAME, CatalogRow, Rules, ShardFetcher
-from coyo_labeler.fetch.status import Status
-from coyo_labeler.manifest import Counts, Outcome, Run
+from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
+from coyo_labeler.manifest import MANIFEST, Counts, Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts
 from coyo_labeler.tables import read_table, spark_schema
 
@@ -27,13 +27,17 @@ FINISHED = pa.schema([pa.field("shard", pa.int32()), pa.field("rows", pa.int64()
 
 #: Shards that a task fetches at once, so that the slow end of one is not waited for.
 SHARDS_AT_ONCE = 2
+#: Tasks for each one that can run at once: few, for a task keeps its connections, names and
+#: robots.txt files from shard to shard; more than one, so that all end at about the same time.
+WAVES = 4
 
 
-def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome:
+def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | None:
     """Download the catalog's images into one tar, Parquet file and receipt per shard.
 
     Reads `settings.catalog` (schemas.CATALOG, `fallback_urls` where present); writes
-    `{shard:05d}.tar`, `.parquet` (schemas.IMAGES) and `_stats.json`.
+    `{shard:05d}.tar`, `.parquet` (schemas.IMAGES) and `_stats.json`. With `settings.retry`, shards
+    with rows that failed for a while get a new generation; None where a finished output has none.
 
     Raises: InputError where the catalog lacks a column or the user agent is missing.
     """
@@ -42,14 +46,19 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome:
             "fetch: user_agent: missing; hosts must be able to tell who asks: give "
             "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
         )
+    receipts = Receipts(settings.output, run.fingerprint, generations.RECEIPT_NAME)
+    generations.recover(receipts)
     catalog = read_catalog(spark, settings)
     sizes = shard_sizes(catalog)
-    receipts = Receipts(settings.output, run.fingerprint, RECEIPT_NAME)
-    missing = sorted(sizes.keys() - receipts.read().keys())
+    work = plan(sizes, generations.valid(receipts), settings.retry)
+    if run.done is not None:
+        if not work:
+            return None
+        storage.clear(storage.join(settings.output, MANIFEST))  # unfinished until this run has
     with receipts.watch("fetch", len(sizes), facts):
-        if missing:
-            fetch_shards(spark, catalog, missing, settings, receipts)
-    return outcome(sizes, receipts.read())
+        if work:
+            fetch_shards(spark, catalog, work, settings, receipts)
+    return outcome(sizes, generations.valid(receipts))
 
 
 def read_catalog(spark: SparkSession, settings: FetchSettings) -> DataFrame:
@@ -72,70 +81,102 @@ def shard_sizes(catalog: DataFrame) -> dict[int, int]:
     return {row["shard"]: row["count"] for row in counted}
 
 
+def plan(sizes: Mapping[int, int], finished: Mapping[int, Receipt], retry: bool) -> dict[int, int]:
+    """The generation to make of every shard that is to be worked on."""
+    work = dict.fromkeys(sorted(sizes.keys() - finished.keys()), 1)
+    if retry:
+        for shard, receipt in finished.items():
+            if receipt.details["transient"]:
+                work[shard] = receipt.details["generation"] + 1
+    return work
+
+
 def fetch_shards(
     spark: SparkSession,
     catalog: DataFrame,
-    missing: Sequence[int],
+    work: Mapping[int, int],
     settings: FetchSettings,
     receipts: Receipts,
 ) -> None:
-    """Fetch the missing shards, some per task; a task gets all rows of its shards."""
-    tasks = min(len(missing), 8 * spark.sparkContext.defaultParallelism)
+    """Make a generation of each shard, some shards per task; a task gets all rows of its shards."""
+    at_once = min(len(work), spark.sparkContext.defaultParallelism)
+    tasks = min(len(work), WAVES * at_once)
 
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts))
+    def fetch_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, at_once))
         rows = [{"shard": one.shard, "rows": one.rows.rows_in} for one in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
 
+    wanted = spark.createDataFrame(list(work.items()), "shard int, generation int")
     (
-        catalog.where(F.col("shard").isin([int(shard) for shard in missing]))
+        catalog.join(F.broadcast(wanted), "shard")
         .repartitionByRange(tasks, "shard")
         .sortWithinPartitions("shard", "id")
-        .mapInArrow(work, spark_schema(FINISHED))
+        .mapInArrow(fetch_rows, spark_schema(FINISHED))
         .collect()  # one row per shard
     )
 
 
-def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, list[CatalogRow]]]:
+#: A shard, the generation to make of it, and its rows.
+Task = tuple[int, int, list[CatalogRow]]
+
+
+def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
     """Shard after shard with all its rows, from batches sorted by shard."""
-    shard: int | None = None
+    shard, generation = None, 0
     rows: list[CatalogRow] = []
     for batch in batches:
         for record in batch.to_pylist():
             if shard is not None and record["shard"] != shard:
-                yield shard, rows
+                yield shard, generation, rows
                 rows = []
-            shard = record["shard"]
+            shard, generation = record["shard"], record["generation"]
             fallbacks = tuple(record["fallback_urls"] or ())
             rows.append(CatalogRow(record["id"], record["url"], record["imagehash"], fallbacks))
     if shard is not None:
-        yield shard, rows
+        yield shard, generation, rows
 
 
 async def fetch_partition(
-    shards: Iterator[tuple[int, list[CatalogRow]]], settings: FetchSettings, receipts: Receipts
+    shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks_at_once: int
 ) -> list[Receipt]:
-    """Fetch shards, two at a time, over one client."""
+    """Fetch shards, two at a time, over one client.
+
+    tasks_at_once: tasks that share what one host may be asked in a second.
+    """
+    rate = settings.host_requests_per_second
     limits = Limits(
-        settings.timeout_seconds,
         settings.connect_seconds,
         settings.retries,
         settings.backoff_seconds,
         settings.max_bytes,
         settings.connections,
+        settings.host_connections,
+        tasks_at_once / rate if rate else 0.0,
+    )
+    manners = Manners(
+        settings.user_agent or "coyo-labeler",
+        settings.robots_txt,
+        frozenset(tag.lower() for tag in settings.refuse_tags),
     )
     rules = Rules(
-        settings.timeout_seconds, settings.max_pixels, settings.max_distance, settings.keep_changed
+        settings.timeout_seconds,
+        settings.max_pixels,
+        settings.check_phash,
+        settings.max_distance,
+        settings.keep_changed,
+        settings.resize_to,
+        settings.resize_quality,
     )
     guard = Guard(settings.allow_private, loopback_only=settings.user_agent is None)
     finished: list[Receipt] = []
     with ThreadPoolExecutor(settings.verify_threads, "verify") as threads:
-        async with Client(limits, guard, settings.user_agent or "coyo-labeler") as client:
+        async with Client(limits, guard, manners) as client:
             fetcher = ShardFetcher(client, threads, rules, receipts)
 
             async def work() -> None:
-                for shard, rows in shards:  # one iterator, shared by both
-                    finished.append(await fetcher.fetch(shard, rows))
+                for shard, generation, rows in shards:  # one iterator, shared by both
+                    finished.append(await fetcher.fetch(shard, rows, generation))
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(SHARDS_AT_ONCE):
@@ -143,14 +184,25 @@ async def fetch_partition(
     return finished
 
 
-def outcome(sizes: dict[int, int], finished: dict[int, Receipt]) -> Outcome:
-    """The counts of all shards, against the catalog's."""
-    counts = shard_receipts.total(list(finished.values()))
+def outcome(sizes: Mapping[int, int], finished: Mapping[int, Receipt]) -> Outcome:
+    """The counts of all shards, against the catalog's.
+
+    Raises: WorkError where a shard is not whole.
+    """
+    torn = sizes.keys() - finished.keys()
+    if torn:
+        raise WorkError(
+            f"fetch: {len(torn):,} shards are not whole (the first is {min(torn):05d}); run the "
+            "same command again: it fetches these and keeps the others"
+        )
+    receipts = [finished[shard] for shard in sorted(sizes)]
+    counts = shard_receipts.total(receipts)
     return Outcome(
         Counts(sum(sizes.values()), counts.rows_out, counts.rejected),
         details={
-            "shards": len(finished),
-            "bytes": sum(receipt.details["bytes"] for receipt in finished.values()),
+            "shards": len(receipts),
+            "bytes": sum(receipt.details["bytes"] for receipt in receipts),
+            "transient": sum(receipt.details["transient"] for receipt in receipts),
         },
     )
 
@@ -167,7 +219,7 @@ def facts(finished: Sequence[Receipt]) -> dict[str, Any]:
         received = sum(receipt.details["bytes"] for receipt in finished)
         shown["img/s"] = f"{counts.rows_in / seconds:.0f}"
         shown["MB/s"] = f"{received / seconds / 1e6:.1f}"
-    worst = Counter(dict(counts.rejected)).most_common(2)
+    worst = Counter(dict(counts.rejected)).most_common(3)
     if worst:
-        shown["failures"] = " ".join(f"{Status(status)} {n:,}" for status, n in worst)
+        shown["failures"] = " ".join(f"{status} {n:,}" for status, n in worst)
     return shown

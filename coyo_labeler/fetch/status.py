@@ -11,6 +11,10 @@ class Status(StrEnum):
     BAD_URL = "bad_url"  # no http or https URL
     FORBIDDEN_ADDRESS = "forbidden_address"  # private, loopback, link-local, cloud metadata …
     TOO_MANY_REDIRECTS = "too_many_redirects"
+    # What the site's owner says
+    ROBOTS_TAG = "robots_tag"  # X-Robots-Tag
+    ROBOTS_TXT = "robots_txt"
+    ROBOTS_UNAVAILABLE = "robots_unavailable"  # robots.txt cannot be read, so nothing is allowed
     # The network
     DNS_NOT_FOUND = "dns_not_found"
     DNS_UNAVAILABLE = "dns_unavailable"
@@ -36,6 +40,7 @@ class Status(StrEnum):
 #: Failures that another attempt may mend; all others are final.
 TRANSIENT = frozenset(
     {
+        Status.ROBOTS_UNAVAILABLE,
         Status.DNS_UNAVAILABLE,
         Status.CONNECTION_FAILED,
         Status.TIMEOUT,

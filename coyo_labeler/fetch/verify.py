@@ -9,6 +9,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import imagehash
@@ -27,7 +29,6 @@ EXTENSIONS = {
     "TIFF": "tif",
     "AVIF": "avif",
 }
-
 _OPENED = [name for name in EXTENSIONS if name != "MPO"]
 
 #: What Pillow's decoders raise on bytes that are cut or made up.
@@ -50,48 +51,55 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class Verified:
-    """An image that decodes. width, height: pixels as stored. distance: bits, or None."""
+    """An image that decodes.
+
+    width, height: pixels as stored. imagehash: of its pixels, or None where it was not asked for.
+    """
 
     extension: str
     width: int
     height: int
-    imagehash: str
-    distance: int | None
+    imagehash: str | None
     sha256: str
 
 
-def verify(data: bytes, expected: str | None, max_pixels: int) -> Verified:
-    """Decode an image to its end and compare its pHash with the `expected` one (16 hex digits).
+def verify(data: bytes, max_pixels: int, with_phash: bool = True) -> Verified:
+    """Decode an image to its end, and hash its pixels.
+
+    max_pixels: by the header, before anything is decoded.
+
+    Raises: FetchError (not_an_image, corrupt, too_many_pixels).
+    """
+    with open_image(data, max_pixels) as image:
+        width, height = image.size
+        extension = EXTENSIONS[image.format or ""]
+        if not with_phash:
+            # Every byte is read all the same, but a JPEG's pixels are made at an eighth of a side.
+            image.draft("RGB", (1, 1))
+        image.load()
+        found = str(imagehash.phash(image)) if with_phash else None
+    return Verified(extension, width, height, found, hashlib.sha256(data).hexdigest())
+
+
+@contextmanager
+def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """An image of one of the known formats, its header read; decode it inside the block.
 
     Raises: FetchError (not_an_image, corrupt, too_many_pixels).
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=_OPENED)
+        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise FetchError(Status.TOO_MANY_PIXELS, f"{width} × {height} pixels by its header")
+            yield image
     except UnidentifiedImageError:
         raise FetchError(Status.NOT_AN_IMAGE, _describe(data)) from None
     except Image.DecompressionBombError:
         raise FetchError(Status.TOO_MANY_PIXELS, "far too many pixels by its header") from None
     except _DECODE_ERRORS as error:
-        raise FetchError(Status.CORRUPT, _line(error)) from None
-    with image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise FetchError(Status.TOO_MANY_PIXELS, f"{width} × {height} pixels by its header")
-        try:
-            image.load()
-            found = imagehash.phash(image)
-        except _DECODE_ERRORS as error:
-            raise FetchError(Status.CORRUPT, _line(error)) from None
-    assert image.format is not None
-    distance = None if expected is None else hamming(expected, str(found))
-    return Verified(
-        EXTENSIONS[image.format],
-        width,
-        height,
-        str(found),
-        distance,
-        hashlib.sha256(data).hexdigest(),
-    )
+        line = " ".join(str(error).split())[:200]
+        raise FetchError(Status.CORRUPT, line or type(error).__name__) from None
 
 
 def hamming(one: str, other: str) -> int:
@@ -105,7 +113,3 @@ def _describe(data: bytes) -> str:
     if data.lstrip()[:1] == b"<":
         return "HTML or XML"
     return f"no known image format; begins with {data[:8].hex()}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

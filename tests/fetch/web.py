@@ -1,0 +1,80 @@
+"""A web on 127.0.0.1 whose answers each test writes itself."""
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+#: What a path does with a connection on which it was asked.
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Web:
+    """A server. answers: by path. asked: (path, header lines) of every request, in order."""
+
+    port: int = 0
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def serve(self, path: str, *parts: bytes, status: str = "200 OK", **headers: object) -> str:
+        """Answer a path in full; returns its URL."""
+        self.answers[path] = reply(b"".join(parts), status, **headers)
+        return self.url(path)
+
+    def times(self, path: str) -> int:
+        return sum(asked == path for asked, _ in self.asked)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                path = line.split()[1].decode()
+                headers = {}
+                while header := (await reader.readline()).strip():
+                    name, _, value = header.decode().partition(":")
+                    headers[name.lower()] = value.strip()
+                self.asked.append((path, headers))
+                answer = self.answers.get(path.partition("?")[0]) or reply(b"", "404 Not Found")
+                await answer(reader, writer)
+                if writer.is_closing():
+                    return
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+
+def reply(body: bytes, status: str = "200 OK", **headers: object) -> Answer:
+    """A whole answer; header names have underscores for dashes."""
+    given = {"Content-Type": "image/jpeg", "Content-Length": len(body)}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value is not None)
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body)
+        await writer.drain()
+
+    return answer
+
+
+def photograph(seed: int, side: int = 96) -> Image.Image:
+    """A picture with structure, so that its pHash is its own."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side + 16), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def phash(data: bytes) -> str:
+    return str(imagehash.phash(Image.open(io.BytesIO(data))))
