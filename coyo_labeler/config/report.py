@@ -40,7 +40,7 @@ class ReportSettings(StageSettings):
         description="imagenet21k, imagenet1k, or a text file that names one class a line",
     )
     title: str = Field("Label report", description="heading of the page")
-    top: int = Field(15, ge=1, le=200, description="classes or pairs in each list of the page")
+    top: int = Field(10, ge=1, le=200, description="classes or pairs in each list of the page")
     examples: int = Field(
         12, ge=0, le=60, description="thumbnails in each group of examples; 0: none"
     )

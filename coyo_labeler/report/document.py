@@ -1,31 +1,49 @@
 """The whole report as one JSON document; the page and the text are drawn from it alone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from coyo_labeler.config.report import ReportSettings
-from coyo_labeler.report import metrics
-from coyo_labeler.report.metrics import Sums
+from coyo_labeler.report import metrics, ranking
 from coyo_labeler.report.names import LabelNames
-from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN
+from coyo_labeler.report.sums import Sums
+from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN, MATRIX_CLASSES
 
 #: Bins of image sides: up to 2^16 pixels. Bins of entropy: up to 12 nats, above ln 21,841.
 _SIZE_BINS = 16 * BINS_PER_OCTAVE
 _ENTROPY_BINS = int(12 / ENTROPY_BIN)
 
+Pairs = Mapping[str, Sequence[tuple[int, int, int]]]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is known besides the rows of labels.
+
+    series: what the two label folders are called. examples: rows worth a look, by kind. workers:
+    rows of schemas.WORKERS. worker_pairs: (true class, voted class, expected votes). history: of
+    the EM. funnel: counts of every stage. about: version and fingerprint.
+    """
+
+    series: Mapping[str, str]
+    about: Mapping[str, Any]
+    examples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    workers: Sequence[Mapping[str, Any]] = ()
+    worker_pairs: Sequence[tuple[int, int, float]] = ()
+    history: Sequence[Mapping[str, Any]] = ()
+    funnel: Sequence[Mapping[str, Any]] = ()
+
 
 def describe(
     sums: Sums,
+    pairs: Pairs,
+    precisions: Mapping[str, dict[int, float]],
     names: LabelNames,
     settings: ReportSettings,
-    *,
-    examples: Mapping[str, Sequence[Mapping[str, Any]]],
-    workers: Sequence[Mapping[str, Any]],
-    history: Sequence[Mapping[str, Any]],
-    funnel: Sequence[Mapping[str, Any]],
-    about: Mapping[str, Any],
+    around: Surroundings,
 ) -> dict[str, Any]:
     """All numbers of the report. Sections without data are absent."""
     document: dict[str, Any] = {
@@ -33,8 +51,9 @@ def describe(
         "labels": settings.labels,
         "compare": settings.compare,
         "gold": settings.gold,
+        "series": dict(around.series),
         "label_space": {"name": names.label_space, "classes": names.size},
-        "about": dict(about),
+        "about": dict(around.about),
         "rows": sums.count("rows"),
         "rows_without_labels": sums.count("empty"),
         "thresholds": metrics.threshold_table(sums, names.label_space == "imagenet21k"),
@@ -44,34 +63,55 @@ def describe(
     }
     if "n_votes" in sums:
         document["posterior"] = _posterior(sums)
-    if "other_risk" in sums:
+    if "both" in sums:
         document["other_risk"] = metrics.unit_summary(sums, "other_risk")
+        per_class = metrics.class_agreement(sums, names.size)
+        for row in per_class:
+            row["name"] = names[row["label"]]
         document["agreement"] = {
             **metrics.agreement(sums),
-            "pairs": _named(metrics.pairs(sums, "agreement", settings.top), names),
+            "pairs": _named(pairs.get("moves", ()), sums.dense("was", names.size), names),
+            "classes": per_class,
         }
-    if sums.count("gold_rows"):
-        document["accuracy"] = _against_gold(sums, names, settings, "")
-        if sums.count("other_gold_rows"):
-            document["other_accuracy"] = _against_gold(sums, names, settings, "other_")
+    if sums.count("known"):
+        document["accuracy"] = _against_gold(sums, pairs, precisions, names, "")
+        document["accuracy"]["by_votes"] = metrics.by_votes(sums)
+        if sums.count("other_known"):
+            document["other_accuracy"] = _against_gold(sums, pairs, precisions, names, "other_")
         document["slices"] = metrics.slice_errors(sums)
-    if workers:
-        document["workers"] = list(workers)
-    if history:
-        document["history"] = list(history)
-    if funnel:
-        document["funnel"] = list(funnel)
-    if examples:
-        document["examples"] = {
-            kind: [_example(row, names) for row in rows] for kind, rows in examples.items()
+    return document | _around(around, names)
+
+
+def _around(around: Surroundings, names: LabelNames) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if around.workers:
+        found["workers"] = [dict(row) for row in around.workers]
+    if around.worker_pairs:
+        found["worker_pairs"] = [
+            {
+                "from": a,
+                "to": b,
+                "count": n,
+                "from_name": _name(a, names),
+                "to_name": _name(b, names),
+            }
+            for a, b, n in around.worker_pairs
+        ]
+    if around.history:
+        found["history"] = [dict(row) for row in around.history]
+    if around.funnel:
+        found["funnel"] = [dict(row) for row in around.funnel]
+    if around.examples:
+        found["examples"] = {
+            kind: [_example(row, names) for row in rows] for kind, rows in around.examples.items()
         }
-    return document
+    return found
 
 
 def _classes(sums: Sums, names: LabelNames, top: int) -> dict[str, Any]:
     """How often each class comes first: the head, the tail, and the whole by rank."""
-    first = sums.along_a("top1", names.size)
-    listed = sums.along_a("labels", names.size, 0)
+    first = sums.dense("first", names.size)
+    listed = sums.dense("labels", names.size, 0)
     order = np.lexsort((np.arange(names.size), -first))
     used = int((first > 0).sum())
     ranks = np.unique(np.geomspace(1, max(used, 1), 200).astype(int)) - 1
@@ -89,30 +129,29 @@ def _classes(sums: Sums, names: LabelNames, top: int) -> dict[str, Any]:
 
 
 def _sizes(sums: Sums) -> dict[str, Any]:
-    cells = [[w, h, n] for (w, h), (n, _) in sorted(sums.of_measure("sizes").items())]
-    short = np.zeros(_SIZE_BINS, dtype=np.int64)
-    for width, height, count in cells:
-        short[min(width, height, _SIZE_BINS - 1)] += count
-    total = short.sum()
-    median = int(np.searchsorted(np.cumsum(short), total / 2)) if total else None
+    cells = sums.of_measure("sizes")
+    short = np.bincount(np.minimum(cells.a, cells.b), cells.count, _SIZE_BINS).astype(np.int64)
+    middle = metrics.quantiles(short, (0.5,), 1.0)[0]
+    wide = int(cells.count[cells.a > cells.b].sum())
+    tall = int(cells.count[cells.a < cells.b].sum())
     return {
         "unknown": sums.count("sizes_unknown"),
         "bins_per_octave": BINS_PER_OCTAVE,
-        "cells": cells,
-        "median_short_side": None if median is None else round(2 ** (median / BINS_PER_OCTAVE)),
+        "cells": np.stack([cells.a, cells.b, cells.count], axis=1).tolist(),
+        "wide": wide,
+        "tall": tall,
+        "square": int(cells.count.sum()) - wide - tall,
+        "median_short_side": None if middle is None else round(2 ** (middle / BINS_PER_OCTAVE)),
     }
 
 
 def _posterior(sums: Sums) -> dict[str, Any]:
-    votes = sorted((n, count) for (n, _), (count, _) in sums.of_measure("n_votes").items())
-    entropy = sums.of_measure("entropy")
-    counts = np.zeros(_ENTROPY_BINS, dtype=np.int64)
-    for (bin_, _), (count, _) in entropy.items():
-        counts[min(bin_, _ENTROPY_BINS - 1)] += count
+    votes = sums.of_measure("n_votes")
+    counts = sums.dense("entropy", _ENTROPY_BINS)
     return {
-        "images_by_votes": votes,
-        "votes": sum(n * count for n, count in votes),
-        "voted_images": sum(count for n, count in votes if n),
+        "images_by_votes": np.stack([votes.a, votes.count], axis=1).tolist(),
+        "votes": int((votes.a * votes.count).sum()),
+        "voted_images": int(votes.count[votes.a > 0].sum()),
         "risk": metrics.unit_summary(sums, "risk"),
         "risk_voted": metrics.unit_summary(sums, "risk", 1),
         "entropy": {"bin": ENTROPY_BIN, "counts": np.trim_zeros(counts, "b").tolist()},
@@ -120,27 +159,54 @@ def _posterior(sums: Sums) -> dict[str, Any]:
 
 
 def _against_gold(
-    sums: Sums, names: LabelNames, settings: ReportSettings, whose: str
+    sums: Sums,
+    pairs: Pairs,
+    precisions: Mapping[str, dict[int, float]],
+    names: LabelNames,
+    whose: str,
 ) -> dict[str, Any]:
-    scores = metrics.class_scores(sums, whose)
+    of_class = precisions.get(whose + "scores", {})
+    scores = metrics.class_scores(sums, names.size, of_class, whose)
     for score in scores:
-        score["name"] = names[score["label"]] if score["label"] < names.size else "?"
+        score["name"] = names[score["label"]]
+    support = sums.dense(whose + "support", names.size)
     found = {
         **metrics.accuracy(sums, whose),
         "macro": metrics.macro(scores),
         "classes": scores,
-        "confused": _named(metrics.pairs(sums, whose + "confusion", settings.top), names),
+        "mean_average_precision": ranking.mean_average_precision(of_class, sums, names.size, whose),
+        "precision_recall": ranking.precision_recall(sums, whose),
+        "by_threshold": metrics.multilabel(sums, whose),
+        "coverage": metrics.coverage(sums, whose),
+        "confused": _named(pairs.get(whose + "confusion", ()), support, names),
         "reliability": metrics.reliability(sums, whose),
     }
-    if not whose:
-        found["by_votes"] = metrics.by_votes(sums)
+    if names.size <= MATRIX_CLASSES:
+        cells = sums.of_measure(whose + "confusion")
+        matrix = np.zeros((names.size, names.size), dtype=np.int64)
+        given = cells.b >= 0
+        matrix[cells.a[given], cells.b[given]] = cells.count[given]
+        found["matrix"] = {
+            "names": [names[c] for c in range(names.size)],
+            "counts": matrix.tolist(),
+        }
     return found
 
 
-def _named(pairs: list[dict[str, Any]], names: LabelNames) -> list[dict[str, Any]]:
+def _named(
+    pairs: Sequence[tuple[int, int, int]], of_first: Any, names: LabelNames
+) -> list[dict[str, Any]]:
+    """Pairs with names and the share that each is of all images of its first class."""
     return [
-        {**pair, "from_name": _name(pair["from"], names), "to_name": _name(pair["to"], names)}
-        for pair in pairs
+        {
+            "from": a,
+            "to": b,
+            "count": n,
+            "share": n / int(of_first[a]) if a >= 0 and of_first[a] else None,
+            "from_name": _name(a, names),
+            "to_name": _name(b, names),
+        }
+        for a, b, n in pairs
     ]
 
 

@@ -1,6 +1,6 @@
 """Which plots the report shows, each from its part of the document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log10
 from typing import Any
 
@@ -9,80 +9,97 @@ from markupsafe import Markup
 from coyo_labeler.report.metrics import coarsen
 from coyo_labeler.report.plots import Plot, number, percent, ticks
 
-_BARS = 40
+#: Bars of a histogram over [0, 1]; more workers than this are shown as a histogram too.
+_BARS = 50
+_WORKERS = 80
+
+#: The other folder's colour, then ours, drawn above it.
+_SERIES = (("other_accuracy", "2"), ("accuracy", "1"))
 
 
 def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
     """SVG plots by name; those without data are absent."""
-    found = {"confidence": _unit(document["confidence"]["counts"], "probability of first label")}
+    found = {"confidence": _confidence(document["confidence"]["counts"])}
     if document["classes"]["by_rank"]:
         found["by_rank"] = _by_rank(document["classes"]["by_rank"])
     if document["sizes"]["cells"]:
         found["sizes"] = _sizes(document["sizes"])
     if "accuracy" in document:
-        found["reliability"] = _reliability(document)
+        found |= _accuracy(document)
     if "posterior" in document:
         posterior = document["posterior"]
-        found["risk"] = _risk(posterior["risk"]["counts"], document.get("other_risk"))
+        found["risk"] = _risk(document)
         found["entropy"] = _entropy(posterior["entropy"])
         found["votes"] = _votes(posterior["images_by_votes"])
-    if len(document.get("history", [])) > 1:
+    if len(document.get("history", ())) > 1:
         found["objective"] = _objective(document["history"])
     if "workers" in document:
-        found["workers"] = _workers(document["workers"])
+        known = [worker for worker in document["workers"] if worker["accuracy"] is not None]
+        found["workers"] = _workers(known) if len(known) <= _WORKERS else _worker_histogram(known)
     return found
 
 
-def _top(values: Sequence[float]) -> float:
-    return max(values, default=1.0) * 1.06 or 1.0
+def _accuracy(document: Mapping[str, Any]) -> dict[str, Markup]:
+    found = {
+        "reliability": _reliability(document),
+        "coverage": _coverage(document),
+        "precision_recall": _precision_recall(document),
+    }
+    for key, _ in _SERIES:
+        if key in document and "matrix" in document[key]:
+            found["matrix_" + key] = _matrix(document[key]["matrix"])
+    return found
 
 
-def _unit(counts: Sequence[int], label: str) -> Markup:
+def _room(*values: Iterable[float]) -> float:
+    return max((v for row in values for v in row), default=0.0) * 1.04 or 1.0
+
+
+def _confidence(counts: Sequence[int]) -> Markup:
     bars = coarsen(counts, _BARS)
     edges = [index / _BARS for index in range(_BARS + 1)]
-    plot = Plot((0, 1), (0, _top(bars)), label, "images")
-    titles = [f"{edges[i]:.3f} – {edges[i + 1]:.3f}: {int(n):,} images" for i, n in enumerate(bars)]
-    plot.bars(edges, bars, "s1", titles)
-    return plot.svg(f"Histogram of the {label}")
+    plot = Plot((0, 1), (0, _room(bars)), "probability of the first label", "images")
+    titles = [f"{edges[i]:.2f} to {edges[i + 1]:.2f}: {n:,.0f} images" for i, n in enumerate(bars)]
+    plot.bars(edges, bars, titles)
+    return plot.svg("Histogram of the probability of the first label")
 
 
-def _risk(counts: Sequence[int], other: Mapping[str, Any] | None) -> Markup:
-    bars = coarsen(counts, _BARS)
+def _risk(document: Mapping[str, Any]) -> Markup:
+    bars = coarsen(document["posterior"]["risk"]["counts"], _BARS)
+    other = document.get("other_risk")
+    before = coarsen(other["counts"], _BARS) if other else []
     edges = [index / _BARS for index in range(_BARS + 1)]
-    before: list[float] = coarsen(other["counts"], _BARS) if other else []
-    plot = Plot((0, 1), (0, _top([*bars, *before])), "risk (1 − top posterior)", "images")
+    plot = Plot((0, 1), (0, _room(bars, before)), "1 − probability of the first label", "images")
     titles = [
-        f"risk {edges[i]:.3f} – {edges[i + 1]:.3f}: {int(n):,} images"
-        + (f", {int(before[i]):,} before" if other else "")
+        f"risk {edges[i]:.2f} to {edges[i + 1]:.2f}: {n:,.0f} images"
+        + (f", {document['series']['other']} {before[i]:,.0f}" if other else "")
         for i, n in enumerate(bars)
     ]
-    plot.bars(edges, bars, "s1", titles)
+    plot.bars(edges, bars, titles)
     if other:
         plot.steps(edges, before, "l2")
-    return plot.svg("Histogram of risk" + (", with the compared labels outlined" if other else ""))
+    return plot.svg("Histogram of risk" + (", the compared labels outlined" if other else ""))
 
 
 def _entropy(entropy: Mapping[str, Any]) -> Markup:
     counts = entropy["counts"] or [0]
-    per_bar = max(1, len(counts) // _BARS + 1)
+    per_bar = -(-len(counts) // _BARS)
     padded = [*counts, *([0] * (-len(counts) % per_bar))]
     bars = [float(sum(padded[i : i + per_bar])) for i in range(0, len(padded), per_bar)]
     width = per_bar * entropy["bin"]
     edges = [index * width for index in range(len(bars) + 1)]
-    titles = [f"{edges[i]:.2f} – {edges[i + 1]:.2f} nats: {int(n):,}" for i, n in enumerate(bars)]
-    plot = Plot((0, edges[-1]), (0, _top(bars)), "entropy of the posterior, nats", "images")
-    plot.bars(edges, bars, "s1", titles)
+    titles = [f"{edges[i]:.2f} to {edges[i + 1]:.2f} nats: {n:,.0f}" for i, n in enumerate(bars)]
+    plot = Plot((0, edges[-1]), (0, _room(bars)), "entropy of the posterior, nats", "images")
+    plot.bars(edges, bars, titles)
     return plot.svg("Histogram of the entropy of the posterior")
 
 
 def _by_rank(points: Sequence[Sequence[int]]) -> Markup:
     logs = [(log10(rank), log10(max(count, 1))) for rank, count in points]
     right, high = max(1.0, logs[-1][0]), max(1.0, logs[0][1] * 1.05)
-    decades_x = [(float(d), number(10.0**d)) for d in range(int(right) + 1)]
-    decades_y = [(float(d), number(10.0**d)) for d in range(int(high) + 1)]
-    plot = Plot(
-        (0, right), (0, high), "rank of the class", "images", x_ticks=decades_x, y_ticks=decades_y
-    )
+    across = [(float(d), number(10.0**d)) for d in range(int(right) + 1)]
+    up = [(float(d), number(10.0**d)) for d in range(int(high) + 1)]
+    plot = Plot((0, right), (0, high), "rank of the class", "images", x_ticks=across, y_ticks=up)
     plot.line(logs, "l1")
     return plot.svg("Images per class by rank of the class, both axes logarithmic")
 
@@ -93,40 +110,83 @@ def _sizes(sizes: Mapping[str, Any]) -> Markup:
     high = -(-(max(max(w, h) for w, h, _ in cells) + 1) // per_octave) * per_octave
     octaves = [(float(b), f"{2 ** (b // per_octave)}") for b in range(low, high + 1, per_octave)]
     plot = Plot(
-        (low, high),
-        (low, high),
-        "width, pixels",
-        "height, pixels",
-        x_ticks=octaves,
-        y_ticks=octaves,
-        height=400,
-    )
+        (low, high), (low, high), "width, pixels", "height, pixels", x_ticks=octaves,
+        y_ticks=octaves, height=440,
+    )  # fmt: skip
+    plot.rule((low, low), (high, high))
     most = log10(max(n for *_, n in cells) + 1)
     for width, height, count in cells:
-        sides = [round(2 ** (side / per_octave)) for side in (width, height)]
-        plot.cell(
-            (width, width + 1),
-            (height, height + 1),
-            0.12 + 0.88 * log10(count + 1) / most,
-            f"about {sides[0]} × {sides[1]}: {count:,} images",
-        )
-    plot.rule((low, low), (high, high))
+        sides = [round(2 ** ((side + 0.5) / per_octave)) for side in (width, height)]
+        title = f"about {sides[0]} × {sides[1]}: {count:,} images"
+        strength = 0.15 + 0.85 * log10(count + 1) / most
+        plot.cell((width, width + 1), (height, height + 1), strength, title)
     return plot.svg("Heat map of image width and height, logarithmic axes and colour")
 
 
 def _reliability(document: Mapping[str, Any]) -> Markup:
-    plot = Plot((0, 1), (0, 1), "stated probability", "share correct", percent, percent, height=340)
-    plot.rule((0, 0), (1, 1), "")
-    both = [("other_accuracy", "2"), ("accuracy", "1")]
-    for key, series in both:
+    plot = Plot((0, 1), (0, 1), "stated probability", "share correct", percent, percent, height=380)
+    plot.rule((0, 0), (1, 1))
+    for key, series in _SERIES:
         bins = document[key]["reliability"]["bins"] if key in document else []
         most = max((b["images"] for b in bins), default=1)
         plot.line([(b["confidence"], b["correct"]) for b in bins], f"l{series}")
         for b in bins:
             title = f"stated {b['confidence']:.1%}, correct {b['correct']:.1%} of {b['images']:,}"
-            radius = 2.2 + 4.8 * (b["images"] / most) ** 0.5
+            radius = 2.0 + 5.0 * (b["images"] / most) ** 0.5
             plot.dot(b["confidence"], b["correct"], f"s{series}", title, radius)
     return plot.svg("Reliability diagram: share correct against stated probability")
+
+
+def _coverage(document: Mapping[str, Any]) -> Markup:
+    curves = {
+        series: [(p["share"], p["accuracy"]) for p in document[key]["coverage"]]
+        for key, series in _SERIES
+        if key in document
+    }
+    low = min(y for curve in curves.values() for _, y in curve)
+    floor = max(0.0, int(low * 20 - 1) / 20)
+    plot = Plot(
+        (0, 1), (floor, 1), "share of images kept, the surest first", "accuracy", percent, percent,
+        height=380,
+    )  # fmt: skip
+    for series, curve in curves.items():
+        plot.line(curve, f"l{series}")
+        share, accuracy = curve[-1]
+        plot.dot(share, accuracy, f"s{series}", f"all images: {accuracy:.1%}")
+    return plot.svg("Accuracy of the surest images by the share of images kept")
+
+
+def _precision_recall(document: Mapping[str, Any]) -> Markup:
+    plot = Plot((0, 1), (0, 1), "recall", "precision", percent, percent)
+    for key, series in _SERIES:
+        if key in document:
+            curve = document[key]["precision_recall"]
+            plot.line([(p["recall"], p["precision"]) for p in curve], f"l{series}")
+    return plot.svg("Precision against recall of all labels as the threshold falls")
+
+
+def _matrix(matrix: Mapping[str, Any]) -> Markup:
+    names, counts = matrix["names"], matrix["counts"]
+    size = len(names)
+    short = [name if len(name) <= 9 else name[:8] + "…" for name in names]
+    fits = size <= 10 and max(map(len, names)) < 8
+    plot = Plot(
+        (0, size), (size, 0), "given as", "true class", height=460, left=66, grid=False,
+        x_ticks=[(i + 0.5, name if fits else str(i)) for i, name in enumerate(short)],
+        y_ticks=[(i + 0.5, name) for i, name in enumerate(short)],
+    )  # fmt: skip
+    for true, row in enumerate(counts):
+        total = sum(row) or 1
+        for given, count in enumerate(row):
+            share, style = count / total, "s1" if true == given else "s2"
+            strength = 0.05 + 0.75 * (share if true == given else min(1.0, share * 4))
+            title = f"{names[true]} given as {names[given]}: {count:,} ({share:.1%})"
+            plot.cell(
+                (given, given + 1), (true, true + 1), strength if count else 0.03, title, style
+            )
+            if count and size <= 14:
+                plot.text(given + 0.5, true + 0.5, number(count), "count")
+    return plot.svg("Confusion matrix: images by true class and by first label")
 
 
 def _votes(images_by_votes: Sequence[Sequence[int]]) -> Markup:
@@ -136,8 +196,8 @@ def _votes(images_by_votes: Sequence[Sequence[int]]) -> Markup:
         bars[min(votes, most)] += images
     edges = [index - 0.5 for index in range(most + 2)]
     shown = [(float(v), number(v)) for v in ticks(0, most, 10) if v == int(v)]
-    plot = Plot((-0.5, most + 0.5), (0, _top(bars)), "votes on the image", "images", x_ticks=shown)
-    plot.bars(edges, bars, "s1", [f"{v} votes: {int(n):,} images" for v, n in enumerate(bars)])
+    plot = Plot((-0.5, most + 0.5), (0, _room(bars)), "votes on the image", "images", x_ticks=shown)
+    plot.bars(edges, bars, [f"{v} votes: {n:,.0f} images" for v, n in enumerate(bars)], gap=0.3)
     return plot.svg("Images by number of votes")
 
 
@@ -147,14 +207,9 @@ def _objective(history: Sequence[Mapping[str, Any]]) -> Markup:
     pad = (high - low) * 0.06 or 1.0
     shown = [(v, number(v)) for v in ticks(1, len(points), 8) if v == int(v)]
     plot = Plot(
-        (1, len(points)),
-        (low - pad, high + pad),
-        "iteration",
-        "objective",
-        x_ticks=shown,
-        y_format=lambda value: f"{value:,.5g}",
-        left=70,
-    )
+        (1, len(points)), (low - pad, high + pad), "iteration", "log-posterior", x_ticks=shown,
+        y_format=lambda value: f"{value:,.6g}".replace("-", "−"), left=64,
+    )  # fmt: skip
     plot.line(points, "l1")
     for x, y in points:
         plot.dot(x, y, "s1", f"iteration {x:.0f}: {y:,.3f}", 2.8)
@@ -162,29 +217,33 @@ def _objective(history: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> Markup:
-    known = sorted(
-        (w for w in workers if w["accuracy"] is not None), key=lambda w: float(w["accuracy"])
-    )
-    if len(known) > 60:
-        bars = [0.0] * 25
-        for worker in known:
-            bars[min(int(worker["accuracy"] * 25), 24)] += 1
-        edges = [index / 25 for index in range(26)]
-        plot = Plot((0, 1), (0, _top(bars)), "accuracy", "workers", percent)
-        titles = [f"{edges[i]:.0%} – {edges[i + 1]:.0%}: {int(n)}" for i, n in enumerate(bars)]
-        plot.bars(edges, bars, "s1", titles)
-        return plot.svg("Workers by accuracy")
+    ranked = sorted(workers, key=lambda worker: (worker["accuracy"], worker["worker_id"]))
     plot = Plot(
-        (0.3, len(known) + 0.7),
-        (0, 1),
-        "workers, by accuracy",
-        "accuracy",
-        y_format=percent,
-        x_ticks=[],
-    )
-    for at, worker in enumerate(known, start=1):
+        (0.3, len(ranked) + 0.7), (0, 1), "workers, by accuracy", "accuracy", y_format=percent,
+        x_ticks=[(1, "1"), (len(ranked), str(len(ranked)))],
+    )  # fmt: skip
+    for at, worker in enumerate(ranked, start=1):
         if worker["accuracy_low"] is not None and worker["accuracy_high"] is not None:
             plot.whisker(at, worker["accuracy_low"], worker["accuracy_high"], "l1")
         title = f"{worker['worker_id']}: {worker['accuracy']:.1%}, {worker['n_votes']:,} votes"
         plot.dot(at, worker["accuracy"], "s1", title, 3)
     return plot.svg("Accuracy of every worker with its 90 % interval")
+
+
+def _worker_histogram(workers: Sequence[Mapping[str, Any]]) -> Markup:
+    """Counts by accuracy; under each bar the mean 90 % interval of its workers."""
+    bars, lows, highs = [0.0] * 25, [0.0] * 25, [0.0] * 25
+    for worker in workers:
+        at = min(int(worker["accuracy"] * 25), 24)
+        bars[at] += 1
+        lows[at] += worker["accuracy_low"] or 0.0
+        highs[at] += worker["accuracy_high"] if worker["accuracy_high"] is not None else 1.0
+    edges = [index / 25 for index in range(26)]
+    plot = Plot((0, 1), (0, _room(bars)), "accuracy", "workers", percent)
+    titles = [
+        f"{edges[i]:.0%} to {edges[i + 1]:.0%}: {n:,.0f} workers"
+        + (f", mean interval {lows[i] / n:.0%} to {highs[i] / n:.0%}" if n else "")
+        for i, n in enumerate(bars)
+    ]
+    plot.bars(edges, bars, titles)
+    return plot.svg("Workers by accuracy")

@@ -1,15 +1,18 @@
-"""What the sums of a tally say: rates, intervals, scores per class. Pure functions."""
+"""What the sums of a tally say: rates with intervals, scores per class, calibration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from coyo_labeler.report.tally import I64, RELIABILITY_BINS, THRESHOLDS, UNIT_BINS
+from coyo_labeler.report.ragged import I64
+from coyo_labeler.report.sums import Sums
+from coyo_labeler.report.tally import THRESHOLDS, UNIT_BINS
+
+#: Equal bins of confidence of the reliability diagram and of the calibration error (Guo et al.).
+RELIABILITY_BINS = 15
 
 #: COYO-Labeled-300M's published table: labels per image, unique labels, share of images kept.
 PUBLISHED = {
@@ -20,50 +23,6 @@ PUBLISHED = {
     0.20: (1.37, 17_781, 0.6430),
     0.25: (1.26, 17_479, 0.5560),
 }
-
-
-@dataclass(frozen=True)
-class Sums:
-    """The added sums of a tally: {(measure, name): {(a, b): (count, total)}}."""
-
-    cells: Mapping[tuple[str, str], Mapping[tuple[int, int], tuple[int, float]]]
-
-    @classmethod
-    def of(cls, table: pa.Table) -> "Sums":
-        """From a table in `tally.SCHEMA`, of which no two rows have the same keys."""
-        cells: dict[tuple[str, str], dict[tuple[int, int], tuple[int, float]]] = {}
-        for measure, name, a, b, count, total in zip(
-            *(table.column(field).to_pylist() for field in table.schema.names), strict=True
-        ):
-            cells.setdefault((measure, name), {})[a, b] = (count, total)
-        return cls(cells)
-
-    def __contains__(self, measure: str) -> bool:
-        return any(found == measure for found, _ in self.cells)
-
-    def of_measure(self, measure: str) -> Mapping[tuple[int, int], tuple[int, float]]:
-        """The cells of a measure, {} where nothing was counted."""
-        return self.cells.get((measure, ""), {})
-
-    def count(self, measure: str, a: int = 0, b: int = 0) -> int:
-        """One count, 0 where nothing was counted."""
-        return self.of_measure(measure).get((a, b), (0, 0.0))[0]
-
-    def total(self, measure: str, a: int = 0, b: int = 0) -> float:
-        """One sum of probabilities."""
-        return self.of_measure(measure).get((a, b), (0, 0.0))[1]
-
-    def along_a(self, measure: str, size: int, b: int | None = None) -> I64:
-        """Counts (size,) by `a`, of one `b` or over all of them."""
-        counts = np.zeros(size, dtype=np.int64)
-        for (at, cell_b), (count, _) in self.of_measure(measure).items():
-            if b is None or cell_b == b:
-                counts[at] += count
-        return counts
-
-    def names(self, measure: str) -> list[str]:
-        """The names under which a measure was counted."""
-        return sorted(name for found, name in self.cells if found == measure)
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -86,20 +45,19 @@ def rate(successes: int, n: int) -> dict[str, Any]:
 def threshold_table(sums: Sums, published: bool) -> list[dict[str, Any]]:
     """Per threshold: labels per kept image, labels in use, share of images kept.
 
-    As in the dataset card, labels are counted over the images that keep at least one.
-    published: put the card's own figures beside them.
+    As in COYO's table, labels are counted over the images that keep at least one.
+    published: put COYO's own figures beside them.
     """
     rows = sums.count("rows")
-    labels: dict[int, list[int]] = {index: [] for index in range(len(THRESHOLDS))}
-    for (_, index), (count, _) in sums.of_measure("labels").items():
-        labels[index].append(count)
+    labels = sums.of_measure("labels")
     table = []
     for index, threshold in enumerate(THRESHOLDS):
         kept = sums.count("kept", index)
+        counts = labels.count[labels.b == index]
         row: dict[str, Any] = {
             "threshold": threshold,
-            "labels_per_image": sum(labels[index]) / kept if kept else 0.0,
-            "unique_labels": len(labels[index]),
+            "labels_per_image": int(counts.sum()) / kept if kept else 0.0,
+            "unique_labels": len(counts),
             "share_kept": kept / rows if rows else 0.0,
         }
         if published:
@@ -118,69 +76,85 @@ def quantiles(counts: I64, shares: Sequence[float], width: float) -> list[float 
     return [float(q) for q in np.interp(shares, np.append(0, np.cumsum(counts)) / total, edges)]
 
 
+def unit_summary(sums: Sums, measure: str, b: int | None = None) -> dict[str, Any]:
+    """Histogram of a quantity of [0, 1] in `UNIT_BINS` with its quartiles, to a bin."""
+    counts = sums.dense(measure, UNIT_BINS, b)
+    names = ("q25", "median", "q75")
+    found = quantiles(counts, (0.25, 0.5, 0.75), 1 / UNIT_BINS)
+    return {"counts": counts.tolist(), **dict(zip(names, found, strict=True))}
+
+
 def accuracy(sums: Sums, whose: str = "") -> dict[str, Any]:
     """Top-1 and top-5 accuracy with intervals. whose: "" or "other_"."""
-    n = sums.count(whose + "gold_rows")
+    n = sums.count(whose + "known")
+    right = int(sums.dense(whose + "right", UNIT_BINS, 1).sum())
     return {
         "images": n,
-        "top1": rate(sums.count(whose + "gold_top1"), n),
-        "top5": rate(sums.count(whose + "gold_top5"), n),
+        "top1": rate(right, n),
+        "top5": rate(sums.count(whose + "within"), n),
     }
 
 
 def reliability(sums: Sums, whose: str = "") -> dict[str, Any]:
     """Mean confidence and share correct per bin of confidence, and the expected calibration error.
 
-    ECE = Σ n_b / n · |correct_b − confidence_b| (Naeini et al. 2015), of the first label.
+    ECE = Σ n_b / n · |correct_b − confidence_b| over `RELIABILITY_BINS` equal bins of the first
+    label's probability (Guo et al. 2017).
     """
-    n, total, correct = np.zeros((3, RELIABILITY_BINS))
-    for (bin_, is_correct), (count, confidence) in sums.of_measure(whose + "reliability").items():
-        n[bin_] += count
-        total[bin_] += confidence
-        correct[bin_] += count * is_correct
-    used = n > 0
-    gap = np.abs(correct[used] - total[used])
+    folded = (RELIABILITY_BINS, -1)
+    n = sums.dense(whose + "right", UNIT_BINS).reshape(folded).sum(axis=1)
+    correct = sums.dense(whose + "right", UNIT_BINS, 1).reshape(folded).sum(axis=1)
+    stated = sums.dense_total(whose + "right", UNIT_BINS).reshape(folded).sum(axis=1)
     bins = [
         {
             "low": int(b) / RELIABILITY_BINS,
             "high": (int(b) + 1) / RELIABILITY_BINS,
             "images": int(n[b]),
-            "confidence": float(total[b] / n[b]),
+            "confidence": float(stated[b] / n[b]),
             "correct": float(correct[b] / n[b]),
         }
-        for b in np.flatnonzero(used)
+        for b in np.flatnonzero(n)
     ]
-    return {"bins": bins, "ece": float(gap.sum() / n.sum()) if used.any() else None}
+    return {"bins": bins, "ece": float(np.abs(correct - stated).sum() / n.sum()) if bins else None}
 
 
-def class_scores(sums: Sums, whose: str = "") -> list[dict[str, Any]]:
-    """Precision, recall and F1 of every class that is true or given somewhere, by label.
+def coverage(sums: Sums, whose: str = "", points: int = 100) -> list[dict[str, float]]:
+    """Accuracy of the most confident images alone, by the share of images that they are."""
+    n = np.cumsum(sums.dense(whose + "right", UNIT_BINS)[::-1])
+    right = np.cumsum(sums.dense(whose + "right", UNIT_BINS, 1)[::-1])
+    at = np.flatnonzero(np.diff(n, prepend=0))
+    if len(at) > points:
+        at = at[np.unique(np.linspace(0, len(at) - 1, points).astype(int))]
+    return [
+        {"share": float(n[i] / n[-1]), "accuracy": float(right[i] / n[i]),
+         "threshold": 1 - (int(i) + 1) / UNIT_BINS}
+        for i in at
+    ]  # fmt: skip
 
-    Over images with exactly one true class. A score without a denominator is None.
+
+def class_scores(
+    sums: Sums, classes: int, precisions: Mapping[int, float], whose: str = ""
+) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and average precision of every class that is true or given somewhere.
+
+    precisions: average precision by label (`ranking.average_precisions`). All but it are over
+    images with exactly one true class. A score without a denominator is None.
     """
-    true: dict[int, int] = {}
-    given: dict[int, int] = {}
-    hits: dict[int, int] = {}
-    for (expected, found), (count, _) in sums.of_measure(whose + "confusion").items():
-        true[expected] = true.get(expected, 0) + count
-        if found >= 0:
-            given[found] = given.get(found, 0) + count
-        if expected == found:
-            hits[expected] = count
-    scores = []
-    for label in sorted(true.keys() | given.keys()):
-        support, predicted, hit = true.get(label, 0), given.get(label, 0), hits.get(label, 0)
-        scores.append(
-            {
-                "label": label,
-                "support": support,
-                "predicted": predicted,
-                "precision": hit / predicted if predicted else None,
-                "recall": hit / support if support else None,
-                "f1": 2 * hit / (support + predicted),
-            }
-        )
-    return scores
+    support = sums.dense(whose + "support", classes)
+    predicted = sums.dense(whose + "predicted", classes)
+    correct = sums.dense(whose + "correct", classes)
+    return [
+        {
+            "label": int(c),
+            "support": int(support[c]),
+            "predicted": int(predicted[c]),
+            "precision": float(correct[c] / predicted[c]) if predicted[c] else None,
+            "recall": float(correct[c] / support[c]) if support[c] else None,
+            "f1": float(2 * correct[c] / (support[c] + predicted[c])),
+            "average_precision": precisions.get(int(c)),
+        }
+        for c in np.flatnonzero(support + predicted)
+    ]
 
 
 def macro(scores: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -192,54 +166,71 @@ def macro(scores: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     }
 
 
-def pairs(sums: Sums, measure: str, top: int) -> list[dict[str, Any]]:
-    """The most frequent (a, b) with a ≠ b, ties by a, then b; `share` is of all a."""
-    cells = sums.of_measure(measure)
-    of_a: dict[int, int] = {}
-    for (a, _), (count, _) in cells.items():
-        of_a[a] = of_a.get(a, 0) + count
-    off = sorted((-count, a, b) for (a, b), (count, _) in cells.items() if a != b)
-    return [{"from": a, "to": b, "count": -n, "share": -n / of_a[a]} for n, a, b in off[:top]]
+def multilabel(sums: Sums, whose: str = "") -> list[dict[str, Any]]:
+    """Per threshold: precision, recall and F1 of all labels kept, over all true labels at once."""
+    true = int(sums.of_measure(whose + "true").count.sum())
+    table = []
+    for index, threshold in enumerate(THRESHOLDS):
+        kept = sums.count(whose + "kept_labels", index)
+        hits = sums.count(whose + "kept_hits", index)
+        table.append(
+            {
+                "threshold": threshold,
+                "precision": hits / kept if kept else None,
+                "recall": hits / true if true else None,
+                "f1": 2 * hits / (kept + true) if kept + true else None,
+            }
+        )
+    return table
 
 
 def agreement(sums: Sums) -> dict[str, Any]:
     """How often both folders put the same label first, and what became of the truth."""
-    cells = sums.of_measure("agreement")
-    n = sum(count for count, _ in cells.values())
-    same = sum(count for (a, b), (count, _) in cells.items() if a == b)
+    n = sums.count("both")
+    moves_to_none = n - int(sums.of_measure("was").count.sum())
+    same = int(sums.of_measure("stayed").count.sum())
     changed = {
-        "mended": sums.count("changed", 0, 1),
-        "broken": sums.count("changed", 1, 0),
-        "right_in_both": sums.count("changed", 1, 1),
-        "wrong_in_both": sums.count("changed", 0, 0),
+        "mended": sums.count("changed_right", 0, 1),
+        "broken": sums.count("changed_right", 1, 0),
+        "right_in_both": sums.count("changed_right", 1, 1),
+        "wrong_in_both": sums.count("changed_right", 0, 0),
     }
-    return {"images": n, "same": rate(same, n), "changed": n - same, "against_gold": changed}
+    return {
+        "images": n,
+        "without_label_before": moves_to_none,
+        "same": rate(same, n),
+        "changed": n - same,
+        "against_gold": changed,
+    }
+
+
+def class_agreement(sums: Sums, classes: int) -> list[dict[str, Any]]:
+    """Of the images that the other folder gave a class, how many kept it; the fewest first.
+
+    Sorted by the upper end of the interval, so that a class of few images does not come first.
+    """
+    was, stayed = sums.dense("was", classes), sums.dense("stayed", classes)
+    rows = [{"label": int(c), **rate(int(stayed[c]), int(was[c]))} for c in np.flatnonzero(was)]
+    return sorted(rows, key=lambda row: (row["high"], row["label"]))
 
 
 def slice_errors(sums: Sums) -> list[dict[str, Any]]:
     """Error rate of every slice with its 95 % Wilson interval, the worst first."""
     rows = []
     for name in sums.names("slice"):
-        cells = sums.cells["slice", name]
-        wrong, right = cells.get((0, 0), (0, 0.0))[0], cells.get((1, 0), (0, 0.0))[0]
+        wrong, right = (sums.count("slice", a, name=name) for a in (0, 1))
         rows.append({"slice": name, **rate(wrong, wrong + right)})
     return sorted(rows, key=lambda row: (-(row["value"] or 0.0), row["slice"]))
 
 
 def by_votes(sums: Sums) -> list[dict[str, Any]]:
-    """Accuracy by number of votes on the image; the last row holds all from 10 votes up."""
-    right: dict[int, list[int]] = {}
-    for (votes, correct), (count, _) in sums.of_measure("accuracy_by_votes").items():
-        right.setdefault(votes, [0, 0])[correct] += count
-    return [{"n_votes": v, **rate(n[1], sum(n))} for v, n in sorted(right.items())]
-
-
-def unit_summary(sums: Sums, measure: str, b: int | None = None) -> dict[str, Any]:
-    """Histogram of a quantity of [0, 1] with its quartiles."""
-    counts = sums.along_a(measure, UNIT_BINS, b)
-    names = ("q25", "median", "q75")
-    found = quantiles(counts, (0.25, 0.5, 0.75), 1 / UNIT_BINS)
-    return {"counts": counts.tolist(), **dict(zip(names, found, strict=True))}
+    """Accuracy by number of votes on the image; the last row holds `MOST_VOTES` and more."""
+    cells = sums.of_measure("by_votes")
+    rows = []
+    for votes in np.unique(cells.a):
+        n = int(cells.count[cells.a == votes].sum())
+        rows.append({"n_votes": int(votes), **rate(sums.count("by_votes", votes, 1), n)})
+    return rows
 
 
 def coarsen(counts: Sequence[int], bins: int) -> list[float]:

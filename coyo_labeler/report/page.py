@@ -18,8 +18,10 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
     )
     environment.filters |= {
         "count": lambda value: "–" if value is None else f"{value:,}",
-        "share": lambda value: "–" if value is None else f"{value * 100:.1f} %",
-        "fine": lambda value: "–" if value is None else f"{value * 100:.2f} %",
+        "points": lambda value: "–" if value is None else f"{value * 100:.1f}",
+        "signed": lambda value: "–" if value is None else f"{value:+.2f}".replace("-", "−"),
+        "share": lambda value: "–" if value is None else f"{value * 100:.1f}\u202f%",
+        "fine": lambda value: "–" if value is None else f"{value * 100:.2f}\u202f%",
         "decimal": lambda value: "–" if value is None else f"{value:.3f}",
         "duration": _duration,
     }

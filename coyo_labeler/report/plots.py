@@ -11,8 +11,8 @@ from math import ceil, floor, log10
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 460.0, 280.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 14.0, 44.0
+WIDTH, HEIGHT = 460.0, 290.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 30.0, 44.0
 
 Format = Callable[[float], str]
 
@@ -58,6 +58,7 @@ class Plot:
     y_ticks: Sequence[tuple[float, str]] | None = None
     height: float = HEIGHT
     left: float = LEFT
+    grid: bool = True
     marks: list[str] = field(default_factory=list)
 
     def at_x(self, value: float) -> float:
@@ -75,18 +76,22 @@ class Plot:
         )
 
     def bars(
-        self, edges: Sequence[float], values: Sequence[float], style: str, titles: Sequence[str]
+        self,
+        edges: Sequence[float],
+        values: Sequence[float],
+        titles: Sequence[str],
+        gap: float = 0.12,
     ) -> None:
-        """Bars from the x axis up; bar i from edges[i] to edges[i + 1], a hair apart."""
+        """Bars from the x axis up; bar i from edges[i] to edges[i + 1], less the share `gap`."""
         floor_y = self.at_y(max(self.y[0], 0.0))
         for index, value in enumerate(values):
             if value <= 0:
                 continue
             left, right = self.at_x(edges[index]), self.at_x(edges[index + 1])
-            hair = min(1.0, (right - left) * 0.15)
+            hair = (right - left) * gap
             top = self.at_y(min(value, self.y[1]))
             self.marks.append(
-                f'<rect class="{style}" x="{left + hair / 2:.2f}" y="{top:.2f}" '
+                f'<rect class="s1" x="{left + hair / 2:.2f}" y="{top:.2f}" '
                 f'width="{right - left - hair:.2f}" height="{max(floor_y - top, 0.6):.2f}">'
                 f"<title>{escape(titles[index])}</title></rect>"
             )
@@ -118,29 +123,36 @@ class Plot:
         )
 
     def cell(
-        self, x: tuple[float, float], y: tuple[float, float], strength: float, title: str
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        strength: float,
+        title: str,
+        style: str = "s1",
     ) -> None:
         """A cell of a heat map; strength in [0, 1]."""
         left, right = self.at_x(x[0]), self.at_x(x[1])
-        top, bottom = self.at_y(y[1]), self.at_y(y[0])
+        top, bottom = sorted((self.at_y(y[0]), self.at_y(y[1])))
         self.marks.append(
-            f'<rect class="s1" x="{left:.2f}" y="{top:.2f}" width="{right - left:.2f}" '
-            f'height="{bottom - top:.2f}" fill-opacity="{strength:.3f}">'
-            f"<title>{escape(title)}</title></rect>"
+            f'<rect class="{style}" x="{left + 0.5:.2f}" y="{top + 0.5:.2f}" '
+            f'width="{right - left - 1:.2f}" height="{bottom - top - 1:.2f}" '
+            f'fill-opacity="{strength:.3f}"><title>{escape(title)}</title></rect>'
         )
 
-    def rule(self, start: tuple[float, float], end: tuple[float, float], label: str = "") -> None:
-        """A dashed line to read the rest by, with its name at its end."""
+    def text(self, x: float, y: float, words: str, style: str = "tick") -> None:
+        """Words centred on a point."""
+        self.marks.append(
+            f'<text class="{style}" x="{self.at_x(x):.2f}" y="{self.at_y(y) + 4:.2f}" '
+            f'text-anchor="middle">{escape(words)}</text>'
+        )
+
+    def rule(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """A dashed line to read the rest by."""
         x1, y1 = self.at_x(start[0]), self.at_y(start[1])
         x2, y2 = self.at_x(end[0]), self.at_y(end[1])
         self.marks.append(
             f'<line class="rule" x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}"/>'
         )
-        if label:
-            self.marks.append(
-                f'<text class="tick" x="{x2 - 4:.2f}" y="{y2 - 5:.2f}" text-anchor="end">'
-                f"{escape(label)}</text>"
-            )
 
     def svg(self, description: str) -> Markup:
         """The plot; `description` says in words what it shows, for those who cannot see it."""
@@ -151,8 +163,12 @@ class Plot:
         ]
         for value, text in self.y_ticks or [(v, self.y_format(v)) for v in ticks(*self.y)]:
             y = self.at_y(value)
+            if self.grid:
+                parts.append(
+                    f'<line class="grid" x1="{self.left:g}" x2="{right:g}" y1="{y:.2f}" '
+                    f'y2="{y:.2f}"/>'
+                )
             parts.append(
-                f'<line class="grid" x1="{self.left:g}" x2="{right:g}" y1="{y:.2f}" y2="{y:.2f}"/>'
                 f'<text class="tick" x="{self.left - 7:g}" y="{y + 4:.2f}" text-anchor="end">'
                 f"{escape(text)}</text>"
             )
@@ -162,14 +178,15 @@ class Plot:
                 f'text-anchor="middle">{escape(text)}</text>'
             )
         parts += self.marks
+        if self.grid:
+            parts.append(
+                f'<line class="axis" x1="{self.left:g}" x2="{right:g}" y1="{base:g}" '
+                f'y2="{base:g}"/>'
+            )
         parts.append(
-            f'<line class="axis" x1="{self.left:g}" x2="{right:g}" y1="{base:g}" y2="{base:g}"/>'
             f'<text class="label" x="{(self.left + right) / 2:g}" y="{self.height - 8:g}" '
             f'text-anchor="middle">{escape(self.x_label)}</text>'
         )
         if self.y_label:
-            parts.append(
-                f'<text class="label" transform="translate(12 {(TOP + base) / 2:g}) rotate(-90)" '
-                f'text-anchor="middle">{escape(self.y_label)}</text>'
-            )
+            parts.append(f'<text class="label" x="0" y="12">{escape(self.y_label)}</text>')
         return Markup("".join(parts) + "</svg>")

@@ -7,6 +7,20 @@ from coyo_labeler import storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.manifest import read_manifest
 
+#: What the output of a stage is called on the page.
+_SERIES = {"label": "machine", "merge": "merged"}
+
+
+def read_series(settings: ReportSettings) -> dict[str, str]:
+    """What to call `labels` (own) and `compare` (other): after their stages, where they differ."""
+    found = {}
+    for key, url in (("own", settings.labels), ("other", settings.compare)):
+        manifest = read_manifest(url) if url is not None else None
+        found[key] = _SERIES.get(manifest.stage, "") if manifest else ""
+    if not found["own"] or not found["other"] or found["own"] == found["other"]:
+        return {"own": "these labels", "other": "compared"}
+    return found
+
 
 def read_funnel(settings: ReportSettings) -> list[dict[str, Any]]:
     """Rows in, out and rejected by reason of every stage whose manifest can be found, in order."""

@@ -4,31 +4,30 @@ import logging
 from importlib.metadata import version
 from typing import Any
 
-from pyspark.sql import SparkSession
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
-from coyo_labeler.report import provenance
-from coyo_labeler.report.document import describe
+from coyo_labeler.report import provenance, workers
+from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.report.examples import thumbnails
-from coyo_labeler.report.metrics import Sums
 from coyo_labeler.report.names import read_names
 from coyo_labeler.report.page import render
 from coyo_labeler.report.queries import (
     SLICES,
-    example_rows,
     find_tars,
+    gather,
     join_other,
     join_truth,
+    look_up,
     read_labels,
     read_pairs,
-    tally_rows,
 )
 from coyo_labeler.report.summary import summarise
-from coyo_labeler.tables import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -48,51 +47,41 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     other = read_labels(spark, "compare", settings.compare) if settings.compare else None
     with watch_spark(spark, "report"):
         joined = join_other(join_truth(rows, gold, slices), other)
-        sums = tally_rows(joined, names.size)
-        _refuse_doubled_ids(sums, rows_in)
-        examples = example_rows(joined, settings.examples) if settings.examples else {}
+        found = gather(joined, names.size, settings.examples, settings.top)
+        _refuse_doubled_ids(found.sums.count("rows"), rows_in)
+        examples = look_up(joined, found.extremes)
         pictures = _pictures(spark, settings, examples)
-        workers = _workers(spark, settings.labels)
-    document = describe(
-        sums,
-        names,
-        settings,
-        examples=examples,
-        workers=workers,
-        history=provenance.read_history(settings.labels),
-        funnel=provenance.read_funnel(settings),
-        about={"version": version("coyo-labeler"), "fingerprint": run.fingerprint},
-    )
+        around = Surroundings(
+            series=provenance.read_series(settings),
+            about={"version": version("coyo-labeler"), "fingerprint": run.fingerprint},
+            examples=examples,
+            workers=workers.read_workers(spark, settings.labels),
+            worker_pairs=workers.read_worker_pairs(spark, settings.labels, settings.top),
+            history=provenance.read_history(settings.labels),
+            funnel=provenance.read_funnel(settings),
+        )
+    document = describe(found.sums, found.pairs, found.precisions, names, settings, around)
     text = summarise(document)
     storage.write_json(storage.join(settings.output, "report.json"), document)
     storage.write_bytes(storage.join(settings.output, "report.txt"), text.encode())
-    storage.write_bytes(
-        storage.join(settings.output, "index.html"), render(document, pictures).encode()
-    )
+    page = render(document, pictures)
+    storage.write_bytes(storage.join(settings.output, "index.html"), page.encode())
     logger.info("%s", text)
-    return Outcome(Counts(rows_in, sums.count("rows")), details={"summary": text.splitlines()})
+    counts = Counts(rows_in, found.sums.count("rows"))
+    return Outcome(counts, details={"summary": text.splitlines()})
 
 
-def _read_optional(spark: SparkSession, key: str, url: str | None, schema: Any) -> Any:
+def _read_optional(
+    spark: SparkSession, key: str, url: str | None, schema: pa.Schema
+) -> DataFrame | None:
     return read_pairs(spark, key, url, schema) if url is not None else None
 
 
-def _refuse_doubled_ids(sums: Sums, rows_in: int) -> None:
-    if sums.count("rows") > rows_in:
+def _refuse_doubled_ids(counted: int, rows_in: int) -> None:
+    if counted > rows_in:
         raise InputError(
             "report: compare: some ids come more than once; a labels folder holds each image once"
         )
-
-
-def _workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:
-    """The workers of a merge, the busiest first; one row per worker."""
-    url = storage.join(labels, "workers")
-    if not storage.exists(url):
-        return []
-    rows: list[dict[str, Any]] = (
-        read_table(spark, "labels", url, schemas.WORKERS).toArrow().to_pylist()
-    )
-    return sorted(rows, key=lambda row: (-row["n_votes"], row["worker_id"]))
 
 
 def _pictures(

@@ -16,14 +16,16 @@ def summarise(document: Mapping[str, Any]) -> str:
             f"{row['threshold']:>9.2f}  {row['labels_per_image']:>12.2f}"
             f"  {row['unique_labels']:>13,}  {row['share_kept']:>11.2%}"
         )
-    for key, name in (("other_accuracy", "compare"), ("accuracy", "labels")):
+    series = document["series"]
+    for key, name in (("other_accuracy", series["other"]), ("accuracy", series["own"])):
         if key in document:
             found = document[key]
             top1, ece = found["top1"], found["reliability"]["ece"]
             lines.append(
-                f"accuracy of {name}: {top1['value']:.4f} ({top1['low']:.4f}–{top1['high']:.4f}),"
-                f" top-5 {found['top5']['value']:.4f}, ECE {ece:.4f},"
-                f" on {found['images']:,} images with gold"
+                f"accuracy, {name}: {top1['value']:.4f} ({top1['low']:.4f}–{top1['high']:.4f}),"
+                f" top-5 {found['top5']['value']:.4f},"
+                f" mean average precision {found['mean_average_precision']['value']:.4f},"
+                f" calibration error {ece:.4f}, on {found['images']:,} images with gold"
             )
     if "agreement" in document:
         found = document["agreement"]

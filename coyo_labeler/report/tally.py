@@ -1,288 +1,227 @@
 """One pass over rows of labels: everything that the report needs, as sums that add up.
 
-A `Tally` takes Arrow batches and gives a tall table of sums (`SCHEMA`). Tallies of parts of the
-data, added by (measure, name, a, b), are the tally of the whole.
+Tallies of parts of the data, added by key, are the tally of the whole (`sums.Ledger`).
+Pairs of classes and scores by class can be many: they are to be boiled down where they lie
+(`PAIRS`, `SCORES`, `EXAMPLES`); all else is at most a few rows per class.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler.errors import InputError
-
-I64 = npt.NDArray[np.int64]
-F64 = npt.NDArray[np.float64]
+from coyo_labeler.report.ragged import F64, I64, Mask, Ragged, candidates_of, lengths_of, sets_of
+from coyo_labeler.report.sums import Cells, Ledger
 
 #: Probability thresholds of COYO-Labeled-300M's published table.
 THRESHOLDS = (0.0, 0.05, 0.10, 0.15, 0.20, 0.25)
 #: Equal bins of [0, 1] for distributions of probability and risk.
-UNIT_BINS = 200
-#: Equal bins of [0, 1] of the reliability diagram.
-RELIABILITY_BINS = 15
+UNIT_BINS = 300
 #: Bins per octave of image sides, and the width of a bin of entropy, in nats.
 BINS_PER_OCTAVE = 8
 ENTROPY_BIN = 0.05
 #: Ranks looked at for top-k accuracy.
 TOP_K = 5
+#: Scores are ranked by their log-odds, in this many equal bins from −LOGIT_END to LOGIT_END.
+LOGIT_BINS = 1024
+LOGIT_END = 12.0
+#: Images with more votes than this are one group.
+MOST_VOTES = 10
+#: Label spaces up to this size get a whole confusion matrix.
+MATRIX_CLASSES = 25
 
-#: One sum. measure: what was counted; name: of a slice, else empty; a, b: classes or bins;
-#: count: rows; total: a sum of probabilities over them.
-SCHEMA = pa.schema(
-    [
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("a", pa.int64(), nullable=False),
-        pa.field("b", pa.int64(), nullable=False),
-        pa.field("count", pa.int64(), nullable=False),
-        pa.field("total", pa.float64(), nullable=False),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Lists of candidates, flattened: image i owns `lengths[i]` of them.
-
-    lengths: (images,); labels: (nnz,) class; probs: (nnz,) probability.
-    """
-
-    lengths: I64
-    labels: I64
-    probs: F64
-
-    @property
-    def rows(self) -> int:
-        """How many images."""
-        return len(self.lengths)
-
-    @property
-    def starts(self) -> I64:
-        """(images,) where the list of each begins."""
-        return np.cumsum(self.lengths) - self.lengths
-
-    @property
-    def row(self) -> I64:
-        """(nnz,) the image of each candidate."""
-        return np.repeat(np.arange(self.rows), self.lengths)
-
-    @property
-    def rank(self) -> I64:
-        """(nnz,) place of each candidate in its list, 0 first."""
-        return np.arange(len(self.labels)) - np.repeat(self.starts, self.lengths)
-
-    def top(self) -> tuple[I64, F64]:
-        """The first label of every image, −1 where it has none, and its probability (0)."""
-        labels = np.full(self.rows, -1, dtype=np.int64)
-        probs = np.zeros(self.rows)
-        some = self.lengths > 0
-        labels[some] = self.labels[self.starts[some]]
-        probs[some] = self.probs[self.starts[some]]
-        return labels, probs
-
-
-def ragged(batch: pa.RecordBatch, labels: str, probs: str | None) -> Ragged:
-    """The list columns of a batch, flattened; a null list is an empty one.
-
-    Raises: InputError where lists of one row differ in length or are not sorted.
-    """
-    lengths = _lengths(batch.column(labels))
-    flat = np.asarray(batch.column(labels).flatten().to_numpy(zero_copy_only=False))
-    if probs is None:
-        return Ragged(lengths, flat.astype(np.int64), np.ones(len(flat)))
-    weights = batch.column(probs)
-    if not np.array_equal(lengths, _lengths(weights)):
-        raise InputError(
-            f"report: a row has more {labels} than {probs} or fewer; write the table again"
-        )
-    values = np.asarray(weights.flatten().to_numpy(zero_copy_only=False)).astype(np.float64)
-    found = Ragged(lengths, flat.astype(np.int64), values)
-    steps = np.diff(values) > 0
-    steps[found.starts[(found.starts > 0) & (found.starts < len(values))] - 1] = False
-    if steps.any():
-        raise InputError(
-            f"report: {labels} of some rows are not sorted by falling {probs}; sort them first"
-        )
-    return found
-
-
-def _lengths(column: pa.ListArray) -> I64:
-    lengths: I64 = np.asarray(
-        pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    ).astype(np.int64)
-    return lengths
+#: Sums over pairs of classes, over scores by class, and single images worth a look.
+PAIRS = ("confusion", "other_confusion", "moves")
+SCORES = ("scores", "other_scores")
+EXAMPLES = ("uncertain", "changed", "wrong")
 
 
 @dataclass
 class Tally:
-    """Sums over the batches that were added. classes: size of the label space."""
+    """The sums of the batches that were added.
+
+    classes: size of the label space. examples: images to keep of each kind.
+    """
 
     classes: int
-    sums: dict[tuple[str, str], dict[tuple[int, int], list[float]]] = field(default_factory=dict)
-    dense: dict[tuple[str, int], I64] = field(default_factory=dict)
+    examples: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    by_class: dict[tuple[str, int], I64] = field(default_factory=dict)
+    extremes: dict[str, tuple[I64, F64]] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count a batch: `labels, label_probs, width, height`, and where present `n_votes, risk,
-        entropy, gold` (list), `other_labels, other_probs`, `slices` (list).
-        """
-        names = set(batch.schema.names)
-        own = ragged(batch, "labels", "label_probs")
-        if own.labels.size and (own.labels.min() < 0 or own.labels.max() >= self.classes):
-            worst = own.labels.max() if own.labels.max() >= self.classes else own.labels.min()
-            raise InputError(
-                f"report: labels: label {worst} is outside label_space (0..{self.classes - 1}); "
-                "set label_space to the space that these labels index"
-            )
-        top, confidence = own.top()
-        self._count_labels(own, top, confidence)
-        self._count_sizes(batch)
-        if "n_votes" in names:
-            self._count_posterior(batch)
-        truth = ragged(batch, "gold", None) if "gold" in names else None
-        correct = self._count_gold("", own, truth) if truth is not None else None
-        if "other_labels" in names:
-            other = ragged(batch, "other_labels", "other_probs")
-            self._count_agreement(batch, own, other, truth, correct)
-        if correct is not None and truth is not None:
-            known = truth.lengths > 0
-            if "n_votes" in names:
-                votes = _integers(batch, "n_votes")
-                self._pairs("accuracy_by_votes", np.minimum(votes, 10)[known], correct[known])
-            if "slices" in names:
-                self._count_slices(batch, known, correct)
+        """Count a batch: `id, labels, label_probs, width, height`, and where present `n_votes,
+        risk, entropy, gold` (list), `other_labels, other_probs`, `slices` (list).
 
-    def _count_labels(self, own: Ragged, top: I64, confidence: F64) -> None:
+        Raises: InputError where a label lies outside the label space or a list is broken.
+        """
+        columns = set(batch.schema.names)
+        own = candidates_of(batch, "labels", "label_probs")
+        self._check_space("labels", own)
+        first, confidence = own.first()
+        ids = _integers(batch, "id")
+        self._count_labels(own, first, confidence)
+        self._count_sizes(batch)
+        self._keep("uncertain", ids, 1.0 - confidence, own.lengths > 0)
+        votes = _integers(batch, "n_votes") if "n_votes" in columns else None
+        if votes is not None:
+            self._count_posterior(batch, votes)
+        truth = sets_of(batch, "gold") if "gold" in columns else None
+        if truth is not None:
+            self._check_space("gold", truth)
+        right = self._judge("", own, truth) if truth is not None else None
+        if "other_labels" in columns:
+            self._compare(batch, ids, own, truth, right)
+        if truth is None or right is None:
+            return
+        known = truth.lengths > 0
+        self._keep("wrong", ids, confidence, known & ~right)
+        if votes is not None:
+            self.ledger.tally("by_votes", np.minimum(votes, MOST_VOTES)[known], right[known])
+        if "slices" in columns:
+            self._count_slices(batch, known, right)
+
+    def table(self) -> pa.Table:
+        """The sums so far, in `sums.SCHEMA`."""
+        ledger = Ledger({key: list(parts) for key, parts in self.ledger.parts.items()})
+        for (measure, b), counts in self.by_class.items():
+            used = np.flatnonzero(counts)
+            ledger.put(
+                measure, Cells(used, np.full_like(used, b), counts[used], np.zeros(len(used)))
+            )
+        for kind, (ids, scores) in self.extremes.items():
+            ledger.tally(kind, ids, None, scores)
+        return ledger.table()
+
+    def _check_space(self, key: str, lists: Ragged) -> None:
+        labels = lists.labels
+        if labels.size and (labels.min() < 0 or labels.max() >= self.classes):
+            worst = labels.max() if labels.max() >= self.classes else labels.min()
+            raise InputError(
+                f"report: {key}: label {worst} is outside label_space (0..{self.classes - 1}); "
+                "set label_space to the one that these labels index"
+            )
+
+    def _count_labels(self, own: Ragged, first: I64, confidence: F64) -> None:
+        some = own.lengths > 0
         for index, threshold in enumerate(THRESHOLDS):
             kept = own.labels if index == 0 else own.labels[own.probs >= threshold]
-            self._dense("labels", index, kept)
-            images = (own.lengths > 0) & (confidence >= threshold)
-            self._one("kept", index, 0, int(images.sum()))
-        some = own.lengths > 0
-        self._one("rows", 0, 0, own.rows)
-        self._one("empty", 0, 0, int((~some).sum()))
-        self._one("mass", 0, 0, own.rows, total=float(own.probs.sum()))
-        self._dense("top1", 0, top[some])
-        self._pairs("confidence", unit_bin(confidence[some], UNIT_BINS))
+            self._count_classes("labels", kept, index)
+            images = int((some & (confidence >= threshold)).sum())
+            self.ledger.count("kept", images, a=index)
+        self.ledger.count("rows", own.images)
+        self.ledger.count("empty", int((~some).sum()))
+        self._count_classes("first", first[some])
+        self.ledger.tally("confidence", unit_bin(confidence[some]))
 
     def _count_sizes(self, batch: pa.RecordBatch) -> None:
         width, height = _integers(batch, "width"), _integers(batch, "height")
         known = (width > 0) & (height > 0)
-        self._one("sizes_unknown", 0, 0, int((~known).sum()))
-        self._pairs("sizes", octave_bin(width[known]), octave_bin(height[known]))
+        self.ledger.count("sizes_unknown", int((~known).sum()))
+        self.ledger.tally("sizes", octave_bin(width[known]), octave_bin(height[known]))
 
-    def _count_posterior(self, batch: pa.RecordBatch) -> None:
-        votes = _integers(batch, "n_votes")
-        self._pairs("n_votes", votes)
-        risk = unit_bin(_floats(batch, "risk"), UNIT_BINS)
-        self._pairs("risk", risk, (votes > 0).astype(np.int64))
+    def _count_posterior(self, batch: pa.RecordBatch, votes: I64) -> None:
+        self.ledger.tally("n_votes", votes)
+        self.ledger.tally("risk", unit_bin(_floats(batch, "risk")), votes > 0)
         entropy = np.maximum(_floats(batch, "entropy"), 0.0)
-        self._pairs("entropy", (entropy / ENTROPY_BIN).astype(np.int64))
+        self.ledger.tally("entropy", (entropy / ENTROPY_BIN).astype(np.int64))
 
-    def _count_gold(self, whose: str, own: Ragged, truth: Ragged) -> npt.NDArray[np.bool_]:
-        """Count hits; returns for each image whether its first label is true."""
-        space = max(self.classes, int(truth.labels.max(initial=0)) + 1)
-        true_keys = truth.row * space + truth.labels
-        hit = np.isin(own.row * space + own.labels, true_keys)
+    def _judge(self, whose: str, own: Ragged, truth: Ragged) -> Mask:
+        """Count hits against the truth; returns (images,) whether the first label is true."""
+        hit, rank, image = own.hits(truth), own.rank, own.image
+        first, confidence = own.first()
         known = truth.lengths > 0
-        top, confidence = own.top()
-        rank = own.rank
-        correct = np.zeros(own.rows, dtype=bool)
-        correct[own.row[hit & (rank == 0)]] = True
-        within = np.zeros(own.rows, dtype=bool)
-        within[own.row[hit & (rank < TOP_K)]] = True
-        self._one(whose + "gold_rows", 0, 0, int(known.sum()))
-        self._one(whose + "gold_top1", 0, 0, int((correct & known).sum()))
-        self._one(whose + "gold_top5", 0, 0, int((within & known).sum()))
-        bins = unit_bin(confidence[known], RELIABILITY_BINS)
-        self._pairs(whose + "reliability", bins, correct[known], confidence[known])
+        right, within = np.zeros((2, own.images), dtype=bool)
+        right[image[hit & (rank == 0)]] = True
+        within[image[hit & (rank < TOP_K)]] = True
+        ledger = self.ledger
+        ledger.count(whose + "known", int(known.sum()))
+        ledger.count(whose + "within", int((within & known).sum()))
+        ledger.tally(whose + "right", unit_bin(confidence[known]), right[known], confidence[known])
+        self._count_classes(whose + "true", truth.labels)
+        judged = known[image]
+        for index, threshold in enumerate(THRESHOLDS):
+            kept = judged & (own.probs >= threshold)
+            ledger.count(whose + "kept_labels", int(kept.sum()), a=index)
+            ledger.count(whose + "kept_hits", int((kept & hit).sum()), a=index)
+        bins = logit_bin(own.probs[judged])
+        ledger.tally(whose + "scores", own.labels[judged], 2 * bins + hit[judged])
+        ledger.tally(whose + "pooled", bins, hit[judged])
         single = truth.lengths == 1
         expected = truth.labels[truth.starts[single]]
-        self._pairs(whose + "confusion", expected, top[single])
-        return correct
+        found = first[single]
+        ledger.tally(whose + "confusion", expected, found)
+        self._count_classes(whose + "support", expected)
+        self._count_classes(whose + "predicted", found[found >= 0])
+        self._count_classes(whose + "correct", expected[expected == found])
+        return right
 
-    def _count_agreement(
+    def _compare(
         self,
         batch: pa.RecordBatch,
+        ids: I64,
         own: Ragged,
-        other: Ragged,
         truth: Ragged | None,
-        correct: npt.NDArray[np.bool_] | None,
+        right: Mask | None,
     ) -> None:
         both = np.asarray(pc.is_valid(batch.column("other_labels")), dtype=bool)
-        top, _ = own.top()
-        before, confidence = other.top()
-        self._one("other_rows", 0, 0, int(both.sum()))
-        self._pairs("agreement", before[both], top[both])
-        self._pairs("other_risk", unit_bin(1.0 - confidence[both], UNIT_BINS))
-        if truth is None or correct is None:
+        other = candidates_of(batch, "other_labels", "other_probs")
+        self._check_space("compare", other)
+        now, confidence = own.first()
+        before, other_confidence = other.first()
+        self.ledger.count("both", int(both.sum()))
+        self.ledger.tally("moves", before[both], now[both])
+        self._count_classes("was", before[both & (before >= 0)])
+        self._count_classes("stayed", now[both & (before == now) & (now >= 0)])
+        self.ledger.tally("other_risk", unit_bin(1.0 - other_confidence[both]))
+        of_now = np.zeros(own.images)  # what the other folder gave to the label that is first now
+        same = other.labels == now[other.image]
+        of_now[other.image[same]] = other.probs[same]
+        self._keep("changed", ids, confidence - of_now, both & (before != now) & (now >= 0))
+        if truth is None or right is None:
             return
-        was = self._count_gold("other_", other, _only(truth, both))
+        was = self._judge("other_", other, truth.only(both))
         known = both & (truth.lengths > 0)
-        self._pairs("changed", was[known], correct[known])
+        self.ledger.tally("changed_right", was[known], right[known])
 
-    def _count_slices(
-        self, batch: pa.RecordBatch, known: npt.NDArray[np.bool_], correct: npt.NDArray[np.bool_]
-    ) -> None:
+    def _count_slices(self, batch: pa.RecordBatch, known: Mask, right: Mask) -> None:
         column = batch.column("slices")
-        lengths = _lengths(column)
-        row = np.repeat(np.arange(len(lengths)), lengths)
-        names = np.asarray(column.flatten().to_pylist(), dtype=object)
-        judged = known[row] if len(row) else np.zeros(0, dtype=bool)
-        for name in sorted(set(names[judged])):
-            hits = correct[row[judged & (names == name)]]
-            self._one("slice", 0, 0, int((~hits).sum()), name=name)
-            self._one("slice", 1, 0, int(hits.sum()), name=name)
+        image = np.repeat(np.arange(batch.num_rows), lengths_of(column))
+        names = column.flatten().dictionary_encode()
+        codes = np.asarray(names.indices).astype(np.int64)
+        for code, name in enumerate(names.dictionary.to_pylist()):
+            hits = right[image[(codes == code) & known[image]]]
+            self.ledger.tally("slice", hits, name=name)
 
-    def _one(
-        self, measure: str, a: int, b: int, count: int, *, total: float = 0.0, name: str = ""
-    ) -> None:
-        cell = self.sums.setdefault((measure, name), {}).setdefault((a, b), [0, 0.0])
-        cell[0] += count
-        cell[1] += total
-
-    def _pairs(
-        self,
-        measure: str,
-        a: npt.NDArray[Any],
-        b: npt.NDArray[Any] | None = None,
-        weights: F64 | None = None,
-    ) -> None:
-        """Count how often each (a, b) occurs, and the sum of `weights` over them."""
-        if not len(a):
-            return
-        keys = np.stack([a.astype(np.int64), np.zeros(len(a), np.int64) if b is None else b])
-        cells, where, counts = np.unique(keys, axis=1, return_inverse=True, return_counts=True)
-        where = where.reshape(-1)
-        totals = np.bincount(where, weights, len(counts)) if weights is not None else None
-        for index, count in enumerate(counts):
-            total = float(totals[index]) if totals is not None else 0.0
-            self._one(measure, int(cells[0, index]), int(cells[1, index]), int(count), total=total)
-
-    def _dense(self, measure: str, b: int, labels: I64) -> None:
+    def _count_classes(self, measure: str, labels: I64, b: int = 0) -> None:
         counts = np.bincount(labels, minlength=self.classes)
-        self.dense[measure, b] = self.dense.get((measure, b), 0) + counts
+        before = self.by_class.get((measure, b))
+        self.by_class[measure, b] = counts if before is None else before + counts
 
-    def table(self) -> pa.Table:
-        """The sums so far, in `SCHEMA`."""
-        rows = [
-            (measure, name, a, b, int(count), float(total))
-            for (measure, name), cells in self.sums.items()
-            for (a, b), (count, total) in cells.items()
-        ]
-        for (measure, b), counts in self.dense.items():
-            rows += [(measure, "", int(a), b, int(counts[a]), 0.0) for a in np.flatnonzero(counts)]
-        columns = zip(*rows, strict=True) if rows else [[] for _ in SCHEMA]
-        return pa.table(
-            [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-        )
+    def _keep(self, kind: str, ids: I64, scores: F64, candidates: Mask) -> None:
+        """Keep the images with the highest scores, ties by id."""
+        if not self.examples:
+            return
+        kept = self.extremes.get(kind, (np.zeros(0, np.int64), np.zeros(0)))
+        ids = np.concatenate([kept[0], ids[candidates]])
+        scores = np.concatenate([kept[1], scores[candidates]])
+        best = np.lexsort((ids, -scores))[: self.examples]
+        self.extremes[kind] = ids[best], scores[best]
 
 
-def unit_bin(values: F64, bins: int) -> I64:
-    """The bin of each value of [0, 1] among `bins` equal ones; 1 belongs to the last."""
-    return np.clip((values * bins).astype(np.int64), 0, bins - 1)
+def unit_bin(values: F64) -> I64:
+    """The bin of each value of [0, 1] among `UNIT_BINS`; 1 belongs to the last."""
+    return np.clip((values * UNIT_BINS).astype(np.int64), 0, UNIT_BINS - 1)
+
+
+def logit_bin(probs: F64) -> I64:
+    """The bin of each probability's log-odds among `LOGIT_BINS`; the ends take what is beyond."""
+    tiny = 1e-9
+    logits = np.log(np.clip(probs, tiny, 1)) - np.log(np.clip(1 - probs, tiny, 1))
+    scaled = (logits + LOGIT_END) / (2 * LOGIT_END) * LOGIT_BINS
+    return np.clip(scaled.astype(np.int64), 0, LOGIT_BINS - 1)
 
 
 def octave_bin(pixels: I64) -> I64:
@@ -290,17 +229,11 @@ def octave_bin(pixels: I64) -> I64:
     return np.floor(np.log2(pixels) * BINS_PER_OCTAVE + 1e-9).astype(np.int64)
 
 
-def _only(lists: Ragged, rows: npt.NDArray[np.bool_]) -> Ragged:
-    """The same lists, empty outside `rows`."""
-    keep = rows[lists.row]
-    return Ragged(np.where(rows, lists.lengths, 0), lists.labels[keep], lists.probs[keep])
-
-
 def _integers(batch: pa.RecordBatch, name: str) -> I64:
-    values: I64 = pc.fill_null(batch.column(name), 0).to_numpy(zero_copy_only=False)
-    return values.astype(np.int64)
+    column = pc.fill_null(batch.column(name), 0)
+    return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
 def _floats(batch: pa.RecordBatch, name: str) -> F64:
-    values: F64 = pc.fill_null(batch.column(name), 0.0).to_numpy(zero_copy_only=False)
-    return values.astype(np.float64)
+    column = pc.fill_null(batch.column(name), 0.0)
+    return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.float64)

@@ -1,0 +1,106 @@
+"""List columns of an Arrow batch as flat NumPy arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from coyo_labeler.errors import InputError
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """The candidates of some images, flattened: image i owns the next `lengths[i]` of them.
+
+    lengths: (images,); labels: (nnz,) class; probs: (nnz,) probability.
+    """
+
+    lengths: I64
+    labels: I64
+    probs: F64
+
+    @property
+    def images(self) -> int:
+        """How many images."""
+        return len(self.lengths)
+
+    @property
+    def starts(self) -> I64:
+        """(images,) where the candidates of each begin."""
+        starts: I64 = np.cumsum(self.lengths) - self.lengths
+        return starts
+
+    @property
+    def image(self) -> I64:
+        """(nnz,) the image of each candidate."""
+        return np.repeat(np.arange(self.images), self.lengths)
+
+    @property
+    def rank(self) -> I64:
+        """(nnz,) place of each candidate among those of its image, 0 first."""
+        rank: I64 = np.arange(len(self.labels)) - np.repeat(self.starts, self.lengths)
+        return rank
+
+    def first(self) -> tuple[I64, F64]:
+        """(images,) the first label of each, −1 where it has none, and its probability (0)."""
+        labels = np.full(self.images, -1, dtype=np.int64)
+        probs = np.zeros(self.images)
+        some = self.lengths > 0
+        labels[some] = self.labels[self.starts[some]]
+        probs[some] = self.probs[self.starts[some]]
+        return labels, probs
+
+    def only(self, images: Mask) -> "Ragged":
+        """The same images; those outside the mask lose their candidates."""
+        keep = images[self.image]
+        return Ragged(np.where(images, self.lengths, 0), self.labels[keep], self.probs[keep])
+
+    def hits(self, truth: "Ragged") -> Mask:
+        """(nnz,) whether each candidate is among the labels of its image in `truth`."""
+        space = 1 + max(self.labels.max(initial=0), truth.labels.max(initial=0))
+        hits: Mask = np.isin(self.image * space + self.labels, truth.image * space + truth.labels)
+        return hits
+
+
+def sets_of(batch: pa.RecordBatch, name: str) -> Ragged:
+    """A column of label sets; a null is an empty one."""
+    labels = _flat(batch.column(name)).astype(np.int64)
+    return Ragged(lengths_of(batch.column(name)), labels, np.ones(len(labels)))
+
+
+def candidates_of(batch: pa.RecordBatch, labels: str, probs: str) -> Ragged:
+    """Two list columns, labels and their falling probabilities; a null is an empty list.
+
+    Raises: InputError where lists of one row differ in length, or are not sorted.
+    """
+    lengths = lengths_of(batch.column(labels))
+    if not np.array_equal(lengths, lengths_of(batch.column(probs))):
+        raise InputError(
+            f"report: a row has more {labels} than {probs} or fewer; write the table again"
+        )
+    values = _flat(batch.column(probs)).astype(np.float64)
+    found = Ragged(lengths, _flat(batch.column(labels)).astype(np.int64), values)
+    rises = np.diff(values) > 0
+    starts = found.starts[(found.starts > 0) & (found.starts < len(values))]
+    rises[starts - 1] = False  # from the last candidate of an image to the first of the next
+    if rises.any():
+        raise InputError(
+            f"report: {labels} of some rows are not sorted by falling {probs}; sort them first"
+        )
+    return found
+
+
+def lengths_of(column: pa.ListArray) -> I64:
+    """(rows,) the length of each list, 0 for a null."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    return np.asarray(lengths.to_numpy(zero_copy_only=False)).astype(np.int64)
+
+
+def _flat(column: pa.ListArray) -> npt.NDArray[np.generic]:
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False))

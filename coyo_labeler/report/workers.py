@@ -1,0 +1,35 @@
+"""The workers of a merge and what they confuse, read with Spark; one row per worker comes back."""
+
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.tables import read_table
+
+
+def read_workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:
+    """Rows of schemas.WORKERS, the busiest first; [] where the labels come of no votes."""
+    url = storage.join(labels, "workers")
+    if not storage.exists(url):
+        return []
+    table = read_table(spark, "labels", url, schemas.WORKERS).toArrow()
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return sorted(rows, key=lambda row: (-row["n_votes"], row["worker_id"]))
+
+
+def read_worker_pairs(spark: SparkSession, labels: str, top: int) -> list[tuple[int, int, float]]:
+    """(true class, voted class, expected votes) that all workers together confuse most."""
+    url = storage.join(labels, "confusions")
+    if not storage.exists(url):
+        return []
+    table = read_table(spark, "labels", url, schemas.CONFUSIONS)
+    pairs = (
+        table.where("true_label <> voted_label")
+        .groupBy("true_label", "voted_label")
+        .agg(F.round(F.sum("count"), 6).alias("votes"))
+        .orderBy(F.desc("votes"), "true_label", "voted_label")
+        .limit(top)
+    )
+    return [(row[0], row[1], row[2]) for row in pairs.collect()]
