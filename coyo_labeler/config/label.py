@@ -5,9 +5,17 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from coyo_labeler.config.base import StageSettings
+from coyo_labeler.config.base import Settings, StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.session import require_java
+
+
+class SamplingSettings(Settings):
+    """Which labelled images are kept; the published set was sampled by such a threshold."""
+
+    min_top1: float = Field(
+        0.0, ge=0, le=1, description="probability of the first label at least, else set aside"
+    )
 
 
 class LabelSettings(StageSettings):
@@ -18,6 +26,7 @@ class LabelSettings(StageSettings):
         "device",
         "engine",
         "decode_threads",
+        "compile",
     }
 
     images: str = Field(
@@ -73,6 +82,16 @@ class LabelSettings(StageSettings):
     )
     decode_threads: int | None = Field(
         None, ge=1, description="threads that decode images; left out: one a core"
+    )
+    compile: bool | None = Field(
+        None, description="torch.compile the model; left out: on GPUs, not on a CPU"
+    )
+    embeddings: bool = Field(
+        False, description="also write the pooled features, as float16, to embeddings/"
+    )
+    sampling: SamplingSettings = Field(
+        default_factory=SamplingSettings,
+        description="sampling.min_top1: images whose first label is less probable are set aside",
     )
 
     @field_validator("preprocess")

@@ -1,7 +1,7 @@
 """What a worker does with its shards: label each, write its files, then its receipt."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coyo_labeler import storage
 from coyo_labeler.label.model import Teacher, TeacherSpec
@@ -13,12 +13,29 @@ from coyo_labeler.receipts import Receipt, Receipts
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a run is told. threads: that decode, None: one a core."""
+    """What every worker of a run is told.
+
+    min_top1: sampling threshold. decode_threads: None: one a core.
+    """
 
     spec: TeacherSpec
     output: str
     fingerprint: str
-    threads: int | None
+    min_top1: float = 0.0
+    decode_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a worker sits. device: as torch names it. cores: that are its own.
+
+    name: of the device in progress and receipts. facts: further entries of its receipts.
+    """
+
+    device: str
+    cores: int
+    name: str
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,30 +47,47 @@ class Committed:
     damage: str | None
 
 
-def label_and_commit(job: Job, teacher: Teacher, shards: Iterable[Shard]) -> Iterator[Committed]:
+def label_and_commit(
+    job: Job, teacher: Teacher, seat: Seat, shards: Iterable[Shard]
+) -> Iterator[Committed]:
     """Label the shards that have no receipt yet, and write each as it is done.
 
     A damaged tar is told, not raised: the other shards go on.
     """
     receipts = Receipts(job.output, job.fingerprint)
     missing = (shard for shard in shards if receipts.get(shard.number) is None)
-    for result in label_shards(teacher, missing, job.threads):
+    for result in label_shards(
+        teacher,
+        missing,
+        cores=seat.cores,
+        decode_threads=job.decode_threads,
+        min_top1=job.min_top1,
+    ):
         if result.damage is None:
             _write(job.output, result, teacher.fingerprint)
-            receipts.write(_receipt(job, result))
+            receipts.write(_receipt(job, seat, result))
         yield Committed(result.shard.number, result.shard.url, result.damage)
 
 
 def _write(output: str, result: ShardResult, fingerprint: Mapping[str, str]) -> None:
-    assert result.beliefs is not None
-    assert result.failures is not None
     name = f"{result.shard.number:05d}.parquet"
     storage.write_parquet(storage.join(output, name), result.beliefs, fingerprint)
     storage.write_parquet(storage.join(output, "failures", name), result.failures)
+    if result.below.num_rows:
+        storage.write_parquet(
+            storage.join(output, "below_threshold", name), result.below, fingerprint
+        )
+    if result.embeddings is not None:
+        storage.write_parquet(
+            storage.join(output, "embeddings", name), result.embeddings, fingerprint
+        )
 
 
-def _receipt(job: Job, result: ShardResult) -> Receipt:
-    assert result.beliefs is not None
+def _receipt(job: Job, seat: Seat, result: ShardResult) -> Receipt:
     counts = Counts(result.samples, result.beliefs.num_rows, result.rejected)
-    details = {"busy_seconds": round(result.busy_seconds, 3)}
+    details = {
+        "busy_seconds": round(result.busy_seconds, 3),
+        "device": seat.name,
+        **seat.facts,
+    }
     return Receipt(result.shard.number, job.fingerprint, counts, result.seconds, details)

@@ -1,13 +1,18 @@
 """Shards dealt out on one machine without Spark: all visible GPUs, one process each."""
 
 import multiprocessing
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import Queue
 
 import torch
 
-from coyo_labeler.label.commit import Committed, Job, label_and_commit
+from coyo_labeler.errors import WorkError
+from coyo_labeler.label.commit import Committed, Job, Seat, label_and_commit
 from coyo_labeler.label.model import Teacher
+from coyo_labeler.label.predict import cores_of_machine
 from coyo_labeler.label.read import Shard
 
 
@@ -20,26 +25,57 @@ def devices_of(device: str) -> list[str]:
     return ["cpu" if device == "auto" else device]
 
 
-def run_local(job: Job, shards: Sequence[Shard], devices: Sequence[str]) -> Iterator[Committed]:
-    """Label the shards, each device its share; with one device in this very process."""
-    if len(devices) == 1:
-        yield from _work(job, shards, devices[0])
+def seats_of(device: str) -> list[Seat]:
+    """One seat a device of this machine, each with its share of the cores."""
+    devices = devices_of(device)
+    cores = max(1, cores_of_machine() // len(devices))
+    return [Seat(name, cores, f"{socket.gethostname()}/{name}") for name in devices]
+
+
+def run_local(job: Job, shards: Sequence[Shard], seats: Sequence[Seat]) -> Iterator[Committed]:
+    """Label the shards; one seat works in this very process, several in a process each.
+
+    Processes take the next shard when they have room for it, so that none waits for another.
+
+    Raises: WorkError where a process is killed.
+    """
+    if len(seats) == 1:
+        yield from label_and_commit(job, seat_teacher(job, seats[0]), seats[0], shards)
         return
-    shares = [shards[index :: len(devices)] for index in range(len(devices))]
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with ProcessPoolExecutor(len(devices), mp_context=context) as pool:
-        tasks = [
-            pool.submit(_work_list, job, share, device)
-            for share, device in zip(shares, devices, strict=True)
-            if share
-        ]
-        for task in as_completed(tasks):
-            yield from task.result()
+    queue: Queue[Shard | None] = context.Queue()
+    for shard in shards:
+        queue.put(shard)
+    for _ in seats:
+        queue.put(None)
+    with ProcessPoolExecutor(
+        len(seats), mp_context=context, initializer=_share, initargs=(queue,)
+    ) as pool:
+        tasks = [pool.submit(_work, job, seat) for seat in seats]
+        try:
+            for task in as_completed(tasks):
+                yield from task.result()
+        except BrokenProcessPool:
+            raise WorkError(
+                "label: a process was killed, most likely for want of memory; what is finished is "
+                "kept: run the same command again, with a smaller batch_size or decode_threads"
+            ) from None
 
 
-def _work(job: Job, shards: Sequence[Shard], device: str) -> Iterator[Committed]:
-    return label_and_commit(job, Teacher(job.spec, torch.device(device)), shards)
+def seat_teacher(job: Job, seat: Seat) -> Teacher:
+    """The teacher of a seat."""
+    return Teacher(job.spec, torch.device(seat.device))
 
 
-def _work_list(job: Job, shards: Sequence[Shard], device: str) -> list[Committed]:
-    return list(_work(job, shards, device))
+_queue: "Queue[Shard | None]"
+
+
+def _share(queue: "Queue[Shard | None]") -> None:
+    """Give a process the queue; it cannot travel with a task."""
+    global _queue  # noqa: PLW0603
+    _queue = queue
+
+
+def _work(job: Job, seat: Seat) -> list[Committed]:
+    shards: Iterator[Shard] = iter(_queue.get, None)
+    return list(label_and_commit(job, seat_teacher(job, seat), seat, shards))

@@ -1,8 +1,8 @@
-"""The teacher: a timm model with its weights, its head in the order of the label space."""
+"""The teacher: what its answers rest on, and one forward pass from prepared images to top k."""
 
 import hashlib
-import io
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -10,18 +10,32 @@ import numpy as np
 import numpy.typing as npt
 import timm
 import torch
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
-from coyo_labeler.label.label_space import LabelSpace, load_label_space, match_head
-from coyo_labeler.label.preprocess import Preset, preset, timm_preset
+from coyo_labeler.errors import WorkError
+from coyo_labeler.label.label_space import HEAD_SIZES, LabelSpace, load_label_space, match_head
+from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
+from coyo_labeler.label.weights import (
+    count_outputs,
+    create_model,
+    load_model,
+    outputs_of,
+    read_shapes,
+)
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
-#: timm's ports of 2021-05-14, before the checkpoints were trained anew with a sigmoid loss.
-SOFTMAX_21K = ("tf_efficientnetv2_s", "tf_efficientnetv2_m", "tf_efficientnetv2_l")
+#: timm's ports of 2021-05-14, before these checkpoints were trained anew with a sigmoid loss.
+SOFTMAX_PORTS = frozenset(
+    {"tf_efficientnetv2_s.in21k", "tf_efficientnetv2_m.in21k", "tf_efficientnetv2_l.in21k"}
+)
+
+#: Images in one pass on a CPU: more do not fit its caches, and are slower.
+CPU_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -40,49 +54,62 @@ class TeacherSpec:
     batch_size: int = 64
     precision: str = "bfloat16"
     label_probs_dtype: str = "float16"
+    embeddings: bool = False
+    compile: bool | None = None
 
 
 @dataclass(frozen=True)
-class TopK:
-    """Of a batch: labels (n, k) int32 and probabilities (n, k) float32, by probability descending,
-    ties by label ascending; finite (n,) bool, false where the network put out NaN or infinity.
+class Answers:
+    """Of a batch: labels (n, k) int32 and probs (n, k) float32, by probability descending, ties by
+    label ascending; finite (n,) bool, false where the network put out NaN or infinity; embeddings
+    (n, features) float16 where asked for.
     """
 
     labels: npt.NDArray[np.int32]
     probs: npt.NDArray[np.float32]
     finite: npt.NDArray[np.bool_]
+    embeddings: npt.NDArray[np.float16] | None = None
 
 
 class Teacher:
-    """A model on a device that turns batches of prepared images into labels."""
+    """A model on a device. `batch` is how many images it takes at a time.
+
+    fingerprint: what its answers rest on, for the metadata of every file.
+    """
 
     def __init__(self, spec: TeacherSpec, device: torch.device) -> None:
         """Build the model and load its weights.
 
-        Raises: InputError naming the key, where the model is unknown, the checkpoint unreadable or
-        not the model's, or the head not one for the label space.
+        Raises: InputError naming the key at fault.
         """
         self.spec, self.device = spec, device
-        self.space: LabelSpace = load_label_space(spec.label_space)
-        model, weights, digest = _load(spec, self.space)
-        head = match_head(_outputs(model), self.space, spec.model_label_space)
+        self.space = load_label_space(spec.label_space)
+        model, origin, digest = load_model(spec.model, spec.checkpoint, spec.pretrained)
+        head = match_head(count_outputs(model), self.space, spec.model_label_space)
         if head.order is not None:
             _reorder(model, head.order)
         self.activation = choose_activation(spec, self.space)
-        self.preset: Preset = (
-            timm_preset(resolve_model_data_config(model))
-            if spec.preprocess == "timm"
-            else preset(spec.preprocess)
-        )
+        self.preset = choose_preset(spec, model)
         self.k = min(spec.top_k, self.space.size)
+        on_cpu = device.type == "cpu"
+        self.batch = min(spec.batch_size, CPU_BATCH) if on_cpu else spec.batch_size
+        self._piece = self.batch
+        compiled = spec.compile if spec.compile is not None else device.type == "cuda"
+        # The whole of a compiled or cuDNN-tuned shape is paid for once: so there is only one.
+        self._pads = compiled or not on_cpu
+        network: nn.Module = _Network(model, spec.embeddings).eval().requires_grad_(False)
+        network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Any = torch.compile(network, dynamic=False) if compiled else network
         self._dtype = DTYPES[spec.precision]
-        self._model = model.eval().to(device, memory_format=torch.channels_last)
+        if device.type == "cuda":
+            _be_deterministic(spec.precision)
         self.fingerprint = {
             "teacher.model": spec.model,
-            "teacher.weights": weights,
+            "teacher.weights": origin,
             "teacher.weights_sha256": digest,
             "teacher.activation": self.activation,
             "teacher.label_space": self.space.name,
+            "teacher.label_space_sha256": digest_of_space(spec.label_space),
             "teacher.model_label_space": head.name,
             "teacher.preprocess": self.preset.describe(),
             "teacher.exif_orientation": str(spec.exif_orientation).lower(),
@@ -94,140 +121,165 @@ class Teacher:
         }
 
     @torch.inference_mode()
-    def label(self, images: torch.Tensor) -> TopK:
-        """The top k of each image of a batch.
+    def answer(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Labels, probabilities, finite, and embeddings where asked for, still on the device.
 
-        images: (n, 3, size, size) float32 on any device, n at most the batch size; fewer are
-        padded, so that the network always sees the same shape.
+        images: (n, 3, size, size) float32 on the device, n at most `batch`.
         """
+        logits, pooled = self._forward(images)
+        labels, probs, finite = top_k(
+            logits.float(), self.k, self.activation, DTYPES[self.spec.label_probs_dtype]
+        )
+        if pooled is None:
+            return labels, probs, finite
+        return labels, probs, finite, pooled.to(torch.float16)
+
+    def _forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits and pooled features of a batch, in pieces that fit the device's memory."""
+        while True:
+            try:
+                parts = [self._piece_of(piece) for piece in torch.split(images, self._piece)]
+                break
+            except torch.OutOfMemoryError:
+                self._halve()
+        if len(parts) == 1:
+            return parts[0]
+        pooled = None if parts[0][1] is None else torch.cat([part[1] for part in parts])  # type: ignore[misc]
+        return torch.cat([part[0] for part in parts]), pooled
+
+    def _piece_of(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         n = len(images)
-        batch = images.to(self.device, non_blocking=True)
-        if n < self.spec.batch_size:
-            padding = batch.new_zeros((self.spec.batch_size - n, *batch.shape[1:]))
-            batch = torch.cat([batch, padding])
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        if self._pads and n < self._piece:
+            padding = images.new_zeros((self._piece - n, *images.shape[1:]))
+            images = torch.cat([images, padding])
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(
             self.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32
         ):
-            logits = self._model(batch)
-        return self._top(logits[:n].float())
+            logits, pooled = self.network(images)
+        return logits[:n], None if pooled is None else pooled[:n]
 
-    def _top(self, logits: torch.Tensor) -> TopK:
-        finite = torch.isfinite(logits).all(dim=1)
-        logits = torch.where(finite[:, None], logits, 0.0)
-        probs = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
-        probs = probs.to(DTYPES[self.spec.label_probs_dtype]).float()
-        # A stable sort keeps the lower label first among equals; torch.topk promises no order.
-        values, labels = torch.sort(probs, dim=1, descending=True, stable=True)
-        return TopK(
-            labels[:, : self.k].to(torch.int32).cpu().numpy(),
-            values[:, : self.k].cpu().numpy(),
-            finite.cpu().numpy(),
+    def _halve(self) -> None:
+        if self._piece == 1:
+            raise WorkError(
+                f"label: {self.device} has not the memory for one image at {self.preset.size} px; "
+                "free it, or give a smaller model or preprocess. What is finished is kept: run the "
+                "same command again"
+            )
+        self._piece = (self._piece + 1) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning(
+            "label: %s is out of memory: going on from the same image with %d at a time; "
+            "batch_size=%d would start so",
+            self.device,
+            self._piece,
+            self._piece,
         )
+
+
+class _Network(nn.Module):
+    """(logits, pooled features or None) of prepared images, for one call or one compilation."""
+
+    def __init__(self, model: nn.Module, embeddings: bool) -> None:
+        super().__init__()
+        self.model = model
+        self._embeddings = embeddings
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        model: Any = self.model
+        if not self._embeddings:
+            return model(images), None
+        pooled = model.forward_head(model.forward_features(images), pre_logits=True)
+        return model.get_classifier()(pooled), pooled
+
+
+def top_k(
+    logits: torch.Tensor, k: int, activation: str, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Labels (n, k) int32, probabilities (n, k) float32, finite (n,) bool.
+
+    logits: (n, classes) float32. Probabilities are rounded through `dtype` first, then sorted,
+    descending; equal ones by label ascending. Rows that are not finite hold no meaning.
+    """
+    finite = torch.isfinite(logits).all(dim=1)
+    logits = torch.where(finite[:, None], logits, 0.0)
+    probs = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
+    probs = probs.to(dtype).float()
+    # topk promises no order among equals. The bits of floats that are not negative sort as the
+    # floats do; with the label below them no two keys are equal.
+    labels = torch.arange(probs.shape[1], device=probs.device)
+    keys = (probs.view(torch.int32).long() << 32) | (2**31 - 1 - labels)
+    best = torch.topk(keys, k, dim=1, sorted=True).values
+    chosen = 2**31 - 1 - (best & (2**32 - 1))
+    return chosen.to(torch.int32), probs.gather(1, chosen), finite
 
 
 def choose_activation(spec: TeacherSpec, space: LabelSpace) -> str:
     """The activation to use; `auto` goes by what is known of how the head was trained."""
-    if spec.activation != "auto":
-        return spec.activation
-    if space.name != "imagenet21k":
-        return "softmax"
-    architecture, _, tag = spec.model.partition(".")
-    softmax_port = architecture in SOFTMAX_21K and tag == "in21k" and spec.checkpoint is None
-    return "softmax" if softmax_port else "sigmoid"
+    expected = "sigmoid"
+    if space.name != "imagenet21k" or (spec.model in SOFTMAX_PORTS and spec.checkpoint is None):
+        expected = "softmax"
+    if spec.activation == "auto":
+        return expected
+    known = spec.checkpoint is None and spec.pretrained is not False
+    if known and spec.activation != expected:
+        logger.warning(
+            "label: activation: %s was asked for, but the head of %s was trained for %s as far as "
+            "is known",
+            spec.activation,
+            spec.model,
+            expected,
+        )
+    return spec.activation
 
 
-def _load(spec: TeacherSpec, space: LabelSpace) -> tuple[nn.Module, str, str]:
-    """The model, where its weights are from, and their sha256."""
-    if spec.checkpoint is None:
-        pretrained = spec.pretrained is not False
-        model = _create(spec.model, pretrained, None)
-        return model, "timm" if pretrained else "random", _digest_of(model.state_dict())
-    state, digest = read_checkpoint(spec.checkpoint)
-    model = _create(spec.model, False, _head_of(state, spec.model))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        wrong = [line.strip() for line in str(error).splitlines()[1:]]
-        raise InputError(
-            f"checkpoint: {spec.checkpoint} is not of the model {spec.model}: "
-            f"{(wrong or [str(error)])[0][:200]}; give the model that it was saved from"
-        ) from None
-    return model, spec.checkpoint, digest
+def choose_preset(spec: TeacherSpec, model: nn.Module) -> Preset:
+    """The preset of the key `preprocess`."""
+    if spec.preprocess == "timm":
+        return timm_preset(resolve_model_data_config(model))  # type: ignore[no-untyped-call]
+    return automl_preset(spec.preprocess)
 
 
-def _create(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
-    head = {} if num_classes is None else {"num_classes": num_classes}
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **head)
-    except RuntimeError as error:
-        close = timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)[:5]
-        raise InputError(
-            f"model: {' '.join(str(error).split())[:200]}; timm has {', '.join(close) or 'no like'}"
-        ) from None
-    return model
+def check_teacher(spec: TeacherSpec) -> None:
+    """Find what would stop every worker, without loading weights.
 
-
-def _outputs(model: nn.Module) -> int:
-    return int(model.get_classifier().weight.shape[0])  # type: ignore[operator,union-attr]
-
-
-def _head_of(state: dict[str, torch.Tensor], name: str) -> int | None:
-    """Outputs of the head in a checkpoint, by the name that timm gives the head's weights."""
+    Raises: InputError naming the key at fault.
+    """
+    space = load_label_space(spec.label_space)
+    shapes = {} if spec.checkpoint is None else read_shapes(spec.checkpoint)
+    outputs = outputs_of(spec.model, shapes)
     with torch.device("meta"):
-        empty = timm.create_model(name)
-    classifier = empty.pretrained_cfg.get("classifier")
-    weight = state.get(f"{classifier}.weight")
-    return None if weight is None else int(weight.shape[0])
+        model = create_model(spec.model, outputs=outputs)
+    match_head(count_outputs(model), space, spec.model_label_space)
+
+
+def digest_of_space(label_space: str) -> str:
+    """sha256 of a label space's file; of a space known by name, of that name."""
+    text = label_space if label_space in HEAD_SIZES else storage.read_text(label_space)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def spec_of(settings: Any) -> TeacherSpec:
+    """The part of the stage's settings that decides what the teacher answers."""
+    return TeacherSpec(
+        **{field.name: getattr(settings, field.name) for field in fields(TeacherSpec)}
+    )
 
 
 def _reorder(model: nn.Module, order: npt.NDArray[np.int64]) -> None:
     """Put the head's rows into the order of the label space; outputs of no class fall away."""
     head: Any = model.get_classifier()  # type: ignore[operator]
     rows = torch.from_numpy(order)
-    with torch.no_grad():
-        head.weight = nn.Parameter(head.weight[rows].clone(), requires_grad=False)
-        if head.bias is not None:
-            head.bias = nn.Parameter(head.bias[rows].clone(), requires_grad=False)
+    head.weight = nn.Parameter(head.weight.detach()[rows].clone())
+    if head.bias is not None:
+        head.bias = nn.Parameter(head.bias.detach()[rows].clone())
     head.out_features = len(order)
 
 
-def read_checkpoint(url: str) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a .safetensors or .pth file by name, and the sha256 of the file.
-
-    Never unpickles code: .pth is read with `weights_only=True`.
-
-    Raises: InputError where it is neither.
-    """
-    fs, path = storage.resolve(url)
-    data = fs.cat_file(path)
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        if path.endswith(".safetensors"):
-            from safetensors.torch import load  # noqa: PLC0415
-
-            return load(data), digest
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has errors of its own, all mean the same here
-        raise InputError(
-            f"checkpoint: {url} holds no plain tensors ({' '.join(str(error).split())[:160]}); "
-            "save the state_dict as .safetensors"
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}, digest
-
-
-def _digest_of(state: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def spec_of(settings: Any) -> TeacherSpec:
-    """The part of the stage's settings that decides what the teacher answers."""
-    names = asdict(TeacherSpec("")).keys()
-    return TeacherSpec(**{name: getattr(settings, name) for name in names})
+def _be_deterministic(precision: str) -> None:
+    """Let cuDNN choose by rule, not by stopwatch, and let float32 mean float32."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"

@@ -1,60 +1,153 @@
-"""Shards dealt out by Spark: a task labels shard after shard on one device."""
+"""Shards dealt out by Spark: a task labels shard after shard on one device.
 
-from collections.abc import Iterator, Sequence
+Nothing here imports torch before a task knows which GPU is its own.
+"""
+
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import SparkSession
 
-from coyo_labeler.label.commit import Committed, Job, label_and_commit
-from coyo_labeler.label.read import Shard
+from coyo_labeler.errors import WorkError
 
 if TYPE_CHECKING:
+    from coyo_labeler.label.commit import Committed, Job, Seat
     from coyo_labeler.label.model import Teacher, TeacherSpec
+    from coyo_labeler.label.read import Shard
 
 _PLAN = "number int, url string"
 _COMMITTED = "shard int, url string, damage string"
+_COMMITTED_ARROW = pa.schema([("shard", pa.int32()), ("url", pa.string()), ("damage", pa.string())])
+
+#: Shards of one task at most: a lost executor costs the progress inside one of them at most, as
+#: each is committed by itself; fewer tasks drain the device less often.
+_SHARDS_PER_TASK = 8
 
 
 def run_on_spark(
-    spark: SparkSession, job: Job, shards: Sequence[Shard], device: str
-) -> list[Committed]:
+    spark: SparkSession, job: "Job", shards: Sequence["Shard"], device: str
+) -> "list[Committed]":
     """Label the shards; returns one row per shard.
 
-    Rows hold shard numbers and URLs, never images. On `local[*]` one task has the whole machine.
+    Rows hold shard numbers and URLs, never images. On `local[*]` each device of the machine gets
+    one task; on a cluster each task one GPU of an executor, or the cores that it has.
     """
-    tasks = _tasks(spark, len(shards))
-    plan = spark.createDataFrame([(s.number, s.url) for s in shards], _PLAN)
+    from coyo_labeler.label.commit import Committed  # noqa: PLC0415
+    from coyo_labeler.label.local import seats_of  # noqa: PLC0415
+
+    context = spark.sparkContext
+    seats: list[Seat] | None = None
+    profile: ResourceProfile | None = None
+    if (context.master or "").startswith("local["):
+        seats = seats_of(device)
+        tasks = len(seats)
+    else:
+        profile = _profile(spark)
+        tasks = max(context.defaultParallelism, -(-len(shards) // _SHARDS_PER_TASK))
+    rows = [(shard.number, shard.url) for shard in shards]
+    plan = spark.createDataFrame(context.parallelize(rows, min(tasks, len(rows))), _PLAN)
+    work = _work(job, seats, device)
+    committed = plan.mapInArrow(work, _COMMITTED, profile=profile).collect()
+    return [Committed(row["shard"], row["url"], row["damage"]) for row in committed]
+
+
+def _profile(spark: SparkSession) -> ResourceProfile | None:
+    """What a task asks for: one GPU with its share of the executor's cores, or all the cores.
+
+    None where the cluster was not told of GPUs nor of the cores of an executor.
+    """
+    conf = spark.sparkContext.getConf()
+    gpus = int(conf.get("spark.executor.resource.gpu.amount", "0") or 0)
+    cores = int(conf.get("spark.executor.cores", "0") or 0)
+    request = TaskResourceRequests()
+    if gpus:
+        request.resource("gpu", 1)
+    if cores:
+        request.cpus(max(1, cores // max(1, gpus)))
+    if not gpus and not cores:
+        return None
+    return ResourceProfileBuilder().require(request).build
+
+
+def _work(
+    job: "Job", seats: "list[Seat] | None", device: str
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    # Unpickling a job imports torch, so that it waits until the GPU is claimed.
+    pickled = pickle.dumps((job, seats))
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = (row for batch in batches for row in batch.to_pylist())
-        todo = [Shard(row["number"], row["url"]) for row in rows]
-        if not todo:
+        rows = [row for batch in batches for row in batch.to_pylist()]
+        if not rows:
             return
-        for done in label_and_commit(job, _teacher(job.spec, device), todo):
+        context = TaskContext.get()
+        assert context is not None
+        address = claim_gpu(context.resources(), "torch" in sys.modules)
+        job, seats = pickle.loads(pickled)
+        seat = seats[context.partitionId()] if seats else _seat(context, device, address)
+        from coyo_labeler.label.commit import label_and_commit  # noqa: PLC0415
+        from coyo_labeler.label.read import Shard  # noqa: PLC0415
+
+        shards = [Shard(row["number"], row["url"]) for row in rows]
+        teacher = _teacher(job.spec, seat.device)
+        for done in label_and_commit(job, teacher, seat, shards):
             yield pa.RecordBatch.from_pydict(
                 {"shard": [done.shard], "url": [done.url], "damage": [done.damage]},
-                schema=pa.schema(
-                    [("shard", pa.int32()), ("url", pa.string()), ("damage", pa.string())]
-                ),
+                schema=_COMMITTED_ARROW,
             )
 
-    rows = plan.repartitionByRange(tasks, "number").mapInArrow(work, _COMMITTED).collect()
-    return [Committed(row["shard"], row["url"], row["damage"]) for row in rows]
+    return work
 
 
-def _tasks(spark: SparkSession, shards: int) -> int:
-    context = spark.sparkContext
-    return 1 if context.master.startswith("local[") else min(shards, context.defaultParallelism)
+def claim_gpu(resources: "dict[str, Any]", torch_is_loaded: bool) -> str | None:
+    """Make the GPU that Spark gave this task the only one that CUDA sees; returns its address.
+
+    Python workers live on for further tasks, and CUDA looks at CUDA_VISIBLE_DEVICES once. Where a
+    worker that has started torch is given another GPU, the task fails by design: Spark ends the
+    worker and tries again in a fresh one.
+    """
+    if "gpu" not in resources:
+        return None
+    address: str = resources["gpu"].addresses[0]
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch_is_loaded and before != address:
+        raise RuntimeError(
+            f"this Python worker holds GPU {before}, and the task was given GPU {address}; "
+            "trying again in a fresh worker"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = address
+    return address
+
+
+def _seat(context: TaskContext, device: str, address: str | None) -> "Seat":
+    """The seat of a cluster's task."""
+    from coyo_labeler.label.commit import Seat  # noqa: PLC0415
+    from coyo_labeler.label.local import devices_of  # noqa: PLC0415
+
+    found = devices_of(device)[0]
+    host = socket.gethostname()
+    if address is None:
+        return Seat(found, context.cpus(), f"{host}/{found}")
+    if found == "cpu" and device == "auto":
+        raise WorkError(
+            f"label: Spark gave the task GPU {address} of {host}, but torch sees none there; "
+            "install a CUDA build of torch that fits the driver, or give device=cpu"
+        )
+    return Seat(found, context.cpus(), f"{host}/gpu {address}", {"gpu": address})
 
 
 @lru_cache(maxsize=1)
 def _teacher(spec: "TeacherSpec", device: str) -> "Teacher":
-    """One model a Python worker, kept from shard to shard."""
+    """One model a Python worker, kept from task to task."""
     import torch  # noqa: PLC0415
 
-    from coyo_labeler.label.local import devices_of  # noqa: PLC0415
     from coyo_labeler.label.model import Teacher  # noqa: PLC0415
 
-    return Teacher(spec, torch.device(devices_of(device)[0]))
+    return Teacher(spec, torch.device(device))

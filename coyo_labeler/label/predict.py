@@ -1,62 +1,69 @@
-"""Shards through a teacher: read, decode and prepare ahead of the device, label, gather."""
+"""Shards through a teacher, one flowing into the next, and the tables that come of each."""
 
 import os
-import threading
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import Queue
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import torch
 
 from coyo_labeler import schemas
 from coyo_labeler.label import decode
+from coyo_labeler.label.ahead import End, ReadAhead, Ready
 from coyo_labeler.label.decode import ImageError
-from coyo_labeler.label.model import Teacher, TopK
-from coyo_labeler.label.preprocess import Preset, prepare
-from coyo_labeler.label.read import DamagedTarError, Sample, Shard, read_samples
+from coyo_labeler.label.devices import Device, Promise, open_device
+from coyo_labeler.label.model import Teacher
+from coyo_labeler.label.read import Sample, Shard
 
 
 @dataclass(frozen=True)
 class ShardResult:
     """What became of one shard: its tables, or why its tar could not be read to the end.
 
-    rejected: failures by reason. seconds: wall time since the one before. busy_seconds: of these,
-    in the teacher.
+    below: beliefs of images that fell below the sampling threshold. embeddings: of the images in
+    beliefs, where asked for. rejected: by reason. seconds: since the shard before was done;
+    busy_seconds: of these, the device at work.
     """
 
     shard: Shard
-    beliefs: pa.Table | None = None
-    failures: pa.Table | None = None
-    samples: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    busy_seconds: float = 0.0
+    beliefs: pa.Table
+    below: pa.Table
+    failures: pa.Table
+    embeddings: pa.Table | None
+    samples: int
+    rejected: dict[str, int]
+    seconds: float
+    busy_seconds: float
     damage: str | None = None
 
 
 @dataclass(frozen=True)
-class _Image:
+class _Row:
+    """One labelled image; without its pixels."""
+
     sample: Sample
     width: int
     height: int
-    tensor: torch.Tensor
+    labels: npt.NDArray[np.int32]
+    probs: npt.NDArray[np.float32]
+    embedding: npt.NDArray[np.float16] | None
 
 
 @dataclass
 class _Open:
-    """A shard on its way: images that wait for a full batch, and what is labelled so far."""
+    """A shard on its way: images that wait for a full batch, and what is known so far."""
 
     shard: Shard
-    waiting: list[_Image] = field(default_factory=list)
-    images: list[_Image] = field(default_factory=list)
-    tops: list[TopK] = field(default_factory=list)
+    waiting: list[tuple[Sample, Any]] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     samples: int = 0
+    busy_seconds: float = 0.0
+    damage: str | None = None
 
     def fail(self, sample: Sample, reason: str, detail: str) -> None:
         self.failures.append(
@@ -64,165 +71,158 @@ class _Open:
         )
 
 
+#: A batch on its way to the device, or (without images) the end of a shard.
+_Sent = tuple[_Open, list[Ready], Promise | None]
+
+
 def label_shards(
-    teacher: Teacher, shards: Iterable[Shard], threads: int | None = None
+    teacher: Teacher,
+    shards: Iterable[Shard],
+    *,
+    cores: int,
+    decode_threads: int | None = None,
+    min_top1: float = 0.0,
 ) -> Iterator[ShardResult]:
-    """Label shard after shard; the next are read and decoded while the device works on one.
+    """Label shard after shard, in order.
 
-    No batch holds images of two shards, so that the values of a shard do not depend on which other
-    shards ran with it. threads: that decode; None: one a core.
+    No batch holds images of two shards, and batches are cut by position in the tar, so that the
+    values of a shard do not depend on what else ran. cores: that may be used. decode_threads: None:
+    one a core. min_top1: sampling threshold on the top-1 probability.
     """
-    started, busy = time.monotonic(), 0.0
+    device = open_device(teacher, cores)
+    threads = decode_threads or cores
+    bound = teacher.batch * (device.depth + 1) + threads
+    ahead = ReadAhead(shards, device.shrink, teacher.spec.exif_orientation, threads, bound)
+    sent: deque[_Sent] = deque()
     current: _Open | None = None
-    with _Ahead(teacher, shards, threads or os.cpu_count() or 4) as ahead:
-        for event in ahead:
-            if isinstance(event, Shard):
-                current = _Open(event)
-                continue
-            assert current is not None
-            if isinstance(event, DamagedTarError):
-                yield ShardResult(current.shard, damage=str(event))
-                continue
-            if event is not None:
-                sample, future = event
-                current.samples += 1
-                try:
-                    current.waiting.append(future.result())
-                except ImageError as error:
-                    current.fail(sample, error.reason, error.detail)
-            if current.waiting and (
-                event is None or len(current.waiting) == teacher.spec.batch_size
-            ):
-                before = time.monotonic()
-                current.tops.append(
-                    teacher.label(torch.stack([image.tensor for image in current.waiting]))
+    finish = _Finish(teacher, min_top1)
+    try:
+        with ahead:
+            for event in ahead:
+                if isinstance(event, Shard):
+                    current = _Open(event)
+                    continue
+                assert current is not None
+                if isinstance(event, End):
+                    current.damage = event.damage
+                    _send(device, current, sent)
+                    sent.append((current, [], None))
+                else:
+                    current.samples += 1
+                    current.waiting.append(event)
+                    if len(current.waiting) == teacher.batch:
+                        _send(device, current, sent)
+                while len(sent) > device.depth or (sent and sent[0][2] is None):
+                    result = finish.take(sent.popleft())
+                    if result is not None:
+                        yield result
+            while sent:
+                result = finish.take(sent.popleft())
+                if result is not None:
+                    yield result
+    finally:
+        device.close()
+
+
+def _send(device: Device, current: _Open, sent: deque[_Sent]) -> None:
+    ready: list[Ready] = []
+    for sample, future in current.waiting:
+        try:
+            ready.append(future.result())
+        except ImageError as error:
+            current.fail(sample, error.reason, error.detail)
+    current.waiting = []
+    if ready:
+        sent.append((current, ready, device.submit([image.tensor for image in ready])))
+
+
+class _Finish:
+    """Turns batches that come back into rows, and rows of a whole shard into tables."""
+
+    def __init__(self, teacher: Teacher, min_top1: float) -> None:
+        self._teacher, self._min_top1 = teacher, min_top1
+        self._since = time.monotonic()
+
+    def take(self, entry: _Sent) -> ShardResult | None:
+        """Wait for one batch; at the end of a shard, its result."""
+        current, images, promise = entry
+        if promise is None:
+            return self._close(current)
+        done = promise()
+        current.busy_seconds += done.busy_seconds
+        answers = done.answers
+        for position, image in enumerate(images):
+            if not answers.finite[position]:
+                current.fail(
+                    image.sample, decode.NOT_FINITE, "the teacher's output holds NaN or infinity"
                 )
-                busy += time.monotonic() - before
-                current.images += [
-                    _Image(i.sample, i.width, i.height, torch.empty(0)) for i in current.waiting
-                ]
-                current.waiting = []
-            if event is None:
-                now = time.monotonic()
-                yield _close(current, now - started, busy)
-                started, busy = now, 0.0
+                continue
+            features = answers.embeddings
+            current.rows.append(
+                _Row(
+                    image.sample,
+                    image.width,
+                    image.height,
+                    answers.labels[position],
+                    answers.probs[position],
+                    None if features is None else features[position],
+                )
+            )
+        return None
+
+    def _close(self, current: _Open) -> ShardResult:
+        kept = [row for row in current.rows if row.probs[0] >= self._min_top1]
+        below = [row for row in current.rows if row.probs[0] < self._min_top1]
+        rejected = Counter(failure["reason"] for failure in current.failures)
+        if below:
+            rejected[decode.BELOW_THRESHOLD] = len(below)
+        failures = sorted(current.failures, key=lambda failure: str(failure["key"]))
+        since, self._since = self._since, time.monotonic()
+        return ShardResult(
+            current.shard,
+            _beliefs(kept, self._teacher.k),
+            _beliefs(below, self._teacher.k),
+            pa.Table.from_pylist(failures, schema=schemas.LABEL_FAILURES),
+            _embeddings(kept) if self._teacher.spec.embeddings else None,
+            current.samples,
+            dict(rejected),
+            self._since - since,
+            current.busy_seconds,
+            current.damage,
+        )
 
 
-def _close(current: _Open, seconds: float, busy: float) -> ShardResult:
-    kept: list[tuple[_Image, int, TopK]] = []
-    position = 0
-    for top in current.tops:
-        for row, finite in enumerate(top.finite):
-            image = current.images[position]
-            position += 1
-            if finite:
-                kept.append((image, row, top))
-            else:
-                current.fail(image.sample, decode.NOT_FINITE, "the teacher put out NaN or infinity")
-    rejected: dict[str, int] = {}
-    for failure in current.failures:
-        rejected[failure["reason"]] = rejected.get(failure["reason"], 0) + 1
-    failures = sorted(current.failures, key=lambda failure: failure["key"])
-    return ShardResult(
-        current.shard,
-        _beliefs(kept),
-        pa.Table.from_pylist(failures, schema=schemas.LABEL_FAILURES),
-        current.samples,
-        rejected,
-        seconds,
-        busy,
-    )
-
-
-def _beliefs(kept: list[tuple[_Image, int, TopK]]) -> pa.Table:
-    k = kept[0][2].labels.shape[1] if kept else 0
-    offsets = pa.array(np.arange(len(kept) + 1, dtype=np.int32) * k)
-    labels = [top.labels[row] for _, row, top in kept] or [np.empty(0, np.int32)]
-    probs = [top.probs[row] for _, row, top in kept] or [np.empty(0, np.float32)]
+def _beliefs(rows: list[_Row], k: int) -> pa.Table:
+    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * k)
+    labels = np.concatenate([row.labels for row in rows]) if rows else np.empty(0, np.int32)
+    probs = np.concatenate([row.probs for row in rows]) if rows else np.empty(0, np.float32)
     columns = {
-        "id": [image.sample.id for image, _, _ in kept],
-        "url": [image.sample.url for image, _, _ in kept],
-        "imagehash": [image.sample.imagehash for image, _, _ in kept],
-        "labels": pa.ListArray.from_arrays(offsets, np.concatenate(labels)),
-        "label_probs": pa.ListArray.from_arrays(offsets, np.concatenate(probs)),
-        "width": [image.width for image, _, _ in kept],
-        "height": [image.height for image, _, _ in kept],
+        "id": [row.sample.id for row in rows],
+        "url": [row.sample.url for row in rows],
+        "imagehash": [row.sample.imagehash for row in rows],
+        "labels": pa.ListArray.from_arrays(offsets, labels),
+        "label_probs": pa.ListArray.from_arrays(offsets, probs),
+        "width": [row.width for row in rows],
+        "height": [row.height for row in rows],
     }
     return pa.table(columns, schema=schemas.BELIEFS)
 
 
-_Event = Shard | tuple[Sample, "Future[_Image]"] | DamagedTarError | None
-
-
-class _Ahead:
-    """Reads shards in a thread and prepares their images in a pool, a bounded way ahead.
-
-    Yields in order: a Shard, (sample, future of its image) for each, then None at its end or a
-    DamagedTarError in place of the rest.
-    """
-
-    def __init__(self, teacher: Teacher, shards: Iterable[Shard], threads: int) -> None:
-        self._preset: Preset = teacher.preset
-        self._exif = teacher.spec.exif_orientation
-        self._shards = shards
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._events: Queue[_Event | BaseException | type[StopIteration]] = Queue(
-            maxsize=2 * teacher.spec.batch_size + threads
-        )
-        self._stop = threading.Event()
-        self._reader = threading.Thread(target=self._read, name="read", daemon=True)
-
-    def __enter__(self) -> "_Ahead":
-        self._reader.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        while self._reader.is_alive():
-            while not self._events.empty():
-                self._events.get_nowait()
-            self._reader.join(timeout=0.05)
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __iter__(self) -> Iterator[_Event]:
-        while True:
-            event = self._events.get()
-            if event is StopIteration:
-                return
-            if isinstance(event, BaseException) and not isinstance(event, DamagedTarError):
-                raise event
-            yield event  # type: ignore[misc]
-
-    def _read(self) -> None:
-        try:
-            for shard in self._shards:
-                self._events.put(shard)
-                try:
-                    for sample in read_samples(shard):
-                        if self._stop.is_set():
-                            return
-                        image = self._pool.submit(_prepare, sample, self._preset, self._exif)
-                        self._events.put((sample, image))
-                except DamagedTarError as error:
-                    self._events.put(error)
-                else:
-                    self._events.put(None)
-            self._events.put(StopIteration)
-        except BaseException as error:  # handed to the thread that waits for events
-            self._events.put(error)
-
-
-def _prepare(sample: Sample, preset: Preset, exif_orientation: bool) -> _Image:
-    if sample.image is None:
-        raise ImageError(decode.NO_IMAGE, "the tar holds no picture under this key")
-    if sample.id is None:
-        raise ImageError(decode.NO_ID, "neither its JSON nor the table beside the tar has an id")
-    pixels = decode.decode(sample.image, exif_orientation)
-    height, width = pixels.shape[:2]
-    slim = Sample(
-        sample.key, sample.id, sample.url, sample.imagehash, sample.width, sample.height, None
+def _embeddings(rows: list[_Row]) -> pa.Table:
+    """id int64, embedding fixed_size_list<float16>; of no rows, lists of length 1."""
+    vectors = [row.embedding for row in rows if row.embedding is not None]
+    size = len(vectors[0]) if vectors else 1
+    values = pa.array(np.concatenate(vectors) if vectors else np.empty(0, np.float16))
+    return pa.table(
+        {
+            "id": pa.array([row.sample.id for row in rows], pa.int64()),
+            "embedding": pa.FixedSizeListArray.from_arrays(values, size),
+        }
     )
-    return _Image(slim, sample.width or width, sample.height or height, prepare(pixels, preset))
 
 
-__all__ = ["ShardResult", "label_shards"]
+def cores_of_machine() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,101 +1,89 @@
-"""From a decoded picture to the tensor that the teacher sees; also what a training run must use.
+"""From a decoded picture to the tensor that the teacher sees.
 
-`prepare(decode(data), preset("automl_64"))` is the whole path from file to input tensor.
+`prepare(decode(data), automl_preset("automl_64"))` is the whole path from the bytes of a file to
+an input: whoever trains a teacher for `label` calls the same two functions.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch.nn import functional
-
-from coyo_labeler.errors import InputError
 
 #: From this size up EfficientNetV2's evaluation squashes the whole picture; below it crops first.
 CROP_BELOW = 320
 
+#: What EfficientNetV2's evaluation subtracts from pixel values and divides them by.
+AUTOML_CENTRE = 128.0
+
 
 @dataclass(frozen=True)
 class Preset:
-    """How pictures become inputs; recorded in every file by `describe`.
+    """How pictures become inputs; `describe` is recorded in every file.
 
     size: side of the input in pixels. crop: side of the central square as a share of the short
-    side, before the resize; None: the whole picture, squashed. mean, std: of pixel values 0 to 255,
-    per channel.
+    side, cut out before the resize; None: the whole picture is squashed. transform: timm's own, in
+    place of the rest.
     """
 
     name: str
     size: int
-    crop: float | None
-    interpolation: str
-    antialias: bool
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    crop: float | None = None
+    transform: Callable[[Image.Image], torch.Tensor] | None = None
 
     def describe(self) -> str:
-        """For the fingerprint, on one line."""
-        crop = "whole" if self.crop is None else f"central {self.crop:.6f} of the short side"
-        antialias = "antialias" if self.antialias else "no antialias"
+        """What is done, on one line."""
+        if self.transform is not None:
+            return f"{self.name}: " + " ".join(str(self.transform).split())
+        share = "whole" if self.crop is None else f"central {self.crop:.6f} of the short side"
         return (
-            f"{self.name}: {crop}, {self.interpolation} to {self.size}, {antialias}, "
-            f"(x - {self.mean}) / {self.std}"
+            f"{self.name}: {share}, bilinear to {self.size} x {self.size} without antialias, "
+            "(x - 128) / 128"
         )
 
 
-def preset(name: str) -> Preset:
+def automl_preset(name: str) -> Preset:
     """`automl_<N>`: EfficientNetV2's own evaluation at N px (google/automl).
 
     Bilinear at half-pixel centres without antialias, (x − 128) / 128; below 320 px a central
     square of N / (N + 32) of the short side is cut out first.
     """
     size = int(name.removeprefix("automl_"))
-    crop = size / (size + 32) if size < CROP_BELOW else None
-    return Preset(name, size, crop, "bilinear", False, (128.0,) * 3, (128.0,) * 3)
+    return Preset(name, size, size / (size + 32) if size < CROP_BELOW else None)
 
 
-def timm_preset(config: dict[str, object]) -> Preset:
-    """The preset that a timm model's own data configuration asks for.
+def timm_preset(config: Mapping[str, Any]) -> Preset:
+    """The evaluation transform of a timm model's own data configuration.
 
     config: as `timm.data.resolve_model_data_config` returns it.
-
-    Raises: InputError where it asks for an interpolation that is not offered here.
     """
-    size = int(config["input_size"][-1])  # type: ignore[index]
-    interpolation = str(config["interpolation"])
-    if interpolation not in {"bilinear", "bicubic"}:
-        raise InputError(
-            f"preprocess: timm: the model asks for '{interpolation}' interpolation, offered are "
-            f"bilinear and bicubic; give preprocess=automl_{size}"
-        )
-    squash = config.get("crop_mode") == "squash"
-    crop = None if squash else float(config.get("crop_pct") or 1.0)  # type: ignore[arg-type]
-    mean, std = (
-        tuple(255.0 * float(value) for value in config[key])  # type: ignore[attr-defined]
-        for key in ("mean", "std")
-    )
-    return Preset("timm", size, crop, interpolation, True, mean, std)
+    from timm.data.transforms_factory import create_transform  # noqa: PLC0415
+
+    return Preset("timm", int(config["input_size"][-1]), None, create_transform(**config))
 
 
 def prepare(pixels: npt.NDArray[np.uint8] | torch.Tensor, preset: Preset) -> torch.Tensor:
-    """The input tensor of one picture, on the device on which the pixels are.
+    """The input tensor of one picture, on the device on which its pixels are.
 
     pixels: (height, width, 3) uint8 RGB. Returns (3, size, size) float32.
     """
+    if preset.transform is not None:
+        return preset.transform(Image.fromarray(np.asarray(pixels)))
     image = torch.as_tensor(pixels)
     if preset.crop is not None:
         image = _central_square(image, preset.crop)
-    planes = image.permute(2, 0, 1)[None].to(torch.float32)
     resized = functional.interpolate(
-        planes,
+        image.permute(2, 0, 1)[None].to(torch.float32),
         size=(preset.size, preset.size),
-        mode=preset.interpolation,
+        mode="bilinear",
         align_corners=False,
-        antialias=preset.antialias,
-    )[0]
-    mean = torch.tensor(preset.mean, device=resized.device)[:, None, None]
-    std = torch.tensor(preset.std, device=resized.device)[:, None, None]
-    return (resized - mean) / std
+        antialias=False,
+    )
+    return resized[0].sub_(AUTOML_CENTRE).div_(AUTOML_CENTRE)
 
 
 def _central_square(image: torch.Tensor, share: float) -> torch.Tensor:

@@ -18,8 +18,10 @@ IMAGE_ENDINGS = frozenset(
     {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "img", "image"}
 )
 
-#: What a sample's own columns are called: the first that is there counts.
-_ID = ("id", "key")
+#: Bytes that are fetched at once from a remote filesystem.
+_READ_BYTES = 2**24
+
+#: What the column of the pHash is called: the first that is there counts.
 _HASH = ("imagehash", "image_phash", "actual_imagehash")
 
 
@@ -84,7 +86,7 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
     fs, path = storage.resolve(shard.url)
     try:
         table = _SideTable.read(shard)
-        with fs.open(path, "rb") as file:
+        with fs.open(path, "rb", block_size=_READ_BYTES) as file:
             for key, parts in _groups(file):
                 yield _sample(key, parts, table)
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -93,11 +95,10 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
 
 def _groups(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, {ending: bytes}) of the members of each key; they stand together."""
-    key, parts = None, {}
-    empty = True
+    key: str | None = None
+    parts: dict[str, bytes] = {}
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (info := tar.next()) is not None:
-            empty = False
             tar.members = []  # type: ignore[attr-defined]  # else it keeps every header read
             if not info.isfile():
                 continue
@@ -109,20 +110,20 @@ def _groups(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
                     yield key, parts
                 key, parts = found, {}
             parts[ending.lower()] = _content(tar, info)
-        _check_end(file, tar, empty)
+        _check_end(file, tar)
     if key is not None:
         yield key, parts
 
 
-def _check_end(file: IO[bytes], tar: tarfile.TarFile, empty: bool) -> None:
-    """A tar ends in zero blocks; one that was cut off between two members does not."""
-    file.seek(tar.offset - tarfile.BLOCKSIZE if tar.offset else 0)
+def _check_end(file: IO[bytes], tar: tarfile.TarFile) -> None:
+    """A tar ends in blocks of zeros; one that breaks off, or goes on in garbage, does not.
+
+    `tarfile` takes both for the end, unless they come first.
+    """
+    file.seek(tar.offset)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
-        file.seek(tar.offset)
-        block = file.read(tarfile.BLOCKSIZE)
-        if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
-            raise tarfile.ReadError("the end of the archive is missing")
+        raise tarfile.ReadError("the end of the archive is missing")
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
@@ -146,13 +147,19 @@ def _sample(key: str, parts: Mapping[str, bytes], table: "_SideTable") -> Sample
             facts.update({k: v for k, v in document.items() if v is not None})
     return Sample(
         name,
-        next((i for i in (_whole(facts.get(column)) for column in _ID) if i is not None), None),
+        _id_of(facts, name),
         facts.get("url"),
         next((str(facts[column]) for column in _HASH if facts.get(column)), None),
         _whole(facts.get("original_width")),
         _whole(facts.get("original_height")),
         image,
     )
+
+
+def _id_of(facts: Mapping[str, Any], name: str) -> int | None:
+    """The `id` column; without one the key, which img2dataset makes of digits."""
+    given = (facts.get("id"), facts.get("key"), name)
+    return next((number for number in map(_whole, given) if number is not None), None)
 
 
 def _whole(value: Any) -> int | None:

@@ -1,0 +1,117 @@
+"""Shards read and decoded ahead of the device, in order and within bounds."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from queue import Queue
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from coyo_labeler.label import decode
+from coyo_labeler.label.decode import ImageError
+from coyo_labeler.label.read import DamagedTarError, Sample, Shard, read_samples
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An image that can be labelled. sample: without the bytes; width and height: of the original.
+
+    tensor: what the device's `shrink` made of its pixels.
+    """
+
+    sample: Sample
+    width: int
+    height: int
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True)
+class End:
+    """A shard is over. damage: why its tar could not be read to the end, None where it could."""
+
+    damage: str | None = None
+
+
+#: A shard begins, one of its samples, a shard is over.
+Event = Shard | tuple[Sample, "Future[Ready]"] | End
+
+
+class ReadAhead:
+    """Reads shards in one thread and decodes their images in a pool; iterate inside a `with` block.
+
+    A future of a sample raises ImageError where its image cannot be labelled. bound: samples that
+    are read and not yet taken.
+    """
+
+    def __init__(
+        self,
+        shards: Iterable[Shard],
+        shrink: Callable[[npt.NDArray[np.uint8]], torch.Tensor],
+        exif_orientation: bool,
+        threads: int,
+        bound: int,
+    ) -> None:
+        self._shards, self._shrink, self._exif = shards, shrink, exif_orientation
+        # One thread each: the threads are the parallelism.
+        self._pool = ThreadPoolExecutor(
+            threads,
+            thread_name_prefix="decode",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+        self._events: Queue[Event | BaseException | None] = Queue(maxsize=bound)
+        self._stop = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="read", daemon=True)
+
+    def __enter__(self) -> "ReadAhead":
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        while self._reader.is_alive():
+            while not self._events.empty():
+                self._events.get_nowait()
+            self._reader.join(timeout=0.05)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[Event]:
+        while (event := self._events.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    def _read(self) -> None:
+        try:
+            for shard in self._shards:
+                self._events.put(shard)
+                damage = None
+                try:
+                    for sample in read_samples(shard):
+                        if self._stop.is_set():
+                            return
+                        future = self._pool.submit(self._make_ready, sample)
+                        self._events.put((replace(sample, image=None), future))
+                except DamagedTarError as error:
+                    damage = str(error)
+                self._events.put(End(damage))
+            self._events.put(None)
+        except BaseException as error:  # raised again by the thread that iterates
+            self._events.put(error)
+
+    def _make_ready(self, sample: Sample) -> Ready:
+        if sample.image is None:
+            raise ImageError(decode.NO_IMAGE, "the tar holds no picture under this key")
+        if sample.id is None:
+            raise ImageError(decode.NO_ID, "no whole number 'id' in its JSON or the table beside")
+        pixels = decode.decode(sample.image, self._exif)
+        height, width = pixels.shape[:2]
+        return Ready(
+            replace(sample, image=None),
+            sample.width or width,
+            sample.height or height,
+            self._shrink(pixels),
+        )

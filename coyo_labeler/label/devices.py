@@ -1,0 +1,184 @@
+"""How batches reach a device: pictures in, a promise of answers out, several on their way at once.
+
+A CPU runs one batch a core, each on one thread: no core waits for another inside a layer. A CUDA
+device gets the next batch copied while it works on the one before, resizes on the device, and its
+answers are copied back while it goes on.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from coyo_labeler.label.model import Answers, Teacher
+from coyo_labeler.label.preprocess import prepare
+
+#: Pictures with more pixels are resized before they are sent to a GPU: few, and a lot to send.
+MAX_SENT_PIXELS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answers of a batch, and for how many seconds the device worked on it."""
+
+    answers: Answers
+    busy_seconds: float
+
+
+#: Waits for the batch and returns it.
+Promise = Callable[[], Done]
+
+
+class Device(Protocol):
+    """Where batches are run. depth: how many batches to have on their way."""
+
+    depth: int
+
+    def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """What is kept of a decoded picture until its batch is full; called in decoding threads.
+
+        pixels: (height, width, 3). Returns them as they are, or prepared: (3, size, size) float32.
+        """
+
+    def submit(self, images: Sequence[torch.Tensor]) -> Promise:
+        """Send a batch of what `shrink` returned on its way."""
+
+    def close(self) -> None:
+        """Let go of threads and memory."""
+
+
+def open_device(teacher: Teacher, cores: int) -> Device:
+    """The way to the teacher's device. cores: that this process may use."""
+    return CudaDevice(teacher) if teacher.device.type == "cuda" else CpuDevice(teacher, cores)
+
+
+class CpuDevice:
+    """Each core its own batch."""
+
+    def __init__(self, teacher: Teacher, cores: int) -> None:
+        self._teacher, self._cores = teacher, cores
+        self.depth = 2 * cores
+        # Holds for threads that start from now on; the caller's keeps what it has.
+        self._threads_before = torch.get_num_threads()
+        self._lanes = ThreadPoolExecutor(
+            cores, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """The prepared image."""
+        return prepare(pixels, self._teacher.preset)
+
+    def submit(self, images: Sequence[torch.Tensor]) -> Promise:
+        """Queue a batch for the next free core."""
+        return self._lanes.submit(self._run, images).result
+
+    def _run(self, images: Sequence[torch.Tensor]) -> Done:
+        start = time.perf_counter()
+        answers = to_answers(self._teacher.answer(torch.stack(list(images))))
+        return Done(answers, (time.perf_counter() - start) / self._cores)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._lanes.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads_before)
+
+
+class CudaDevice:
+    """One batch computes, the next is copied, the one before comes back."""
+
+    depth = 2
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        torch.cuda.set_device(teacher.device)
+        self._copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stages = [_Stage() for _ in range(self.depth)]
+        self._turn = 0
+
+    def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """The pixels as they are, unless they are too many, or for timm's own transform."""
+        preset = self._teacher.preset
+        if preset.transform is not None or pixels.shape[0] * pixels.shape[1] > MAX_SENT_PIXELS:
+            return prepare(pixels, preset)
+        return torch.from_numpy(pixels)
+
+    @torch.inference_mode()
+    def submit(self, images: Sequence[torch.Tensor]) -> Promise:
+        """Launch copies and kernels, and return before they are done."""
+        stage = self._stages[self._turn]
+        self._turn = (self._turn + 1) % self.depth
+        compute = torch.cuda.current_stream()
+        with torch.cuda.stream(self._copying):
+            sent = stage.send(images, self._teacher.device)
+        compute.wait_stream(self._copying)
+        start, end, arrived = (_event() for _ in range(3))
+        start.record(compute)
+        inputs = []
+        for image in sent:
+            image.record_stream(compute)
+            raw = image.dtype == torch.uint8
+            inputs.append(prepare(image, self._teacher.preset) if raw else image)
+        on_device = self._teacher.answer(torch.stack(inputs))
+        end.record(compute)
+        # Into pinned memory, which PyTorch provides for copies that do not block.
+        back = tuple(tensor.to("cpu", non_blocking=True) for tensor in on_device)
+        arrived.record(compute)
+
+        def wait() -> Done:
+            arrived.synchronize()
+            return Done(to_answers(back), start.elapsed_time(end) / 1000)
+
+        return wait
+
+    def close(self) -> None:
+        """Wait for what is on its way, and free the pinned memory."""
+        torch.cuda.synchronize(self._teacher.device)
+        self._stages.clear()
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+class _Stage:
+    """Pinned memory in which the pictures of one batch stand side by side for one copy."""
+
+    def __init__(self) -> None:
+        self._buffer: Any = torch.empty(0, dtype=torch.uint8)
+        self._copied: Any = None
+
+    def send(self, images: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+        """The images on the device; the copy is on the current stream and not awaited."""
+        # 16 bytes apart, so that float32 images can be viewed in place.
+        sizes = [-(-image.numel() * image.element_size() // 16) * 16 for image in images]
+        total = sum(sizes)
+        if self._copied is not None:
+            self._copied.synchronize()  # the batch before may still be read from here
+        if self._buffer.numel() < total:
+            self._buffer = torch.empty(total * 5 // 4, dtype=torch.uint8, pin_memory=True)
+        offset = 0
+        for image, size in zip(images, sizes, strict=True):
+            data = image.contiguous().view(-1).view(torch.uint8)
+            self._buffer[offset : offset + data.numel()].copy_(data)
+            offset += size
+        sent = self._buffer[:total].to(device, non_blocking=True)
+        self._copied = _event()
+        self._copied.record()
+        views, offset = [], 0
+        for image, size in zip(images, sizes, strict=True):
+            length = image.numel() * image.element_size()
+            part = sent[offset : offset + length]
+            views.append(part.view(image.dtype).view(image.shape))
+            offset += size
+        return views
+
+
+def to_answers(tensors: tuple[torch.Tensor, ...]) -> Answers:
+    """What `Teacher.answer` returned, as arrays."""
+    arrays = [tensor.numpy() for tensor in tensors]
+    return Answers(arrays[0], arrays[1], arrays[2], arrays[3] if len(arrays) > 3 else None)

@@ -1,0 +1,152 @@
+"""A timm model and its weights: from timm, or from a checkpoint file anywhere."""
+
+import hashlib
+import io
+import json
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError
+
+State = dict[str, torch.Tensor]
+
+
+def load_model(
+    name: str, checkpoint: str | None, pretrained: bool | None
+) -> tuple[nn.Module, str, str]:
+    """The model with its weights, where they are from, and their sha256.
+
+    The sha256 is that of the checkpoint file; without one, of all tensors in the order of their
+    names.
+
+    Raises: InputError where the model is unknown, its weights cannot be had, or the checkpoint is
+    not the model's.
+    """
+    if checkpoint is None:
+        model = create_model(name, pretrained=pretrained is not False)
+        origin = "random" if pretrained is False else "timm"
+        return model, origin, _digest_of(model.state_dict())
+    state, digest = read_checkpoint(checkpoint)
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    model = create_model(name, outputs=outputs_of(name, shapes))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        wrong = [line.strip() for line in str(error).splitlines()[1:]]
+        raise InputError(
+            f"checkpoint: {checkpoint} is not of the model {name}: "
+            f"{(wrong or [str(error)])[0][:160]}; give the model that it was saved from"
+        ) from None
+    return model, posixpath.basename(checkpoint), digest
+
+
+def create_model(name: str, *, pretrained: bool = False, outputs: int | None = None) -> nn.Module:
+    """A model by its timm name; outputs: of its head, None: as timm has it.
+
+    Raises: InputError where timm does not know it, or its weights cannot be fetched.
+    """
+    more: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **more)
+    except RuntimeError as error:
+        if "Unknown model" not in str(error) and "Invalid pretrained tag" not in str(error):
+            raise
+        close = timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)[:5]
+        raise InputError(
+            f"model: timm knows no {name}; it has {', '.join(close) or 'nothing like it'}"
+        ) from None
+    except OSError as error:  # what huggingface_hub and requests raise derives from it
+        raise InputError(
+            f"model: {name} cannot be fetched ({_one_line(error)}); give checkpoint=FILE with its "
+            "weights, or make the hub reachable"
+        ) from None
+    return model
+
+
+def count_outputs(model: nn.Module) -> int:
+    """Outputs of a model's head."""
+    head: Any = model.get_classifier()  # type: ignore[operator]
+    return int(head.weight.shape[0])
+
+
+def outputs_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Outputs of the head in a checkpoint, by the name that timm gives the head's weights.
+
+    shapes: of the checkpoint's tensors. None where it has no tensor of that name.
+    """
+    with torch.device("meta"):
+        empty: Any = create_model(name)
+    shape = shapes.get(f"{empty.pretrained_cfg.get('classifier')}.weight")
+    return None if shape is None else int(shape[0])
+
+
+def read_checkpoint(url: str) -> tuple[State, str]:
+    """The tensors of a .safetensors or .pth file by name, and the sha256 of the file.
+
+    Never unpickles code: .pth is read with `weights_only=True`.
+
+    Raises: InputError where it is neither.
+    """
+    fs, path = storage.resolve(url)
+    data: bytes = fs.cat_file(path)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load  # noqa: PLC0415
+
+            return load(data), digest
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # each format has errors of its own, all mean the same here
+        raise InputError(
+            f"checkpoint: {url} holds no plain tensors ({_one_line(error)}); save the state_dict "
+            "as .safetensors"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise InputError(f"checkpoint: {url} holds no state_dict; save one as .safetensors")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}, digest
+
+
+def read_shapes(url: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's tensors; of a .safetensors only the header is read.
+
+    Raises: InputError as `read_checkpoint` does.
+    """
+    fs, path = storage.resolve(url)
+    if not path.endswith(".safetensors"):
+        return {name: tuple(tensor.shape) for name, tensor in read_checkpoint(url)[0].items()}
+    with fs.open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, 2**27)))
+            return {
+                name: tuple(entry["shape"])
+                for name, entry in header.items()
+                if name != "__metadata__"
+            }
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise InputError(
+                f"checkpoint: {url} is no safetensors file; save the state_dict as .safetensors"
+            ) from None
+
+
+def _digest_of(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(
+            state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+        )
+    return digest.hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
