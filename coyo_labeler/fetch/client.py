@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from coyo_labeler.fetch.guard import ForbiddenAddressError, Guard, GuardedResolver
@@ -83,10 +84,20 @@ class Body:
 
 
 class Client:
-    """An asynchronous context manager; `download` may be called many times at once."""
+    """An asynchronous context manager; `download` may be called many times at once.
 
-    def __init__(self, limits: Limits, guard: Guard, manners: Manners) -> None:
+    resolver: for host names; left out: the system's.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        guard: Guard,
+        manners: Manners,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self._limits = limits
+        self._resolver = GuardedResolver(guard, resolver)
         self._guard = guard
         self._token = product_token(manners.user_agent)
         self._refused_tags = manners.refused_tags
@@ -106,7 +117,7 @@ class Client:
         connector = aiohttp.TCPConnector(
             limit=0,
             ttl_dns_cache=DNS_CACHE_SECONDS,
-            resolver=GuardedResolver(self._guard),
+            resolver=self._resolver,
             socket_factory=self._guard.socket_factory,
         )
         self._session = aiohttp.ClientSession(
@@ -213,8 +224,8 @@ class Client:
                 )
                 if rule is not None:
                     raise FetchError(Status.ROBOTS_TAG, f"X-Robots-Tag {rule}", response.status)
-                if response.status in _REDIRECTS:
-                    return parse_url(response.headers.get("Location", ""), base=target)
+                if response.status in _REDIRECTS and "Location" in response.headers:
+                    return parse_url(response.headers["Location"], base=target)
                 refuse_status(response.status, response.headers.get("Retry-After"))
                 return Body(await self._read(response, max_bytes, held), response.status)
         except (aiohttp.ClientError, ValueError, OSError) as error:

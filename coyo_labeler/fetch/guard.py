@@ -98,12 +98,14 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self, guard: Guard, resolver: AbstractResolver | None = None) -> None:
         self._guard = guard
-        self._resolver = resolver or ThreadedResolver()
+        self._resolver = resolver
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Addresses of a name. Raises: ForbiddenAddressError, OSError."""
+        if self._resolver is None:  # made here, for it belongs to the running event loop
+            self._resolver = ThreadedResolver()
         found = await self._resolver.resolve(host, port, family)
         if not all(self._guard.allows(address["host"], port) for address in found):
             raise ForbiddenAddressError()
@@ -111,4 +113,5 @@ class GuardedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Release the resolver."""
-        await self._resolver.close()
+        if self._resolver is not None:
+            await self._resolver.close()

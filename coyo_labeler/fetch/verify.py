@@ -6,9 +6,7 @@ applied: as COYO's was made.
 
 import hashlib
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,19 +28,6 @@ EXTENSIONS = {
     "AVIF": "avif",
 }
 _OPENED = [name for name in EXTENSIONS if name != "MPO"]
-
-#: What Pillow's decoders raise on bytes that are cut or made up.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
 
 Image.init()  # registers all plugins, so that any of the formats can be asked for
 # The size is checked here, from the header, before a pixel is decoded.
@@ -97,7 +82,11 @@ def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise FetchError(Status.NOT_AN_IMAGE, _describe(data)) from None
     except Image.DecompressionBombError:
         raise FetchError(Status.TOO_MANY_PIXELS, "far too many pixels by its header") from None
-    except _DECODE_ERRORS as error:
+    except (FetchError, MemoryError):
+        raise
+    except Exception as error:
+        # On bytes that are cut or made up, Pillow's many decoders raise whatever they run into.
+        # It is the image that is at fault, and one image must not end the work on all others.
         line = " ".join(str(error).split())[:200]
         raise FetchError(Status.CORRUPT, line or type(error).__name__) from None
 

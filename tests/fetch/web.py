@@ -45,7 +45,7 @@ class Web:
                 await answer(reader, writer)
                 if writer.is_closing():
                     return
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.CancelledError):
             return
         finally:
             writer.close()

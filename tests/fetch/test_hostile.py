@@ -1,0 +1,376 @@
+"""What the web does to a crawler: each fault gets its row and status, and the rest goes well."""
+
+import asyncio
+import socket
+import struct
+import time
+import tracemalloc
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from aiohttp.abc import AbstractResolver
+
+from coyo_labeler.fetch import client as client_module
+from coyo_labeler.fetch.client import Client, Limits, Manners
+from coyo_labeler.fetch.generation import RECEIPT_NAME
+from coyo_labeler.fetch.guard import Guard
+from coyo_labeler.fetch.hosts import FAILURES_IN_A_ROW
+from coyo_labeler.fetch.pack import read_rows
+from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
+from coyo_labeler.receipts import Receipts
+from tests.fetch.web import encode, phash, photograph, reply
+
+GOOD = encode(photograph(1))
+LIMITS = Limits(connect_seconds=1, retries=1, backoff_seconds=0.01, max_bytes=200_000)
+RULES = Rules(timeout_seconds=1.0, max_pixels=1_000_000)
+AGENT = "test-bot/1.0 (+https://example.org/bot)"
+TAGS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml"})
+
+
+class OnlyThisServer(Guard):
+    """A guard as for the real web, to which one port of 127.0.0.1 passes for a public host."""
+
+    def __init__(self, port):
+        super().__init__()
+        self.port = port
+
+    def allows(self, address, port):
+        return (address, port) == ("127.0.0.1", self.port) or super().allows(address, port)
+
+
+class Names(AbstractResolver):
+    """A resolver of invented names."""
+
+    def __init__(self, addresses):
+        self.addresses = addresses
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        if host not in self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [
+            {"hostname": host, "host": address, "port": port, "family": 0, "proto": 0, "flags": 0}
+            for address in self.addresses[host]
+        ]
+
+    async def close(self):
+        pass
+
+
+def fetch_rows(web, folder, rows, limits=LIMITS, rules=RULES, guard=None, resolver=None, **manners):
+    """The rows of one shard, by id."""
+    manners = Manners(AGENT, **{"robots_txt": False, "refused_tags": TAGS, **manners})
+    receipts = Receipts(str(folder), "f", RECEIPT_NAME)
+    site = guard or OnlyThisServer(web.port)
+
+    async def work():
+        with ThreadPoolExecutor(2) as threads:
+            async with Client(limits, site, manners, resolver) as client:
+                return await ShardFetcher(client, threads, rules, receipts).fetch(0, rows)
+
+    receipt = asyncio.run(work())
+    found = {row.id: row for row in read_rows(f"{folder}/00000.parquet")}
+    assert receipt.rows.rows_in == len(rows) == len(found)
+    return found
+
+
+def fetch_one(web, folder, url, expected=GOOD, **options):
+    row = CatalogRow(1, url, phash(expected))
+    return fetch_rows(web, folder, [row], **options)[1]
+
+
+async def drip(reader, writer):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def endless(reader, writer):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n")
+    while True:
+        writer.write(b"x" * 65536)
+        await writer.drain()
+
+
+async def silent(reader, writer):
+    await asyncio.sleep(60)
+
+
+def reset_after(prefix):
+    async def answer(reader, writer):
+        writer.write(prefix)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        linger = struct.pack("ii", 1, 0)  # a reset, not an orderly end
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    return answer
+
+
+def png_header(width, height):
+    """A PNG that says it is of that size, and holds next to nothing."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"\0" * 1000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def gzipped(data):
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(data) + packer.flush()
+
+
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+
+#: Faults of a server by name: (what it does, status, part of the error).
+FAULTS = {
+    "slow drip": (drip, "timeout", "not done in 1 s"),
+    "no answer": (silent, "timeout", "not done in 1 s"),
+    "endless body": (endless, "too_large", "more than 200,000 bytes"),
+    "long body announced": (reply(b"", Content_Length=10**12), "too_large", "200,000"),
+    "longer than its length": (reply(GOOD, Content_Length=400), "corrupt|bad_response", ""),
+    "shorter than its length": (reset_after(LONG + GOOD), "interrupted", "broke off"),
+    "truncated JPEG": (reply(GOOD[:-600]), "corrupt", "truncated"),
+    "HTML with an image type": (reply(b"<html>For sale</html>"), "not_an_image", "HTML"),
+    "nothing": (reply(b""), "not_an_image", "empty"),
+    "50,000 x 50,000 PNG": (reply(png_header(50_000, 50_000)), "too_many_pixels", "pixels"),
+    "5,000 x 5,000 PNG": (reply(png_header(5_000, 5_000)), "too_many_pixels", "5000 × 5000"),
+    "PNG without its pixels": (reply(png_header(500, 500)), "corrupt", ""),
+    "gzip bomb": (
+        reply(gzipped(b"\0" * 10**8), Content_Encoding="gzip"),
+        "too_large",
+        "when decompressed",
+    ),
+    "gzip that is none": (reply(GOOD, Content_Encoding="gzip"), "bad_response", "compressed"),
+    "unknown encoding": (reply(GOOD, Content_Encoding="br"), "bad_response", "br"),
+    "no HTTP": (reset_after(b"SSH-2.0-OpenSSH_9.9\r\n"), "bad_response", ""),
+    "a header without end": (reply(GOOD, X=b"a" * 50_000), "bad_response", ""),
+    "reset before the answer": (reset_after(b""), "connection_failed", ""),
+    "reset in the status line": (reset_after(b"HTTP/1.1 20"), "connection_failed", ""),
+    "reset in the headers": (reset_after(b"HTTP/1.1 200 OK\r\nX: "), "connection_failed", ""),
+    "reset before the body": (reset_after(LONG), "interrupted", ""),
+    "reset in the body": (reset_after(LONG + GOOD[:500]), "interrupted", ""),
+    "gone": (reply(b"", "410 Gone"), "http_not_found", "HTTP 410"),
+    "forbidden": (reply(b"", "403 Forbidden"), "http_refused", "HTTP 403"),
+    "no content": (reply(b"", "204 No Content"), "http_error", "HTTP 204"),
+    "server error": (reply(b"", "500 Oops"), "http_server_error", "HTTP 500"),
+    "opted out": (reply(GOOD, X_Robots_Tag="noai"), "robots_tag", "noai"),
+    "redirect to nowhere": (reply(b"", "302 Found"), "http_error", "HTTP 302"),
+    "redirect to a file": (
+        reply(b"", "302 Found", Location="file:///etc/passwd"),
+        "bad_url",
+        "'file' is not http",
+    ),
+    "redirect to 127.0.0.1": (
+        reply(b"", "302 Found", Location="http://127.0.0.1:1/a"),
+        "forbidden_address",
+        "not a public one",
+    ),
+    "redirect to localhost": (
+        reply(b"", "302 Found", Location="http://localhost:1/a"),
+        "forbidden_address",
+        "not a public one",
+    ),
+    "redirect to the cloud's metadata": (
+        reply(b"", "307 Temporary", Location="http://169.254.169.254/latest/meta-data/"),
+        "forbidden_address",
+        "not a public one",
+    ),
+    "redirect to a number that is an address": (
+        reply(b"", "302 Found", Location="http://2130706433/"),
+        "bad_url",
+        "",
+    ),
+}
+
+
+def test_every_fault_gets_its_row_and_status_in_bounded_time_and_memory(web, tmp_path):
+    rows, names = [], {}
+    for number, (name, (answer, _, _)) in enumerate(FAULTS.items()):
+        web.answers[f"/{number}"] = answer
+        names[number] = name
+        rows.append(CatalogRow(number, web.url(f"/{number}"), phash(GOOD)))
+    loop_url = web.serve("/loop", status="301 Moved", Location="/loop")
+    rows.append(CatalogRow(1000, loop_url, None))
+    rows.append(CatalogRow(1001, web.serve("/good", GOOD), phash(GOOD)))
+    tracemalloc.start()
+    start = time.monotonic()
+    found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=100))
+    assert time.monotonic() - start < 20
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 64_000_000
+    for number, name in names.items():
+        _, status, error = FAULTS[name]
+        assert found[number].status.value in status.split("|"), (name, found[number])
+        assert error in found[number].error, name
+    assert found[1000].status.value == "too_many_redirects"
+    assert found[1001].status.value == "success"
+    assert web.times("/loop") == client_module.MAX_REDIRECTS + 1
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["10.0.0.7"], ["127.0.0.1"], ["93.184.215.14", "192.168.1.1"], ["::1"], ["::ffff:10.0.0.1"]],
+    ids=str,
+)
+def test_a_name_that_resolves_to_a_private_address_is_refused(web, tmp_path, addresses):
+    names = Names({"images.example": addresses})
+    row = fetch_one(web, tmp_path, "http://images.example/a.jpg", guard=Guard(), resolver=names)
+    assert row.status == "forbidden_address"
+
+
+def test_the_address_is_checked_again_where_it_is_connected_to(web, tmp_path, monkeypatch):
+    """A name that was public when it was looked up, and is not when the socket is made."""
+
+    class Rebinding(Guard):
+        checks = 0
+
+        def allows(self, address, port):
+            self.checks += 1
+            return self.checks == 1
+
+    guard = Rebinding()
+    names = Names({"images.example": ["127.0.0.1"]})
+    url = f"http://images.example:{web.port}/a.jpg"
+    web.serve("/a.jpg", GOOD)
+    row = fetch_one(web, tmp_path, url, guard=guard, resolver=names)
+    assert (row.status, guard.checks, web.asked) == ("forbidden_address", 2, [])
+
+
+def test_a_name_that_nobody_knows_is_looked_up_once(web, tmp_path):
+    names = Names({})
+    looked_up = []
+    names.resolve, resolve = (
+        lambda host, *rest: looked_up.append(host) or resolve(host),
+        names.resolve,
+    )
+    rows = [CatalogRow(place, f"http://gone.example/{place}") for place in range(5)]
+    limits = replace(LIMITS, host_connections=1)
+    found = fetch_rows(web, tmp_path, rows, limits, guard=Guard(), resolver=names)
+    assert {row.status.value for row in found.values()} == {"dns_not_found"}
+    assert looked_up == ["gone.example"]
+
+
+def test_a_host_that_flaps_is_asked_again(web, tmp_path):
+    web.answers["/a"] = in_turn(reply(b"", "503 Busy"), reply(GOOD))
+    assert fetch_one(web, tmp_path, web.url("/a")).status == "success"
+    assert web.times("/a") == 2
+
+
+def test_what_will_not_change_is_asked_for_once(web, tmp_path):
+    web.answers["/a"] = in_turn(reply(b"", "404 Not Found"), reply(GOOD))
+    assert fetch_one(web, tmp_path, web.url("/a")).status == "http_not_found"
+    assert web.times("/a") == 1
+
+
+def test_a_pause_that_the_host_asks_for_is_kept(web, tmp_path):
+    web.answers["/a"] = in_turn(reply(b"", "429 Slow down", Retry_After=1), reply(GOOD))
+    start = time.monotonic()
+    row = fetch_one(web, tmp_path, web.url("/a"), rules=replace(RULES, timeout_seconds=5))
+    assert row.status == "success"
+    assert time.monotonic() - start >= 1
+
+
+@pytest.mark.parametrize("status", ["429 Slow down", "503 Busy"])
+def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path, status):
+    rows = []
+    for place in range(30):
+        url = web.serve(f"/{place}", status=status, Retry_After=3600)
+        rows.append(CatalogRow(place, url))
+    start = time.monotonic()
+    found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=2))
+    assert {row.status.value for row in found.values()} == {"http_throttled"}
+    assert len(web.asked) == 2
+    assert time.monotonic() - start < 5
+
+
+def test_a_host_that_never_answers_is_given_up_after_some_rows(web, tmp_path):
+    web.answers = {f"/{place}": reset_after(b"") for place in range(100)}
+    rows = [CatalogRow(place, web.url(f"/{place}")) for place in range(100)]
+    limits = replace(LIMITS, retries=0, host_connections=2)
+    found = fetch_rows(web, tmp_path, rows, limits)
+    assert {row.status.value for row in found.values()} == {"connection_failed"}
+    asked = {path for path, _ in web.asked}
+    assert FAILURES_IN_A_ROW <= len(asked) <= FAILURES_IN_A_ROW + 2
+    assert "not asked again" in found[99].error
+
+
+def test_robots_txt_is_asked_for_once_and_obeyed(web, tmp_path):
+    web.serve("/robots.txt", b"User-agent: test-bot\nDisallow: /private/\n")
+    rows = [
+        CatalogRow(place, web.serve(path, GOOD), phash(GOOD))
+        for place, path in enumerate(("/a", "/private/b", "/c", "/private/d"))
+    ]
+    found = fetch_rows(web, tmp_path, rows, robots_txt=True)
+    statuses = [found[place].status.value for place in range(4)]
+    assert statuses == ["success", "robots_txt", "success", "robots_txt"]
+    assert (web.times("/robots.txt"), web.times("/private/b")) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (reply(b"", "404 Not Found"), "success"),
+        (reply(b"", "403 Forbidden"), "success"),
+        (reply(b"User-agent: *\nDisallow: /", "200 OK"), "robots_txt"),
+        (reply(b"User-agent: other\nDisallow: /", "200 OK"), "success"),
+        (reply(b"<html>Welcome", "200 OK"), "success"),
+        (reply(b"", "500 Oops"), "robots_unavailable"),
+        (reset_after(b""), "robots_unavailable"),
+        (reply(b"#" * 1_000_000), "robots_unavailable"),
+        (reply(b"", "302 Found", Location="http://169.254.169.254/"), "forbidden_address"),
+    ],
+)
+def test_robots_txt_as_rfc_9309_has_it(web, tmp_path, answer, status):
+    web.answers["/robots.txt"] = answer
+    row = fetch_one(web, tmp_path, web.serve("/a", GOOD), robots_txt=True)
+    assert row.status == status
+
+
+def test_a_fallback_is_tried_before_a_row_is_given_up(web, tmp_path):
+    other = web.serve("/other", encode(photograph(9)))
+    good = web.serve("/good", GOOD)
+    web.answers["/drip"] = drip
+    rows = [
+        CatalogRow(0, web.url("/gone"), phash(GOOD), (good,)),
+        CatalogRow(1, other, phash(GOOD), (web.url("/gone"), good)),
+        CatalogRow(2, web.url("/drip"), phash(GOOD), (good,)),
+        CatalogRow(3, other, phash(GOOD), (web.url("/gone"),)),
+        CatalogRow(4, web.url("/gone"), phash(GOOD), (web.url("/drip"),)),
+    ]
+    found = fetch_rows(web, tmp_path, rows)
+    statuses = [found[place].status.value for place in range(5)]
+    assert statuses == ["success", "success", "success", "content_changed", "timeout"]
+    assert found[3].hash_distance > 4
+
+
+def test_no_error_holds_what_a_url_may_hide(web, tmp_path):
+    secrets = "?token=SECRET"
+    rows = []
+    for number, (answer, _, _) in enumerate(FAULTS.values()):
+        web.answers[f"/{number}"] = answer
+        url = web.url(f"/{number}{secrets}").replace("http://", "http://me:SECRET@")
+        rows.append(CatalogRow(number, url))
+    for url in ("http://me:SECRET@[/", "ftp://me:SECRET@h/", "http://me:SECRET@h:99999/", "SECRET"):
+        rows.append(CatalogRow(len(rows), url))
+    found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=100))
+    assert all(row.status != "success" and "SECRET" not in row.error for row in found.values())
+
+
+def in_turn(*answers):
+    """One answer after the other, then the last for ever."""
+    left = list(answers)
+
+    async def answer(reader, writer):
+        await (left.pop(0) if len(left) > 1 else left[0])(reader, writer)
+
+    return answer
