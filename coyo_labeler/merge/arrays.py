@@ -1,6 +1,6 @@
 """Operations on segments of flat arrays.
 
-Segments are given by offsets (n + 1,): segment i owns [offsets[i], offsets[i + 1]) and is not empty.
+Segments are given by offsets (n + 1,): segment i owns [offsets[i], offsets[i + 1]), never empty.
 """
 
 from typing import Any
@@ -48,8 +48,14 @@ def segment_argmax(values: F64, offsets: I64) -> I64:
     best = spread(segment_max(values, offsets), offsets)
     hits = np.flatnonzero(values == best)
     segment = np.searchsorted(offsets, hits, side="right") - 1
-    first = np.concatenate([[True], segment[1:] != segment[:-1]]) if len(hits) else []
-    return hits[np.asarray(first, dtype=bool)]
+    first = np.ones(len(hits), dtype=bool)
+    first[1:] = segment[1:] != segment[:-1]
+    return hits[first]
+
+
+def bin_sum(places: NDArray[Any], weights: NDArray[Any], bins: int) -> F64:
+    """The sum of the weights that fall on each of `bins` places; in the order of the arrays."""
+    return np.bincount(places, weights, bins).astype(np.float64, copy=False)
 
 
 def unique_inverse(keys: I64, key_space: int) -> tuple[I64, I32]:

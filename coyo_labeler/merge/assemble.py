@@ -17,7 +17,7 @@ from coyo_labeler.merge.posterior import PASSENGERS
 from coyo_labeler.merge.problems import Problems
 from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems, check_beliefs
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
-from coyo_labeler.votes.questions import order_votes, superseded
+from coyo_labeler.votes.questions import Duplicates, order_votes, superseded
 
 #: Stands for "no time known": before every time.
 _NO_TIME = np.iinfo(np.int64).min
@@ -42,7 +42,7 @@ class Assembled:
 
 
 def assemble(
-    parcels: Sequence[Parcel], workers: pa.Array, model: Model, duplicate_votes: str
+    parcels: Sequence[Parcel], workers: pa.Array, model: Model, duplicate_votes: Duplicates
 ) -> Assembled:
     """Sort everything by image and build the problems.
 
@@ -79,7 +79,7 @@ def assemble(
 
 
 def _arrange_votes(
-    table: pa.Table, workers: pa.Array, duplicate_votes: str
+    table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates
 ) -> tuple[Votes, pa.Table]:
     """Votes that count, in the order of all sums, and those that another one stands for."""
     image = table["image_id"].to_numpy()
@@ -91,14 +91,13 @@ def _arrange_votes(
     order = order_votes(image, worker, label, response, moment, file, row)
     image, worker = image[order], worker[order]
     label, response = label[order], response[order]
-    keep = "first" if duplicate_votes == "first" else "last"
-    out = superseded(image, worker, label, response, keep)
+    out = superseded(image, worker, label, response, duplicate_votes)
     if duplicate_votes == "error" and out.any():
         first = int(np.flatnonzero(out)[0])
         raise InputError(
             f"votes: worker {workers[int(worker[first])].as_py()} voted twice on image "
-            f"{image[first]} (row {row[order][first]} and row {row[order][first + 1]}); drop one, or"
-            " set duplicate_votes to last or first"
+            f"{image[first]} (row {row[order][first - 1]} and row {row[order][first]}); drop one, "
+            "or set duplicate_votes to last or first"
         )
     duplicates = _duplicates(table.take(pa.array(order[out])))
     return Votes(image[~out], worker[~out], label[~out], response[~out]), duplicates

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64, I64, Bool, segment_argmax, spread
+from coyo_labeler.merge.arrays import F64, I64, Bool, bin_sum, segment_argmax, spread
 from coyo_labeler.merge.model import Calibration
 from coyo_labeler.merge.priors import Prior
 
@@ -53,7 +53,7 @@ def reliability_of(log_prior: F64, posterior: F64, offsets: I64, used: Bool) -> 
     confidence, right = np.exp(log_prior[top]), posterior[top]
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     values = (np.ones(len(top)), confidence, right)
-    return np.stack([np.bincount(place, value, BINS) for value in values], axis=1)
+    return np.stack([bin_sum(place, value, BINS) for value in values], axis=1)
 
 
 def expected_calibration_error(reliability: F64) -> float | None:

@@ -27,9 +27,9 @@ _WRONG, _RIGHT, _UNSURE = 0, 1, 2
 class CellSpace:
     """How cells are numbered.
 
-    confusion, choice: (y · J + j) · C + z. one_coin, choice: j · 2 + right. After them verifications:
-    confusion (t · J + j) · 3 + response, one_coin j · 3 + (wrong, right, unsure). Last the constants:
-    what is never estimated.
+    confusion, choice: (y · J + j) · C + z. one_coin, choice: j · 2 + right. After them come
+    verifications: confusion (t · J + j) · 3 + response, one_coin j · 3 + (wrong, right, unsure).
+    Last the constants: what is never estimated.
     """
 
     model: Model
@@ -38,7 +38,10 @@ class CellSpace:
     def choices(self) -> int:
         """The first key after those of choices."""
         j, c = self.model.workers, self.model.classes
-        return {"confusion": c * j * c, "one_coin": 2 * j, "perfect": 0}[self.model.worker_model]
+        size: int = {"confusion": c * j * c, "one_coin": 2 * j, "perfect": 0}[
+            self.model.worker_model
+        ]
+        return size
 
     @property
     def constants(self) -> int:
@@ -47,7 +50,7 @@ class CellSpace:
         Then, for perfect workers: a wrong, a right, an uninformative answer.
         """
         j = self.model.workers
-        rows = {"confusion": 2 * j, "one_coin": j, "perfect": 0}[self.model.worker_model]
+        rows: int = {"confusion": 2 * j, "one_coin": j, "perfect": 0}[self.model.worker_model]
         return self.choices + rows * _ANSWERS
 
     @property
@@ -60,9 +63,9 @@ class CellSpace:
         model = self.model
         right = truth == voted
         if model.worker_model == "perfect":
-            return self.constants + 1 + right.astype(np.int64)
+            return np.asarray(self.constants + 1 + right, dtype=np.int64)
         if model.worker_model == "one_coin":
-            return worker.astype(np.int64) * 2 + right
+            return np.asarray(worker.astype(np.int64) * 2 + right, dtype=np.int64)
         keys = (truth.astype(np.int64) * model.workers + worker) * model.classes + voted
         return np.where(truth < 0, self.constants, keys)
 
@@ -167,8 +170,8 @@ def _right(
 ) -> Bool:
     if space.model.worker_model == "confusion":
         yes_or_no = np.where(truth == 1, Response.YES, Response.NO) - Response.YES
-        return np.where(choice, truth == outcome, answer & (outcome == yes_or_no)).astype(bool)
-    return (choice | answer) & (outcome == _RIGHT)
+        return np.where(choice, truth == outcome, answer & (outcome == yes_or_no)).astype(np.bool_)
+    return np.asarray((choice | answer) & (outcome == _RIGHT), dtype=np.bool_)
 
 
 def _constants(model: Model) -> F64:

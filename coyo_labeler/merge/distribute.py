@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
-from coyo_labeler import storage
+from coyo_labeler import schemas, storage
 from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge import intake
 from coyo_labeler.merge.arrays import I64
@@ -28,6 +28,7 @@ from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
 from coyo_labeler.merge.priors import log_prior, rule_out
 from coyo_labeler.merge.store import Store
+from coyo_labeler.votes.questions import Duplicates
 from coyo_labeler.votes.read import Piece
 
 T = TypeVar("T")
@@ -79,7 +80,8 @@ class Dealt:
 
     def summaries(self) -> list[VotesSummary]:
         """Read and check all votes."""
-        return self._votes.filter(_is_summary).values().collect()
+        found: list[Any] = self._votes.filter(_is_summary).values().collect()
+        return found
 
     def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
         """Which images have a vote or gold."""
@@ -98,7 +100,7 @@ class Dealt:
         voted: VotedFilter,
         workers: Sequence[str],
         model: Model,
-        duplicate_votes: str,
+        duplicate_votes: Duplicates,
         store: Store,
     ) -> list[Assembly]:
         """Bring together what belongs together, and write every partition's problems."""
@@ -157,7 +159,7 @@ def _note_votes(items: Iterable[tuple[int, Any]], votes: int) -> Iterator[NDArra
 def _note_gold(pieces: Iterable[BeliefPiece], votes: int) -> Iterator[NDArray[np.uint8]]:
     voted = VotedFilter.empty(votes)
     for piece in pieces:
-        for table in intake.read_piece(piece, intake.schemas.GOLD):
+        for table in intake.read_piece(piece, schemas.GOLD):
             voted.add(table["image_id"].drop_null().to_numpy())
     yield voted.bits
 
@@ -171,7 +173,7 @@ def _assemble(
     items: Iterable[tuple[int, Parcel]],
     names: Any,
     model: Model,
-    duplicate_votes: str,
+    duplicate_votes: Duplicates,
     store: Store,
 ) -> Iterator[Assembly]:
     parcels = [parcel for _, parcel in items]
@@ -259,7 +261,7 @@ def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
         fs, path = storage.resolve(url)
         with fs.open(path, "rb") as file:
             return int(pq.read_metadata(file).num_rows)
-    return storage.write_tables(url, intake.schemas.POSTERIOR, rows())
+    return storage.write_tables(url, schemas.POSTERIOR, rows())
 
 
 def _voted_rows(
@@ -277,6 +279,6 @@ def _voted_rows(
 def _believed_rows(
     piece: BeliefPiece, voted: VotedFilter, calibration: Calibration, model: Model
 ) -> Iterator[pa.Table]:
-    for table in intake.read_piece(piece, intake.schemas.BELIEFS):
+    for table in intake.read_piece(piece, schemas.BELIEFS):
         passed = ~voted.holds(intake.image_ids(table, piece))
         yield believed_rows(table.filter(pa.array(passed)), calibration, model)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coyo_labeler.merge import kernel
-from coyo_labeler.merge.arrays import F64, Bool, segment_argmax, spread
+from coyo_labeler.merge.arrays import F64, Bool, bin_sum, segment_argmax, segment_sum, spread
 from coyo_labeler.merge.calibrate import BINS, calibration_sums, reliability_of
 from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
 from coyo_labeler.merge.priors import log_prior, rule_out
@@ -15,8 +15,8 @@ from coyo_labeler.merge.problems import Problems
 def run_pass(problems: Problems, parameters: Parameters, model: Model, last: bool = False) -> Sums:
     """The sums of one partition under `parameters`, whose log_theta is of these problems' cells.
 
-    Before the first M-step (log_theta None) the posterior is the prior where there is a belief, else
-    the votes' shares. last: the reliability of the beliefs is counted too.
+    Before the first M-step (log_theta None) the posterior is the prior where there is a belief,
+    else the votes' shares. last: the reliability of the beliefs is counted too.
     """
     prior = log_prior(problems, parameters, model)
     posterior, evidence = infer(problems, parameters, rule_out(prior.log, problems))
@@ -41,7 +41,7 @@ def infer(problems: Problems, parameters: Parameters, prior: F64) -> tuple[F64, 
     if parameters.log_theta is None:
         named = ~np.isnan(problems.start) & problems.allowed
         # A gold image whose votes all miss its class starts at its class all the same.
-        hit = np.add.reduceat(np.where(named, problems.start, 0.0), problems.offsets[:-1]) > 0
+        hit = segment_sum(np.where(named, problems.start, 0.0), problems.offsets) > 0
         usable = spread(hit, problems.offsets) & ~np.isnan(problems.start)
         with np.errstate(divide="ignore"):
             start = np.log(np.where(named, problems.start, 0.0))
@@ -67,7 +67,7 @@ def _class_counts(problems: Problems, posterior: F64, model: Model) -> F64:
         return np.zeros(0)
     unbelieved = spread(problems.belief_size == 0, problems.offsets)
     place = np.where(problems.label < 0, model.classes, problems.label)
-    return np.bincount(place, np.where(unbelieved, posterior, 0.0), model.classes + 1)
+    return bin_sum(place, np.where(unbelieved, posterior, 0.0), model.classes + 1)
 
 
 def _true_counts(problems: Problems, posterior: F64, model: Model) -> F64:

@@ -5,6 +5,7 @@ import numpy as np
 from coyo_labeler.merge.arrays import (
     F64,
     I64,
+    bin_sum,
     segment_argmax,
     segment_max,
     segment_sum,
@@ -19,16 +20,16 @@ def log_likelihood(problems: Problems, log_theta: F64) -> F64:
     log_theta: (cells of these problems,).
     """
     weights = log_theta[problems.pair_cell]
-    return np.bincount(problems.pair_entry, weights, len(problems.label))
+    return bin_sum(problems.pair_entry, weights, len(problems.label))
 
 
 def posterior(log_prior: F64, log_likelihood: F64, offsets: I64) -> tuple[F64, F64]:
     """Posterior of each problem over its entries, and the log evidence.
 
     log_prior, log_likelihood: (nnz,), natural log, −inf for what cannot be. Returns probabilities
-    (nnz,), summing to 1 per problem, and log evidence (n,). Liao et al. 2021, eq. 2. Where the votes
-    are impossible in every state that the prior allows (only with `prior_strength: 0`), they are
-    left out of that problem.
+    (nnz,), summing to 1 per problem, and log evidence (n,). Liao et al. 2021, eq. 2. Where the
+    votes are impossible in every state that the prior allows (only with `prior_strength: 0`), they
+    are left out of that problem.
     """
     joint = log_prior + log_likelihood
     peak = segment_max(joint, offsets)
@@ -43,9 +44,7 @@ def posterior(log_prior: F64, log_likelihood: F64, offsets: I64) -> tuple[F64, F
 
 def expected_counts(problems: Problems, weights: F64) -> F64:
     """n of each cell, (cells,): the weight of each vote's entries; weights: (nnz,)."""
-    return np.bincount(
-        problems.pair_cell, weights[problems.pair_entry], minlength=len(problems.cells)
-    )
+    return bin_sum(problems.pair_cell, weights[problems.pair_entry], len(problems.cells))
 
 
 def harden(probabilities: F64, offsets: I64) -> F64:

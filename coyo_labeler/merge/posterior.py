@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from coyo_labeler import schemas
-from coyo_labeler.merge.arrays import F64, I64, find, offsets_of, segment_sum, spread
+from coyo_labeler.merge.arrays import F64, I64, bin_sum, find, offsets_of, segment_sum, spread
 from coyo_labeler.merge.model import Calibration, Model
 from coyo_labeler.merge.priors import belief_prior, belief_value, sigmoid
 from coyo_labeler.merge.problems import Problems
@@ -30,8 +30,8 @@ def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: 
         )
     else:
         terms = _entropy_terms(posterior, np.ones(len(posterior)))
-    entropy = np.bincount(place[problem], terms, len(images))
-    n_votes = np.bincount(place, problems.n_votes, len(images))
+    entropy = bin_sum(place[problem], terms, len(images))
+    n_votes = bin_sum(place, problems.n_votes, len(images))
     order = np.lexsort((label, -probability.astype(np.float32), image))
     offsets = offsets_of(np.bincount(image, minlength=len(images)))
     where, here = find(passengers["id"].to_numpy(), images)
@@ -43,7 +43,7 @@ def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: 
 
 
 def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> pa.Table:
-    """Posterior rows of images without votes: their calibrated beliefs. beliefs: schemas.BELIEFS."""
+    """Posterior rows of images without votes: calibrated beliefs. beliefs: schemas.BELIEFS."""
     beliefs = beliefs.combine_chunks()
     lists = beliefs["labels"].combine_chunks()
     label = lists.flatten().to_numpy()

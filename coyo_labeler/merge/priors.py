@@ -51,7 +51,7 @@ def belief_prior(
     sigmoid: q = sigmoid(a · logit p + b), ρ = max(floor, 1 − Σ q), probability q (1 − ρ) / Σ q.
     categorical: q = p^a, ρ = max(floor, 1 − Σ p), probability q (1 − ρ) / Σ q.
 
-    value: (nnz,) `belief_value`, anything where not inside. inside: (nnz,) whether the entry
+    value: (nnz,) `belief_value`; any where not inside. inside: (nnz,) whether the entry
     belongs to the belief. full: (n,) whether the belief has all classes: then ρ = 0.
     """
     value = np.where(inside, value, 0.0)
@@ -71,7 +71,7 @@ def belief_prior(
     total = np.maximum(total, np.finfo(float).tiny)
     probability = q * spread((1.0 - rest) / total, offsets)
     mean = np.stack([segment_sum(q * log_slope[:, k], offsets) / total for k in range(2)], axis=1)
-    # Where the classes' q are the probabilities themselves, what moves is ρ; else their sum is held.
+    # Where the q are the probabilities themselves, what moves is ρ; else their sum is held.
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
     rest_slope = -mean * moved[:, None]
@@ -85,7 +85,7 @@ def spread_rows(values: F64, offsets: np.ndarray) -> F64:
 
 @dataclass(frozen=True)
 class Prior:
-    """log: (nnz,) natural log, gold left aside. slope: (nnz, 2) of it by (a, b); 0 without belief."""
+    """log: (nnz,) natural log, gold left aside. slope: (nnz, 2) of it by (a, b)."""
 
     log: F64
     slope: F64

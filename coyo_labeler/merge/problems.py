@@ -49,7 +49,7 @@ class Problems:
 
 
 def write_problems(problems: Problems, sink: pa.NativeFile) -> None:
-    """Write as an Arrow IPC file of one row: each array is one list, so that reading copies none."""
+    """Write as an Arrow IPC file of one row: an array is one list, so that reading copies none."""
     arrays = {field.name: getattr(problems, field.name) for field in fields(Problems)}
     kinds = {name: array.dtype.str for name, array in arrays.items()}
     columns = [

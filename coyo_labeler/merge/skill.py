@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64
+from coyo_labeler.merge.arrays import F64, bin_sum
 from coyo_labeler.merge.cells import CellTable
 from coyo_labeler.merge.model import Model
 
 
 @dataclass(frozen=True)
 class Skill:
-    """log_theta: (cells,). log_prior: log Dirichlet density of all rows, 0 where nothing is counted.
+    """log_theta: (cells,). log_prior: log Dirichlet density of all rows, 0 without counts.
 
     pooled: (cells,) g of each cell.
     """
@@ -38,7 +38,7 @@ def estimate_skill(table: CellTable, counts: F64, model: Model) -> Skill:
     alpha = model.prior_strength
     counts = np.where(table.estimated, counts, 0.0)
     pooled = _pooled_skill(table, counts, model)
-    row_counts = np.bincount(table.row, counts, table.rows)
+    row_counts = bin_sum(table.row, counts, table.rows)
     denominator = alpha + row_counts[table.row]
     with np.errstate(divide="ignore", invalid="ignore"):
         theta = np.where(denominator > 0, (alpha * pooled + counts) / denominator, pooled)
@@ -57,9 +57,9 @@ def _pooled_skill(table: CellTable, counts: F64, model: Model) -> F64:
     beta = model.pooling_strength
     if beta is None:
         return table.prior
-    pooled_counts = np.bincount(table.pooled, counts, len(table.pooled_row))
+    pooled_counts = bin_sum(table.pooled, counts, len(table.pooled_row))
     rows = int(table.pooled_row.max()) + 1 if len(table.pooled_row) else 0
-    row_counts = np.bincount(table.pooled_row, pooled_counts, rows)
+    row_counts = bin_sum(table.pooled_row, pooled_counts, rows)
     denominator = beta + row_counts[table.pooled_row][table.pooled]
     with np.errstate(divide="ignore", invalid="ignore"):
         pooled = (beta * table.prior + pooled_counts[table.pooled]) / denominator

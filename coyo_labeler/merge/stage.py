@@ -248,7 +248,7 @@ def given_calibration(settings: MergeSettings) -> Calibration:
     if settings.beliefs_are == "categorical":
         if len(numbers) > 1:
             raise InputError(
-                "calibration: categorical beliefs have one number, a temperature; give calibration=T"
+                "calibration: categorical beliefs have one number, a temperature: calibration=T"
             )
         return Calibration(1.0 / numbers[0], 0.0)
     return Calibration(numbers[0], numbers[1] if len(numbers) > 1 else 0.0)

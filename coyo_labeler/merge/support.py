@@ -1,4 +1,4 @@
-"""From votes and beliefs of some images to problems: which states each has, and every vote's cell."""
+"""From votes and beliefs of some images to problems: the states of each, and every vote's cell."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from coyo_labeler.merge.arrays import (
     I32,
     I64,
     Bool,
+    bin_sum,
     find,
     offsets_of,
     segment_sum,
@@ -36,7 +37,7 @@ class Votes:
 
 @dataclass(frozen=True)
 class Beliefs:
-    """Beliefs as arrays: image (n,) sorted, distinct; offsets (n + 1,); label, probability (nnz,)."""
+    """Beliefs as arrays: image (n,) sorted; offsets (n + 1,); label, probability: flat."""
 
     image: I64
     offsets: I64
@@ -87,7 +88,7 @@ def build_problems(votes: Votes, beliefs: Beliefs, gold: Gold, model: Model) -> 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Classes in play, image by image: key = image's place · C + class, sorted; belief NaN: none."""
+    """Classes in play: key = image's place · C + class, sorted; belief NaN where it has none."""
 
     key: I64
     belief: F64
@@ -155,7 +156,7 @@ def _build_images(
     label[entry] = candidates.key % c
     belief = np.full(offsets[-1], np.nan)
     belief[entry] = candidates.belief
-    believed = np.bincount(image, ~np.isnan(candidates.belief), n).astype(np.int32)
+    believed = bin_sum(image, ~np.isnan(candidates.belief), n).astype(np.int32)
 
     place = find(images, votes.image)[0]
     voted_entry = entry[find(candidates.key, place * c + votes.label)[0]]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from coyo_labeler import schemas
-from coyo_labeler.merge.arrays import F64
+from coyo_labeler.merge.arrays import F64, bin_sum
 from coyo_labeler.merge.cells import CellTable
 from coyo_labeler.merge.model import Model
 
@@ -33,7 +33,7 @@ def workers_table(
         nothing = pa.nulls(len(names), pa.float64())
         return pa.table([pa.array(names), total, *[nothing] * 4], schema=schemas.WORKERS)
     told = tally[:, CHOICES] + tally[:, ANSWERS]
-    right = np.bincount(table.worker[table.right], counts[table.right], len(names))
+    right = bin_sum(table.worker[table.right], counts[table.right], len(names))
     right = np.minimum(right, told)
     mean = model.prior_accuracy
     if model.pooling_strength is not None and told.sum() + model.pooling_strength > 0:

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from coyo_labeler.votes.checks import Response
 
+#: Which vote of a worker on one question counts.
+Duplicates = Literal["last", "first", "error"]
+
 
 def order_votes(
     image: NDArray[np.int64],
@@ -32,13 +35,15 @@ def superseded(
     worker: NDArray[np.int32],
     label: NDArray[np.int32],
     response: NDArray[np.int8],
-    keep: Literal["last", "first", "error"],
+    keep: Duplicates,
 ) -> NDArray[np.bool_]:
     """Which of the votes, ordered by `order_votes`, do not count; all arrays are (votes,).
 
     One question is an image and, for a verification, a label; a worker's last (or first) answer to
     it counts. keep = error marks all but the first, for the caller to complain of.
     """
+    if len(image) == 0:
+        return np.zeros(0, dtype=bool)
     verification = response != Response.CHOICE
     asked = np.where(verification, label, -1)
     same = (

@@ -1,0 +1,131 @@
+import pyarrow as pa
+import pytest
+
+from coyo_labeler.errors import InputError
+from coyo_labeler.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.votes.checks import Reason, Response, check
+from coyo_labeler.votes.read import plan, read
+
+SPACE = LabelSpace("imagenet21k", 21_841)
+
+
+def table(**columns):
+    return pa.table(columns)
+
+
+def test_good_votes_pass_with_their_rows_counted_from_one():
+    votes = table(image_id=[5, 6], worker_id=["ann", "bob"], label=[0, 21_840])
+    checked = check(votes, file=2, first_row=10, space=SPACE)
+    assert checked.rejects.num_rows == 0
+    assert checked.votes["image_id"].to_pylist() == [5, 6]
+    assert checked.votes["row"].to_pylist() == [11, 12]
+    assert checked.votes["file"].to_pylist() == [2, 2]
+    assert checked.votes["response"].to_pylist() == [Response.CHOICE] * 2
+
+
+@pytest.mark.parametrize(
+    ("vote", "reason", "detail"),
+    [
+        ((None, "ann", "1", None), Reason.MISSING_IMAGE, "image_id is missing"),
+        (("x7", "ann", "1", None), Reason.BAD_IMAGE, "image_id 'x7' is not an integer"),
+        (("1", None, "1", None), Reason.MISSING_WORKER, "worker_id is missing"),
+        (("1", "  ", "1", None), Reason.MISSING_WORKER, "worker_id is missing"),
+        (("1", "ann", None, None), Reason.MISSING_LABEL, "label is missing"),
+        (("1", "ann", "cat", None), Reason.BAD_LABEL, "label 'cat' is not an integer"),
+        (("1", "ann", "1.5", None), Reason.BAD_LABEL, "label '1.5' is not an integer"),
+        (
+            ("1", "ann", "30211", None),
+            Reason.LABEL_OUTSIDE,
+            "label 30211 is outside imagenet21k (0..21840)",
+        ),
+        (("1", "ann", "-1", None), Reason.LABEL_OUTSIDE, "label -1 is outside"),
+        (("1", "ann", "9" * 18, None), Reason.LABEL_OUTSIDE, "label 9999"),
+        (
+            ("1", "ann", "3", "maybe"),
+            Reason.UNKNOWN_RESPONSE,
+            "response 'maybe' is none of yes, no, unsure",
+        ),
+    ],
+)
+def test_a_bad_vote_is_set_aside_with_the_reason(vote, reason, detail):
+    good = ("8", "bob", "2", "yes")
+    columns = zip(good, vote, good, strict=True)
+    names = ("image_id", "worker_id", "label", "response")
+    votes = table(
+        **{n: pa.array(values, pa.string()) for n, values in zip(names, columns, strict=True)}
+    )
+    checked = check(votes, file=0, first_row=0, space=SPACE)
+    assert checked.votes["row"].to_pylist() == [1, 3]
+    (reject,) = checked.rejects.to_pylist()
+    assert reject["row"] == 2
+    assert reject["reason"] == reason
+    assert reject["detail"].startswith(detail)
+
+
+def test_responses_are_read_whatever_their_case_and_an_empty_one_is_a_choice():
+    votes = table(
+        image_id=[1, 1, 1, 1],
+        worker_id=["a", "b", "c", "d"],
+        label=[1, 1, 1, 1],
+        response=["Yes", " no ", "UNSURE", ""],
+    )
+    checked = check(votes, 0, 0, SPACE)
+    assert checked.votes["response"].to_pylist() == [1, 2, 3, 0]
+
+
+def test_timestamps_are_read_as_utc_and_bad_ones_set_aside():
+    votes = table(
+        image_id=[1, 2, 3],
+        worker_id=["a", "a", "a"],
+        label=[1, 1, 1],
+        timestamp=["1970-01-01T00:00:01Z", "yesterday", None],
+    )
+    checked = check(votes, 0, 0, SPACE)
+    assert checked.votes["timestamp"].to_pylist() == [1_000_000, None]
+    assert checked.rejects["reason"].to_pylist() == [Reason.BAD_TIMESTAMP]
+
+
+def test_parquet_and_csv_are_read_alike_with_their_row_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("worker_id,label,image_id\nann,3,7\nbob,4,8\n")
+    pieces = plan(str(tmp_path), rows_per_piece=10)
+    ((first, rows),) = read(pieces[0])
+    assert first == 0
+    assert rows.select(["image_id", "worker_id", "label"]).to_pylist() == [
+        {"image_id": "7", "worker_id": "ann", "label": "3"},
+        {"image_id": "8", "worker_id": "bob", "label": "4"},
+    ]
+
+
+def test_row_numbers_go_on_over_the_row_groups_of_a_file(tmp_path):
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    votes = pa.table({"image_id": range(10), "worker_id": ["a"] * 10, "label": [0] * 10})
+    pq.write_table(votes, tmp_path / "v.parquet", row_group_size=4)
+    pieces = plan(str(tmp_path / "v.parquet"), rows_per_piece=4)
+    assert [piece.first_row for piece in pieces] == [0, 4, 8]
+    numbers = [
+        (first, rows["image_id"].to_pylist()) for piece in pieces for first, rows in read(piece)
+    ]
+    assert numbers == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
+
+
+def test_a_missing_column_names_those_that_are_there(tmp_path):
+    (tmp_path / "v.csv").write_text("image,worker_id,label\n1,a,2\n")
+    with pytest.raises(InputError, match=r"has no column 'image_id' \(its columns: image, worker"):
+        plan(str(tmp_path), 10)
+
+
+def test_a_csv_row_with_too_many_values_is_named(tmp_path):
+    path = tmp_path / "v.csv"
+    path.write_text("image_id,worker_id,label\n1,a,2\n1,a,2,9\n")
+    with pytest.raises(InputError, match="is not a readable CSV file"):
+        list(read(plan(str(path), 10)[0]))
+
+
+def test_a_label_space_is_a_known_name_or_a_file_of_names(tmp_path):
+    assert load_label_space("imagenet21k").size == 21_841
+    (tmp_path / "digits.txt").write_text("zero\none\ntwo\n")
+    space = load_label_space(str(tmp_path / "digits.txt"))
+    assert (space.size, space.names) == (3, ("zero", "one", "two"))
+    with pytest.raises(InputError, match="neither one of imagenet21k, imagenet1k nor a UTF-8"):
+        load_label_space("imagenet22k")
