@@ -10,11 +10,13 @@ for batch in Loader(dataset, batch_size=256, num_workers=8):
 
 from coyo_labeler.data.batch import Batch, SparseTargets, collate
 from coyo_labeler.data.dataset import LabelledImages
+from coyo_labeler.data.gold import Gold, read_gold
 from coyo_labeler.data.loader import Loader
 from coyo_labeler.data.targets import MultiHot, Soft, Top1, Top1Soft
 
 __all__ = [
     "Batch",
+    "Gold",
     "LabelledImages",
     "Loader",
     "MultiHot",
@@ -23,4 +25,5 @@ __all__ = [
     "Top1",
     "Top1Soft",
     "collate",
+    "read_gold",
 ]

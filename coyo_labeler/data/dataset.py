@@ -1,7 +1,7 @@
 """Images joined with their labels, as an IterableDataset."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from coyo_labeler.data.batch import Sample
 from coyo_labeler.data.decode import decode_rgb
-from coyo_labeler.data.labels import open_labels
+from coyo_labeler.data.labels import Labels, open_labels
 from coyo_labeler.data.reader import Reader, Recipe
 from coyo_labeler.data.targets import Checked, Choice, MultiHot, Target
 from coyo_labeler.data.tars import find_shards
@@ -23,11 +23,14 @@ class LabelledImages(IterableDataset[Sample]):
     """Samples of webdataset tars with targets made of beliefs or of a posterior.
 
     images: tars (a folder or glob); labels: Parquet with `id, labels, label_probs`, in the tars'
-    own files and order (label's output) or any other (merge's). Both any fsspec URL.
+    own files and order (label's output) or any other (merge's). Both any fsspec URL. In place of
+    the latter, any object with the methods of `labels.Labels`, such as `Gold`.
 
     Every epoch gives every sample once, over all ranks and workers together. Call `set_epoch` for
     another order and other augmentations. A picture's augmentation depends on (seed, epoch, id)
     alone.
+
+    exclude: ids of images to hold out.
 
     rank, world_size: of this process; left out, those of torch.distributed where it runs.
 
@@ -38,7 +41,7 @@ class LabelledImages(IterableDataset[Sample]):
     def __init__(
         self,
         images: str,
-        labels: str,
+        labels: str | Labels,
         *,
         target: Target = MultiHot(),  # noqa: B008  # frozen
         num_classes: int = IMAGENET_21K,
@@ -51,12 +54,13 @@ class LabelledImages(IterableDataset[Sample]):
         out_of_range: Choice = "error",
         empty: Choice = "skip",
         undecodable: Choice = "error",
+        exclude: Collection[int] = (),
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         self.recipe = Recipe(
             shards=find_shards(images),
-            labels=open_labels(labels),
+            labels=open_labels(labels) if isinstance(labels, str) else labels,
             target=Checked(target, num_classes, out_of_range, empty),
             decode=decode,
             transform=transform,
@@ -65,6 +69,7 @@ class LabelledImages(IterableDataset[Sample]):
             seed=seed,
             unlabelled=unlabelled,
             undecodable=undecodable,
+            exclude=frozenset(exclude),
         )
         running = torch.distributed.is_available() and torch.distributed.is_initialized()
         if rank is None:
@@ -85,11 +90,17 @@ class LabelledImages(IterableDataset[Sample]):
         """Choose the order and the augmentations of the next iteration."""
         self._epoch.fill_(epoch)
 
+    def count(self) -> int:
+        """How many images have labels and are not held out, over all ranks; before thresholds."""
+        return self.recipe.labels.count(self.recipe.shards, self.recipe.exclude)
+
     def fingerprint(self) -> str:
         """Stands for the shards and the order in which they are read."""
         recipe = self.recipe
         names = [shard.name for shard in recipe.shards]
-        text = repr((names, recipe.shuffle, recipe.shuffle_buffer, recipe.seed))
+        text = repr(
+            (names, recipe.shuffle, recipe.shuffle_buffer, recipe.seed, sorted(recipe.exclude))
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def reader(self, worker: int, workers: int, epoch: int) -> Reader:

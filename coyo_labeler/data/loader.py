@@ -54,11 +54,16 @@ class Loader:
 
     @property
     def counts(self) -> "Counter[str]":
-        """Images so far: drawn = used + unlabelled + empty + undecodable + waiting to be drawn."""
+        """Images so far: drawn = used + unlabelled + empty + undecodable + held_out + waiting."""
         total: Counter[str] = Counter()
         for state in self._states.values():
             total.update(state["counts"])
         return total
+
+    @property
+    def waiting(self) -> int:
+        """Images that are drawn from the tars and wait in the workers' shuffle buffers."""
+        return sum(len(state["buffer"]) for state in self._states.values())
 
     def __iter__(self) -> Iterator[Batch]:
         batches = _Batches(

@@ -22,7 +22,7 @@ class Recipe:
     """What is read, and how a sample is made: the same for every consumer and epoch.
 
     shuffle_buffer: encoded samples held by each consumer to draw from; 0 or 1 keeps the tar's
-    order. transform: a decoded picture to what the model takes.
+    order. transform: a decoded picture to what the model takes. exclude: ids that are held out.
     """
 
     shards: Sequence[Shard]
@@ -35,6 +35,7 @@ class Recipe:
     seed: int
     unlabelled: Choice
     undecodable: Choice
+    exclude: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,9 @@ class Reader:
             if position < skip or not part.holds(position):
                 continue
             counts["drawn"] += 1
+            if member.id in recipe.exclude:
+                counts["held_out"] += 1
+                continue
             where = f"labels: shard {shard.name}: image {member.key} (id {member.id})"
             if row is None:
                 if recipe.unlabelled == "error":

@@ -1,0 +1,1 @@
+"""Pretraining of a Vision Transformer on what the pipeline made. No Spark."""

@@ -1,0 +1,32 @@
+"""Pictures to tensors of bytes in the workers, and bytes to the network's range on the device."""
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from coyo_labeler.config.pretrain_vit import AugmentSettings
+
+#: Side of the shorter edge before the central crop, relative to the crop: 256 for 224.
+_EVALUATION_RESIZE = 256 / 224
+
+
+def training_transform(size: int, settings: AugmentSettings) -> v2.Transform:
+    """An RGB picture to (3, size, size) uint8: Inception crop (Szegedy et al. 2015), flip.
+
+    The crop's area is uniform in [min_area, 1] of the picture, its aspect ratio log-uniform.
+    """
+    ratio = (1 / settings.max_aspect_ratio, settings.max_aspect_ratio)
+    crop = v2.RandomResizedCrop(size, scale=(settings.min_area, 1.0), ratio=ratio, antialias=True)
+    flip = [v2.RandomHorizontalFlip()] if settings.flip else []
+    return v2.Compose([crop, *flip, v2.PILToTensor()])
+
+
+def evaluation_transform(size: int) -> v2.Transform:
+    """An RGB picture to (3, size, size) uint8: shorter edge to 8/7 of size, central crop."""
+    edge = round(size * _EVALUATION_RESIZE)
+    return v2.Compose([v2.Resize(edge, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 to float32 in [−1, 1]: (x − 127.5) / 127.5."""
+    return images.to(torch.float32).sub_(127.5).div_(127.5)

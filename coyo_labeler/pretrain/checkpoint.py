@@ -1,0 +1,136 @@
+"""Checkpoints: weights as safetensors, all else that an exact resumption needs beside them.
+
+checkpoints/00001000/model.safetensors   the network
+                     optimiser.pt        AdamW's moments
+                     process-00000.pt    of each process: where its reader stood, random numbers
+                     done.json           written last: without it the folder is no checkpoint
+"""
+
+import io
+import random
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from coyo_labeler import storage
+from coyo_labeler.data import Loader
+from coyo_labeler.errors import InputError
+from coyo_labeler.pretrain.distributed import Process
+from coyo_labeler.pretrain.model import read_safetensors, write_safetensors
+
+_DONE = "done.json"
+
+
+@dataclass
+class Training:
+    """All that changes from step to step. step: steps taken; model: not wrapped."""
+
+    model: nn.Module
+    optimiser: Optimizer
+    loader: Loader
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run, below its output folder."""
+
+    output: str
+    fingerprint: str
+    process: Process
+
+    def _folder(self, step: int) -> str:
+        return storage.join(self.output, "checkpoints", f"{step:08d}")
+
+    def save(self, training: Training, keep: int, metadata: dict[str, str]) -> None:
+        """Write a checkpoint, and remove all but the `keep` latest. To be called in all processes.
+
+        metadata: for the safetensors file.
+        """
+        folder = self._folder(training.step)
+        own = {
+            "loader": training.loader.state_dict(),
+            "torch": torch.get_rng_state(),
+            "python": random.getstate(),
+        }
+        if self.process.device.type == "cuda":
+            own["cuda"] = torch.cuda.get_rng_state(self.process.device)
+        _write(storage.join(folder, self._name()), own)
+        if self.process.first:
+            write_safetensors(storage.join(folder, "model.safetensors"), training.model, metadata)
+            _write(storage.join(folder, "optimiser.pt"), training.optimiser.state_dict())
+        self.process.wait()
+        if self.process.first:
+            storage.write_json(
+                storage.join(folder, _DONE),
+                {
+                    "step": training.step,
+                    "fingerprint": self.fingerprint,
+                    "processes": self.process.count,
+                },
+            )
+            for step in self._steps()[:-keep]:
+                storage.clear(self._folder(step))
+
+    def load(self, training: Training) -> bool:
+        """Go on from the latest checkpoint, if there is one.
+
+        Raises: InputError where it is of another number of processes.
+        """
+        steps = self._steps()
+        if not steps:
+            return False
+        folder = self._folder(steps[-1])
+        done = storage.read_json(storage.join(folder, _DONE))
+        assert done is not None
+        if done["processes"] != self.process.count:
+            raise InputError(
+                f"pretrain_vit: output: the run in {self.output} was of {done['processes']} "
+                f"processes, this is of {self.process.count}; start as many, or choose another "
+                "output"
+            )
+        device = self.process.device
+        training.model.load_state_dict(read_safetensors(storage.join(folder, "model.safetensors")))
+        training.optimiser.load_state_dict(_read(storage.join(folder, "optimiser.pt"), device))
+        own = _read(storage.join(folder, self._name()), torch.device("cpu"))
+        training.loader.load_state_dict(own["loader"])
+        torch.set_rng_state(own["torch"])
+        random.setstate(own["python"])
+        if "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], device)
+        training.step = done["step"]
+        return True
+
+    def _name(self) -> str:
+        return f"process-{self.process.rank:05d}.pt"
+
+    def _steps(self) -> list[int]:
+        """Steps of the whole checkpoints of this run, ascending."""
+        fs, path = storage.resolve(storage.join(self.output, "checkpoints"))
+        fs.invalidate_cache()
+        if not fs.isdir(path):
+            return []
+        names = (re.search(r"(\d{8,})/?$", name) for name in fs.ls(path, detail=False))
+        found = sorted(int(match[1]) for match in names if match)
+        return [step for step in found if self._is_ours(step)]
+
+    def _is_ours(self, step: int) -> bool:
+        done = storage.read_json(storage.join(self._folder(step), _DONE))
+        return done is not None and done["fingerprint"] == self.fingerprint
+
+
+def _write(url: str, state: dict[str, Any]) -> None:
+    with storage.open_atomic(url) as file:
+        torch.save(state, file)
+
+
+def _read(url: str, device: torch.device) -> dict[str, Any]:
+    fs, path = storage.resolve(url)
+    state: dict[str, Any] = torch.load(
+        io.BytesIO(fs.cat_file(path)), map_location=device, weights_only=True
+    )
+    return state

@@ -1,0 +1,63 @@
+"""The stage `pretrain_vit`: what the command line calls, in one process or in the first of several.
+
+Under torchrun the first process alone reads settings, claims the output and writes the manifest;
+the others wait for it to tell them what to train.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from coyo_labeler import cli
+from coyo_labeler.config.pretrain_vit import PretrainVitSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.manifest import Outcome, Run
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def pretrain_vit(spark: "SparkSession | None", settings: PretrainVitSettings, run: Run) -> Outcome:
+    """Train a Vision Transformer on labelled images.
+
+    Raises: InputError where PyTorch or timm is missing, or settings and data do not fit.
+    """
+    try:
+        from coyo_labeler.pretrain.distributed import this_process  # noqa: PLC0415
+        from coyo_labeler.pretrain.loop import train  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            f"pretrain_vit: {error.name} is not installed; pip install 'coyo-labeler[train]'"
+        ) from None
+    process = this_process(settings.device)
+    process.tell((settings, run.fingerprint))
+    return train(settings, run.fingerprint, process)
+
+
+def job() -> None:
+    """The body of `jobs/pretrain_vit.py`, alone or under torchrun."""
+    try:
+        from coyo_labeler.pretrain import distributed  # noqa: PLC0415
+    except ImportError:
+        cli.job("pretrain_vit")  # says what is not installed
+        return
+    if distributed.torchrun_processes() == 1:
+        cli.job("pretrain_vit")
+    distributed.join_group()
+    if distributed.this_process("cpu").first:
+        status = cli.main(["pretrain_vit", *sys.argv[1:]])
+        if status == cli.DONE:  # on any other torchrun ends the others
+            distributed.this_process("cpu").tell(None)
+    else:
+        status = cli.guard(_follow)
+    sys.exit(status)
+
+
+def _follow() -> None:
+    """Train what the first process says, until it says that there is no more."""
+    from coyo_labeler.pretrain.distributed import this_process  # noqa: PLC0415
+    from coyo_labeler.pretrain.loop import train  # noqa: PLC0415
+
+    told: tuple[PretrainVitSettings, str] | None
+    while (told := this_process("cpu").tell(None)) is not None:
+        settings, fingerprint = told
+        train(settings, fingerprint, this_process(settings.device))
