@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.config.read import default_config, read_settings
-from coyo_labeler.manifest import Manifest, Run
+from coyo_labeler.manifest import Manifest, Outcome, Run
 from coyo_labeler.session import open_session
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ class Stage:
     """Where a stage's settings and work are found; both are imported only when it runs.
 
     work: `module:function`, called as function(spark, settings, run) -> Outcome;
-    spark is None where `settings.uses_spark` is false.
+    spark is None where `settings.uses_spark` is false. A stage whose settings reopen a finished
+    output may return None there: nothing was left to do.
     """
 
     name: str
@@ -69,6 +70,12 @@ STAGES = {
             "coyo_labeler.config.report:ReportSettings",
             "coyo_labeler.report.stage:report",
         ),
+        Stage(
+            "pretrain_vit",
+            "labelled images to a pretrained Vision Transformer",
+            "coyo_labeler.config.pretrain_vit:PretrainVitSettings",
+            "coyo_labeler.pretrain.stage:pretrain_vit",
+        ),
     )
 }
 
@@ -96,11 +103,14 @@ def run_stage(
     Raises: InputError for what the user can mend, WorkError where the work failed.
     """
     run = Run.begin(stage.name, settings)
-    if run.done is not None:
+    if run.done is not None and not settings.reopens:
         return run.done, False
-    if run.resumed:
+    if run.resumed and run.done is None:
         logger.info("%s: going on with the unfinished run in %s", stage.name, run.output)
     if spark is None and settings.uses_spark:
         spark = open_session(settings.spark, stage.name)
-    outcome = _load(stage.work)(spark, settings, run)
+    outcome: Outcome | None = _load(stage.work)(spark, settings, run)
+    if outcome is None:  # looked into a finished output and found nothing left to do
+        assert run.done is not None
+        return run.done, False
     return run.finish(outcome), True
