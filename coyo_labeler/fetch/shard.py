@@ -83,7 +83,7 @@ class ShardFetcher:
         A shard that has a receipt of this generation is left alone, so that a second writer does
         no harm.
         """
-        done = self._receipts.get(shard)
+        done = await asyncio.to_thread(self._receipts.get, shard)
         if done is not None and done.details["generation"] >= generation:
             return done
         start = time.monotonic()
@@ -138,7 +138,7 @@ class ShardFetcher:
             shard,
             self._receipts.fingerprint,
             counts,
-            time.monotonic() - start,
+            round(time.monotonic() - start, 3),
             {"generation": generation, **details, **sizes},
         )
         Receipts(folder, receipt.fingerprint, RECEIPT_NAME).write(receipt)

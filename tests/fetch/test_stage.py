@@ -7,13 +7,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset
+from pydantic import ValidationError
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.fetch import FetchSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.manifest import Manifest
+from coyo_labeler.fetch.stage import facts
+from coyo_labeler.manifest import Counts, Manifest
+from coyo_labeler.receipts import Receipt
 from coyo_labeler.stages import STAGES, run_stage
-from tests.fetch.web import encode, phash, photograph
+from tests.fetch.web import encode, phash, photograph, reply
 
 BIG = 1 << 33
 
@@ -117,3 +121,69 @@ def test_without_a_contact_nothing_but_loopback_is_asked(spark, site, tmp_path):
     catalog = write_catalog(tmp_path / "catalog", site)
     with pytest.raises(InputError, match=r"^fetch: user_agent: missing; .*contact"):
         run(spark, catalog=catalog, output=str(tmp_path / "out"), allow_private=False)
+
+
+def test_retry_tries_what_failed_for_a_while_and_nothing_else(spark, site, web, tmp_path):
+    web.answers["/busy"] = web.answers["/1.jpg"]
+    web.answers["/1.jpg"] = reply(b"", "503 Busy")
+    catalog, out = write_catalog(tmp_path / "catalog", site), str(tmp_path / "out")
+    keys = {"catalog": catalog, "output": out, "retries": 0}
+    first, _ = run(spark, **keys)
+    assert first.rows.rejected["http_server_error"] == 1
+    assert first.details["transient"] == 1
+    web.answers["/1.jpg"] = web.answers["/busy"]
+    web.asked.clear()
+    second, worked = run(spark, **keys, retry=True)
+    assert worked
+    assert {path for path, _ in web.asked} == {"/1.jpg", "/robots.txt"}
+    assert second.rows.rows_out == first.rows.rows_out + 1
+    assert "http_server_error" not in second.rows.to_json()["rejected"]
+    third, worked = run(spark, **keys, retry=True)
+    assert not worked
+    assert third == second
+
+
+def test_the_fallback_urls_of_the_catalog_are_used(spark, web, tmp_path):
+    data = encode(photograph(3))
+    row = {"id": 1, "url": web.url("/gone"), "imagehash": phash(data), "shard": 4}
+    rows = [{**row, "fallback_urls": [web.serve("/twin", data)]}]
+    catalog = write_catalog(tmp_path / "catalog", rows)
+    manifest, _ = run(spark, catalog=catalog, output=str(tmp_path / "out"))
+    assert manifest.rows.rows_out == 1
+
+
+def test_webdataset_reads_the_tars(spark, site, tmp_path):
+    catalog = write_catalog(tmp_path / "catalog", site)
+    run(spark, catalog=catalog, output=str(tmp_path / "out"))
+    urls = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil"))
+    assert len(samples) == 7
+    assert all(sample["json"]["key"] == sample["__key__"] for sample in samples)
+    assert {sample["jpg"].size for sample in samples if "jpg" in sample} == {(96, 112)}
+
+
+def test_progress_tells_what_is_done_and_what_fails():
+    counts = Counts(100, 80, {"timeout": 15, "http_not_found": 4, "corrupt": 1, "tls_failed": 0})
+    details = {"bytes": 4_000_000, "finished": 1020.0}
+    shown = facts([Receipt(0, "f", counts, 20.0, details)])
+    assert shown == {
+        "images": "80",
+        "success": "80.0%",
+        "img/s": "5",
+        "MB/s": "0.2",
+        "failures": "timeout 15 http_not_found 4 corrupt 1",
+    }
+    assert facts([]) == {}
+
+
+@pytest.mark.parametrize("agent", ["bot", "Mozilla/5.0"])
+def test_a_user_agent_without_a_contact_is_refused(agent):
+    with pytest.raises(ValidationError, match="names no contact; add a URL"):
+        FetchSettings(catalog="c", output="o", user_agent=agent)
+
+
+def test_a_catalog_without_shards_is_refused(spark, site, tmp_path):
+    bare = [{key: row[key] for key in ("id", "url", "imagehash")} for row in site]
+    catalog = write_catalog(tmp_path / "catalog", bare)
+    with pytest.raises(InputError, match="has no column 'shard'"):
+        run(spark, catalog=catalog, output=str(tmp_path / "out"))
