@@ -1,6 +1,8 @@
 """What each row is judged by on its own: the first rule that it breaks is its reason."""
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -18,7 +20,7 @@ URL_LENGTH = 2083
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a row; `passes` is never null. detail: what a row has instead, never null."""
+    """A condition on a row, in which null is false. detail: what it has instead, never null."""
 
     reason: str
     passes: Column
@@ -44,31 +46,32 @@ def rules(settings: IngestSettings) -> list[Rule]:
     width, height = F.col("width"), F.col("height")
     sides = F.concat(_text(width), F.lit(" × "), _text(height))
     if settings.min_side:
-        large = _known(width >= settings.min_side) & _known(height >= settings.min_side)
+        large = (width >= settings.min_side) & (height >= settings.min_side)
         found.append(Rule(Reason.TOO_SMALL, large, sides))
     if settings.max_aspect_ratio is not None:
         slim = F.greatest(width, height) <= F.least(width, height) * settings.max_aspect_ratio
-        found.append(Rule(Reason.ASPECT_RATIO, _known(slim), sides))
+        found.append(Rule(Reason.ASPECT_RATIO, slim, sides))
     found += [_bounds(name, threshold) for name, threshold in settings.thresholds.items()]
     return found
 
 
 def passes(settings: IngestSettings) -> Column:
-    """Whether a row breaks no rule, as conditions that Parquet can be asked for."""
-    verdict = F.lit(True)
-    for rule in rules(settings):
-        verdict = verdict & rule.passes
-    return verdict
+    """Whether a row breaks no rule; null counts as false.
+
+    A conjunction of plain comparisons where it can be, which Parquet's reader is asked for: row
+    groups without one such row are not read.
+    """
+    return reduce(and_, (rule.passes for rule in rules(settings)))
 
 
 def reason(settings: IngestSettings) -> Column:
     """The reason of the first rule that a row breaks, or null."""
-    return F.coalesce(*(F.when(~rule.passes, F.lit(str(rule.reason))) for rule in rules(settings)))
+    return F.coalesce(*(F.when(_broken(rule), F.lit(str(rule.reason))) for rule in rules(settings)))
 
 
 def detail(settings: IngestSettings) -> Column:
     """What is wrong with a row under the first rule that it breaks, or null."""
-    return F.coalesce(*(F.when(~rule.passes, rule.detail) for rule in rules(settings)))
+    return F.coalesce(*(F.when(_broken(rule), rule.detail) for rule in rules(settings)))
 
 
 def _bounds(name: str, threshold: Threshold) -> Rule:
@@ -80,11 +83,11 @@ def _bounds(name: str, threshold: Threshold) -> Rule:
         inside = inside & (value <= threshold.max)
     # NaN is above every number to Spark: it would pass a lower bound.
     inside = inside & ~F.isnan(value.cast("double"))
-    return Rule(name, _known(inside), _text(value))
+    return Rule(name, inside, _text(value))
 
 
-def _known(condition: Column) -> Column:
-    return F.coalesce(condition, F.lit(False))
+def _broken(rule: Rule) -> Column:
+    return ~F.coalesce(rule.passes, F.lit(False))
 
 
 def _text(value: Column) -> Column:

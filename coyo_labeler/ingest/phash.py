@@ -8,8 +8,8 @@ FLAT = (0x0000000000000000, -0x8000000000000000)
 
 
 def is_hash(text: Column) -> Column:
-    """Whether a string is 1 to 16 hexadecimal digits, but for surrounding space."""
-    return F.coalesce(F.trim(text).rlike("^[0-9a-fA-F]{1,16}$"), F.lit(False))
+    """Whether a string is 1 to 16 hexadecimal digits, but for surrounding space; null of null."""
+    return F.trim(text).rlike("^[0-9a-fA-F]{1,16}$")
 
 
 def normalise(text: Column) -> Column:

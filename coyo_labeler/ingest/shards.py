@@ -1,64 +1,133 @@
-"""Which rows are sampled and which shard each belongs to: by hashes of the id alone.
+"""Where a row belongs: sample, shard and part of the catalog, by hashes of its own content.
 
-Hashing spreads neighbours, and so the rows of one web host, over all shards.
+All rows of one hash get one place, a hash of the pHash, so that one shuffle brings twins together
+and puts them into their shard. A hash spreads neighbours, and so the rows of one web host, over all
+shards.
 """
 
-from pyspark.sql import Column, DataFrame, Window
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-#: So that the sample and the place in a shard do not hang on each other.
+from coyo_labeler.ingest import phash
+
+I64 = npt.NDArray[np.int64]
+
+#: So that the sample and the order of ids do not hang on each other.
 _SAMPLE_SALT = 1
 
-_BUCKET_BITS = 12
+#: The first bits of a place are its bucket: few enough for the driver to count, more than parts.
+_BUCKET_BITS = 16
+_BUCKETS = 1 << _BUCKET_BITS
+
+#: Rows of a part of the catalog, about; it holds whole shards.
+ROWS_PER_PART = 500_000
+
+
+def place(bits: Column, identity: Column) -> Column:
+    """Where a row stands in the order of shards: signed 64 bits, the same for all rows of a hash.
+
+    Rows with a flat colour's hash are not the same image: each is placed by its id.
+    """
+    return F.when(phash.is_flat(bits), F.xxhash64(identity)).otherwise(F.xxhash64(bits))
 
 
 def is_sampled(share: float) -> Column:
     """Whether an id is in the sample; a smaller share's sample is part of a larger one's."""
     if share == 1:
         return F.lit(True)
-    limit = int(share * 2**64) - 2**63
-    return F.xxhash64(F.lit(_SAMPLE_SALT), "id") < limit
+    return F.xxhash64(F.lit(_SAMPLE_SALT), "id") < int(share * 2**64) - 2**63
 
 
-def place() -> Column:
-    """Where an id stands in the order of shards: a bijection of 64-bit integers."""
-    return F.xxhash64("id")
+@dataclass(frozen=True)
+class Plan:
+    """How the kept rows are cut.
 
-
-def number_shards(rows: DataFrame, rows_per_shard: int) -> DataFrame:
-    """Add `shard` int, from 0 on without gaps, `rows_per_shard` rows each but the last.
-
-    rows: id bigint, without repeats. Shards cut the order of `place` into runs of equal length. The
-    cuts are found from the ids alone; the driver sees one number per bucket, never a row.
+    cuts: (shards,) ascending, the place at which each shard begins. part_cuts: (parts − 1,) those
+    of them at which a further part begins, never two in a bucket.
     """
-    bucket = F.shiftright(place(), 64 - _BUCKET_BITS)
-    placed = rows.select(place().alias("place"), bucket.alias("bucket"))
-    sizes = {row["bucket"]: row["count"] for row in placed.groupBy("bucket").count().collect()}
-    starts, seen = [], 0
-    for key in sorted(sizes):
-        starts.append((int(key), seen))
-        seen += sizes[key]
-    spark = rows.sparkSession
-    offsets = spark.createDataFrame(starts, "bucket long, start long")
-    order = Window.partitionBy("bucket").orderBy("place")
-    ranked = placed.withColumn("rank", F.row_number().over(order) - 1)
-    ranked = ranked.join(F.broadcast(offsets), "bucket")
-    position = F.col("start") + F.col("rank")
-    cuts = (
-        ranked.filter(position % rows_per_shard == 0)
-        .groupBy("bucket")
-        .agg(F.array_sort(F.collect_list("place")).alias("cuts"))
+
+    cuts: I64
+    part_cuts: I64
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are; at least one, for the rows that are dropped."""
+        return len(self.part_cuts) + 1
+
+
+def plan(places: DataFrame, rows_per_shard: int, rows_per_part: int = ROWS_PER_PART) -> Plan:
+    """Cut places (column `place` bigint) into runs of `rows_per_shard`, the last one shorter.
+
+    The driver sees a number per bucket and one per shard, never a row.
+    """
+    counted = places.groupBy(_bucket(F.col("place")).alias("bucket")).count().collect()
+    sizes = np.zeros(_BUCKETS, np.int64)
+    for row in counted:
+        sizes[row["bucket"] + _BUCKETS // 2] = row["count"]
+    starts = np.cumsum(sizes) - sizes
+
+    def pick(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        columns = [batch["place"].to_numpy() for batch in batches]
+        if columns:
+            found = shard_cuts(np.concatenate(columns), starts, rows_per_shard)
+            yield pa.RecordBatch.from_arrays([pa.array(found)], ["place"])
+
+    spread = places.select("place").repartition(_bucket(F.col("place")))
+    picked = spread.mapInArrow(pick, "place bigint").toArrow()["place"].to_numpy()
+    cuts = np.sort(picked)
+    return Plan(cuts, part_cuts(cuts, max(1, rows_per_part // rows_per_shard)))
+
+
+def shard_cuts(places: I64, starts: I64, rows_per_shard: int) -> I64:
+    """The places that begin a shard, among those of whole buckets.
+
+    places: (n,) in any order. starts: (buckets,) how many places of all come before each bucket.
+    """
+    places = np.sort(places)
+    bucket = (places >> (64 - _BUCKET_BITS)) + _BUCKETS // 2
+    first = np.searchsorted(bucket, bucket)  # of the same bucket
+    rank = starts[bucket] + np.arange(len(places)) - first
+    return places[rank % rows_per_shard == 0]
+
+
+def part_cuts(cuts: I64, shards_per_part: int) -> I64:
+    """The shard cuts at which a part begins: every so many shards, one in a bucket at most."""
+    chosen = cuts[shards_per_part::shards_per_part]
+    bucket = chosen >> (64 - _BUCKET_BITS)
+    return chosen[np.diff(bucket, prepend=bucket[:1] - 1) > 0]
+
+
+def with_part(spark: SparkSession, rows: DataFrame, cut: Plan) -> DataFrame:
+    """Add `part` int: that of the row's `place`."""
+    if cut.parts == 1:
+        return rows.withColumn("part", F.lit(0))
+    buckets = np.arange(-_BUCKETS // 2, _BUCKETS // 2)
+    bucket_of_cut = cut.part_cuts >> (64 - _BUCKET_BITS)
+    before = np.searchsorted(bucket_of_cut, buckets)
+    inside = np.minimum(before, len(bucket_of_cut) - 1)
+    has_cut = bucket_of_cut[inside] == buckets
+    table = pa.table(
+        {
+            "bucket": pa.array(buckets),
+            "before": pa.array(before.astype(np.int32)),
+            "cut": pa.array(cut.part_cuts[inside], mask=~has_cut),
+        }
     )
-    first = F.ceil(F.col("start") / rows_per_shard) - 1
-    table = offsets.join(cuts, "bucket", "left").select(
-        "bucket",
-        first.alias("before"),
-        F.coalesce("cuts", F.array().cast("array<bigint>")).alias("cuts"),
-    )
-    passed = F.size(F.filter("cuts", lambda cut: cut <= place()))
+    later = F.coalesce((F.col("place") >= F.col("cut")).cast("int"), F.lit(0))
     return (
-        rows.withColumn("bucket", bucket)
-        .join(F.broadcast(table), "bucket")
-        .withColumn("shard", (F.col("before") + passed).cast("int"))
-        .drop("bucket", "before", "cuts")
+        rows.withColumn("bucket", _bucket(F.col("place")))
+        .join(F.broadcast(spark.createDataFrame(table)), "bucket")
+        .withColumn("part", F.col("before") + later)
+        .drop("bucket", "before", "cut")
     )
+
+
+def _bucket(place_of_row: Column) -> Column:
+    """The first bits, as a signed number: buckets are in the order of places."""
+    return F.shiftright(place_of_row, 64 - _BUCKET_BITS)

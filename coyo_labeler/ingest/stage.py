@@ -1,138 +1,229 @@
 """Source rows to the catalog of images to fetch."""
 
 import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark import StorageLevel, TaskContext
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.ingest import IngestSettings
-from coyo_labeler.ingest import filters, phash, shards, twins
+from coyo_labeler.ingest import filters, phash, shards
+from coyo_labeler.ingest.part import write_part
 from coyo_labeler.ingest.read import Source, inspect, read_source
 from coyo_labeler.ingest.reasons import Reason
+from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
+from coyo_labeler.receipts import Receipts, total
+from coyo_labeler.session import spark_path
 from coyo_labeler.tables import write_table
 
 logger = logging.getLogger(__name__)
 
-#: Rows of one catalog file, about; a file holds whole shards.
-_ROWS_PER_FILE = 1_000_000
+#: Counts of the rows that fail on their own; written when all of them are.
+_ROW_REJECTS = "_receipts/rows.json"
 
 
 def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
     """Check, filter, deduplicate, sample and shard the rows of `settings.source`.
 
     Writes catalog/ (schemas.CATALOG, then fallback_urls list<string> and the kept columns),
-    rejects/ (schemas.CATALOG_REJECTS) and duplicates/ (schemas.DUPLICATES) below the output.
+    rejects/ (schemas.CATALOG_REJECTS), duplicates/ (schemas.DUPLICATES) and statistics.json below
+    the output.
 
     Raises: InputError naming the source's file or column at fault.
     """
     source = inspect(settings)
     logger.info("ingest: %s rows in %d files", f"{source.rows:,}", len(source.files))
-    rows = read_source(spark, source)
-    passed = deduplicate(rows, settings).persist(StorageLevel.DISK_ONLY)
-    try:
-        with watch_spark(spark, "ingest: deduplicate"):
-            kept = passed.filter("reason IS NULL")
-            n_kept = kept.count()
-        with watch_spark(spark, "ingest: catalog"):
-            write_catalog(kept, n_kept, settings)
-        with watch_spark(spark, "ingest: rejects"):
-            write_rejects(spark, rows, passed, source, settings)
-            write_duplicates(passed, settings)
-    finally:
-        passed.unpersist()
-    return count(spark, source, settings)
+    with watch_spark(spark, "ingest: find images"):
+        found = find_images(read_source(spark, source), settings)
+        cut = shards.plan(
+            found.images.filter(shards.is_sampled(settings.sample)), settings.rows_per_shard
+        )
+    with watch_spark(spark, "ingest: rejects"):
+        write_row_rejects(spark, found, source, settings, run)
+    with watch_spark(spark, "ingest: catalog"):
+        write_catalog(spark, found, cut, settings, run)
+    found.images.unpersist()
+    return conclude(source, cut, settings, run)
 
 
-def deduplicate(rows: DataFrame, settings: IngestSettings) -> DataFrame:
-    """The rows that pass on their own, with `reason` where another stands for them.
+@dataclass(frozen=True)
+class Found:
+    """What the first look over the source yields.
 
-    Adds bits bigint, kept_id bigint, fallback_urls list<string>, reason string or null.
+    rows: all source rows. good: those that pass on their own, with imagehash normalised, bits and
+    place. repeated: id and the bits that it keeps, for ids with more than one hash; None where
+    there are none. images: id, bits and place of the first row of each hash.
     """
+
+    rows: DataFrame
+    good: DataFrame
+    repeated: DataFrame | None
+    images: DataFrame
+
+
+def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
+    """Find the rows that stand for an image, from the few columns that say so."""
     good = rows.filter(filters.passes(settings))
     good = good.withColumn("imagehash", phash.normalise(F.col("imagehash")))
     good = good.withColumn("bits", phash.to_signed(F.col("imagehash")))
-    good = twins.mark_duplicate_ids(good)
-    first = twins.mark_exact_twins(good.filter("NOT repeated"), settings.max_fallback_urls)
-    again = good.filter("repeated")
-    reason = F.when(F.col("kept_id") != F.col("id"), F.lit(str(Reason.DUPLICATE_HASH))).when(
-        ~shards.is_sampled(settings.sample), F.lit(str(Reason.NOT_SAMPLED))
+    good = good.withColumn("place", shards.place(F.col("bits"), F.col("id")))
+    # Kept columns are not needed here, but a file in which they cannot be read is found out now,
+    # before anything is written.
+    touched = F.max(
+        F.xxhash64(*map(F.col, settings.keep_columns)) if settings.keep_columns else F.lit(0)
     )
-    return first.withColumn("reason", reason).unionByName(
-        again.withColumn("reason", F.lit(str(Reason.DUPLICATE_ID))), allowMissingColumns=True
+    by_id = good.groupBy("id").agg(
+        F.min("bits").alias("bits"), F.max("bits").alias("last"), touched.alias("touched")
     )
-
-
-def write_catalog(kept: DataFrame, n_kept: int, settings: IngestSettings) -> None:
-    """Write the kept rows, whole shards to a file, in the order of shard and id."""
-    sharded = shards.number_shards(kept, settings.rows_per_shard)
-    n_shards = -(-n_kept // settings.rows_per_shard)
-    n_files = min(n_shards, -(-n_kept // _ROWS_PER_FILE))
-    extras = [F.col(f"`{name}`") for name in ("fallback_urls", *settings.keep_columns)]
-    columns = [F.col(field.name) for field in schemas.CATALOG]
-    ordered = sharded.select(*columns, *extras).repartition(max(1, n_files), "shard")
-    write_table(
-        ordered.sortWithinPartitions("shard", "id"),
-        storage.join(settings.output, "catalog"),
-        schemas.CATALOG,
+    seen = Observation()
+    by_id = by_id.observe(
+        seen,
+        F.coalesce(F.sum((F.col("last") != F.col("bits")).cast("int")), F.lit(0)).alias("repeated"),
+        F.max("touched").alias("touched"),
     )
+    images = (
+        by_id.withColumn("place", shards.place(F.col("bits"), F.col("id")))
+        .groupBy("place")
+        .agg(F.min("id").alias("id"), F.min("bits").alias("bits"))
+        .persist(StorageLevel.DISK_ONLY)
+    )
+    images.count()
+    repeated = None
+    if seen.get["repeated"]:
+        repeated = (
+            good.groupBy("id")
+            .agg(F.min("bits").alias("kept_bits"), F.max("bits").alias("last"))
+            .filter("last <> kept_bits")
+            .drop("last")
+        )
+    return Found(rows, good, repeated, images)
 
 
-def write_rejects(
-    spark: SparkSession,
-    rows: DataFrame,
-    passed: DataFrame,
-    source: Source,
-    settings: IngestSettings,
+def write_row_rejects(
+    spark: SparkSession, found: Found, source: Source, settings: IngestSettings, run: Run
 ) -> None:
-    """Write every row that is not in the catalog, and every file that could not be read."""
-    bad = rows.withColumn("reason", filters.reason(settings)).filter("reason IS NOT NULL")
-    twin = F.concat(F.lit("of "), F.col("kept_id").cast("string"))
-    dropped = passed.filter("reason IS NOT NULL").withColumn(
-        "detail", F.when(F.col("reason") == str(Reason.DUPLICATE_HASH), twin)
+    """Write the rows that fail whatever the other rows are, and the files that cannot be read."""
+    done = storage.read_json(storage.join(settings.output, _ROW_REJECTS))
+    if done is not None and done["fingerprint"] == run.fingerprint:
+        return
+    rejects = (
+        found.rows.withColumn("reason", filters.reason(settings))
+        .filter("reason IS NOT NULL")
+        .withColumn("detail", filters.detail(settings))
+        .select(schemas.CATALOG_REJECTS.names)
     )
-    corrupt = spark.createDataFrame(
-        [(None, file, str(Reason.CORRUPT_FILE), fault) for file, fault in source.corrupt],
-        "id bigint, url string, reason string, detail string",
-    )
-    columns = ["id", "url", "reason", "detail"]
-    write_table(
-        bad.withColumn("detail", filters.detail(settings))
-        .select(columns)
-        .unionByName(dropped.select(columns))
-        .unionByName(corrupt),
-        storage.join(settings.output, "rejects"),
-        schemas.CATALOG_REJECTS,
+    if found.repeated is not None:
+        again = found.good.join(found.repeated, "id").filter("bits <> kept_bits")
+        reason, detail = F.lit(str(Reason.DUPLICATE_ID)), F.col("imagehash")
+        rejects = rejects.unionByName(
+            again.select("id", "url", reason.alias("reason"), detail.alias("detail"))
+        )
+    if source.corrupt:
+        files = pa.Table.from_pylist(
+            [
+                {"url": file, "reason": str(Reason.CORRUPT_FILE), "detail": fault}
+                for file, fault in source.corrupt
+            ],
+            schemas.CATALOG_REJECTS,
+        )
+        rejects = rejects.unionByName(spark.createDataFrame(files))
+    url = storage.join(settings.output, "rejects")
+    write_table(rejects, url, schemas.CATALOG_REJECTS)
+    written = spark.read.parquet(spark_path(url)).groupBy("reason").count().collect()
+    storage.write_json(
+        storage.join(settings.output, _ROW_REJECTS),
+        {
+            "fingerprint": run.fingerprint,
+            "rejected": {row["reason"]: row["count"] for row in written},
+        },
     )
 
 
-def write_duplicates(passed: DataFrame, settings: IngestSettings) -> None:
-    """Write which row stands for each dropped twin."""
-    write_table(
-        passed.filter(F.col("reason") == str(Reason.DUPLICATE_HASH))
-        .withColumn("distance", F.lit(0))
-        .select("id", "kept_id", "distance"),
-        storage.join(settings.output, "duplicates"),
-        schemas.DUPLICATES,
+def write_catalog(
+    spark: SparkSession, found: Found, cut: shards.Plan, settings: IngestSettings, run: Run
+) -> None:
+    """Write the parts of the catalog that an earlier try has not finished; one task a part."""
+    good = found.good
+    if found.repeated is not None:
+        good = good.join(found.repeated, "id", "left").filter(
+            "kept_bits IS NULL OR bits = kept_bits"
+        )
+    columns = ["place", "imagehash", "id", "url", "width", "height"]
+    rows = shards.with_part(spark, good, cut).select(
+        "part",
+        *columns,
+        shards.is_sampled(settings.sample).alias("sampled"),
+        F.lit(None).cast("bigint").alias("near_of"),
+        F.lit(None).cast("int").alias("near_distance"),
+        *settings.keep_columns,
     )
+    receipts = Receipts(settings.output, run.fingerprint)
+    done = receipts.shards() & receipts.read().keys()
+    ordered = (
+        rows.filter(~F.col("part").isin(*done) if done else F.lit(True))
+        .repartitionById(cut.parts, "part")
+        .drop("part")
+        .sortWithinPartitions("place", "imagehash", "id", "url")
+    )
+    schema = to_arrow_schema(ordered.schema)
+
+    def write(batches: Iterable[pa.RecordBatch], part: int) -> None:
+        receipts.write(
+            write_part(
+                batches,
+                part,
+                cut.cuts,
+                schema,
+                settings.output,
+                run.fingerprint,
+                settings.max_fallback_urls,
+            )
+        )
+
+    def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        first = next(batches, None)
+        if first is not None:
+            context = TaskContext.get()
+            assert context is not None
+            write((batch for rest in ([first], batches) for batch in rest), context.partitionId())
+        yield from ()
+
+    ordered.mapInArrow(task, "part int").collect()
+    for part in set(range(cut.parts)) - receipts.shards():
+        write([], part)
 
 
-def count(spark: SparkSession, source: Source, settings: IngestSettings) -> Outcome:
+def conclude(source: Source, cut: shards.Plan, settings: IngestSettings, run: Run) -> Outcome:
     """What was read by the source's footers, and what was written by the tables themselves."""
-    rejects = spark.read.parquet(storage.join(settings.output, "rejects"))
-    rejected = {row["reason"]: row["count"] for row in rejects.groupBy("reason").count().collect()}
-    return Outcome(
-        Counts(
-            source.rows + len(source.corrupt),
-            _rows_of(storage.join(settings.output, "catalog")),
-            rejected,
-        ),
-        details={"files": len(source.files), "corrupt_files": dict(source.corrupt)},
+    parts = list(Receipts(settings.output, run.fingerprint).read().values())
+    first = storage.read_json(storage.join(settings.output, _ROW_REJECTS)) or {}
+    rejected = dict(total(parts).rejected)
+    for reason, n in first["rejected"].items():
+        rejected[reason] = rejected.get(reason, 0) + n
+    rows = Counts(
+        source.rows + len(source.corrupt),
+        _rows_of(storage.join(settings.output, "catalog")),
+        rejected,
     )
+    statistics = sum_up(part.details["statistics"] for part in parts)
+    storage.write_json(
+        storage.join(settings.output, "statistics.json"), {"rows": rows.to_json(), **statistics}
+    )
+    details = {
+        "files": len(source.files),
+        "corrupt_files": dict(source.corrupt),
+        "shards": len(cut.cuts),
+        "statistics": statistics,
+    }
+    return Outcome(rows, details=details)
 
 
 def _rows_of(url: str) -> int:

@@ -1,0 +1,123 @@
+"""One part of the catalog: a run of whole shards, with the rows that were dropped beside it."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.ingest.statistics import Statistics
+from coyo_labeler.ingest.twins import TwinGroups
+from coyo_labeler.manifest import Counts
+from coyo_labeler.receipts import Receipt
+
+#: Rows that are worked on at once.
+_CHUNK_ROWS = 50_000
+
+FALLBACK_URLS = pa.field("fallback_urls", pa.list_(pa.string()))
+
+
+def write_part(
+    batches: Iterable[pa.RecordBatch],
+    part: int,
+    cuts: npt.NDArray[np.int64],
+    schema: pa.Schema,
+    output: str,
+    fingerprint: str,
+    max_fallback_urls: int,
+) -> Receipt:
+    """Write part-{part}.parquet of catalog/, rejects/ and duplicates/, each whole or absent.
+
+    batches: the part's rows as `TwinGroups` takes them, of `schema`; the columns behind
+    near_distance are kept.
+    cuts: (shards,) ascending, the place at which each shard begins. A shard is a row group, sorted
+    by id, so that a reader of one shard reads no more. Memory: a few shards and chunks of rows.
+    """
+    started = time.monotonic()
+    statistics, rejected = Statistics(), Counter[str]()
+    rows_in = rows_out = 0
+    held: pa.Table | None = None  # rows of a shard that may go on in the next chunk
+    with ExitStack() as files:
+        writers: dict[str, pq.ParquetWriter] = {}
+
+        def write(name: str, rows: pa.Table, rows_per_group: int | None = None) -> None:
+            if name not in writers:
+                url = storage.join(output, name, f"part-{part:05d}.parquet")
+                file = files.enter_context(storage.open_atomic(url))
+                writer = pq.ParquetWriter(file, rows.schema, compression=schemas.COMPRESSION)
+                writers[name] = files.enter_context(writer)
+            if rows.num_rows:
+                writers[name].write_table(rows, rows_per_group)
+
+        groups = TwinGroups(max_fallback_urls)
+        for rows, ended in _chunks(batches, schema):
+            settled = groups.end(rows) if ended else groups.add(rows)
+            statistics.add(settled.kept, settled.group_sizes)
+            rows_in, rows_out = rows_in + rows.num_rows, rows_out + settled.kept.num_rows
+            rejected.update(_counts(settled.rejects["reason"]))
+            write("rejects", settled.rejects)
+            write("duplicates", settled.duplicates)
+            kept = _to_catalog(settled.kept, cuts)
+            kept = pa.concat_tables([held, kept]) if held is not None else kept
+            whole, held = (kept, None) if ended else _whole_shards(kept)
+            write("catalog", kept.slice(0, 0))
+            for shard in _by_shard(whole):
+                write("catalog", shard, shard.num_rows)
+    return Receipt(
+        part,
+        fingerprint,
+        Counts(rows_in, rows_out, dict(rejected)),
+        time.monotonic() - started,
+        {"statistics": statistics.to_json()},
+    )
+
+
+def _chunks(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema
+) -> Iterator[tuple[pa.Table, bool]]:
+    """Tables of some `_CHUNK_ROWS` rows, each with whether it is the last; one at least."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        if rows >= _CHUNK_ROWS:
+            yield pa.Table.from_batches(waiting, schema), False
+            waiting, rows = [], 0
+        waiting.append(batch)
+        rows += batch.num_rows
+    yield pa.Table.from_batches(waiting, schema), True
+
+
+def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:
+    shard = np.searchsorted(cuts, kept["place"].to_numpy(), side="right") - 1
+    kept = kept.append_column("shard", pa.array(shard.astype(np.int32)))
+    ours = pa.schema([*schemas.CATALOG, FALLBACK_URLS])
+    behind = kept.schema.get_field_index("near_distance") + 1
+    extras = [field for field in kept.schema.remove_metadata()][behind:-2]
+    wanted = pa.schema([*ours, *extras])
+    return kept.select(wanted.names).cast(wanted)
+
+
+def _whole_shards(kept: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The rows of all shards but the last, and those of the last."""
+    shard = kept["shard"].to_numpy()
+    last = int(np.searchsorted(shard, shard[-1])) if len(shard) else 0
+    return kept.slice(0, last), kept.slice(last)
+
+
+def _by_shard(kept: pa.Table) -> Iterator[pa.Table]:
+    """The rows of each shard, sorted by id."""
+    shard = kept["shard"].to_numpy()
+    ends = [*np.flatnonzero(np.diff(shard)) + 1, len(shard)] if len(shard) else []
+    begin = 0
+    for end in ends:
+        yield kept.slice(begin, end - begin).sort_by("id")
+        begin = end
+
+
+def _counts(reasons: pa.ChunkedArray) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in reasons.value_counts().to_pylist()}
