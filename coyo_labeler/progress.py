@@ -59,7 +59,7 @@ class Progress:
             postfix=self._facts or None,
             bar_format="{n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}"
             if self._total is not None
-            else None,
+            else "{n_fmt}{unit} in {elapsed}{postfix}",
         )
         extra = {"label": self._label, "done": self._done, "total": self._total}
         logger.info("%s: %s", self._label, " ".join(meter.split()), extra=extra)

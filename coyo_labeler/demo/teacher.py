@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from coyo_labeler import storage
 from coyo_labeler.label.decode import decode
-from coyo_labeler.label.preprocess import prepare, preset
+from coyo_labeler.label.preprocess import automl_preset, prepare
 from coyo_labeler.progress import Progress
 
 MODEL = "tf_efficientnetv2_b0"
@@ -46,7 +46,7 @@ def train(source: str, folder: str) -> None:
 
 def _read_scans(source: Path) -> tuple[torch.Tensor, torch.Tensor]:
     scans = csv.read_csv(source / "teacher-scans.csv")
-    how = preset(PREPROCESS)
+    how = automl_preset(PREPROCESS)
     images = [
         prepare(decode((source / "images" / name).read_bytes()), how)
         for name in scans["name"].to_pylist()
