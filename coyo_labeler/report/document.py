@@ -8,6 +8,7 @@ import numpy as np
 
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.report import metrics, ranking
+from coyo_labeler.report.boil import most_frequent
 from coyo_labeler.report.names import LabelNames
 from coyo_labeler.report.sums import Sums
 from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN, MATRIX_CLASSES
@@ -15,8 +16,6 @@ from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN, MATRIX_CLASS
 #: Bins of image sides: up to 2^16 pixels. Bins of entropy: up to 12 nats, above ln 21,841.
 _SIZE_BINS = 16 * BINS_PER_OCTAVE
 _ENTROPY_BINS = int(12 / ENTROPY_BIN)
-
-Pairs = Mapping[str, Sequence[tuple[int, int, int]]]
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,7 @@ class Surroundings:
 
 
 def describe(
-    sums: Sums,
-    pairs: Pairs,
-    precisions: Mapping[str, dict[int, float]],
-    names: LabelNames,
-    settings: ReportSettings,
-    around: Surroundings,
+    sums: Sums, names: LabelNames, settings: ReportSettings, around: Surroundings
 ) -> dict[str, Any]:
     """All numbers of the report. Sections without data are absent."""
     document: dict[str, Any] = {
@@ -70,14 +64,14 @@ def describe(
             row["name"] = names[row["label"]]
         document["agreement"] = {
             **metrics.agreement(sums),
-            "pairs": _named(pairs.get("moves", ()), sums.dense("was", names.size), names),
+            "pairs": _pairs(sums, "moves", "was", names, settings.top),
             "classes": per_class,
         }
     if sums.count("known"):
-        document["accuracy"] = _against_gold(sums, pairs, precisions, names, "")
+        document["accuracy"] = _against_gold(sums, names, settings.top, "")
         document["accuracy"]["by_votes"] = metrics.by_votes(sums)
         if sums.count("other_known"):
-            document["other_accuracy"] = _against_gold(sums, pairs, precisions, names, "other_")
+            document["other_accuracy"] = _against_gold(sums, names, settings.top, "other_")
         document["slices"] = metrics.slice_errors(sums)
     return document | _around(around, names)
 
@@ -158,34 +152,27 @@ def _posterior(sums: Sums) -> dict[str, Any]:
     }
 
 
-def _against_gold(
-    sums: Sums,
-    pairs: Pairs,
-    precisions: Mapping[str, dict[int, float]],
-    names: LabelNames,
-    whose: str,
-) -> dict[str, Any]:
-    of_class = precisions.get(whose + "scores", {})
-    scores = metrics.class_scores(sums, names.size, of_class, whose)
+def _against_gold(sums: Sums, names: LabelNames, top: int, whose: str) -> dict[str, Any]:
+    precisions = ranking.class_precisions(sums, names.size, whose)
+    scores = metrics.class_scores(sums, names.size, precisions, whose)
     for score in scores:
         score["name"] = names[score["label"]]
-    support = sums.dense(whose + "support", names.size)
     found = {
         **metrics.accuracy(sums, whose),
         "macro": metrics.macro(scores),
         "classes": scores,
-        "mean_average_precision": ranking.mean_average_precision(of_class, sums, names.size, whose),
+        "mean_average_precision": ranking.mean_average_precision(precisions),
         "precision_recall": ranking.precision_recall(sums, whose),
         "by_threshold": metrics.multilabel(sums, whose),
         "coverage": metrics.coverage(sums, whose),
-        "confused": _named(pairs.get(whose + "confusion", ()), support, names),
+        "confused": _pairs(sums, whose + "confusion", whose + "support", names, top),
         "reliability": metrics.reliability(sums, whose),
     }
     if names.size <= MATRIX_CLASSES:
         cells = sums.of_measure(whose + "confusion")
+        given = cells[cells.b >= 0]
         matrix = np.zeros((names.size, names.size), dtype=np.int64)
-        given = cells.b >= 0
-        matrix[cells.a[given], cells.b[given]] = cells.count[given]
+        matrix[given.a, given.b] = given.count
         found["matrix"] = {
             "names": [names[c] for c in range(names.size)],
             "counts": matrix.tolist(),
@@ -193,20 +180,22 @@ def _against_gold(
     return found
 
 
-def _named(
-    pairs: Sequence[tuple[int, int, int]], of_first: Any, names: LabelNames
+def _pairs(
+    sums: Sums, measure: str, of_first: str, names: LabelNames, top: int
 ) -> list[dict[str, Any]]:
-    """Pairs with names and the share that each is of all images of its first class."""
+    """The most frequent pairs, named, with the share that each is of all images of its first."""
+    cells = most_frequent(sums.of_measure(measure), top)
+    totals = sums.dense(of_first, names.size)
     return [
         {
             "from": a,
             "to": b,
             "count": n,
-            "share": n / int(of_first[a]) if a >= 0 and of_first[a] else None,
+            "share": n / int(totals[a]) if a >= 0 and totals[a] else None,
             "from_name": _name(a, names),
             "to_name": _name(b, names),
         }
-        for a, b, n in pairs
+        for a, b, n in zip(cells.a.tolist(), cells.b.tolist(), cells.count.tolist(), strict=True)
     ]
 
 

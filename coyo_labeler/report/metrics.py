@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from coyo_labeler.report.ragged import I64
+from coyo_labeler.report.ragged import F64, I64
 from coyo_labeler.report.sums import Sums
 from coyo_labeler.report.tally import THRESHOLDS, UNIT_BINS
 
@@ -133,11 +133,11 @@ def coverage(sums: Sums, whose: str = "", points: int = 100) -> list[dict[str, f
 
 
 def class_scores(
-    sums: Sums, classes: int, precisions: Mapping[int, float], whose: str = ""
+    sums: Sums, classes: int, precisions: F64, whose: str = ""
 ) -> list[dict[str, Any]]:
     """Precision, recall, F1 and average precision of every class that is true or given somewhere.
 
-    precisions: average precision by label (`ranking.average_precisions`). All but it are over
+    precisions: (classes,) average precision (`ranking.class_precisions`). All but it are over
     images with exactly one true class. A score without a denominator is None.
     """
     support = sums.dense(whose + "support", classes)
@@ -151,7 +151,7 @@ def class_scores(
             "precision": float(correct[c] / predicted[c]) if predicted[c] else None,
             "recall": float(correct[c] / support[c]) if support[c] else None,
             "f1": float(2 * correct[c] / (support[c] + predicted[c])),
-            "average_precision": precisions.get(int(c)),
+            "average_precision": None if np.isnan(precisions[c]) else float(precisions[c]),
         }
         for c in np.flatnonzero(support + predicted)
     ]

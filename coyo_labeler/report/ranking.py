@@ -9,38 +9,47 @@ from typing import Any
 import numpy as np
 
 from coyo_labeler.report.ragged import F64, I64
-from coyo_labeler.report.sums import Cells, Sums
+from coyo_labeler.report.sums import Cells, Sums, key_of
 from coyo_labeler.report.tally import LOGIT_BINS
 
 
-def average_precisions(cells: Cells, positives: I64, images: int) -> tuple[I64, F64]:
-    """Average precision of each class that is true somewhere: Σ (Rₙ − Rₙ₋₁) Pₙ.
+def listed_areas(cells: Cells) -> Cells:
+    """The area under each class's precision–recall curve, as far as it was listed.
 
-    cells: a the class, b twice the bin, plus 1 where the candidate is true. positives: (classes,)
-    images of which each class is true; images: with known truth. A class that an image does not
-    list scores lowest there, tied, as zeros in a dense matrix would.
-    Returns the classes and their average precision; classes without a candidate are not among them.
+    cells: a the class, b twice the bin, plus 1 where the candidate is true. Returns cells of a the
+    class, count its true candidates, total Σ (true candidates at a score) · (precision there).
     """
-    hit = (cells.b & 1).astype(bool)
-    true = np.where(hit, cells.count, 0)
-    order = np.lexsort((-(cells.b >> 1), cells.a))
-    label, bins = cells.a[order], (cells.b >> 1)[order]
+    label, place = cells.a, cells.b
+    order = np.lexsort((-(place >> 1), label))
+    label, bins, count = label[order], (place >> 1)[order], cells.count[order]
     if not len(label):
-        return label, np.zeros(0)
+        return cells
+    true = count * (place[order] & 1)
     steps = np.flatnonzero(np.append(True, (np.diff(label) != 0) | (np.diff(bins) != 0)))
-    tp, n = np.add.reduceat(true[order], steps), np.add.reduceat(cells.count[order], steps)
-    label = label[steps]
+    hits, n, label = np.add.reduceat(true, steps), np.add.reduceat(count, steps), label[steps]
     starts = np.flatnonzero(np.append(True, np.diff(label) != 0))
     sizes = np.diff(np.append(starts, len(label)))
-    tp_so_far, n_so_far = _running(tp, starts, sizes), _running(n, starts, sizes)
-    area = np.add.reduceat(tp * tp_so_far / n_so_far, starts)
+    precision = _running(hits, starts, sizes) / _running(n, starts, sizes)
     classes = label[starts]
-    ends = starts + sizes - 1
-    all_true = positives[classes]
-    unlisted = all_true - tp_so_far[ends]
-    some = all_true > 0
-    area += unlisted * all_true / max(images, 1)
-    return classes[some], area[some] / all_true[some]
+    return Cells(
+        key_of(classes, np.zeros_like(classes)),
+        np.add.reduceat(hits, starts),
+        np.add.reduceat(hits * precision, starts),
+    )
+
+
+def average_precisions(areas: Cells, positives: I64, images: int) -> F64:
+    """Average precision Σ (Rₙ − Rₙ₋₁) Pₙ of every class, NaN where it is true nowhere.
+
+    areas: of `listed_areas`. positives: (classes,) images of which each class is true; images: all
+    whose truth is known. A class that an image does not list scores lowest there, tied, as the
+    zeros of a dense matrix would.
+    """
+    listed, area = np.zeros((2, len(positives)))
+    listed[areas.a], area[areas.a] = areas.count, areas.total
+    unlisted = (positives - listed) * positives / max(images, 1)
+    with np.errstate(invalid="ignore"):
+        return np.where(positives > 0, (area + unlisted) / positives, np.nan)
 
 
 def _running(values: I64, starts: I64, sizes: I64) -> I64:
@@ -63,15 +72,15 @@ def precision_recall(sums: Sums, whose: str = "", points: int = 160) -> list[dic
     ]
 
 
-def mean_average_precision(
-    precisions: dict[int, float], sums: Sums, classes: int, whose: str = ""
-) -> dict[str, Any]:
-    """Mean over the classes that are true somewhere; one that is listed nowhere has P = its share.
-
-    precisions: by label, as of `average_precisions`.
-    """
+def class_precisions(sums: Sums, classes: int, whose: str = "") -> F64:
+    """Average precision of every class against the truth, NaN where it is true nowhere."""
     positives = sums.dense(whose + "true", classes)
-    images = max(sums.count(whose + "known"), 1)
-    true = np.flatnonzero(positives)
-    values = [precisions.get(int(c), float(positives[c] / images)) for c in true]
-    return {"value": sum(values) / len(values) if values else None, "classes": len(values)}
+    return average_precisions(
+        sums.of_measure(whose + "scores"), positives, sums.count(whose + "known")
+    )
+
+
+def mean_average_precision(precisions: F64) -> dict[str, Any]:
+    """Mean over the classes that are true somewhere, and how many they are."""
+    true = precisions[~np.isnan(precisions)]
+    return {"value": float(true.mean()) if len(true) else None, "classes": len(true)}

@@ -46,10 +46,10 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     slices = _read_optional(spark, "slices", settings.slices, SLICES)
     other = read_labels(spark, "compare", settings.compare) if settings.compare else None
     with watch_spark(spark, "report"):
-        joined = join_other(join_truth(rows, gold, slices), other)
-        found = gather(joined, names.size, settings.examples, settings.top)
-        _refuse_doubled_ids(found.sums.count("rows"), rows_in)
-        examples = look_up(joined, found.extremes)
+        joined = join_other(join_truth(rows, gold, slices), other, gold)
+        sums = gather(joined, names.size, settings.examples, settings.top)
+        _refuse_doubled_ids(sums.count("rows"), rows_in)
+        examples = look_up(joined, sums)
         pictures = _pictures(spark, settings, examples)
         around = Surroundings(
             series=provenance.read_series(settings),
@@ -60,14 +60,14 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
             history=provenance.read_history(settings.labels),
             funnel=provenance.read_funnel(settings),
         )
-    document = describe(found.sums, found.pairs, found.precisions, names, settings, around)
+    document = describe(sums, names, settings, around)
     text = summarise(document)
     storage.write_json(storage.join(settings.output, "report.json"), document)
     storage.write_bytes(storage.join(settings.output, "report.txt"), text.encode())
     page = render(document, pictures)
     storage.write_bytes(storage.join(settings.output, "index.html"), page.encode())
     logger.info("%s", text)
-    counts = Counts(rows_in, found.sums.count("rows"))
+    counts = Counts(rows_in, sums.count("rows"))
     return Outcome(counts, details={"summary": text.splitlines()})
 
 

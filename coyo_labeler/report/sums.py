@@ -1,7 +1,8 @@
 """Sums by key: what a pass over the rows leaves, small enough to travel and to add up."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,29 +10,36 @@ import pyarrow as pa
 
 from coyo_labeler.report.ragged import F64, I64
 
-#: One sum. measure: what was counted; name: of a slice, else empty; a, b: classes, bins or ids;
-#: count: rows; total: a sum of probabilities over them.
-SCHEMA = pa.schema(
+#: The sums of one measure, packed. name: of a slice, else empty. bucket: sums of one key are in
+#: one bucket. cells: an Arrow IPC stream of `CELLS`, zstd.
+PACKED = pa.schema(
     [
         pa.field("measure", pa.string(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
-        pa.field("a", pa.int64(), nullable=False),
-        pa.field("b", pa.int64(), nullable=False),
-        pa.field("count", pa.int64(), nullable=False),
-        pa.field("total", pa.float64(), nullable=False),
+        pa.field("bucket", pa.int32(), nullable=False),
+        pa.field("cells", pa.binary(), nullable=False),
     ]
 )
+CELLS = pa.schema([("key", pa.int64()), ("count", pa.int64()), ("total", pa.float64())])
 
 #: Cells of one measure that may lie about before equal keys are added up.
-_LOOSE = 1 << 20
+_LOOSE = 1 << 21
+
+
+def key_of(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> I64:
+    """Two numbers from −1 to 2^31 − 2 as one key; keys sort as the pairs do."""
+    return (a.astype(np.int64) + 1 << 32) | (b.astype(np.int64) + 1)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Sums of one measure: (n,) each; no (a, b) comes twice once `merged`."""
+    """Sums of one measure, (n,) each.
 
-    a: I64
-    b: I64
+    key: two numbers, classes or bins, in one (`key_of`), or the id of an image. count: rows.
+    total: a sum of probabilities over them. Once `merged`, keys rise and none comes twice.
+    """
+
+    key: I64
     count: I64
     total: F64
 
@@ -39,27 +47,65 @@ class Cells:
     def none(cls) -> "Cells":
         """No sums at all."""
         zero = np.zeros(0, dtype=np.int64)
-        return cls(zero, zero, zero, np.zeros(0))
+        return cls(zero, zero, np.zeros(0))
+
+    @classmethod
+    def counted(cls, keys: I64) -> "Cells":
+        """How often each key comes, merged."""
+        keys = np.sort(keys)
+        first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else keys
+        count = np.diff(np.append(first, len(keys)))
+        return cls(keys[first], count, np.zeros(len(first)))
 
     @classmethod
     def concatenated(cls, parts: Iterable["Cells"]) -> "Cells":
         """All cells of some parts, equal keys still apart."""
-        columns = zip(*((p.a, p.b, p.count, p.total) for p in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in columns))
+        held = list(parts)
+        if len(held) == 1:
+            return held[0]
+        keys, counts, totals = ([getattr(p, c) for p in held] for c in ("key", "count", "total"))
+        return cls(np.concatenate(keys), np.concatenate(counts), np.concatenate(totals))
+
+    @property
+    def a(self) -> I64:
+        """The first number of each key."""
+        return (self.key >> 32) - 1
+
+    @property
+    def b(self) -> I64:
+        """The second number of each key."""
+        return (self.key & 0xFFFFFFFF) - 1
+
+    def __getitem__(self, chosen: npt.NDArray[Any]) -> "Cells":
+        return Cells(self.key[chosen], self.count[chosen], self.total[chosen])
 
     def merged(self) -> "Cells":
-        """Equal keys added up, in the order of (a, b)."""
-        if not len(self.a):
+        """Equal keys added up, in rising order."""
+        if not len(self.key):
             return self
-        order = np.lexsort((self.b, self.a))
-        a, b = self.a[order], self.b[order]
-        first = np.flatnonzero(np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])))
-        return Cells(
-            a[first],
-            b[first],
-            np.add.reduceat(self.count[order], first),
-            np.add.reduceat(self.total[order], first),
+        order = np.argsort(self.key, kind="stable")
+        key = self.key[order]
+        first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+        count = np.add.reduceat(self.count[order], first)
+        return Cells(key[first], count, np.add.reduceat(self.total[order], first))
+
+    def packed(self) -> bytes:
+        """As an Arrow IPC stream."""
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(self.key), pa.array(self.count), pa.array(self.total)], schema=CELLS
         )
+        sink = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_stream(sink, CELLS, options=options) as writer:
+            writer.write_batch(batch)
+        stream: bytes = sink.getvalue().to_pybytes()
+        return stream
+
+    @classmethod
+    def unpacked(cls, stream: bytes) -> "Cells":
+        """The reverse of `packed`."""
+        table = pa.ipc.open_stream(stream).read_all()
+        return cls(*(table.column(name).to_numpy() for name in CELLS.names))
 
 
 @dataclass
@@ -70,46 +116,38 @@ class Ledger:
 
     def count(self, measure: str, rows: int, total: float = 0.0, *, a: int = 0, b: int = 0) -> None:
         """Add to one cell."""
-        self.put(measure, Cells(np.array([a]), np.array([b]), np.array([rows]), np.array([total])))
+        key = key_of(np.array([a]), np.array([b]))
+        self.put(measure, Cells(key, np.array([rows]), np.array([total])))
 
     def tally(
         self,
         measure: str,
-        a: npt.NDArray[np.generic],
-        b: npt.NDArray[np.generic] | None = None,
+        a: npt.NDArray[Any],
+        b: npt.NDArray[Any] | None = None,
         weights: F64 | None = None,
         *,
         name: str = "",
     ) -> None:
         """Count every (a[i], b[i]); `total` grows by weights[i]."""
-        keys = a.astype(np.int64)
-        other = np.zeros_like(keys) if b is None else b.astype(np.int64)
-        totals = np.zeros(len(keys)) if weights is None else weights
-        self.put(measure, Cells(keys, other, np.ones_like(keys), totals).merged(), name)
+        keys = key_of(a, np.zeros(len(a), dtype=np.int64) if b is None else b)
+        if weights is None:
+            self.put(measure, Cells.counted(keys), name)
+        else:
+            self.put(measure, Cells(keys, np.ones_like(keys), weights).merged(), name)
 
     def put(self, measure: str, cells: Cells, name: str = "") -> None:
         """Add cells."""
-        if not len(cells.a):
+        if not len(cells.key):
             return
         parts = self.parts.setdefault((measure, name), [])
         parts.append(cells)
-        if len(parts) > 1 and sum(len(part.a) for part in parts) > _LOOSE:
+        if len(parts) > 1 and sum(len(part.key) for part in parts) > _LOOSE:
             parts[:] = [Cells.concatenated(parts).merged()]
 
-    def table(self) -> pa.Table:
-        """All sums in `SCHEMA`, no key twice."""
-        tables = [
-            _table(measure, name, Cells.concatenated(parts).merged())
-            for (measure, name), parts in self.parts.items()
-        ]
-        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-
-
-def _table(measure: str, name: str, cells: Cells) -> pa.Table:
-    n = len(cells.a)
-    words = [pa.array([word] * n, pa.string()) for word in (measure, name)]
-    numbers = [pa.array(column) for column in (cells.a, cells.b, cells.count, cells.total)]
-    return pa.table([*words, *numbers], schema=SCHEMA)
+    def items(self) -> Iterator[tuple[tuple[str, str], Cells]]:
+        """All sums by (measure, name), merged."""
+        for key, parts in self.parts.items():
+            yield key, Cells.concatenated(parts).merged()
 
 
 @dataclass(frozen=True)
@@ -119,23 +157,9 @@ class Sums:
     cells: dict[tuple[str, str], Cells]
 
     @classmethod
-    def of(cls, table: pa.Table) -> "Sums":
-        """From a table in `SCHEMA`; equal keys are added up."""
-        cells: dict[tuple[str, str], Cells] = {}
-        encoded = [
-            table.column(key).combine_chunks().dictionary_encode() for key in ("measure", "name")
-        ]
-        codes = [np.asarray(column.indices).astype(np.int64) for column in encoded]
-        values = [np.asarray(table.column(key)) for key in ("a", "b", "count", "total")]
-        group = codes[0] * (1 + codes[1].max(initial=0)) + codes[1]
-        for code in np.unique(group):
-            at = np.flatnonzero(group == code)
-            key = tuple(
-                column.dictionary[int(index[at[0]])].as_py()
-                for column, index in zip(encoded, codes, strict=True)
-            )
-            cells[key] = Cells(*(value[at] for value in values)).merged()
-        return cls(cells)
+    def of(cls, ledger: Ledger) -> "Sums":
+        """What a ledger holds."""
+        return cls(dict(ledger.items()))
 
     def __contains__(self, measure: str) -> bool:
         return (measure, "") in self.cells
@@ -147,22 +171,21 @@ class Sums:
     def count(self, measure: str, a: int = 0, b: int = 0, *, name: str = "") -> int:
         """One count, 0 where nothing was counted."""
         cells = self.of_measure(measure, name)
-        return int(cells.count[(cells.a == a) & (cells.b == b)].sum())
+        return int(cells.count[cells.key == key_of(np.array([a]), np.array([b]))].sum())
 
     def dense(self, measure: str, size: int, b: int | None = None) -> I64:
         """Counts (size,) by `a`, of one `b` or over all; an `a` beyond the end is the last."""
         cells = self.of_measure(measure)
-        chosen = slice(None) if b is None else cells.b == b
-        dense = np.zeros(size, dtype=np.int64)
-        np.add.at(dense, np.minimum(cells.a[chosen], size - 1), cells.count[chosen])
-        return dense
+        if b is not None:
+            cells = cells[cells.b == b]
+        places = np.minimum(cells.a, size - 1)
+        return np.bincount(places, cells.count, size).astype(np.int64)
 
     def dense_total(self, measure: str, size: int) -> F64:
         """Totals (size,) by `a`."""
         cells = self.of_measure(measure)
-        dense = np.zeros(size)
-        np.add.at(dense, cells.a, cells.total)
-        return dense
+        totals: F64 = np.bincount(cells.a, cells.total, size).astype(np.float64)
+        return totals
 
     def names(self, measure: str) -> list[str]:
         """The names under which a measure was counted."""

@@ -2,7 +2,7 @@
 
 Tallies of parts of the data, added by key, are the tally of the whole (`sums.Ledger`).
 Pairs of classes and scores by class can be many: they are to be boiled down where they lie
-(`PAIRS`, `SCORES`, `EXAMPLES`); all else is at most a few rows per class.
+(`PAIRS`, `SCORES`, `EXAMPLES`, see `boil`); all else is at most a few rows per class.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.report.ragged import F64, I64, Mask, Ragged, candidates_of, lengths_of, sets_of
-from coyo_labeler.report.sums import Cells, Ledger
+from coyo_labeler.report.sums import Cells, Ledger, key_of
 
 #: Probability thresholds of COYO-Labeled-300M's published table.
 THRESHOLDS = (0.0, 0.05, 0.10, 0.15, 0.20, 0.25)
@@ -83,17 +83,16 @@ class Tally:
         if "slices" in columns:
             self._count_slices(batch, known, right)
 
-    def table(self) -> pa.Table:
-        """The sums so far, in `sums.SCHEMA`."""
+    def ledger_of_all(self) -> Ledger:
+        """The sums so far."""
         ledger = Ledger({key: list(parts) for key, parts in self.ledger.parts.items()})
         for (measure, b), counts in self.by_class.items():
             used = np.flatnonzero(counts)
-            ledger.put(
-                measure, Cells(used, np.full_like(used, b), counts[used], np.zeros(len(used)))
-            )
+            keys = key_of(used, np.full_like(used, b))
+            ledger.put(measure, Cells(keys, counts[used], np.zeros(len(used))))
         for kind, (ids, scores) in self.extremes.items():
-            ledger.tally(kind, ids, None, scores)
-        return ledger.table()
+            ledger.put(kind, Cells(ids, np.ones_like(ids), scores))
+        return ledger
 
     def _check_space(self, key: str, lists: Ragged) -> None:
         labels = lists.labels
