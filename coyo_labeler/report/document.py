@@ -23,8 +23,8 @@ class Surroundings:
     """What is known besides the rows of labels.
 
     series: what the two label folders are called. examples: rows worth a look, by kind. workers:
-    rows of schemas.WORKERS. worker_pairs: (true class, voted class, expected votes). history: of
-    the EM. funnel: counts of every stage. about: version and fingerprint.
+    rows of schemas.WORKERS. worker_pairs: (true class, voted class, expected votes). fit: of the
+    EM (`provenance.read_fit`). funnel: counts of every stage. about: version and fingerprint.
     """
 
     series: Mapping[str, str]
@@ -32,7 +32,7 @@ class Surroundings:
     examples: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     workers: Sequence[Mapping[str, Any]] = ()
     worker_pairs: Sequence[tuple[int, int, float]] = ()
-    history: Sequence[Mapping[str, Any]] = ()
+    fit: Mapping[str, Any] = field(default_factory=dict)
     funnel: Sequence[Mapping[str, Any]] = ()
 
 
@@ -91,8 +91,8 @@ def _around(around: Surroundings, names: LabelNames) -> dict[str, Any]:
             }
             for a, b, n in around.worker_pairs
         ]
-    if around.history:
-        found["history"] = [dict(row) for row in around.history]
+    if around.fit:
+        found["fit"] = dict(around.fit)
     if around.funnel:
         found["funnel"] = [dict(row) for row in around.funnel]
     if around.examples:

@@ -31,8 +31,11 @@ def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
         found["risk"] = _risk(document)
         found["entropy"] = _entropy(posterior["entropy"])
         found["votes"] = _votes(posterior["images_by_votes"])
-    if len(document.get("history", ())) > 1:
-        found["objective"] = _objective(document["history"])
+    fit = document.get("fit", {})
+    if len(fit.get("iterations", ())) > 1:
+        found["objective"] = _objective(fit["iterations"])
+    if any(row[0] for bins in fit.get("reliability", {}).values() for row in bins):
+        found["calibration"] = _calibration(fit["reliability"])
     if "workers" in document:
         known = [worker for worker in document["workers"] if worker["accuracy"] is not None]
         found["workers"] = _workers(known) if len(known) <= _WORKERS else _worker_histogram(known)
@@ -214,6 +217,22 @@ def _objective(history: Sequence[Mapping[str, Any]]) -> Markup:
     for x, y in points:
         plot.dot(x, y, "s1", f"iteration {x:.0f}: {y:,.3f}", 2.8)
     return plot.svg("Objective of the EM by iteration")
+
+
+def _calibration(reliability: Mapping[str, Sequence[Sequence[float]]]) -> Markup:
+    plot = Plot(
+        (0, 1), (0, 1), "belief in the machine’s first class", "its posterior", percent, percent
+    )
+    plot.rule((0, 0), (1, 1))
+    for when, series in (("before", "2"), ("after", "1")):
+        bins = [row for row in reliability.get(when, ()) if row[0] > 0]
+        most = max((n for n, *_ in bins), default=1.0)
+        plot.line([(stated / n, held / n) for n, stated, held in bins], f"l{series}")
+        for n, stated, held in bins:
+            title = f"{when}: belief {stated / n:.1%}, posterior {held / n:.1%}, {n:,.0f} images"
+            radius = 2.0 + 3.5 * (n / most) ** 0.5
+            plot.dot(stated / n, held / n, f"s{series}", title, radius)
+    return plot.svg("Reliability of the beliefs, judged by the votes, before and after calibration")
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> Markup:

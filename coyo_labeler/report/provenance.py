@@ -1,6 +1,5 @@
 """What the stages before left beside their tables: counts with reasons, EM's history."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from coyo_labeler import storage
@@ -41,10 +40,16 @@ def read_funnel(settings: ReportSettings) -> list[dict[str, Any]]:
     return funnel
 
 
-def read_history(labels: str) -> list[dict[str, Any]]:
-    """The iterations of a merge (objective, change, seconds), [] where there was none."""
-    document: Any = storage.read_json(storage.join(labels, "history.json"))
-    if isinstance(document, Mapping):
-        lists = [value for value in document.values() if isinstance(value, list)]
-        document = next((rows for rows in lists if rows and "objective" in rows[0]), [])
-    return [dict(row) for row in document or [] if row.get("objective") is not None]
+def read_fit(labels: str) -> dict[str, Any]:
+    """What a merge tells of its EM, {} where there was none.
+
+    iterations: objective, change and seconds of each. stopped: why it stopped. calibration: a, b
+    and the expected calibration error before and after. reliability: per bin of the confidence in
+    the machine's first class [images, Σ confidence, Σ posterior], before and after calibration.
+    """
+    document: Any = storage.read_json(storage.join(labels, "history.json")) or {}
+    iterations = [row for row in document.get("iterations", ()) if row["objective"] is not None]
+    if not iterations:
+        return {}
+    further = ("stopped", "calibration", "reliability")
+    return {"iterations": iterations, **{k: document[k] for k in further if k in document}}

@@ -57,7 +57,7 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
             examples=examples,
             workers=workers.read_workers(spark, settings.labels),
             worker_pairs=workers.read_worker_pairs(spark, settings.labels, settings.top),
-            history=provenance.read_history(settings.labels),
+            fit=provenance.read_fit(settings.labels),
             funnel=provenance.read_funnel(settings),
         )
     document = describe(sums, names, settings, around)

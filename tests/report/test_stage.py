@@ -105,7 +105,7 @@ def test_the_report_says_what_can_be_counted_by_eye(
     assert document["agreement"]["against_gold"]["mended"] == 1
     assert document["agreement"]["pairs"][0]["from_name"] == "cat"
     assert {row["slice"]: row["value"] for row in document["slices"]} == {"day": 0.0, "night": 0.5}
-    assert [row["objective"] for row in document["history"]] == [-9.0, -4.5, -3.0]
+    assert [row["objective"] for row in document["fit"]["iterations"]] == [-9.0, -4.5, -3.0]
     assert [row["id"] for row in document["examples"]["changed"]] == [1]
     assert [row["id"] for row in document["examples"]["wrong"]] == [3]
     assert [row["id"] for row in document["examples"]["uncertain"]] == [3, 2, 1, 0]
