@@ -16,6 +16,7 @@ from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.posterior import PASSENGERS
 from coyo_labeler.merge.problems import Problems
 from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems, check_beliefs
+from coyo_labeler.merge.workers import tally_votes
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
 from coyo_labeler.votes.questions import Duplicates, order_votes, superseded
 
@@ -65,14 +66,11 @@ def assemble(
     gold = _arrange_gold(read[GOLD], model)
     problems = build_problems(votes, beliefs, gold, model)
     taking_part = pa.array(np.isin(beliefs.image, problems.image))
-    tally = np.zeros((len(workers), 3), dtype=np.int64)
-    kind = np.array([0, 1, 1, 2])[votes.response]
-    np.add.at(tally, (votes.worker, kind), 1)
     return Assembled(
         problems=problems,
         passengers=beliefs_table.filter(taking_part).select(["id", *PASSENGERS]),
         bystanders=beliefs_table.filter(pc.invert(taking_part)),
-        tally=tally,
+        tally=tally_votes(votes.worker, votes.response, len(workers)),
         duplicates=duplicates,
         unbelieved=int((~np.isin(np.unique(votes.image), beliefs.image)).sum()),
     )

@@ -170,7 +170,8 @@ def _right(
 ) -> Bool:
     if space.model.worker_model == "confusion":
         yes_or_no = np.where(truth == 1, Response.YES, Response.NO) - Response.YES
-        return np.where(choice, truth == outcome, answer & (outcome == yes_or_no)).astype(np.bool_)
+        right = (choice & (truth == outcome)) | (answer & (outcome == yes_or_no))
+        return np.asarray(right, dtype=np.bool_)
     return np.asarray((choice | answer) & (outcome == _RIGHT), dtype=np.bool_)
 
 

@@ -23,10 +23,10 @@ from coyo_labeler.merge import intake
 from coyo_labeler.merge.arrays import I64
 from coyo_labeler.merge.assemble import assemble
 from coyo_labeler.merge.intake import BeliefPiece, Parcel, VotedFilter, VotesSummary
-from coyo_labeler.merge.iteration import add_sums, infer, run_pass
+from coyo_labeler.merge.iteration import add_sums, run_pass
+from coyo_labeler.merge.local import final_posterior, local_parameters
 from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
-from coyo_labeler.merge.priors import log_prior, rule_out
 from coyo_labeler.merge.store import Store
 from coyo_labeler.votes.questions import Duplicates
 from coyo_labeler.votes.read import Piece
@@ -215,17 +215,9 @@ class SparkPasses:
         return add_sums(parts, self._places, self._cells)
 
 
-def _local(parameters: Parameters, places: I64) -> Parameters:
-    """The parameters of a partition's own cells."""
-    theta = None if parameters.log_theta is None else parameters.log_theta[places]
-    return Parameters(
-        theta, parameters.calibration, parameters.log_class_prior, parameters.true_share
-    )
-
-
 def _run_pass(partition: int, shared: Any, store: Store, model: Model, last: bool) -> Sums:
     problems, places = store.map_partition(partition)
-    return run_pass(problems, _local(shared.value, places), model, last)
+    return run_pass(problems, local_parameters(shared.value, places), model, last)
 
 
 def write_posterior(
@@ -268,9 +260,7 @@ def _voted_rows(
     partition: int, parameters: Parameters, store: Store, model: Model
 ) -> Iterator[pa.Table]:
     problems, places = store.map_partition(partition)
-    local = _local(parameters, places)
-    prior = rule_out(log_prior(problems, local, model).log, problems)
-    posterior, _ = infer(problems, local, prior)
+    posterior = final_posterior(problems, local_parameters(parameters, places), model)
     yield voted_rows(problems, posterior, store.read_table("passengers.parquet", partition), model)
     bystanders = store.read_table("bystanders.parquet", partition)
     yield believed_rows(bystanders, parameters.calibration, model)

@@ -18,6 +18,14 @@ _LOW, _HIGH = 0.05, 0.95
 CHOICES, ANSWERS, UNSURE = 0, 1, 2
 
 
+def tally_votes(
+    worker: NDArray[np.int32], response: NDArray[np.int8], workers: int
+) -> NDArray[np.int64]:
+    """Votes of each worker by kind, (J, 3): `CHOICES, ANSWERS, UNSURE`; inputs (votes,)."""
+    kind = np.array([CHOICES, ANSWERS, ANSWERS, UNSURE])[response]
+    return np.bincount(worker * 3 + kind, minlength=3 * workers).reshape(workers, 3)
+
+
 def workers_table(
     names: Sequence[str], tally: NDArray[np.int64], table: CellTable, counts: F64, model: Model
 ) -> pa.Table:

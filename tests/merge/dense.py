@@ -106,7 +106,7 @@ class Skill:
         self.n, self.choices = counts, choices
 
     def outcomes(self, row: tuple) -> list:
-        kind, rest = row[0], row[2:]
+        kind = row[0]
         if self.choices.worker_model == "one_coin":
             return ["right", "wrong"] if kind == "choice" else ["right", "wrong", "unsure"]
         return list(range(self.choices.classes)) if kind == "choice" else list(ANSWERS)

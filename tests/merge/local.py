@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from coyo_labeler.merge.cells import CellSpace, describe_cells
-from coyo_labeler.merge.fit import Control, State, fit, parameters_of
-from coyo_labeler.merge.iteration import add_sums, infer, run_pass
-from coyo_labeler.merge.model import Parameters
-from coyo_labeler.merge.priors import log_prior, rule_out
+from coyo_labeler.merge.fit import Control, State, fit
+from coyo_labeler.merge.local import LocalPasses
 from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems
 from coyo_labeler.votes.questions import order_votes
 
@@ -38,27 +35,6 @@ def beliefs_of(rows):
     )
 
 
-class LocalPasses:
-    def __init__(self, partitions, model):
-        self.partitions, self.model = partitions, model
-        self.cells = np.unique(np.concatenate([part.cells for part in partitions]))
-        self.places = [np.searchsorted(self.cells, part.cells) for part in partitions]
-        self.table = describe_cells(CellSpace(model), self.cells)
-
-    def run(self, parameters, last=False):
-        parts = [
-            run_pass(part, self.local(parameters, places), self.model, last)
-            for part, places in zip(self.partitions, self.places, strict=True)
-        ]
-        return add_sums(parts, self.places, len(self.cells))
-
-    def local(self, parameters, places):
-        theta = None if parameters.log_theta is None else parameters.log_theta[places]
-        return Parameters(
-            theta, parameters.calibration, parameters.log_class_prior, parameters.true_share
-        )
-
-
 def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1):
     """Problems of votes (a `Votes`), dealt out over some partitions by image id."""
     parts = []
@@ -83,7 +59,7 @@ def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1):
 
 
 def run_em(passes, iterations=100, tolerance=0.0, calibration=None, criterion="objective"):
-    """EM to the end; returns the state and {(image, label): posterior}, label −1 the lumped state."""
+    """EM to the end; returns the state and {(image, label): posterior}, −1 the lumped state."""
     state = State() if calibration is None else State(calibration=calibration, before=calibration)
     control = Control(iterations, tolerance, criterion)
     state = fit(passes, passes.table, passes.model, control, state, lambda _: None)
@@ -91,12 +67,8 @@ def run_em(passes, iterations=100, tolerance=0.0, calibration=None, criterion="o
 
 
 def posterior_of(passes, state):
-    parameters, _ = parameters_of(state, passes.table, passes.model)
     found = {}
-    for part, places in zip(passes.partitions, passes.places, strict=True):
-        local = passes.local(parameters, places)
-        prior = rule_out(log_prior(part, local, passes.model).log, part)
-        posterior, _ = infer(part, local, prior)
+    for part, posterior in zip(passes.partitions, passes.posteriors(state), strict=True):
         problem = np.repeat(np.arange(len(part)), np.diff(part.offsets))
         for i, label, p in zip(part.image[problem], part.label, posterior, strict=True):
             found[int(i), int(label)] = float(p)

@@ -1,7 +1,7 @@
 """The stage on Spark, on rows that can be checked by eye."""
 
-import glob
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -62,12 +62,12 @@ def merge(spark, tmp_path, output="out", **settings):
 
 def posterior(folder):
     """{id: row} of a posterior folder."""
-    tables = [pq.read_table(path) for path in sorted(glob.glob(f"{folder}/posterior/*.parquet"))]
+    tables = [pq.read_table(path) for path in sorted(Path(folder, "posterior").glob("*.parquet"))]
     return {row["id"]: row for row in pa.concat_tables(tables).to_pylist()}
 
 
 def read_rows(folder, name):
-    tables = [pq.read_table(path) for path in sorted(glob.glob(f"{folder}/{name}/*.parquet"))]
+    tables = [pq.read_table(path) for path in sorted(Path(folder, name).glob("*.parquet"))]
     return pa.concat_tables(tables).to_pylist()
 
 
@@ -103,7 +103,7 @@ def test_the_tables_have_the_agreed_schemas(spark, tmp_path, inputs):
         "confusions": schemas.CONFUSIONS,
         "rejects": schemas.VOTES_REJECTS,
     }.items():
-        files = glob.glob(f"{tmp_path}/out/{name}/*.parquet")
+        files = list((tmp_path / "out" / name).glob("*.parquet"))
         assert files
         for path in files:
             assert pq.read_schema(path).names == schema.names

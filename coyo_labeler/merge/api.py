@@ -1,0 +1,247 @@
+"""`DawidSkene` for people in a notebook: scikit-learn's shape, on pandas, Arrow or Spark tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from coyo_labeler.errors import InputError
+from coyo_labeler.merge.calibrate import expected_calibration_error
+from coyo_labeler.merge.fit import Control, State, fit
+from coyo_labeler.merge.frames import Encoded, encode, is_spark, to_arrow
+from coyo_labeler.merge.local import LocalPasses
+from coyo_labeler.merge.model import Calibration, Model
+from coyo_labeler.merge.posterior import believed_rows
+from coyo_labeler.merge.support import build_problems, check_beliefs
+from coyo_labeler.merge.workers import tally_votes, workers_table
+from coyo_labeler.votes.questions import Duplicates
+
+Table = Any  # pandas.DataFrame, pyarrow.Table or pyspark.sql.DataFrame
+
+#: Numbers up to which `probas_` is made as a dense table tasks × labels.
+_DENSE_NUMBERS = 50_000_000
+
+
+class DawidSkene:
+    """Votes, and machine beliefs where there are any, to posterior labels and workers' skills.
+
+    The model is that of docs/merge.md: Dawid & Skene (1979) with workers shrunk towards what all of
+    them do, and machine beliefs as priors (Liao, Kar & Fidler, CVPR 2021). `DawidSkene.classic()`
+    is the model of 1979 with nothing added, as crowd-kit's class of this name computes it.
+
+    labels: the label space: how many classes (labels are 0 to n − 1), or their names; left out: the
+    labels that occur. workdir: folder for Spark's tables, a URL that all executors reach (default:
+    a temporary one, for local sessions). The other parameters are the keys of the stage `merge`.
+
+    After `fit`: `labels_` (Series by task), `probas_` (DataFrame task × label), `posterior_` (Arrow
+    table task, label, probability: only what is in the support), `workers_` (DataFrame),
+    `loss_history_` (the objective by iteration), `calibration_` (a, b), `classes_`.
+
+    >>> votes = pd.DataFrame({"task": ["t1", "t1", "t2"], "worker": ["a", "b", "a"],
+    ...                       "label": ["cat", "cat", "dog"]})
+    >>> DawidSkene().fit_predict(votes).to_dict()
+    {'t1': 'cat', 't2': 'dog'}
+    """
+
+    def __init__(
+        self,
+        labels: int | Sequence[Any] | None = None,
+        *,
+        n_iter: int = 100,
+        tol: float = 1e-6,
+        worker_model: Literal["confusion", "one_coin", "perfect"] = "confusion",
+        truth: Literal["single", "multi"] = "single",
+        beliefs_are: Literal["sigmoid", "categorical"] = "sigmoid",
+        calibration: Literal["votes", "gold", "none"] | tuple[float, float] = "votes",
+        pooling: Literal["global", "none"] = "global",
+        counts: Literal["soft", "hard"] = "soft",
+        prior_strength: float = 10.0,
+        pooling_strength: float = 10.0,
+        prior_accuracy: float = 0.8,
+        prior_floor: float = 1e-4,
+        class_prior: Literal["uniform", "estimated"] = "uniform",
+        support: Literal["candidates", "all"] = "candidates",
+        support_mass: float = 0.9999,
+        duplicate_votes: Duplicates = "last",
+        min_calibration_votes: int = 200,
+        workdir: str | None = None,
+    ) -> None:
+        self.labels = labels
+        self.n_iter, self.tol = n_iter, tol
+        self.worker_model, self.truth, self.beliefs_are = worker_model, truth, beliefs_are
+        self.calibration, self.pooling, self.counts = calibration, pooling, counts
+        self.prior_strength, self.pooling_strength = prior_strength, pooling_strength
+        self.prior_accuracy, self.prior_floor = prior_accuracy, prior_floor
+        self.class_prior, self.support, self.support_mass = class_prior, support, support_mass
+        self.duplicate_votes = duplicate_votes
+        self.min_calibration_votes = min_calibration_votes
+        self.workdir = workdir
+
+    @classmethod
+    def classic(cls, **changes: Any) -> DawidSkene:
+        """Dawid & Skene 1979: no shrinkage, class prior estimated, every class possible."""
+        kept: dict[str, Any] = {
+            "prior_strength": 0.0,
+            "pooling": "none",
+            "class_prior": "estimated",
+            "support": "all",
+        }
+        return cls(**(kept | changes))
+
+    def fit(self, votes: Table, beliefs: Table = None, gold: Table = None) -> DawidSkene:
+        """Fit to votes.
+
+        votes: columns `task, worker, label` (or `image_id, worker_id, label`), perhaps `response`
+        (yes, no, unsure). beliefs: `task` (or `id`), `labels`, `label_probs` (lists). gold: `task`,
+        `label`. Spark DataFrames are fitted on Spark (`posterior_` is one then), all else here.
+
+        Raises: InputError where a column is missing or a value is not usable.
+        """
+        if is_spark(votes):
+            from coyo_labeler.merge.frames_spark import fit_on_spark  # noqa: PLC0415
+
+            self.__dict__.update(fit_on_spark(self, votes, beliefs, gold))
+            return self
+        encoded = encode(
+            to_arrow(votes),
+            None if beliefs is None else to_arrow(beliefs),
+            None if gold is None else to_arrow(gold),
+            self.labels,
+            self.duplicate_votes,
+        )
+        model = self._model(encoded, beliefs is not None, gold is not None)
+        check_beliefs(encoded.beliefs, model)
+        problems = build_problems(encoded.votes, encoded.beliefs, encoded.gold, model)
+        passes = LocalPasses([problems], model)
+        given = self._given_calibration()
+        state = fit(
+            passes,
+            passes.table,
+            model,
+            Control(self.n_iter, self.tol),
+            State(calibration=given, before=given),
+            lambda _: None,
+        )
+        self._keep(encoded, passes, state)
+        return self
+
+    def fit_predict(
+        self, votes: Table, beliefs: Table = None, gold: Table = None
+    ) -> pd.Series[Any]:
+        """`fit`, and the most probable label of each task."""
+        return self.fit(votes, beliefs, gold).labels_
+
+    def fit_predict_proba(
+        self, votes: Table, beliefs: Table = None, gold: Table = None
+    ) -> pd.DataFrame:
+        """`fit`, and the probability of each label for each task."""
+        return self.fit(votes, beliefs, gold).predict_proba()
+
+    def predict_proba(self) -> pd.DataFrame:
+        """The probability of each label (columns) for each task that was fitted (rows).
+
+        Raises: InputError before `fit`, and where the table would be too large: `posterior_` has
+        the same numbers without the zeros.
+        """
+        if not hasattr(self, "posterior_"):
+            raise InputError("DawidSkene: call fit first")
+        if not isinstance(self.posterior_, pa.Table):
+            raise InputError("DawidSkene: fitted on Spark; posterior_ is a Spark DataFrame, use it")
+        if len(self.labels_) * len(self.classes_) > _DENSE_NUMBERS:
+            raise InputError(
+                f"DawidSkene: {len(self.labels_):,} tasks × {len(self.classes_):,} labels are too "
+                "many for a dense table; use posterior_"
+            )
+        dense = np.zeros((len(self.labels_), len(self.classes_)))
+        row = self.labels_.index.get_indexer(self.posterior_["task"].to_pandas())
+        column = self.classes_.get_indexer(self.posterior_["label"].to_pandas())
+        dense[row, column] = self.posterior_["probability"].to_numpy()
+        return pd.DataFrame(dense, index=self.labels_.index, columns=self.classes_.rename("label"))
+
+    @property
+    def probas_(self) -> pd.DataFrame:
+        """`predict_proba()`."""
+        return self.predict_proba()
+
+    def _model(self, encoded: Encoded, believed: bool, golden: bool) -> Model:
+        fitted = self.calibration if isinstance(self.calibration, str) else "none"
+        votes = len(encoded.votes.image)
+        if not believed or (fitted == "votes" and votes < self.min_calibration_votes):
+            fitted = "none"
+        if fitted == "gold" and not golden:
+            raise InputError("DawidSkene: calibration='gold' needs gold; use 'votes' or 'none'")
+        return Model(
+            classes=len(encoded.classes),
+            workers=len(encoded.workers),
+            truth=self.truth,
+            beliefs_are=self.beliefs_are,
+            worker_model=self.worker_model,
+            prior_strength=self.prior_strength,
+            pooling_strength=None if self.pooling == "none" else self.pooling_strength,
+            prior_accuracy=self.prior_accuracy,
+            prior_floor=self.prior_floor,
+            hard_counts=self.counts == "hard",
+            estimate_class_prior=self.class_prior == "estimated",
+            support_all=self.support == "all",
+            support_mass=self.support_mass,
+            fit_calibration=fitted,
+        )
+
+    def _given_calibration(self) -> Calibration:
+        if isinstance(self.calibration, str):
+            return Calibration()
+        return Calibration(*self.calibration)
+
+    def _keep(self, encoded: Encoded, passes: LocalPasses, state: State) -> None:
+        """Set the attributes that end in an underscore."""
+        (posterior,) = passes.posteriors(state)
+        (problems,) = passes.partitions
+        model = passes.model
+        listed = problems.label >= 0
+        problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
+        image, label = problems.image[problem][listed], problems.label[listed]
+        probability = posterior[listed]
+        unvoted = encoded.unvoted(np.unique(problems.image))
+        if unvoted.num_rows:
+            passed = believed_rows(unvoted, state.calibration, model)
+            lengths = np.diff(passed["labels"].combine_chunks().offsets.to_numpy())
+            image = np.concatenate([image, np.repeat(passed["id"].to_numpy(), lengths)])
+            label = np.concatenate([label, passed["labels"].combine_chunks().flatten().to_numpy()])
+            flat = passed["label_probs"].combine_chunks().flatten().to_numpy()
+            probability = np.concatenate([probability, flat.astype(np.float64)])
+        order = np.lexsort((label, -probability, image))
+        image, label, probability = image[order], label[order], probability[order]
+        first = np.ones(len(image), dtype=bool)
+        first[1:] = image[1:] != image[:-1]
+        self.classes_ = encoded.classes
+        tasks = encoded.tasks.take(image)
+        self.labels_ = pd.Series(
+            encoded.classes.take(label[first]), index=tasks[first].rename("task"), name="agg_label"
+        )
+        self.posterior_ = pa.table(
+            {
+                "task": pa.array(tasks.to_numpy()),
+                "label": pa.array(encoded.classes.take(label).to_numpy()),
+                "probability": probability,
+            }
+        )
+        counts = passes.run(passes.parameters(state), last=True)
+        tally = tally_votes(encoded.votes.worker, encoded.votes.response, len(encoded.workers))
+        names = [str(name) for name in encoded.workers]
+        self.workers_ = (
+            workers_table(names, tally, passes.table, counts.counts, model)
+            .to_pandas()
+            .rename(columns={"worker_id": "worker"})
+            .assign(worker=encoded.workers)
+            .set_index("worker")
+        )
+        self.loss_history_ = [entry["objective"] for entry in state.history]
+        self.calibration_ = (state.calibration.a, state.calibration.b)
+        self.expected_calibration_error_ = tuple(
+            expected_calibration_error(bins) for bins in counts.reliability
+        )
+        self.n_iter_ = len(state.history)
