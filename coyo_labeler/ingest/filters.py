@@ -8,7 +8,6 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from coyo_labeler.config.ingest import IngestSettings, Threshold
-from coyo_labeler.ingest import phash
 from coyo_labeler.ingest.reasons import Reason
 
 #: http or https, then a host: what else a URL holds is for the client to say.
@@ -34,14 +33,14 @@ def rules(settings: IngestSettings) -> list[Rule]:
         Rule(Reason.MISSING_ID, F.col("id").isNotNull(), F.lit("none")),
         Rule(
             Reason.BAD_URL,
-            url.isNotNull() & url.rlike(URL_PATTERN) & (F.length(url) <= URL_LENGTH),
+            (F.length(url) <= URL_LENGTH) & _is_web(url),
             F.coalesce(
                 F.when(F.length(url) > URL_LENGTH, F.lit(f"longer than {URL_LENGTH} characters")),
                 F.when(url.isNotNull(), F.lit("not http:// or https:// and a host")),
                 F.lit("none"),
             ),
         ),
-        Rule(Reason.BAD_HASH, phash.is_hash(text), F.coalesce(text, F.lit("none"))),
+        Rule(Reason.BAD_HASH, is_hash(text), F.coalesce(text, F.lit("none"))),
     ]
     width, height = F.col("width"), F.col("height")
     sides = F.concat(_text(width), F.lit(" × "), _text(height))
@@ -72,6 +71,30 @@ def reason(settings: IngestSettings) -> Column:
 def detail(settings: IngestSettings) -> Column:
     """What is wrong with a row under the first rule that it breaks, or null."""
     return F.coalesce(*(F.when(_broken(rule), rule.detail) for rule in rules(settings)))
+
+
+def is_hash(text: Column) -> Column:
+    """Whether a string is 1 to 16 hexadecimal digits, but for surrounding space; null of null."""
+    return F.trim(text).rlike("^[0-9a-fA-F]{1,16}$")
+
+
+def to_signed(text: Column) -> Column:
+    """The 64 bits of a hash as a bigint; the first bit becomes the sign.
+
+    The target base −10 asks conv for a signed number: with 10 every hash whose first bit is set,
+    which is every hash of a natural image, is above the largest bigint.
+    """
+    return F.conv(F.trim(text), 16, -10).cast("bigint")
+
+
+def _is_web(url: Column) -> Column:
+    """Whether a URL matches `URL_PATTERN`, without its cost for nearly all that do."""
+    no_host = ("", "/", "?", "#", " ", "\t", "\n", "\x0b", "\f", "\r")
+    return (
+        (url.startswith("https://") & ~F.substring(url, 9, 1).isin(*no_host))
+        | (url.startswith("http://") & ~F.substring(url, 8, 1).isin(*no_host))
+        | url.rlike(URL_PATTERN)
+    )
 
 
 def _bounds(name: str, threshold: Threshold) -> Rule:

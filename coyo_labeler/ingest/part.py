@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coyo_labeler import schemas, storage
+from coyo_labeler.ingest.phash import to_text
 from coyo_labeler.ingest.statistics import Statistics
 from coyo_labeler.ingest.twins import TwinGroups
 from coyo_labeler.manifest import Counts
@@ -95,9 +96,10 @@ def _chunks(
 def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:
     shard = np.searchsorted(cuts, kept["place"].to_numpy(), side="right") - 1
     kept = kept.append_column("shard", pa.array(shard.astype(np.int32)))
+    kept = kept.append_column("imagehash", to_text(kept["bits"].to_numpy()))
     ours = pa.schema([*schemas.CATALOG, FALLBACK_URLS])
     behind = kept.schema.get_field_index("near_distance") + 1
-    extras = [field for field in kept.schema.remove_metadata()][behind:-2]
+    extras = [field for field in kept.schema.remove_metadata()][behind:-3]
     wanted = pa.schema([*ours, *extras])
     return kept.select(wanted.names).cast(wanted)
 

@@ -34,7 +34,7 @@ def place(bits: Column, identity: Column) -> Column:
 
     Rows with a flat colour's hash are not the same image: each is placed by its id.
     """
-    return F.when(phash.is_flat(bits), F.xxhash64(identity)).otherwise(F.xxhash64(bits))
+    return F.when(bits.isin(*phash.FLAT), F.xxhash64(identity)).otherwise(F.xxhash64(bits))
 
 
 def is_sampled(share: float) -> Column:
@@ -100,7 +100,8 @@ def part_cuts(cuts: I64, shards_per_part: int) -> I64:
     """The shard cuts at which a part begins: every so many shards, one in a bucket at most."""
     chosen = cuts[shards_per_part::shards_per_part]
     bucket = chosen >> (64 - _BUCKET_BITS)
-    return chosen[np.diff(bucket, prepend=bucket[:1] - 1) > 0]
+    begins: I64 = chosen[np.diff(bucket, prepend=bucket[:1] - 1) > 0]
+    return begins
 
 
 def with_part(spark: SparkSession, rows: DataFrame, cut: Plan) -> DataFrame:

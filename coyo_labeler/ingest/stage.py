@@ -3,7 +3,10 @@
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import StorageLevel, TaskContext
@@ -13,7 +16,8 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.ingest import IngestSettings
-from coyo_labeler.ingest import filters, phash, shards
+from coyo_labeler.ingest import filters, shards
+from coyo_labeler.ingest.images import first_of_each, one_hash_each
 from coyo_labeler.ingest.part import write_part
 from coyo_labeler.ingest.read import Source, inspect, read_source
 from coyo_labeler.ingest.reasons import Reason
@@ -58,8 +62,8 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
 class Found:
     """What the first look over the source yields.
 
-    rows: all source rows. good: those that pass on their own, with imagehash normalised, bits and
-    place. repeated: id and the bits that it keeps, for ids with more than one hash; None where
+    rows: all source rows. good: those that pass on their own, with bits and place for their
+    hash. repeated: id and the bits that it keeps, for ids with more than one hash; None where
     there are none. images: id, bits and place of the first row of each hash.
     """
 
@@ -72,39 +76,54 @@ class Found:
 def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
     """Find the rows that stand for an image, from the few columns that say so."""
     good = rows.filter(filters.passes(settings))
-    good = good.withColumn("imagehash", phash.normalise(F.col("imagehash")))
-    good = good.withColumn("bits", phash.to_signed(F.col("imagehash")))
+    good = good.withColumn("bits", filters.to_signed(F.col("imagehash"))).drop("imagehash")
     good = good.withColumn("place", shards.place(F.col("bits"), F.col("id")))
     # Kept columns are not needed here, but a file in which they cannot be read is found out now,
     # before anything is written.
-    touched = F.max(
-        F.xxhash64(*map(F.col, settings.keep_columns)) if settings.keep_columns else F.lit(0)
-    )
-    by_id = good.groupBy("id").agg(
-        F.min("bits").alias("bits"), F.max("bits").alias("last"), touched.alias("touched")
-    )
+    kept = [F.col(f"`{name}`") for name in settings.keep_columns]
+    touch = F.xxhash64(*kept) if kept else F.lit(0)
+    by_id = good.select("id", "bits", touch.alias("touch")).repartition("id")
     seen = Observation()
-    by_id = by_id.observe(
-        seen,
-        F.coalesce(F.sum((F.col("last") != F.col("bits")).cast("int")), F.lit(0)).alias("repeated"),
-        F.max("touched").alias("touched"),
+    ids = by_id.mapInArrow(_one_hash_each, "id bigint, bits bigint, repeated boolean").observe(
+        seen, F.max("repeated").alias("repeated")
     )
+    place = shards.place(F.col("bits"), F.col("id"))
     images = (
-        by_id.withColumn("place", shards.place(F.col("bits"), F.col("id")))
-        .groupBy("place")
-        .agg(F.min("id").alias("id"), F.min("bits").alias("bits"))
+        ids.select("id", "bits", place.alias("place"))
+        .repartition("place")
+        .mapInArrow(_first_of_each, "id bigint, bits bigint, place bigint")
         .persist(StorageLevel.DISK_ONLY)
     )
     images.count()
     repeated = None
     if seen.get["repeated"]:
-        repeated = (
-            good.groupBy("id")
-            .agg(F.min("bits").alias("kept_bits"), F.max("bits").alias("last"))
-            .filter("last <> kept_bits")
-            .drop("last")
-        )
+        repeated = ids.filter("repeated").select("id", F.col("bits").alias("kept_bits"))
     return Found(rows, good, repeated, images)
+
+
+def _one_hash_each(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for table in _whole(batches):
+        ids, bits, several = one_hash_each(table["id"].to_numpy(), table["bits"].to_numpy())
+        yield from _batches(id=ids, bits=bits, repeated=np.isin(ids, several))
+
+
+def _first_of_each(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for table in _whole(batches):
+        places, ids = table["place"].to_numpy(), table["id"].to_numpy()
+        first = first_of_each(places, ids)
+        bits = table["bits"].to_numpy()
+        yield from _batches(id=ids[first], bits=bits[first], place=places[first])
+
+
+def _whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The rows of a partition as one table, or nothing where it has none."""
+    found = list(batches)
+    if found:
+        yield pa.Table.from_batches(found)
+
+
+def _batches(**columns: npt.NDArray[Any]) -> Iterator[pa.RecordBatch]:
+    yield from pa.table(columns).to_batches(max_chunksize=100_000)
 
 
 def write_row_rejects(
@@ -115,14 +134,14 @@ def write_row_rejects(
     if done is not None and done["fingerprint"] == run.fingerprint:
         return
     rejects = (
-        found.rows.withColumn("reason", filters.reason(settings))
-        .filter("reason IS NOT NULL")
+        found.rows.filter(~F.coalesce(filters.passes(settings), F.lit(False)))
+        .withColumn("reason", filters.reason(settings))
         .withColumn("detail", filters.detail(settings))
         .select(schemas.CATALOG_REJECTS.names)
     )
     if found.repeated is not None:
         again = found.good.join(found.repeated, "id").filter("bits <> kept_bits")
-        reason, detail = F.lit(str(Reason.DUPLICATE_ID)), F.col("imagehash")
+        reason, detail = F.lit(str(Reason.DUPLICATE_ID)), F.lpad(F.lower(F.hex("bits")), 16, "0")
         rejects = rejects.unionByName(
             again.select("id", "url", reason.alias("reason"), detail.alias("detail"))
         )
@@ -156,7 +175,7 @@ def write_catalog(
         good = good.join(found.repeated, "id", "left").filter(
             "kept_bits IS NULL OR bits = kept_bits"
         )
-    columns = ["place", "imagehash", "id", "url", "width", "height"]
+    columns = ["place", "bits", "id", "url", "width", "height"]
     rows = shards.with_part(spark, good, cut).select(
         "part",
         *columns,
@@ -171,7 +190,7 @@ def write_catalog(
         rows.filter(~F.col("part").isin(*done) if done else F.lit(True))
         .repartitionById(cut.parts, "part")
         .drop("part")
-        .sortWithinPartitions("place", "imagehash", "id", "url")
+        .sortWithinPartitions("place", "bits", "id", "url")
     )
     schema = to_arrow_schema(ordered.schema)
 

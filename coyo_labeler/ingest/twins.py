@@ -31,10 +31,10 @@ class Settled:
 class TwinGroups:
     """Settles a stream of rows that is sorted so that the rows of one image follow each other.
 
-    The columns: place int64, imagehash string, id int64, url string, sampled bool, near_of int64
-    (the row that stands for this one's whole group, or null), near_distance int32, and any others.
-    Rows of equal place and hash are one group, sorted by id. What is held in memory does not grow
-    with a group: its first row and the next `max_fallback_urls` rows.
+    The columns: place, bits and id int64, url string, sampled bool, near_of int64 (the row that
+    stands for this one's whole group, or null), near_distance int32, and any others. Rows of equal
+    place and bits are one group, sorted by id. What is held in memory does not grow with a group:
+    its first row and the next `max_fallback_urls` rows.
     """
 
     def __init__(self, max_fallback_urls: int) -> None:
@@ -119,10 +119,11 @@ class TwinGroups:
 
 def _begins(table: pa.Table) -> Mask:
     """Whether each row is the first of its group."""
-    place, text = _numbers(table["place"]), table["imagehash"]
-    begins = np.ones(len(place), bool)
-    same_text = pc.equal(text.slice(1), text.slice(0, len(text) - 1)).to_numpy().astype(bool)
-    begins[1:] = (place[1:] != place[:-1]) | ~same_text
+    begins = np.zeros(table.num_rows, bool)
+    begins[0] = True
+    for name in ("place", "bits"):
+        numbers = _numbers(table[name])
+        begins[1:] |= numbers[1:] != numbers[:-1]
     return begins
 
 
