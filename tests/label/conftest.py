@@ -1,0 +1,46 @@
+"""The checkpoints that several test files share."""
+
+import pytest
+import torch
+
+from tests.label.teachers import MODEL, save_teacher
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Nets this small are slower on several threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def small_teacher(tmp_path_factory):
+    """A checkpoint of ten classes at 64 px, and the text file that names them."""
+    folder = tmp_path_factory.mktemp("teacher")
+    save_teacher(folder / "model.safetensors", 10, 64)
+    (folder / "labels.txt").write_text("\n".join(f"class {i}" for i in range(10)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def goog_teacher(tmp_path_factory):
+    """A checkpoint with the 21,843 outputs of timm's in21k models."""
+    path = tmp_path_factory.mktemp("goog") / "model.safetensors"
+    save_teacher(path, 21_843, 96)
+    return path
+
+
+@pytest.fixture
+def small_spec(small_teacher):
+    """Keys of a job or TeacherSpec with the small teacher."""
+    return {
+        "model": MODEL,
+        "checkpoint": str(small_teacher / "model.safetensors"),
+        "label_space": str(small_teacher / "labels.txt"),
+        "activation": "sigmoid",
+        "preprocess": "automl_64",
+        "precision": "float32",
+        "batch_size": 4,
+    }

@@ -1,0 +1,68 @@
+"""Tars and pictures of the tests."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+
+def jpeg(pixels: np.ndarray, **options: Any) -> bytes:
+    return encode(pixels, "JPEG", quality=90, **options)
+
+
+def encode(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def crops(count: int, seed: int = 0, small: int = 120, large: int = 400) -> list[np.ndarray]:
+    """Pieces of two photographs, of all sizes and shapes, half of them mirrored."""
+    random = np.random.default_rng(seed)
+    photos = load_sample_images().images
+    found = []
+    while len(found) < count:
+        photo = photos[len(found) % 2]
+        height, width = random.integers(small, large, 2)
+        top = random.integers(0, photo.shape[0] - height + 1)
+        left = random.integers(0, photo.shape[1] - width + 1)
+        piece = photo[top : top + height, left : left + width]
+        if piece.std() < 45:  # a patch of sky
+            continue
+        found.append(np.ascontiguousarray(piece[:, ::-1] if random.random() < 0.5 else piece))
+    return found
+
+
+def write_tar(
+    folder: Path, shard: int, images: Iterable[bytes | None], ending: str = "jpg", **facts: Any
+) -> Path:
+    """`{shard}.tar` as fetch writes it, ids from shard × 100; None: a sample without image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{shard:05d}.tar"
+    with tarfile.open(path, "w") as tar:
+        for index, image in enumerate(images):
+            key = f"{shard:05d}{index:04d}"
+            document = {
+                "key": key,
+                "id": shard * 100 + index,
+                "url": f"http://example.org/{key}",
+                "imagehash": f"{index:016x}",
+                **facts,
+            }
+            if image is not None:
+                add(tar, f"{key}.{ending}", image)
+            add(tar, f"{key}.json", json.dumps(document).encode())
+    return path
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))

@@ -1,0 +1,157 @@
+"""What every kind of image file becomes."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coyo_labeler.label import decode
+from coyo_labeler.label.decode import ImageError, decode_with_pillow
+from tests.label.tars import crops, encode, jpeg
+
+PHOTO = crops(1, small=60, large=90)[0]
+
+
+def test_opencv_and_pillow_give_the_same_pixels():
+    options = [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}]
+    for pixels in crops(6, small=30):
+        for option in options:
+            data = encode(pixels, "JPEG", **option)
+            assert decode._is_plain_jpeg(data)
+            assert np.array_equal(decode.decode(data), decode_with_pillow(data))
+        gray = encode(Image.fromarray(pixels).convert("L"), "JPEG")
+        assert decode._is_plain_jpeg(gray)
+        assert np.array_equal(decode.decode(gray), decode_with_pillow(gray))
+
+
+def test_without_opencv_the_pixels_are_the_same(monkeypatch):
+    data = jpeg(PHOTO)
+    with_it = decode.decode(data)
+    monkeypatch.setattr(decode, "HAS_OPENCV", False)
+    assert np.array_equal(decode.decode(data), with_it)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF"])
+def test_lossless_formats_keep_every_pixel(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(decode.decode(encode(PHOTO, kind, **options)), PHOTO)
+
+
+def test_gray_becomes_three_equal_channels():
+    gray = Image.fromarray(PHOTO).convert("L")
+    pixels = decode.decode(encode(gray, "PNG"))
+    assert np.array_equal(pixels, np.repeat(np.asarray(gray)[..., None], 3, axis=2))
+
+
+def test_one_bit_becomes_0_or_255():
+    pixels = decode.decode(encode(Image.fromarray(PHOTO).convert("1"), "PNG"))
+    assert set(np.unique(pixels)) == {0, 255}
+
+
+def test_alpha_is_dropped_and_not_blended():
+    rgba = np.dstack([PHOTO, np.zeros(PHOTO.shape[:2], np.uint8)])
+    assert np.array_equal(decode.decode(encode(rgba, "PNG")), PHOTO)
+    gray = Image.fromarray(PHOTO).convert("LA")
+    gray.putalpha(0)
+    expected = np.repeat(np.asarray(gray)[..., :1], 3, axis=2)
+    assert np.array_equal(decode.decode(encode(gray, "PNG")), expected)
+
+
+@pytest.mark.parametrize("transparency", [None, 3, bytes(range(200))])
+def test_palettes_are_looked_up_under_transparency_too(transparency):
+    palette = Image.fromarray(PHOTO).quantize(200)
+    options = {} if transparency is None else {"transparency": transparency}
+    pixels = decode.decode(encode(palette, "PNG", **options))
+    colours = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
+    assert np.array_equal(pixels, colours[np.asarray(palette)])
+
+
+def test_16_bits_keep_their_upper_8():
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = decode.decode(encode(Image.fromarray(values), "PNG"))
+    assert np.array_equal(pixels[..., 0], (values >> 8).astype(np.uint8))
+    assert np.array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_16_bit_colour_keeps_its_upper_8():
+    cv2 = pytest.importorskip("cv2")
+    values = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    _, data = cv2.imencode(".png", values[..., ::-1])
+    assert np.array_equal(decode.decode(data.tobytes()), (values >> 8).astype(np.uint8))
+
+
+def test_cmyk_is_multiplied_out():
+    cmyk = Image.fromarray(PHOTO).convert("CMYK")
+    data = encode(cmyk, "JPEG", quality=100, subsampling=0)
+    assert not decode._is_plain_jpeg(data)
+    with Image.open(io.BytesIO(data)) as image:
+        inks = np.asarray(image).astype(float)
+    expected = (255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255
+    assert np.abs(decode.decode(data) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_stands(kind):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert np.array_equal(decode.decode(data), np.full((10, 20, 3), (255, 0, 0), np.uint8))
+
+
+def test_exif_orientation_is_applied_only_when_asked_for():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the picture is to be turned a quarter clockwise
+    data = jpeg(PHOTO, exif=exif)
+    plain, turned = decode.decode(data), decode.decode(data, exif_orientation=True)
+    assert plain.shape == PHOTO.shape
+    assert np.array_equal(turned, np.rot90(plain, -1))
+
+
+def test_rgb_jpegs_are_not_taken_for_ycbcr():
+    data = jpeg(PHOTO, keep_rgb=True)
+    assert not decode._is_plain_jpeg(data)
+    assert np.abs(decode.decode(data).astype(int) - PHOTO).mean() < 8
+
+
+WHOLE = jpeg(PHOTO)
+BROKEN = {
+    "empty": b"",
+    "text": b"<html>404</html>",
+    "cut off": WHOLE[: len(WHOLE) // 2],
+    "cut off near the end": WHOLE[:-40],
+    "only a header": WHOLE[:20],
+    "png cut off": encode(PHOTO, "PNG")[:500],
+    "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_whole_picture_is_undecodable(name):
+    with pytest.raises(ImageError) as caught:
+        decode.decode(BROKEN[name])
+    assert caught.value.reason == decode.UNDECODABLE
+    assert "0x" not in caught.value.detail
+
+
+def test_a_bomb_is_refused_before_it_unfolds():
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b"\0")
+    with pytest.raises(ImageError) as caught:
+        decode.decode(png)
+    assert caught.value.reason == decode.TOO_LARGE
+    frame = bytearray(WHOLE)
+    start = frame.index(b"\xff\xc0")
+    frame[start + 5 : start + 9] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(ImageError) as caught:
+        decode.decode(bytes(frame))
+    assert caught.value.reason == decode.TOO_LARGE
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    import zlib  # noqa: PLC0415
+
+    check = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + check

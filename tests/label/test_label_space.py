@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from coyo_labeler.errors import InputError
+from coyo_labeler.label.label_space import goog_order, load_label_space, match_head
+from coyo_labeler.label.model import Teacher, TeacherSpec
+from tests.label.teachers import MODEL
+
+TABLE_LAMP, TABLE_LAMP_SYNSET = 11_054, "n04380533"
+
+
+def synsets(name):
+    from importlib.resources import files  # noqa: PLC0415
+
+    return files("timm.data").joinpath(f"_info/{name}_synsets.txt").read_text().split()
+
+
+def test_the_map_leads_each_class_to_the_output_of_its_synset():
+    ours, theirs = synsets("imagenet22k"), synsets("imagenet21k_goog")
+    assert [theirs[output] for output in goog_order()] == ours
+    assert set(range(21_843)) - set(goog_order().tolist()) == {9_205, 15_027}
+
+
+def test_a_head_of_21843_is_googles_list_and_one_of_21841_the_published():
+    space = load_label_space("imagenet21k")
+    assert match_head(21_843, space).name == "imagenet21k_goog"
+    assert match_head(21_841, space).order is None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "space", "model_space", "says"),
+    [
+        (
+            1_000,
+            "imagenet21k",
+            None,
+            r"21,841.*imagenet21k_goog \(21,843\).*label_space=imagenet1k",
+        ),
+        (21_843, "imagenet1k", None, r"imagenet1k \(1,000\).*label_space=imagenet21k"),
+        (7, "imagenet21k", None, r"label_space=FILE"),
+        (21_843, "imagenet21k", "imagenet21k", r"21,841 classes, but the model has 21,843"),
+        (1_000, "imagenet21k", "imagenet1k", r"no map from imagenet1k.*label_space=imagenet1k"),
+        (10, "imagenet21k", "nowhere.txt", r"nowhere.txt is neither"),
+    ],
+)
+def test_a_head_that_fits_no_list_is_refused_with_what_would_fit(outputs, space, model_space, says):
+    with pytest.raises(InputError, match=says) as caught:
+        match_head(outputs, load_label_space(space), model_space)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("synset", "label"), [(TABLE_LAMP_SYNSET, TABLE_LAMP), ("n03931044", None), ("n09859684", None)]
+)
+def test_the_mass_of_an_output_lands_on_its_class_or_nowhere(synset, label, tmp_path):
+    """A model that puts its mass on the table lamp yields 11054; on a dropped output, nothing."""
+    torch.manual_seed(0)
+    state = timm.create_model(MODEL, num_classes=21_843).state_dict()
+    state["classifier.weight"] *= 0
+    state["classifier.bias"] = torch.full((21_843,), -9.0)
+    state["classifier.bias"][synsets("imagenet21k_goog").index(synset)] = 9.0
+    save_file(state, tmp_path / "m.safetensors")
+    spec = TeacherSpec(
+        MODEL, checkpoint=str(tmp_path / "m.safetensors"), preprocess="automl_64", top_k=21_841
+    )
+    teacher = Teacher(spec, torch.device("cpu"))
+    labels, probs, _ = teacher.answer(torch.zeros(1, 3, 64, 64))
+    assert np.array_equal(np.sort(labels[0]), np.arange(21_841))
+    above = labels[0][probs[0] > 0.5].tolist()
+    assert above == ([] if label is None else [label])

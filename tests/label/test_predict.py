@@ -1,0 +1,218 @@
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from coyo_labeler import schemas
+from coyo_labeler.label import decode
+from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.predict import label_shards
+from coyo_labeler.label.read import DamagedTarError, find_shards, read_samples
+from tests.label.tars import add, crops, jpeg, write_tar
+
+FILES = [jpeg(pixels) for pixels in crops(11, seed=3, small=40, large=90)]
+
+
+@pytest.fixture(scope="module")
+def make_teacher(small_teacher):
+    def make(**changes):
+        keys = {
+            "model": "tf_efficientnetv2_b0",
+            "checkpoint": str(small_teacher / "model.safetensors"),
+            "label_space": str(small_teacher / "labels.txt"),
+            "activation": "sigmoid",
+            "preprocess": "automl_64",
+            "precision": "float32",
+            "batch_size": 4,
+            **changes,
+        }
+        return Teacher(TeacherSpec(**keys), torch.device("cpu"))
+
+    return make
+
+
+def run(teacher, folder, shards=None, **options):
+    found = find_shards(str(folder))
+    chosen = found if shards is None else [found[index] for index in shards]
+    return list(label_shards(teacher, chosen, **{"cores": 2, **options}))
+
+
+def test_a_shard_comes_out_the_same_whatever_ran_with_it(make_teacher, tmp_path):
+    for shard, count in enumerate((11, 3, 0, 5)):
+        write_tar(tmp_path, shard, FILES[:count])
+    teacher = make_teacher()
+    together = run(teacher, tmp_path)
+    assert [result.shard.number for result in together] == [0, 1, 2, 3]
+    assert [result.beliefs.num_rows for result in together] == [11, 3, 0, 5]
+    for index, result in enumerate(together):
+        for cores in (1, 3):
+            alone = run(make_teacher(), tmp_path, [index], cores=cores)[0]
+            assert alone.beliefs.equals(result.beliefs)
+
+
+def test_a_poisoned_image_costs_itself(make_teacher, tmp_path):
+    write_tar(tmp_path, 0, [FILES[0], b"poison", None, FILES[3], FILES[4][:-9], *FILES[5:]])
+    write_tar(tmp_path, 1, FILES)
+    poisoned, clean = run(make_teacher(), tmp_path)
+    assert poisoned.samples == 11
+    assert poisoned.rejected == {decode.UNDECODABLE: 2, decode.NO_IMAGE: 1}
+    assert poisoned.failures.schema == schemas.LABEL_FAILURES
+    assert poisoned.failures["key"].to_pylist() == ["000000001", "000000002", "000000004"]
+    assert poisoned.failures["id"].to_pylist() == [1, 2, 4]
+    kept = [0, 3, *range(5, 11)]
+    assert poisoned.beliefs["id"].to_pylist() == kept
+    for name in ("labels", "label_probs"):
+        ours = np.array(poisoned.beliefs[name].to_pylist())
+        theirs = np.array(clean.beliefs.take(kept)[name].to_pylist())
+        assert np.allclose(ours, theirs, atol=1e-3)
+
+
+def test_nan_is_a_failure_with_a_name(make_teacher, tmp_path):
+    write_tar(tmp_path, 0, FILES)
+    teacher = make_teacher()
+    network, calls = teacher.network, []
+
+    def spoilt(batch):
+        logits, pooled = network(batch)
+        if not calls:
+            logits = logits.clone()
+            logits[2] = float("nan")
+        calls.append(len(batch))
+        return logits, pooled
+
+    teacher.network = spoilt
+    result = run(teacher, tmp_path, cores=1)[0]
+    assert result.rejected == {decode.NOT_FINITE: 1}
+    assert result.failures["id"].to_pylist() == [2]
+    assert result.beliefs["id"].to_pylist() == [0, 1, *range(3, 11)]
+
+
+def test_images_below_the_threshold_are_set_aside_and_not_lost(make_teacher, tmp_path):
+    write_tar(tmp_path, 0, FILES)
+    everything = run(make_teacher(), tmp_path)[0].beliefs
+    tops = [probs[0] for probs in everything["label_probs"].to_pylist()]
+    middle = sorted(tops)[5]
+    result = run(make_teacher(), tmp_path, min_top1=middle)[0]
+    assert result.rejected == {decode.BELOW_THRESHOLD: 5}
+    assert result.beliefs.num_rows == 6
+    assert min(probs[0] for probs in result.beliefs["label_probs"].to_pylist()) == middle
+    ids = result.beliefs["id"].to_pylist() + result.below["id"].to_pylist()
+    assert sorted(ids) == everything["id"].to_pylist()
+
+
+def test_embeddings_stand_beside_the_beliefs_in_the_same_order(make_teacher, tmp_path):
+    write_tar(tmp_path, 0, [*FILES[:5], b"poison"])
+    write_tar(tmp_path, 1, [])
+    result, empty = run(make_teacher(embeddings=True), tmp_path)
+    assert result.embeddings["id"].to_pylist() == result.beliefs["id"].to_pylist()
+    assert str(result.embeddings.schema.field("embedding").type) == (
+        "fixed_size_list<item: halffloat>[1280]"
+    )
+    vectors = np.array(result.embeddings["embedding"].to_pylist())
+    assert np.isfinite(vectors).all()
+    assert np.ptp(vectors, axis=0).max() > 0.1
+    assert empty.embeddings.num_rows == 0
+    assert run(make_teacher(), tmp_path)[0].embeddings is None
+
+
+def test_a_programming_error_in_a_thread_is_raised_and_not_waited_for(
+    make_teacher, tmp_path, monkeypatch
+):
+    write_tar(tmp_path, 0, FILES)
+
+    def broken(data, exif_orientation):
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr(decode, "decode", broken)
+    with pytest.raises(AttributeError, match="a bug"):
+        run(make_teacher(), tmp_path)
+
+
+def test_a_reader_that_is_left_in_the_middle_ends_its_threads(make_teacher, tmp_path):
+    import threading  # noqa: PLC0415
+
+    for shard in range(3):
+        write_tar(tmp_path, shard, FILES)
+    before = threading.active_count()
+    results = label_shards(make_teacher(), find_shards(str(tmp_path)), cores=2)
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_a_damaged_tar_is_told_and_the_next_goes_on(make_teacher, tmp_path):
+    path = write_tar(tmp_path, 0, FILES)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    write_tar(tmp_path, 1, FILES[:2])
+    damaged, whole = run(make_teacher(), tmp_path)
+    assert damaged.damage is not None
+    assert whole.damage is None
+    assert whole.beliefs.num_rows == 2
+
+
+def test_a_tar_that_ends_between_two_members_is_damaged(tmp_path):
+    path = write_tar(tmp_path, 0, FILES[:3])
+    with tarfile.open(path) as tar:
+        third = tar.getmembers()[2].offset
+    path.write_bytes(path.read_bytes()[:third])
+    with pytest.raises(DamagedTarError, match="end of the archive"):
+        list(read_samples(find_shards(str(tmp_path))[0]))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tar" * 100])
+def test_what_is_no_tar_is_damaged(tmp_path, content):
+    (tmp_path / "00000.tar").write_bytes(content)
+    with pytest.raises(DamagedTarError):
+        list(read_samples(find_shards(str(tmp_path))[0]))
+
+
+def test_the_row_of_an_image_holds_what_its_json_says(make_teacher, tmp_path):
+    write_tar(tmp_path, 0, FILES[:1], original_width=4000, original_height=3000)
+    write_tar(tmp_path, 1, FILES[:1])
+    told, untold = (result.beliefs.to_pylist()[0] for result in run(make_teacher(), tmp_path))
+    assert (told["width"], told["height"]) == (4000, 3000)
+    assert (told["url"], told["imagehash"]) == ("http://example.org/000000000", "0" * 16)
+    height, width = crops(11, seed=3, small=40, large=90)[0].shape[:2]
+    assert (untold["width"], untold["height"]) == (width, height)
+
+
+def test_img2datasets_shards_take_ids_from_the_table_and_else_from_the_key(tmp_path):
+    """Its JSON holds what it was told to keep; without an id the key, made of digits, is one."""
+    with tarfile.open(tmp_path / "00012.tar", "w") as tar:
+        for index in range(3):
+            key = f"00012000{index}"
+            add(tar, f"{key}.jpg", FILES[0])
+            add(tar, f"{key}.txt", b"a caption")
+            facts = {"key": key, "url": "u", "status": "success", "original_width": 5, "id": None}
+            add(tar, f"{key}.json", json.dumps(facts).encode())
+    shard = find_shards(str(tmp_path))[0]
+    assert [sample.id for sample in read_samples(shard)] == [120000, 120001, 120002]
+    rows = {"key": ["000120000", "000120001"], "id": [2**40, 2**40 + 1]}
+    pq.write_table(schemas.pa.table(rows), tmp_path / "00012.parquet")
+    assert [sample.id for sample in read_samples(shard)] == [2**40, 2**40 + 1, 120002]
+
+
+def test_a_sample_without_any_number_for_an_id_is_a_failure(make_teacher, tmp_path):
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        add(tar, "cat.jpg", FILES[0])
+        add(tar, "dog.jpg", FILES[1])
+        add(tar, "dog.json", json.dumps({"id": 7}).encode())
+    result = run(make_teacher(), tmp_path)[0]
+    assert result.rejected == {decode.NO_ID: 1}
+    assert result.failures["key"].to_pylist() == ["cat"]
+    assert result.beliefs["id"].to_pylist() == [7]
+
+
+def test_shards_are_read_from_any_filesystem(make_teacher, tmp_path):
+    import fsspec  # noqa: PLC0415
+
+    data = write_tar(tmp_path, 3, FILES[:2]).read_bytes()
+    with fsspec.open("memory://images/00003.tar", "wb") as file:
+        file.write(io.BytesIO(data).getvalue())
+    shards = find_shards("memory://images")
+    result = next(label_shards(make_teacher(), shards, cores=1))
+    assert result.beliefs["id"].to_pylist() == [300, 301]

@@ -1,0 +1,219 @@
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from coyo_labeler import storage
+from coyo_labeler.config.label import LabelSettings
+from coyo_labeler.config.read import read_settings
+from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.label.commit import Seat
+from coyo_labeler.label.local import run_local
+from coyo_labeler.label.read import find_shards
+from coyo_labeler.label.stage import Job, spec_of
+from coyo_labeler.manifest import MANIFEST
+from coyo_labeler.receipts import Receipts
+from coyo_labeler.stages import STAGES, run_stage
+from tests.label.tars import crops, jpeg, write_tar
+
+FILES = [jpeg(pixels) for pixels in crops(6, seed=5, small=40, large=90)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    for shard, count in enumerate((6, 5, 3)):
+        write_tar(tmp_path / "images", shard, [*FILES[:count], b"poison"])
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def settings(images, tmp_path, small_spec):
+    def make(output="beliefs", **changes):
+        keys = {"engine": "local", "device": "cpu", **small_spec, **changes}
+        return LabelSettings(images=str(images), output=str(tmp_path / output), **keys)
+
+    return make
+
+
+def label(settings, spark=None):
+    return run_stage(STAGES["label"], settings, spark)
+
+
+def tables(output):
+    """The bytes of every table, by name."""
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.parquet")}
+
+
+def test_every_sample_of_the_tars_is_a_belief_or_a_failure(settings, tmp_path):
+    manifest, worked = label(settings())
+    assert worked
+    assert manifest.rows.to_json() == {"in": 17, "out": 14, "rejected": {"undecodable": 3}}
+    assert sorted(tables(tmp_path / "beliefs")) == [
+        *(f"{shard:05d}.parquet" for shard in range(3)),
+        *(f"failures/{shard:05d}.parquet" for shard in range(3)),
+    ]
+    assert manifest.details["devices"].popitem()[1]["images_per_second"] > 0
+    assert label(settings())[1] is False
+
+
+def test_spark_and_the_bare_machine_write_the_same_bytes(settings, spark, tmp_path):
+    label(settings("local"))
+    label(settings("spark", engine="spark"), spark)
+    assert tables(tmp_path / "local") == tables(tmp_path / "spark")
+
+
+def test_several_processes_write_the_same_bytes_as_one(settings, images, tmp_path):
+    label(settings("one"))
+    many = settings("many")
+    seats = [Seat("cpu", 1, f"device {index}") for index in range(2)]
+    job = Job(spec_of(many), many.output, "fingerprint")
+    done = list(run_local(job, find_shards(str(images)), seats))
+    assert sorted(shard.shard for shard in done) == [0, 1, 2]
+    assert tables(tmp_path / "one") == tables(tmp_path / "many")
+
+
+def test_a_run_that_goes_on_does_only_what_is_missing(settings, tmp_path):
+    output = tmp_path / "beliefs"
+    label(settings())
+    before = tables(output)
+    (output / MANIFEST).unlink()
+    (output / "_receipts" / "00001.json").unlink()
+    (output / "00001.parquet").write_bytes(b"half a file")
+    kept = (output / "00000.parquet").stat().st_mtime_ns
+    manifest, _ = label(settings())
+    assert tables(output) == before
+    assert (output / "00000.parquet").stat().st_mtime_ns == kept
+    assert manifest.rows.rows_in == 17
+
+
+def test_another_teacher_on_the_same_output_is_refused(settings, tmp_path):
+    label(settings())
+    with pytest.raises(InputError, match="preprocess was 'automl_64', is 'automl_96'"):
+        label(settings(preprocess="automl_96"))
+    assert label(settings(decode_threads=1))[1] is False
+
+
+@pytest.mark.parametrize("engine", ["local", "spark"])
+def test_a_damaged_tar_stops_the_run_when_the_others_are_done(
+    settings, images, tmp_path, engine, request
+):
+    path = images / "00001.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000])
+    spark = request.getfixturevalue("spark") if engine == "spark" else None
+    chosen = settings(engine=engine)
+    with pytest.raises(WorkError, match=r"00001\.tar cannot be read.*overwrite=true") as caught:
+        label(chosen, spark)
+    assert "\n" not in str(caught.value)
+    output = tmp_path / "beliefs"
+    assert (output / "00000.parquet").exists()
+    assert (output / "00002.parquet").exists()
+    assert not (output / "00001.parquet").exists()
+    assert not (output / MANIFEST).exists()
+    path.write_bytes(whole)
+    again = settings(engine=engine, overwrite=True)
+    assert label(again, spark)[0].rows.rows_in == 17
+
+
+def test_the_teacher_is_told_in_every_file(settings, tmp_path):
+    label(settings())
+    for shard in range(3):
+        metadata = pq.read_schema(tmp_path / "beliefs" / f"{shard:05d}.parquet").metadata
+        assert metadata[b"teacher.model"] == b"tf_efficientnetv2_b0"
+        assert metadata[b"teacher.activation"] == b"sigmoid"
+        assert metadata[b"teacher.precision"] == b"float32"
+        assert len(metadata[b"teacher.weights_sha256"]) == 64
+        assert metadata[b"coyo_labeler.version"]
+
+
+def test_receipts_name_the_device_and_its_share_of_work(settings):
+    label(settings())
+    chosen = settings()
+    fingerprint = storage.read_json(f"{chosen.output}/_run.json")["fingerprint"]
+    for receipt in Receipts(chosen.output, fingerprint).read().values():
+        assert receipt.details["device"].endswith("/cpu")
+        assert receipt.details["busy_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("preprocess=automl", "preprocess: 'automl' is no preset"),
+        ("preprocess=automl_8", "N from 32 to 4096"),
+        ("activation=relu", "activation: 'relu' is wrong"),
+        ("device=tpu", "device: 'tpu' is no device"),
+        ("top_k=0", "top_k: 0 is wrong"),
+        ("sampling.min_top1=2", "sampling.min_top1: 2 is wrong"),
+        ("precision=int8", "precision: 'int8' is wrong"),
+        ("presision=float32", "did you mean precision?"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_its_key(word, says):
+    with pytest.raises(InputError, match=says.replace("?", r"\?")):
+        read_settings(LabelSettings, "label", None, ["images=x", "output=y", word])
+
+
+def test_tars_without_a_number_and_folders_without_tars_are_refused(settings, images):
+    (images / "00000.tar").rename(images / "first.tar")
+    with pytest.raises(InputError, match="the name of a tar must be its shard's number"):
+        label(settings())
+    for path in images.iterdir():
+        path.rename(path.with_suffix(".zip"))
+    with pytest.raises(InputError, match=r"no \.tar files"):
+        label(settings("other"))
+
+
+BARE = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"pyspark", "py4j", "cv2"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name == "pyspark" else found(name, package)
+)
+from coyo_labeler.cli import main
+status = main(["label", *sys.argv[1:]])
+assert not any(name.startswith(("pyspark", "py4j")) for name in sys.modules)
+sys.exit(status)
+"""
+
+
+def test_a_machine_without_spark_java_and_opencv_writes_the_same_bytes(settings, tmp_path):
+    label(settings("here"))
+    bare = settings("bare", engine="auto")
+    keys = ["images", "output", "model", "checkpoint", "label_space", "activation", "preprocess"]
+    keys += ["precision", "batch_size", "device"]
+    words = [f"{key}={getattr(bare, key)}" for key in keys]
+    environment = {k: v for k, v in os.environ.items() if k not in {"JAVA_HOME", "SPARK_HOME"}}
+    environment |= {"PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert tables(tmp_path / "here") == tables(tmp_path / "bare")
+
+
+KERNEL = """
+import sys
+import coyo_labeler.label.label_space, coyo_labeler.label.preprocess
+import coyo_labeler.label.model, coyo_labeler.label.predict
+loaded = {name.split(".")[0] for name in sys.modules}
+assert not loaded & {"pyspark", "py4j", "pydantic"}, loaded
+"""
+
+
+def test_the_kernel_needs_neither_pyspark_nor_pydantic():
+    done = subprocess.run(
+        [sys.executable, "-c", KERNEL], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
