@@ -63,6 +63,11 @@ class IngestSettings(StageSettings):
     near_distance: int = Field(
         0, ge=0, description="bits in which the pHash of a twin may differ: 0, 2 or 4"
     )
+    max_group: int = Field(
+        1000,
+        ge=2,
+        description="images that may hang together as near twins; larger groups are left alone",
+    )
     sample: float = Field(
         1.0, gt=0, le=1, description="share of the deduplicated rows to keep, by a hash of the id"
     )

@@ -93,7 +93,8 @@ def shard_cuts(places: I64, starts: I64, rows_per_shard: int) -> I64:
     bucket = (places >> (64 - _BUCKET_BITS)) + _BUCKETS // 2
     first = np.searchsorted(bucket, bucket)  # of the same bucket
     rank = starts[bucket] + np.arange(len(places)) - first
-    return places[rank % rows_per_shard == 0]
+    begins: I64 = places[rank % rows_per_shard == 0]
+    return begins
 
 
 def part_cuts(cuts: I64, shards_per_part: int) -> I64:

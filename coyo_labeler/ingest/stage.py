@@ -17,8 +17,10 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.ingest import filters, shards
+from coyo_labeler.ingest.components import NearTwins, find_near_twins
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
 from coyo_labeler.ingest.part import write_part
+from coyo_labeler.ingest.phash import FLAT
 from coyo_labeler.ingest.read import Source, inspect, read_source
 from coyo_labeler.ingest.reasons import Reason
 from coyo_labeler.ingest.statistics import sum_up
@@ -47,15 +49,26 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
     logger.info("ingest: %s rows in %d files", f"{source.rows:,}", len(source.files))
     with watch_spark(spark, "ingest: find images"):
         found = find_images(read_source(spark, source), settings)
-        cut = shards.plan(
-            found.images.filter(shards.is_sampled(settings.sample)), settings.rows_per_shard
-        )
+    near = None
+    if settings.near_distance:
+        with watch_spark(spark, "ingest: near twins"):
+            near = find_near_twins(
+                found.images.filter(~F.col("bits").isin(*FLAT)),
+                found.n_images,
+                settings.near_distance,
+                settings.max_group,
+            )
+    with watch_spark(spark, "ingest: shards"):
+        kept = found.images if near is None else found.images.join(near.mapping, "id", "left_anti")
+        cut = shards.plan(kept.filter(shards.is_sampled(settings.sample)), settings.rows_per_shard)
     with watch_spark(spark, "ingest: rejects"):
         write_row_rejects(spark, found, source, settings, run)
     with watch_spark(spark, "ingest: catalog"):
-        write_catalog(spark, found, cut, settings, run)
+        write_catalog(spark, found, near, cut, settings, run)
     found.images.unpersist()
-    return conclude(source, cut, settings, run)
+    if near is not None:
+        near.mapping.unpersist()
+    return conclude(source, near, cut, settings, run)
 
 
 @dataclass(frozen=True)
@@ -64,13 +77,15 @@ class Found:
 
     rows: all source rows. good: those that pass on their own, with bits and place for their
     hash. repeated: id and the bits that it keeps, for ids with more than one hash; None where
-    there are none. images: id, bits and place of the first row of each hash.
+    there are none. images: id, bits and place of the first row of each hash, n_images of them;
+    persisted.
     """
 
     rows: DataFrame
     good: DataFrame
     repeated: DataFrame | None
     images: DataFrame
+    n_images: int
 
 
 def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
@@ -94,11 +109,11 @@ def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
         .mapInArrow(_first_of_each, "id bigint, bits bigint, place bigint")
         .persist(StorageLevel.DISK_ONLY)
     )
-    images.count()
+    n_images = images.count()
     repeated = None
     if seen.get["repeated"]:
         repeated = ids.filter("repeated").select("id", F.col("bits").alias("kept_bits"))
-    return Found(rows, good, repeated, images)
+    return Found(rows, good, repeated, images, n_images)
 
 
 def _one_hash_each(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -167,7 +182,12 @@ def write_row_rejects(
 
 
 def write_catalog(
-    spark: SparkSession, found: Found, cut: shards.Plan, settings: IngestSettings, run: Run
+    spark: SparkSession,
+    found: Found,
+    near: NearTwins | None,
+    cut: shards.Plan,
+    settings: IngestSettings,
+    run: Run,
 ) -> None:
     """Write the parts of the catalog that an earlier try has not finished; one task a part."""
     good = found.good
@@ -175,14 +195,19 @@ def write_catalog(
         good = good.join(found.repeated, "id", "left").filter(
             "kept_bits IS NULL OR bits = kept_bits"
         )
+    if near is None:
+        nobody = F.lit(None).cast("bigint").alias("near_of")
+        good = good.select("*", nobody, F.lit(None).cast("int").alias("near_distance"))
+    else:
+        good = good.join(near.mapping, "id", "left")
     columns = ["place", "bits", "id", "url", "width", "height"]
     rows = shards.with_part(spark, good, cut).select(
         "part",
         *columns,
         shards.is_sampled(settings.sample).alias("sampled"),
-        F.lit(None).cast("bigint").alias("near_of"),
-        F.lit(None).cast("int").alias("near_distance"),
-        *settings.keep_columns,
+        "near_of",
+        "near_distance",
+        *(F.col(f"`{name}`") for name in settings.keep_columns),
     )
     receipts = Receipts(settings.output, run.fingerprint)
     done = receipts.shards() & receipts.read().keys()
@@ -220,7 +245,13 @@ def write_catalog(
         write([], part)
 
 
-def conclude(source: Source, cut: shards.Plan, settings: IngestSettings, run: Run) -> Outcome:
+def conclude(
+    source: Source,
+    near: NearTwins | None,
+    cut: shards.Plan,
+    settings: IngestSettings,
+    run: Run,
+) -> Outcome:
     """What was read by the source's footers, and what was written by the tables themselves."""
     parts = list(Receipts(settings.output, run.fingerprint).read().values())
     first = storage.read_json(storage.join(settings.output, _ROW_REJECTS)) or {}
@@ -236,12 +267,19 @@ def conclude(source: Source, cut: shards.Plan, settings: IngestSettings, run: Ru
     storage.write_json(
         storage.join(settings.output, "statistics.json"), {"rows": rows.to_json(), **statistics}
     )
-    details = {
+    details: dict[str, Any] = {
         "files": len(source.files),
         "corrupt_files": dict(source.corrupt),
         "shards": len(cut.cuts),
         "statistics": statistics,
     }
+    if near is not None:
+        details["near"] = {
+            "pairs": near.pairs,
+            "comparisons": near.comparisons,
+            "groups_left": near.groups_left,
+            "rows_left": near.rows_left,
+        }
     return Outcome(rows, details=details)
 
 

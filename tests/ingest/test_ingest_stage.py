@@ -233,3 +233,22 @@ def test_an_unreadable_file_stops_the_job_or_is_one_reject(
     [reject] = table(tmp_path / "output", "rejects")
     assert reject["reason"] == "corrupt_file"
     assert reject["url"].endswith("broken.parquet")
+
+
+def test_near_twins_go_with_their_exact_twins_to_one_row(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """2 is 2 bits from 1 and 3 is 4 bits from 2 but 6 from 1; 4 is an exact twin of 2."""
+    one = 0xDAF5A50AAE4AA54A
+    two, three = one ^ 0b11, one ^ 0b111111
+    hashes = {1: one, 2: two, 3: three, 4: two}
+    source = write(tmp_path / "source", [row(i, f"{h:016x}") for i, h in hashes.items()])
+    output = tmp_path / "output"
+    manifest = ingest(spark, source, output, "near_distance=4")
+    assert sorted(found["id"] for found in table(output, "catalog")) == [1, 3]
+    assert reasons(output) == {2: "near_duplicate", 4: "duplicate_hash"}
+    twins = {
+        found["id"]: (found["kept_id"], found["distance"]) for found in table(output, "duplicates")
+    }
+    assert twins == {2: (1, 2), 4: (1, 2)}
+    assert manifest.details["near"]["pairs"] == 2
