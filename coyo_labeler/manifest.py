@@ -94,7 +94,8 @@ class Run:
 
     `done` holds the manifest where an earlier run with the same settings and inputs has finished.
     `resumed` is true where one began and did not finish. `fingerprint` stands for the settings that
-    shape the output, and the content of the inputs.
+    shape the output, and the content of the inputs but for those checked by shard; `inputs_changed`
+    is true where one of these is not as it was.
     """
 
     stage: str
@@ -105,6 +106,7 @@ class Run:
     started: float
     resumed: bool = False
     done: Manifest | None = None
+    inputs_changed: bool = False
 
     @classmethod
     def begin(cls, stage: str, settings: StageSettings) -> "Run":
@@ -119,12 +121,9 @@ class Run:
             if (url := getattr(settings, key)) is not None
         }
         config = settings.model_dump(mode="json")
-        shaping = {
-            key: value
-            for key, value in config.items()
-            if key not in settings.operational and key not in settings.inputs
-        }
-        fingerprint = _digest({"config": shaping, "inputs": inputs})
+        shaping = _shaping(settings)
+        whole = {key: text for key, text in inputs.items() if key not in settings.inputs_by_shard}
+        fingerprint = _digest({"config": shaping, "inputs": whole})
         run = cls(stage, settings.output, fingerprint, config, inputs, time.time())
         return run._claim(shaping, settings)
 
@@ -142,10 +141,24 @@ class Run:
             storage.clear(self.output)
         else:
             finished = storage.read_json(storage.join(self.output, MANIFEST))
-            done = Manifest.from_json(finished) if finished else None
+            changed = claimed["inputs"] != dict(self.inputs)
+            done = Manifest.from_json(finished) if finished and not changed else None
             if not done:
                 storage.remove_temporaries(self.output)
-            return Run(**{**self.__dict__, "resumed": True, "done": done})
+            found = {"resumed": True, "done": done, "inputs_changed": changed}
+            return Run(**{**self.__dict__, **found})
+        self._write_claim(shaping)
+        return self
+
+    def accept_inputs(self, settings: StageSettings) -> None:
+        """Go on with inputs that changed, once the stage has found that it may.
+
+        The output is unfinished again until `finish`.
+        """
+        storage.remove(storage.join(self.output, MANIFEST))
+        self._write_claim(_shaping(settings))
+
+    def _write_claim(self, shaping: Mapping[str, Any]) -> None:
         storage.write_json(
             storage.join(self.output, RUN),
             {
@@ -156,7 +169,6 @@ class Run:
                 "inputs": self.inputs,
             },
         )
-        return self
 
     def _refuse_foreign_files(self) -> None:
         fs, path = storage.resolve(self.output)
@@ -198,6 +210,12 @@ def read_manifest(output: str) -> Manifest | None:
     return Manifest.from_json(document) if document else None
 
 
+def _shaping(settings: StageSettings) -> dict[str, Any]:
+    """The settings that shape the output, as JSON values."""
+    left_out = {*settings.operational, *settings.inputs}
+    return settings.model_dump(mode="json", exclude=left_out)
+
+
 def _fingerprint_input(stage: str, key: str, url: str) -> str:
     """A digest of what lies at an input URL, without reading it.
 
@@ -221,15 +239,14 @@ def _fingerprint_input(stage: str, key: str, url: str) -> str:
     first = min(files)
     return _digest(
         [
-            [name.removeprefix(first.rpartition("/")[0]), info.get("size"), _modified(info)]
+            [
+                name.removeprefix(first.rpartition("/")[0]),
+                info.get("size"),
+                storage.version_of(info),
+            ]
             for name, info in files.items()
         ]
     )
-
-
-def _modified(info: Mapping[str, Any]) -> str:
-    stamps = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "created"))
-    return str(next((stamp for stamp in stamps if stamp is not None), ""))
 
 
 def _digest(document: Any) -> str:

@@ -11,6 +11,9 @@ from coyo_labeler import storage
 from coyo_labeler.manifest import Counts
 from coyo_labeler.progress import Progress
 
+#: Where the receipt of a shard lies below its output, unless a stage says otherwise.
+RECEIPT = "_receipts/{shard:05d}.json"
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -71,7 +74,7 @@ class Receipts:
 
     output: str
     fingerprint: str
-    name: str = "_receipts/{shard:05d}.json"
+    name: str = RECEIPT
 
     def write(self, receipt: Receipt) -> None:
         """Declare a shard finished; to be called when all its files are under their names."""

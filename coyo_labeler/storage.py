@@ -185,6 +185,19 @@ def clear(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
+def remove(url: str) -> None:
+    """Remove a file, if it is there."""
+    fs, path = resolve(url)
+    with suppress(FileNotFoundError):
+        fs.rm_file(path)
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """What tells one content of a file from the next, of an entry of `files_of`: ETag or time."""
+    stamps = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "created"))
+    return str(next((stamp for stamp in stamps if stamp is not None), ""))
+
+
 def read_text(url: str) -> str:
     """A UTF-8 text file."""
     with fsspec.open(url, "rt", encoding="utf-8") as file:

@@ -34,9 +34,12 @@ class StageSettings(Settings):
     `inputs` names the keys that hold input paths: they must exist, and what lies there (not the
     path) enters the fingerprint. `operational` names the keys that change how the work is done but
     not one value of what comes out: they may differ between a run and its resumption.
+    `inputs_by_shard` names the inputs that the stage itself checks shard by shard: what lies there
+    may change between a run and its resumption where nothing was made of it yet.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
+    inputs_by_shard: ClassVar[frozenset[str]] = frozenset()
     operational: ClassVar[frozenset[str]] = frozenset(
         {"output", "overwrite", "spark", "log_format"}
     )

@@ -22,6 +22,7 @@ class LabelSettings(StageSettings):
     """What to label, with which teacher, how its images are prepared and its outputs read."""
 
     inputs: ClassVar[tuple[str, ...]] = ("images", "checkpoint")
+    inputs_by_shard: ClassVar[frozenset[str]] = frozenset({"images"})
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {
         "device",
         "engine",

@@ -8,7 +8,10 @@ from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import ShardResult, label_shards
 from coyo_labeler.label.read import Shard
 from coyo_labeler.manifest import Counts
-from coyo_labeler.receipts import Receipt, Receipts
+from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
+
+#: Folders of the output that are there only where they are needed.
+BELOW, EMBEDDINGS = "below_threshold", "embeddings"
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,33 @@ def label_and_commit(
         yield Committed(result.shard.number, result.shard.url, result.damage)
 
 
+def remove_shard(output: str, number: int) -> None:
+    """Undo what was made of a shard; its receipt goes first."""
+    storage.remove(storage.join(output, RECEIPT.format(shard=number)))
+    for folder in ("", "failures", BELOW, EMBEDDINGS):
+        storage.remove(storage.join(output, folder, _name(number)))
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}.parquet"
+
+
 def _write(output: str, result: ShardResult, fingerprint: Mapping[str, str]) -> None:
-    name = f"{result.shard.number:05d}.parquet"
+    name = _name(result.shard.number)
     storage.write_parquet(storage.join(output, name), result.beliefs, fingerprint)
     storage.write_parquet(storage.join(output, "failures", name), result.failures)
     if result.below.num_rows:
-        storage.write_parquet(
-            storage.join(output, "below_threshold", name), result.below, fingerprint
-        )
+        storage.write_parquet(storage.join(output, BELOW, name), result.below, fingerprint)
     if result.embeddings is not None:
         storage.write_parquet(
-            storage.join(output, "embeddings", name), result.embeddings, fingerprint
+            storage.join(output, EMBEDDINGS, name), result.embeddings, fingerprint
         )
 
 
 def _receipt(job: Job, seat: Seat, result: ShardResult) -> Receipt:
     counts = Counts(result.samples, result.beliefs.num_rows, result.rejected)
     details = {
+        "stamp": result.shard.stamp,
         "busy_seconds": round(result.busy_seconds, 3),
         "device": seat.name,
         **seat.facts,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from coyo_labeler.label.model import Teacher, TeacherSpec
     from coyo_labeler.label.read import Shard
 
-_PLAN = "number int, url string"
+_PLAN = "number int, url string, stamp string"
 _COMMITTED = "shard int, url string, damage string"
 _COMMITTED_ARROW = pa.schema([("shard", pa.int32()), ("url", pa.string()), ("damage", pa.string())])
 
@@ -52,7 +52,7 @@ def run_on_spark(
     else:
         profile = _profile(spark)
         tasks = max(context.defaultParallelism, -(-len(shards) // _SHARDS_PER_TASK))
-    rows = [(shard.number, shard.url) for shard in shards]
+    rows = [(shard.number, shard.url, shard.stamp) for shard in shards]
     plan = spark.createDataFrame(context.parallelize(rows, min(tasks, len(rows))), _PLAN)
     work = _work(job, seats, device)
     committed = plan.mapInArrow(work, _COMMITTED, profile=profile).collect()
@@ -95,7 +95,7 @@ def _work(
         from coyo_labeler.label.commit import label_and_commit  # noqa: PLC0415
         from coyo_labeler.label.read import Shard  # noqa: PLC0415
 
-        shards = [Shard(row["number"], row["url"]) for row in rows]
+        shards = [Shard(**row) for row in rows]
         teacher = _teacher(job.spec, seat.device)
         for done in label_and_commit(job, teacher, seat, shards):
             yield pa.RecordBatch.from_pydict(

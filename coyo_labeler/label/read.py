@@ -1,5 +1,6 @@
 """Webdataset tars, ours and img2dataset's: which there are, and the samples of one."""
 
+import hashlib
 import json
 import posixpath
 import re
@@ -27,10 +28,14 @@ _HASH = ("imagehash", "image_phash", "actual_imagehash")
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar; its number names the files that are written of it."""
+    """One tar; its number names the files that are written of it.
+
+    stamp: stands for the content of the tar and of the table beside it, by size and time or ETag.
+    """
 
     number: int
     url: str
+    stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,10 @@ def find_shards(images: str) -> list[Shard]:
     Raises: InputError where there are none, or their names are not `{number}.tar`.
     """
     shards: dict[int, Shard] = {}
-    for url in storage.files_of(images, ".tar"):
+    tars = storage.files_of(images, ".tar")
+    folders = {posixpath.dirname(url) for url in tars}
+    tables = {k: v for url in folders for k, v in storage.files_of(url, ".parquet").items()}
+    for url, info in tars.items():
         name = posixpath.basename(url)
         match = re.fullmatch(r"(\d+)\.tar", name)
         if not match:
@@ -67,7 +75,8 @@ def find_shards(images: str) -> list[Shard]:
                 f"images: {url}: the name of a tar must be its shard's number, as 00000.tar; "
                 "rename it"
             )
-        shard = Shard(int(match[1]), url)
+        beside = tables.get(url.removesuffix(".tar") + ".parquet")
+        shard = Shard(int(match[1]), url, _stamp(info, beside))
         if shard.number in shards:
             raise InputError(
                 f"images: {shards[shard.number].url} and {url} have the same number; rename one"
@@ -76,6 +85,11 @@ def find_shards(images: str) -> list[Shard]:
     if not shards:
         raise InputError(f"images: no .tar files at {images}; give the folder that fetch wrote")
     return [shards[number] for number in sorted(shards)]
+
+
+def _stamp(*infos: Mapping[str, Any] | None) -> str:
+    facts = [(info.get("size"), storage.version_of(info)) for info in infos if info is not None]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def read_samples(shard: Shard) -> Iterator[Sample]:

@@ -4,14 +4,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from coyo_labeler import storage
 from coyo_labeler.config.label import LabelSettings
-from coyo_labeler.errors import WorkError
-from coyo_labeler.label.commit import Committed, Job
+from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.label.commit import Committed, Job, remove_shard
 from coyo_labeler.label.local import run_local, seats_of
 from coyo_labeler.label.model import check_teacher, spec_of
 from coyo_labeler.label.read import Shard, find_shards
-from coyo_labeler.manifest import MANIFEST, Outcome, Run
+from coyo_labeler.manifest import Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts, total
 
 if TYPE_CHECKING:
@@ -38,11 +37,13 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
         settings.decode_threads,
     )
     receipts = Receipts(settings.output, run.fingerprint)
+    if run.inputs_changed:
+        _accept(shards, receipts.read(), settings, run)
     finished = receipts.read()
     missing = [shard for shard in shards if shard.number not in finished]
     with receipts.watch("label", len(shards), _speed(set(finished))):
         committed = _deal_out(spark, settings, job, missing)
-    _refuse_damaged(settings.images, committed)
+    _refuse_damaged(committed)
     done = list(receipts.read().values())
     return Outcome(total(done), details={"shards": len(shards), "devices": _rates(done)})
 
@@ -60,18 +61,42 @@ def _deal_out(
     return list(run_local(job, shards, seats_of(settings.device)))
 
 
-def _refuse_damaged(images: str, committed: Sequence[Committed]) -> None:
+def _accept(
+    shards: Sequence[Shard], finished: Mapping[int, Receipt], settings: LabelSettings, run: Run
+) -> None:
+    """Go on with tars that came or changed since the run began, where none that is done did.
+
+    Raises: InputError naming a finished tar that is not as it was, unless it is to be overwritten.
+    """
+    stamps = {shard.number: shard.stamp for shard in shards}
+    changed = [
+        number
+        for number, receipt in finished.items()
+        if stamps.get(number) != receipt.details["stamp"]
+    ]
+    if changed and not settings.overwrite:
+        what = "has changed" if changed[0] in stamps else "is gone"
+        others = f", and so with {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise InputError(
+            f"label: images: the tar of shard {changed[0]:05d} {what} since it was labelled into "
+            f"{settings.output}{others}; choose another output, or have only such shards replaced "
+            "with overwrite=true"
+        )
+    for number in changed:
+        remove_shard(settings.output, number)
+    run.accept_inputs(settings)
+
+
+def _refuse_damaged(committed: Sequence[Committed]) -> None:
     damaged = [shard for shard in committed if shard.damage is not None]
     if not damaged:
         return
     first = damaged[0]
     others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-    # The output of fetch is known by its manifest, other folders by the times of their files.
-    by_manifest = storage.exists(storage.join(images, MANIFEST))
-    again = "run the same command again" if by_manifest else "run again with overwrite=true"
     raise WorkError(
         f"label: {first.url}{others} cannot be read to the end ({first.damage}); all other shards "
-        f"are done and kept. Put a whole tar in its place, and {again}"
+        "are done and kept. Put a whole tar in its place, or take it away, and run the same "
+        "command again: it does what is missing alone"
     )
 
 
