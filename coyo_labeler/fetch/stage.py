@@ -107,10 +107,17 @@ def fetch_shards(
         rows = [{"shard": one.shard, "rows": one.rows.rows_in} for one in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
 
-    wanted = spark.createDataFrame(list(work.items()), "shard int, generation int")
+    # Shards are dealt out to tasks one by one: hashing them would leave some tasks without any.
+    wanted = spark.createDataFrame(
+        [
+            (shard, generation, place % tasks)
+            for place, (shard, generation) in enumerate(work.items())
+        ],
+        "shard int, generation int, task int",
+    )
     (
         catalog.join(F.broadcast(wanted), "shard")
-        .repartitionByRange(tasks, "shard")
+        .repartitionById(tasks, "task")
         .sortWithinPartitions("shard", "id")
         .mapInArrow(fetch_rows, spark_schema(FINISHED))
         .collect()  # one row per shard
