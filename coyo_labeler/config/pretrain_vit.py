@@ -91,9 +91,15 @@ class PretrainVitSettings(StageSettings):
     micro_batch_size: int | None = Field(
         None, ge=1, description="images a process computes at once; left out: its whole share"
     )
-    optimiser: OptimiserSettings = Field(default_factory=OptimiserSettings)
-    augment: AugmentSettings = Field(default_factory=AugmentSettings)
-    probe: ProbeSettings = Field(default_factory=ProbeSettings)
+    optimiser: OptimiserSettings = Field(
+        default_factory=OptimiserSettings, description="AdamW, warm-up and decay, clipping"
+    )
+    augment: AugmentSettings = Field(
+        default_factory=AugmentSettings, description="Inception crop and flip"
+    )
+    probe: ProbeSettings = Field(
+        default_factory=ProbeSettings, description="training on gold that is not held out, at last"
+    )
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the network")
     compile: bool = Field(False, description="torch.compile the network")
     seed: int = Field(0, ge=0, description="of weights, order and augmentations")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any, cast
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from coyo_labeler.data.batch import Batch, collate
@@ -74,7 +75,13 @@ class Loader:
             states=self._states,
             turn=self._turn,
         )
-        loader = DataLoader(batches, batch_size=None, collate_fn=_as_it_is, **self._options)
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),  # else it draws from the random numbers of the training
+            **self._options,
+        )
         for worker, state, batch in cast(Iterator[_Item], iter(loader)):
             if state is None:
                 raise InputError(str(batch))

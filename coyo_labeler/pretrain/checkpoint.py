@@ -20,6 +20,7 @@ from coyo_labeler import storage
 from coyo_labeler.data import Loader
 from coyo_labeler.errors import InputError
 from coyo_labeler.pretrain.distributed import Process
+from coyo_labeler.pretrain.meter import Meter, Totals
 from coyo_labeler.pretrain.model import read_safetensors, write_safetensors
 
 _DONE = "done.json"
@@ -27,11 +28,15 @@ _DONE = "done.json"
 
 @dataclass
 class Training:
-    """All that changes from step to step. step: steps taken; model: not wrapped."""
+    """All that changes from step to step.
+
+    model: not wrapped. meter: of the steps since the latest log line. step: steps taken.
+    """
 
     model: nn.Module
     optimiser: Optimizer
     loader: Loader
+    meter: Meter
     step: int = 0
 
 
@@ -54,6 +59,7 @@ class Checkpoints:
         folder = self._folder(training.step)
         own = {
             "loader": training.loader.state_dict(),
+            "meter": tuple(training.meter.totals()),
             "torch": torch.get_rng_state(),
             "python": random.getstate(),
         }
@@ -98,6 +104,7 @@ class Checkpoints:
         training.optimiser.load_state_dict(_read(storage.join(folder, "optimiser.pt"), device))
         own = _read(storage.join(folder, self._name()), torch.device("cpu"))
         training.loader.load_state_dict(own["loader"])
+        training.meter = Meter(device, Totals(*own["meter"]))
         torch.set_rng_state(own["torch"])
         random.setstate(own["python"])
         if "cuda" in own:

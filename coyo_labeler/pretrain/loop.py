@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +78,8 @@ def train(settings: PretrainVitSettings, fingerprint: str, process: Process) -> 
     model.to(process.device)
     torch.manual_seed(settings.seed + 1 + process.rank)  # dropout differs
     loader = open_loader(settings, dataset, micro_batch, process)
-    training = Training(model, build_optimiser(model, settings.optimiser), loader)
+    optimiser = build_optimiser(model, settings.optimiser)
+    training = Training(model, optimiser, loader, Meter(process.device))
     checkpoints = Checkpoints(settings.output, fingerprint, process)
     if checkpoints.load(training):
         logger.info("pretrain_vit: going on after step %d", training.step)
@@ -119,35 +120,36 @@ class _Run:
         batches = _on_device(training.loader, process.device)
         output, step = settings.output, training.step
         journal = Journal(output, step, settings.tensorboard) if process.first else nullcontext()
+        shown: dict[str, str] = {}
         with journal as log, self._progress() as progress:
-            meter = Meter(process.device)
             while training.step < self.steps:
                 rate = learning_rate(training.step, self.steps, settings.optimiser)
-                precision = self._take_step(network, batches, rate, meter)
+                precision = self._take_step(network, batches, rate)
                 training.step += 1
                 last = training.step == self.steps
                 if training.step % settings.log_every == 0 or last:
-                    values = self._collect(meter, rate, precision)
+                    values = self._collect(rate, precision)
                     if log is not None:
                         log.write(training.step, **values)
-                        progress.update(
-                            training.step,
-                            loss=f"{values['loss']:.4f}",
-                            images_per_second=f"{values['images_per_second']:.0f}",
-                        )
-                    self._check(meter)
-                    meter = Meter(process.device, meter.norm)
+                    shown = {
+                        "loss": f"{values['loss']:.4f}",
+                        "images_per_second": f"{values['images_per_second']:.0f}",
+                    }
+                    self._check()
+                    training.meter = Meter(process.device)
+                if progress is not None:
+                    progress.update(training.step, **shown)
                 if self._is_due(settings.evaluate_every) or (last and self.gold):
                     self._evaluate(log)
                 if self._is_due(settings.checkpoint_every) or last:
-                    self._check(meter)
+                    self._check()
                     self.checkpoints.save(training, settings.keep_checkpoints, self._metadata())
 
     def _is_due(self, every: int | None) -> bool:
         return every is not None and self.training.step % every == 0
 
-    def _check(self, meter: Meter) -> None:
-        if not math.isfinite(norm := float(meter.norm)):
+    def _check(self) -> None:
+        if not math.isfinite(norm := float(self.training.meter.norm)):
             raise WorkError(
                 f"pretrain_vit: the gradient of step {self.training.step} is {norm}; nothing was "
                 "written since the last checkpoint. Lower optimiser.learning_rate, or lengthen "
@@ -163,7 +165,9 @@ class _Run:
         network.train()
         return network
 
-    def _progress(self) -> "Progress":
+    def _progress(self) -> AbstractContextManager[Progress | None]:
+        if not self.process.first:
+            return nullcontext()
         return Progress("pretrain_vit", self.steps, "steps", done=self.training.step)
 
     def autocast(self) -> torch.autocast:
@@ -174,11 +178,10 @@ class _Run:
             enabled=self.settings.precision == "bfloat16",
         )
 
-    def _take_step(
-        self, network: nn.Module, batches: Iterator[Batch], rate: float, meter: "Meter"
-    ) -> float:
+    def _take_step(self, network: nn.Module, batches: Iterator[Batch], rate: float) -> float:
         """One optimiser step; returns the mAP of its last micro-batch where a log line is due."""
         settings, training = self.settings, self.training
+        meter = training.meter
         for part in range(self.accumulate):
             with meter.waiting():
                 batch = next(batches)
@@ -197,19 +200,19 @@ class _Run:
             return math.nan
         return mean_average_precision(logits.detach(), batch.targets)
 
-    def _collect(self, meter: "Meter", rate: float, precision: float) -> dict[str, float]:
+    def _collect(self, rate: float, precision: float) -> dict[str, float]:
         """The values of a log line, over all processes; to be called in all of them."""
-        meters = self.process.gather(meter.totals())
-        loss, parts, images = (sum(column) for column in list(zip(*meters, strict=True))[:3])
-        seconds = max(each[3] for each in meters)
+        totals = self.process.gather(self.training.meter.totals())
+        images = sum(each.images for each in totals)
+        seconds = max(each.seconds for each in totals)
         return {
             "epoch": self.training.step * self.settings.batch_size / self.images,
-            "loss": loss / parts,
+            "loss": sum(each.loss for each in totals) / sum(each.parts for each in totals),
             "batch_mAP": precision,
             "learning_rate": rate,
-            "gradient_norm": float(meter.norm),
+            "gradient_norm": float(self.training.meter.norm),
             "images_per_second": images / seconds,
-            "waiting_for_data": meters[0][4] / seconds,
+            "waiting_for_data": totals[0].waited / totals[0].seconds,
         }
 
     def _evaluate(self, log: Journal | None) -> None:

@@ -3,17 +3,29 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class Meter:
-    """Loss, images and seconds since it was made. norm: the gradient's of the latest step."""
+class Totals(NamedTuple):
+    """Loss summed, micro-batches, images, seconds, and seconds of waiting for the reader."""
 
-    def __init__(self, device: torch.device, norm: Tensor | float = 0.0) -> None:
-        self.norm = norm
-        self._loss = torch.zeros((), device=device)
+    loss: float = 0.0
+    parts: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+class Meter:
+    """Sums since it was made, on top of `totals`. norm: the gradient's of the latest step."""
+
+    def __init__(self, device: torch.device, totals: Totals = Totals()) -> None:  # noqa: B008
+        self.norm: Tensor | float = 0.0
+        self._before = totals
+        self._loss = torch.tensor(totals.loss, device=device)
         self._parts = self._images = 0
         self._waited = 0.0
         self._start = time.perf_counter()
@@ -31,8 +43,13 @@ class Meter:
         yield
         self._waited += time.perf_counter() - start
 
-    def totals(self) -> tuple[float, int, int, float, float]:
-        """Loss summed, micro-batches, images, seconds, seconds of waiting for the reader."""
-        loss = float(self._loss)  # waits for the device
-        seconds = time.perf_counter() - self._start
-        return loss, self._parts, self._images, seconds, self._waited
+    def totals(self) -> Totals:
+        """All that was counted: what a meter goes on from after a resumption."""
+        loss, before = float(self._loss), self._before  # waits for the device
+        return Totals(
+            loss,
+            before.parts + self._parts,
+            before.images + self._images,
+            before.seconds + time.perf_counter() - self._start,
+            before.waited + self._waited,
+        )

@@ -200,12 +200,14 @@ def test_a_loader_goes_on_with_the_very_next_batch(
 def test_an_endless_loader_gives_epoch_after_epoch_in_full_batches(folders: Folders) -> None:
     images, labels = folders(5, 4)
     dataset = LabelledImages(images, labels, transform=to_tensor)
+    before = torch.get_rng_state()
     batches = iter(Loader(dataset, 3, epochs=None))
     seen = [next(batches).ids.tolist() for _ in range(9)]
     flat = [image_id for ids in seen for image_id in ids]
     for epoch in range(3):
         assert sorted(flat[9 * epoch : 9 * epoch + 9]) == list(range(FIRST_ID, FIRST_ID + 9))
     assert flat[:9] != flat[9:18]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_state_of_other_workers_or_shards_is_refused(folders: Folders) -> None:
