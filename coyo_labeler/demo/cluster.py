@@ -16,6 +16,7 @@ from coyo_labeler.errors import WorkError
 from coyo_labeler.session import require_java
 
 START_SECONDS = 60.0
+_DEPLOY = "org.apache.spark.deploy"
 
 
 @dataclass
@@ -61,6 +62,27 @@ class Cluster:
         submit = Path(self.environment["SPARK_HOME"], "bin", "spark-submit")
         return [str(submit), "--master", self.url, *flags, str(script), *arguments]
 
+    def add_worker(
+        self, cores: int, memory: str, properties: Mapping[str, str] | None = None
+    ) -> Daemon:
+        """Start one worker more; `properties` are its Java system properties.
+
+        The caller waits for it with `wait_for_worker`, so that several can start side by side.
+        """
+        number = len(list(self.folder.glob("worker-*.log")))
+        options = " ".join(f"-D{key}={value}" for key, value in (properties or {}).items())
+        command = [*_spark_class(self.environment, "worker.Worker"), "--host", "127.0.0.1"]
+        command += ["--webui-port", "0", "--cores", str(cores), "--memory", memory]
+        command += ["--work-dir", str(self.folder / f"work-{number}"), self.url]
+        environment = {**self.environment, "SPARK_WORKER_OPTS": options}
+        worker = _start(command, environment, self.folder / f"worker-{number}.log")
+        self.workers.append(worker)
+        return worker
+
+    def wait_for_worker(self, worker: Daemon) -> None:
+        """Wait until the master has taken it in; otherwise end the cluster and raise WorkError."""
+        _wait_for(worker, r"(Successfully registered with master)", self)
+
     def stop(self) -> None:
         """End every process of the cluster."""
         for daemon in [*self.workers, self.master]:
@@ -83,7 +105,7 @@ def start_cluster(
     """Start a master and `workers` workers on free ports of 127.0.0.1; logs go below `folder`.
 
     cores, memory: of each worker. worker_properties: Java system properties, one mapping a worker
-    (`spark.worker.resource.gpu.discoveryScript`, say).
+    (`spark.worker.resource.gpu.discoveryScript`, say); their number then counts, not `workers`.
 
     Raises: InputError without Java, WorkError where a process does not come up.
     """
@@ -100,24 +122,19 @@ def start_cluster(
         "PYSPARK_DRIVER_PYTHON": sys.executable,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    spark_class = str(Path(home, "bin", "spark-class"))
-    deploy = "org.apache.spark.deploy"
-    command = [spark_class, f"{deploy}.master.Master", "--host", "127.0.0.1", "--port", "0"]
+    command = [*_spark_class(environment, "master.Master"), "--host", "127.0.0.1", "--port", "0"]
     master = _start([*command, "--webui-port", "0"], environment, folder / "master.log")
     url = _wait_for(master, r"Starting Spark master at (spark://\S+)")
-    daemons = []
-    for number in range(workers):
-        properties = worker_properties[number] if number < len(worker_properties) else {}
-        options = " ".join(f"-D{key}={value}" for key, value in properties.items())
-        command = [spark_class, f"{deploy}.worker.Worker", "--host", "127.0.0.1"]
-        command += ["--webui-port", "0", "--cores", str(cores), "--memory", memory]
-        command += ["--work-dir", str(folder / f"work-{number}"), url]
-        started = {**environment, "SPARK_WORKER_OPTS": options}
-        daemons.append(_start(command, started, folder / f"worker-{number}.log"))
-    cluster = Cluster(url, folder, master, daemons, environment)
-    for daemon in daemons:
-        _wait_for(daemon, r"(Successfully registered with master)", cluster)
+    cluster = Cluster(url, folder, master, [], environment)
+    for properties in worker_properties or [{}] * workers:
+        cluster.add_worker(cores, memory, properties)
+    for worker in cluster.workers:
+        cluster.wait_for_worker(worker)
     return cluster
+
+
+def _spark_class(environment: Mapping[str, str], name: str) -> list[str]:
+    return [str(Path(environment["SPARK_HOME"], "bin", "spark-class")), f"{_DEPLOY}.{name}"]
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Daemon:

@@ -22,14 +22,14 @@ from coyo_labeler.demo.cluster import Cluster, start_cluster
 from coyo_labeler.demo.server import Handler, serve
 
 JOBS = Path(__file__).parents[2] / "jobs"
-IMAGES, PER_SHARD = 120, 10
+IMAGES, PER_SHARD = 60, 5
 SHARDS = IMAGES // PER_SHARD
 
 
 class SlowHandler(Handler):
     """Answers each image after a while, so that there is a middle to be killed in."""
 
-    wait_seconds = 0.05
+    wait_seconds = 0.1
 
     def do_GET(self):
         time.sleep(self.wait_seconds)
@@ -165,14 +165,25 @@ def fake_gpu(folder: Path, address: int) -> dict[str, str]:
     return {f"{resource}.amount": "1", f"{resource}.discoveryScript": str(script)}
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """Two workers of two cores and one fake GPU each."""
-    folder = tmp_path / "cluster"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def standing_cluster(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
     gpus = [fake_gpu(folder, 0), fake_gpu(folder, 1)]
-    with start_cluster(folder, workers=2, cores=2, memory="1g", worker_properties=gpus) as running:
+    with start_cluster(folder, cores=2, memory="1g", worker_properties=gpus) as running:
         yield running
+
+
+@pytest.fixture
+def cluster(standing_cluster):
+    """Two workers of two cores and one fake GPU each; one that a test killed is replaced."""
+    workers = standing_cluster.workers
+    for address, worker in enumerate(list(workers)):
+        if worker.tether.poll() is not None:
+            properties = fake_gpu(standing_cluster.folder, address)
+            standing_cluster.add_worker(2, "1g", properties)
+            workers[address] = workers.pop()
+            standing_cluster.wait_for_worker(workers[address])
+    return standing_cluster
 
 
 def wait_until(condition, job, seconds=120.0):

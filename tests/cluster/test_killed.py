@@ -68,10 +68,3 @@ def test_a_killed_driver_goes_on_where_it_stopped(
     assert content(output) == content(str(undisturbed / stage))
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert leftovers(output) == []
-
-
-def test_a_stage_that_is_done_has_nothing_to_do(world, undisturbed, cluster, submit):
-    words = words_of(world, "fetch", str(undisturbed / "fetch"), str(undisturbed / "ingest"))
-    status, said = submit(cluster, "fetch", words).wait()
-    assert status == 0, said
-    assert "nothing to do" in said
