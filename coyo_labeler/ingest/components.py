@@ -10,12 +10,20 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from coyo_labeler.ingest.near import block_masks, near_pairs, representatives
+from coyo_labeler.ingest.near import (
+    block_masks,
+    lowest_of_component,
+    near_pairs,
+    representatives,
+)
 
 logger = logging.getLogger(__name__)
 
 #: Rows of one task's buckets, about: some 100 MB of arrays.
 _ROWS_PER_TASK = 2_000_000
+
+#: So many pairs one task can take in: some 300 MB, and far less time than rounds of shuffles.
+_PAIRS_FOR_ONE_TASK = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ def find_near_twins(images: DataFrame, n_images: int, distance: int, max_group: 
     total = pairs.agg(F.count("low").alias("pairs"), F.sum("compared").alias("compared")).first()
     assert total is not None
     edges = pairs.filter("low IS NOT NULL").drop("compared")
-    roots = connected_components(edges.select("low", "high"))
+    connected = components_in_one_task if total["pairs"] <= _PAIRS_FOR_ONE_TASK else components
+    roots = connected(edges.select("low", "high"))
     sizes = roots.groupBy("root").count().filter(F.col("count") >= max_group)
     oversized = sizes.persist(StorageLevel.DISK_ONLY)  # the root itself is one more image
     left = oversized.agg(F.count("root"), F.coalesce(F.sum(F.col("count") + 1), F.lit(0))).first()
@@ -68,8 +77,8 @@ def find_near_twins(images: DataFrame, n_images: int, distance: int, max_group: 
         .persist(StorageLevel.DISK_ONLY)
     )
     mapping.count()
-    pairs.unpersist()
-    oversized.unpersist()
+    for used_up in (pairs, roots, oversized):
+        used_up.unpersist()
     return NearTwins(mapping, total["pairs"], total["compared"] or 0, left[0], left[1])
 
 
@@ -130,7 +139,21 @@ _PAIRS = pa.schema(
 )
 
 
-def connected_components(edges: DataFrame) -> DataFrame:
+def components_in_one_task(edges: DataFrame) -> DataFrame:
+    """What `components` gives, of edges that one task can hold."""
+
+    def connect(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        found = list(batches)
+        if found:
+            pairs = pa.Table.from_batches(found)
+            nodes, roots = lowest_of_component(pairs["low"].to_numpy(), pairs["high"].to_numpy())
+            yield from pa.table({"node": nodes, "root": roots}).to_batches(max_chunksize=100_000)
+
+    roots = edges.coalesce(1).mapInArrow(connect, "node bigint, root bigint")
+    return roots.persist(StorageLevel.DISK_ONLY)
+
+
+def components(edges: DataFrame) -> DataFrame:
     """The lowest id of the component of each other node: node, root; lowest ids have no row.
 
     edges: low, high bigint, low < high. Alternating large-star and small-star steps until nothing

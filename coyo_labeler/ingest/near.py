@@ -8,11 +8,14 @@ unless it is small. A pair belongs to the first block on which it agrees, at eve
 found once.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -25,7 +28,6 @@ SMALL_BUCKET = 64
 BITS_WORTH_A_BLOCK = 3
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
-_DEPTH = 64 // BITS_WORTH_A_BLOCK + 1  # of buckets in buckets, at most
 _FOUND, _COMPARED = 0, 1
 
 
@@ -49,26 +51,61 @@ def near_pairs(bits: I64, table: int, distance: int) -> tuple[I64, I64, I64, int
     bits: (n,) distinct hashes, all rows of the buckets that they fall into. Returns the indexes of
     the pairs' rows, their distances, and how many comparisons were made.
     """
-    masks = block_masks(distance)
-    differ = np.zeros((_DEPTH + 1) * len(masks), np.uint64)
-    differ[:table] = masks[:table]
-    counts = np.zeros(2, np.int64)
-    rows, capacity = np.arange(len(bits)), np.empty((3, 1024), np.int64)
-    pairs = _search(
+    masks = block_masks(distance)[np.newaxis]
+    everything = Buckets(
         bits.view(np.uint64).copy(),
-        rows,
-        0,
-        len(bits),
+        np.arange(len(bits)),
+        np.array([0, len(bits)]),
         masks,
-        table,
-        table + 1,
-        differ,
-        0,
-        capacity,
-        counts,
+        np.empty((1, 0), np.uint64),
     )
-    first, second, apart = pairs[:, : counts[_FOUND]]
-    return first, second, apart, int(counts[_COMPARED])
+    found: list[I64] = []
+    compared = _search(everything, table, found)
+    first, second, apart = np.concatenate(found, axis=1)
+    return first, second, apart, compared
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Rows in m buckets, and how each is to be searched.
+
+    bits, rows: (n,) hashes and their rows, which a search may reorder within buckets. starts:
+    (m + 1,). masks: (m, blocks) the blocks to search by. differ: (m, k) masks in each of which a
+    pair must differ, for else it belongs to an earlier block somewhere above.
+    """
+
+    bits: U64
+    rows: I64
+    starts: I64
+    masks: U64
+    differ: U64
+
+
+def _search(buckets: Buckets, block: int, found: list[I64]) -> int:
+    """Find the pairs whose first common block is `block`; returns how many were compared."""
+    pairs, compared, bits, rows, starts, masks, differ = _search_block(
+        buckets.bits, buckets.rows, buckets.starts, buckets.masks, buckets.differ, block
+    )
+    found.append(pairs)
+    inner = Buckets(bits, rows, starts, masks, differ)
+    if len(inner.bits):
+        compared += sum(_search(inner, place, found) for place in range(inner.masks.shape[1]))
+    return int(compared)
+
+
+def lowest_of_component(low: I64, high: I64) -> tuple[I64, I64]:
+    """Which nodes hang together: nodes that are not the lowest of theirs, and that lowest one.
+
+    low, high: (edges,) ids of the two ends.
+    """
+    ids, index = np.unique(np.concatenate([low, high]), return_inverse=True)
+    ends = index.reshape(2, -1)
+    graph = coo_array((np.ones(len(low), bool), (ends[0], ends[1])), (len(ids), len(ids)))
+    _, label = connected_components(graph, directed=False)
+    _, lowest = np.unique(label, return_index=True)
+    root = ids[lowest[label]]
+    other = ids != root
+    return ids[other], root[other]
 
 
 def representatives(first: I64, second: I64, apart: I64) -> tuple[I64, I64, I64]:
@@ -152,10 +189,10 @@ def _varying(bits: U64, begin: int, end: int) -> np.uint64:
 
 
 @_compiled
-def _differs(word: np.uint64, differ: U64, n_differ: int) -> bool:
-    """Whether a word has a bit in each of the first `n_differ` masks."""
-    for place in range(n_differ):  # noqa: SIM110 - numba knows no generators
-        if not word & differ[place]:
+def _differs(word: np.uint64, differ: U64) -> bool:
+    """Whether a word has a bit in each of the masks."""
+    for mask in differ:  # noqa: SIM110 - numba knows no generators
+        if not word & mask:
             return False
     return True
 
@@ -168,7 +205,6 @@ def _compare(
     end: int,
     distance: int,
     differ: U64,
-    n_differ: int,
     pairs: I64,
     counts: I64,
 ) -> I64:
@@ -180,7 +216,7 @@ def _compare(
             while left and ones <= distance:
                 left &= left - np.uint64(1)
                 ones += 1
-            if ones <= distance and _differs(differing, differ, n_differ):
+            if ones <= distance and _differs(differing, differ):
                 found = counts[_FOUND]
                 if found == pairs.shape[1]:
                     larger = np.empty((3, 2 * found), np.int64)
@@ -193,41 +229,47 @@ def _compare(
 
 
 @_compiled
-def _search(
-    bits: U64,
-    rows: I64,
-    begin: int,
-    end: int,
-    masks: U64,
-    block_from: int,
-    block_to: int,
-    differ: U64,
-    n_differ: int,
-    pairs: I64,
-    counts: I64,
-) -> I64:
-    """Find the pairs of rows [begin, end) whose first common block is one of those named.
+def _search_block(
+    bits: U64, rows: I64, starts: I64, masks: U64, differ: U64, block: int
+) -> tuple[I64, int, U64, I64, I64, U64, U64]:
+    """Sort every bucket by one of its blocks, and compare the rows that are equal in it.
 
-    masks: the blocks. differ: masks in each of which a pair must differ to belong here; those
-    before `n_differ` hold for the bucket, and each block adds its own after it. Reorders bits and
-    rows within [begin, end). Returns `pairs` (3, capacity), or a larger copy of it.
+    The arguments are the fields of `Buckets`. Returns pairs (3, found) of rows and distance, how
+    many were compared, and the fields of the buckets of equal rows that are too large for that.
     """
-    blocks = len(masks)
-    for block in range(block_from, block_to):
-        _sort(bits, rows, begin, end, masks[block])
-        unequal = n_differ + block
-        at = begin
+    blocks, larger = masks.shape[1], 0
+    most = len(bits) // SMALL_BUCKET + 1
+    large_bits, large_rows = np.empty_like(bits), np.empty_like(rows)
+    large_starts = np.zeros(most + 1, np.int64)
+    large_masks = np.empty((most, blocks), np.uint64)
+    large_differ = np.empty((most, differ.shape[1] + block), np.uint64)
+    pairs, counts = np.empty((3, 1024), np.int64), np.zeros(2, np.int64)
+    for bucket in range(len(starts) - 1):
+        at, end, mask = starts[bucket], starts[bucket + 1], masks[bucket, block]
+        must = np.concatenate((differ[bucket], masks[bucket, :block]))
+        _sort(bits, rows, at, end, mask)
         while at < end:
-            low, at = at, _end_of_bucket(bits, at, end, masks[block])
+            low, at = at, _end_of_bucket(bits, at, end, mask)
             varying = _varying(bits, low, at)
-            if at - low == 1 or not _differs(varying, differ, unequal):
+            if at - low == 1 or not _differs(varying, must):
                 continue  # no two rows differ where they must
             if at - low <= SMALL_BUCKET or _ones(varying) < blocks * BITS_WORTH_A_BLOCK:
-                pairs = _compare(bits, rows, low, at, blocks - 1, differ, unequal, pairs, counts)
-            else:
-                inner = _split(varying, blocks)
-                pairs = _search(
-                    bits, rows, low, at, inner, 0, blocks, differ, unequal, pairs, counts
-                )
-        differ[unequal] = masks[block]
-    return pairs
+                pairs = _compare(bits, rows, low, at, blocks - 1, must, pairs, counts)
+                continue
+            begin = large_starts[larger]
+            large_starts[larger + 1] = begin + at - low
+            large_bits[begin : begin + at - low] = bits[low:at]
+            large_rows[begin : begin + at - low] = rows[low:at]
+            large_masks[larger] = _split(varying, blocks)
+            large_differ[larger] = must
+            larger += 1
+    used = large_starts[larger]
+    return (
+        pairs[:, : counts[_FOUND]],
+        counts[_COMPARED],
+        large_bits[:used],
+        large_rows[:used],
+        large_starts[: larger + 1],
+        large_masks[:larger],
+        large_differ[:larger],
+    )

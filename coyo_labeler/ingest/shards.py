@@ -28,6 +28,11 @@ _BUCKETS = 1 << _BUCKET_BITS
 #: Rows of a part of the catalog, about; it holds whole shards.
 ROWS_PER_PART = 500_000
 
+#: Ids and hashes of so many rows are sorted at once: some 100 MB. Fewer than the least are not
+#: worth the start of a Python worker.
+_MOST_ROWS_PER_TASK = 2_000_000
+_LEAST_ROWS_PER_TASK = 100_000
+
 
 def place(bits: Column, identity: Column) -> Column:
     """Where a row stands in the order of shards: signed 64 bits, the same for all rows of a hash.
@@ -42,6 +47,12 @@ def is_sampled(share: float) -> Column:
     if share == 1:
         return F.lit(True)
     return F.xxhash64(F.lit(_SAMPLE_SALT), "id") < int(share * 2**64) - 2**63
+
+
+def tasks_for(spark: SparkSession, rows: int) -> int:
+    """How many tasks should share so many rows."""
+    wanted = min(spark.sparkContext.defaultParallelism, -(-rows // _LEAST_ROWS_PER_TASK))
+    return max(1, wanted, -(-rows // _MOST_ROWS_PER_TASK))
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,9 @@ class Plan:
         return len(self.part_cuts) + 1
 
 
-def plan(places: DataFrame, rows_per_shard: int, rows_per_part: int = ROWS_PER_PART) -> Plan:
+def plan(
+    places: DataFrame, tasks: int, rows_per_shard: int, rows_per_part: int = ROWS_PER_PART
+) -> Plan:
     """Cut places (column `place` bigint) into runs of `rows_per_shard`, the last one shorter.
 
     The driver sees a number per bucket and one per shard, never a row.
@@ -78,7 +91,7 @@ def plan(places: DataFrame, rows_per_shard: int, rows_per_part: int = ROWS_PER_P
             found = shard_cuts(np.concatenate(columns), starts, rows_per_shard)
             yield pa.RecordBatch.from_arrays([pa.array(found)], ["place"])
 
-    spread = places.select("place").repartition(_bucket(F.col("place")))
+    spread = places.select("place").repartition(tasks, _bucket(F.col("place")))
     picked = spread.mapInArrow(pick, "place bigint").toArrow()["place"].to_numpy()
     cuts = np.sort(picked)
     return Plan(cuts, part_cuts(cuts, max(1, rows_per_part // rows_per_shard)))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.ingest import filters, shards
-from coyo_labeler.ingest.components import NearTwins, find_near_twins
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
 from coyo_labeler.ingest.part import write_part
 from coyo_labeler.ingest.phash import FLAT
@@ -29,6 +28,9 @@ from coyo_labeler.progress import watch_spark
 from coyo_labeler.receipts import Receipts, total
 from coyo_labeler.session import spark_path
 from coyo_labeler.tables import write_table
+
+if TYPE_CHECKING:
+    from coyo_labeler.ingest.components import NearTwins
 
 logger = logging.getLogger(__name__)
 
@@ -48,24 +50,23 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
     source = inspect(settings)
     logger.info("ingest: %s rows in %d files", f"{source.rows:,}", len(source.files))
     with watch_spark(spark, "ingest: find images"):
-        found = find_images(read_source(spark, source), settings)
+        tasks = shards.tasks_for(spark, source.rows)
+        found = find_images(read_source(spark, source), tasks, settings)
     near = None
     if settings.near_distance:
         with watch_spark(spark, "ingest: near twins"):
-            near = find_near_twins(
-                found.images.filter(~F.col("bits").isin(*FLAT)),
-                found.n_images,
-                settings.near_distance,
-                settings.max_group,
-            )
+            near = near_twins(found, settings)
     with watch_spark(spark, "ingest: shards"):
         kept = found.images if near is None else found.images.join(near.mapping, "id", "left_anti")
-        cut = shards.plan(kept.filter(shards.is_sampled(settings.sample)), settings.rows_per_shard)
+        sampled = kept.filter(shards.is_sampled(settings.sample))
+        cut = shards.plan(sampled, tasks, settings.rows_per_shard)
     with watch_spark(spark, "ingest: rejects"):
         write_row_rejects(spark, found, source, settings, run)
     with watch_spark(spark, "ingest: catalog"):
         write_catalog(spark, found, near, cut, settings, run)
     found.images.unpersist()
+    if found.repeated is not None:
+        found.repeated.unpersist()
     if near is not None:
         near.mapping.unpersist()
     return conclude(source, near, cut, settings, run)
@@ -77,8 +78,8 @@ class Found:
 
     rows: all source rows. good: those that pass on their own, with bits and place for their
     hash. repeated: id and the bits that it keeps, for ids with more than one hash; None where
-    there are none. images: id, bits and place of the first row of each hash, n_images of them;
-    persisted.
+    there are none. images: id, bits and place of the first row of each hash, n_images of them.
+    The last two are persisted.
     """
 
     rows: DataFrame
@@ -88,7 +89,7 @@ class Found:
     n_images: int
 
 
-def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
+def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     """Find the rows that stand for an image, from the few columns that say so."""
     good = rows.filter(filters.passes(settings))
     good = good.withColumn("bits", filters.to_signed(F.col("imagehash"))).drop("imagehash")
@@ -97,7 +98,7 @@ def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
     # before anything is written.
     kept = [F.col(f"`{name}`") for name in settings.keep_columns]
     touch = F.xxhash64(*kept) if kept else F.lit(0)
-    by_id = good.select("id", "bits", touch.alias("touch")).repartition("id")
+    by_id = good.select("id", "bits", touch.alias("touch")).repartition(tasks, "id")
     seen = Observation()
     ids = by_id.mapInArrow(_one_hash_each, "id bigint, bits bigint, repeated boolean").observe(
         seen, F.max("repeated").alias("repeated")
@@ -105,7 +106,7 @@ def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
     place = shards.place(F.col("bits"), F.col("id"))
     images = (
         ids.select("id", "bits", place.alias("place"))
-        .repartition("place")
+        .repartition(tasks, "place")
         .mapInArrow(_first_of_each, "id bigint, bits bigint, place bigint")
         .persist(StorageLevel.DISK_ONLY)
     )
@@ -113,6 +114,7 @@ def find_images(rows: DataFrame, settings: IngestSettings) -> Found:
     repeated = None
     if seen.get["repeated"]:
         repeated = ids.filter("repeated").select("id", F.col("bits").alias("kept_bits"))
+        repeated.persist(StorageLevel.DISK_ONLY)  # few; to find them again takes a whole pass
     return Found(rows, good, repeated, images, n_images)
 
 
@@ -139,6 +141,19 @@ def _whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 def _batches(**columns: npt.NDArray[Any]) -> Iterator[pa.RecordBatch]:
     yield from pa.table(columns).to_batches(max_chunksize=100_000)
+
+
+def near_twins(found: Found, settings: IngestSettings) -> "NearTwins":
+    """The images for which another one within `near_distance` bits stands."""
+    # Here, for every Python worker loads this module, and the compiler behind that one is large.
+    from coyo_labeler.ingest.components import find_near_twins  # noqa: PLC0415
+
+    return find_near_twins(
+        found.images.filter(~F.col("bits").isin(*FLAT)),
+        found.n_images,
+        settings.near_distance,
+        settings.max_group,
+    )
 
 
 def write_row_rejects(
@@ -184,7 +199,7 @@ def write_row_rejects(
 def write_catalog(
     spark: SparkSession,
     found: Found,
-    near: NearTwins | None,
+    near: "NearTwins | None",
     cut: shards.Plan,
     settings: IngestSettings,
     run: Run,
@@ -247,7 +262,7 @@ def write_catalog(
 
 def conclude(
     source: Source,
-    near: NearTwins | None,
+    near: "NearTwins | None",
     cut: shards.Plan,
     settings: IngestSettings,
     run: Run,

@@ -1,14 +1,24 @@
 """Groups of near twins on Spark."""
 
+from collections.abc import Callable
+
 import numpy as np
-from pyspark.sql import SparkSession
+import pytest
+from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components as scipy_components
 
-from coyo_labeler.ingest.components import connected_components, find_near_twins
+from coyo_labeler.ingest.components import (
+    components,
+    components_in_one_task,
+    find_near_twins,
+)
 
 
-def test_components_are_those_of_scipy(spark: SparkSession) -> None:
+@pytest.mark.parametrize("connected", [components, components_in_one_task])
+def test_components_are_those_of_scipy(
+    spark: SparkSession, connected: Callable[[DataFrame], DataFrame]
+) -> None:
     rng = np.random.default_rng(0)
     ends = rng.integers(0, 300, (220, 2))
     ends = np.concatenate([ends, [[1000 + i, 1001 + i] for i in range(40)]])  # and a long chain
@@ -17,7 +27,7 @@ def test_components_are_those_of_scipy(spark: SparkSession) -> None:
     frame = spark.createDataFrame(
         [*zip(low.tolist(), high.tolist(), strict=True)], "low long, high long"
     )
-    found = {row["node"]: row["root"] for row in connected_components(frame).collect()}
+    found = {row["node"]: row["root"] for row in connected(frame).collect()}
     _, label = scipy_components(coo_array((np.ones(len(low)), (low, high)), (1100, 1100)))
     lowest = {name: int(np.flatnonzero(label == name)[0]) for name in set(label.tolist())}
     touched = set(low.tolist()) | set(high.tolist())
