@@ -84,6 +84,15 @@ LABEL_FAILURES = pa.schema(
     ]
 )
 
+#: Rows of labels that are not in an exported copy.
+EXPORT_REJECTS = pa.schema(
+    [
+        pa.field("id", pa.int64()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
 #: Human votes. Without `response` a vote is a choice; with one (yes, no, unsure) a verification.
 VOTES = pa.schema(
     [

@@ -71,6 +71,12 @@ STAGES = {
             "coyo_labeler.report.stage:report",
         ),
         Stage(
+            "export",
+            "a labels folder to a consumer's copy: Parquet, webdataset, TFRecord or Hugging Face",
+            "coyo_labeler.config.export:ExportSettings",
+            "coyo_labeler.export.stage:export",
+        ),
+        Stage(
             "pretrain_vit",
             "labelled images to a pretrained Vision Transformer",
             "coyo_labeler.config.pretrain_vit:PretrainVitSettings",

@@ -9,7 +9,7 @@ import numpy as np
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.report import metrics, ranking
 from coyo_labeler.report.boil import most_frequent
-from coyo_labeler.report.names import LabelNames
+from coyo_labeler.label_names import LabelNames
 from coyo_labeler.report.sums import Sums
 from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN, MATRIX_CLASSES
 

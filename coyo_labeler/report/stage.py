@@ -15,7 +15,7 @@ from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
 from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.report.examples import thumbnails
-from coyo_labeler.report.names import read_names
+from coyo_labeler.label_names import read_names
 from coyo_labeler.report.page import render
 from coyo_labeler.report.queries import (
     SLICES,

@@ -9,7 +9,7 @@ import pytest
 
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.report.document import Surroundings, describe
-from coyo_labeler.report.names import LabelNames
+from coyo_labeler.label_names import LabelNames
 from coyo_labeler.report.page import render
 from coyo_labeler.report.summary import summarise
 from coyo_labeler.report.sums import Sums

@@ -1,0 +1,105 @@
+"""One shard that holds images: a tar read once, and written with its labels in a new form."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError
+from coyo_labeler.export import tfrecord
+from coyo_labeler.export.choose import Choice, Reason, choose, rejected
+from coyo_labeler.export.parquet import Written
+from coyo_labeler.export.tars import Sample, Tar, open_writer, read_samples, write_sample
+
+#: What Pillow raises of a picture that does not decode.
+_UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+#: Columns that go into `{key}.json`; all else there is as it was.
+_INTO_JSON = ("labels", "label_probs", "n_votes", "risk", "entropy")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The chosen rows of one tar by key. rows: their table. unseen: keys not met in the tar yet."""
+
+    rows: pa.Table
+    places: Mapping[str, int]
+    unseen: set[str]
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The row of a key, or None where it has none or was rejected."""
+        place = self.places.get(key)
+        return None if place is None else self.rows.slice(place, 1).to_pylist()[0]
+
+
+def write_webdataset(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Written:
+    """Write the tar again with labels in each `{key}.json`, without the images that have none.
+
+    rows: `key` and the columns of the labels, for the images of this tar.
+
+    Raises: InputError naming the tar or image at fault.
+    """
+    written = Written()
+    with storage.open_atomic(url) as file, open_writer(file) as writer:
+        for sample, row in _chosen(tar, rows, choice, written):
+            labels = {name: row[name] for name in _INTO_JSON if name in row}
+            write_sample(writer, sample, labels)
+            written.rows_out += 1
+            written.labels += len(row["labels"])
+    return written
+
+
+def write_tfrecord(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Written:
+    """Write the labelled images of a tar as Examples. See `write_webdataset`."""
+    written = Written()
+    with storage.open_atomic(url) as file:
+        for sample, row in _chosen(tar, rows, choice, written):
+            try:
+                image, again = tfrecord.decodable(sample.image)
+            except _UNDECODABLE as error:
+                told = f"{sample.key}.{sample.ending}: {type(error).__name__}"
+                ids = pa.array([row["id"]])
+                written.rejects.append(rejected(ids, Reason.UNREADABLE_IMAGE, [told]))
+                continue
+            record = tfrecord.example(image, row["labels"], row["label_probs"])
+            file.write(tfrecord.frame(record))
+            written.rows_out += 1
+            written.labels += len(row["labels"])
+            written.re_encoded += again
+    return written
+
+
+def _chosen(
+    tar: Tar, rows: pa.Table, choice: Choice, written: Written
+) -> Iterator[tuple[Sample, dict[str, Any]]]:
+    """The samples of the tar that keep labels, with their rows."""
+    kept, rejects = choose(rows, choice)
+    written.rows_in = rows.num_rows
+    written.rejects.append(rejects)
+    keys = kept["key"].to_pylist()
+    everyone = rows["key"].to_pylist()
+    labelled = Labelled(kept, {key: at for at, key in enumerate(keys)}, set(everyone))
+    if len(labelled.unseen) < len(everyone):
+        twice, _ = Counter(everyone).most_common(1)[0]
+        raise InputError(
+            f"export: labels: the image {twice} of {tar.url} has more than one row of labels; a "
+            "labels folder holds each id once"
+        )
+    known = frozenset(everyone)
+    for sample in read_samples(tar):
+        written.images += 1
+        if sample.key not in known:
+            written.unlabelled += 1
+        labelled.unseen.discard(sample.key)
+        row = labelled.find(sample.key)
+        if row is not None:
+            yield sample, row
+    if labelled.unseen:
+        raise InputError(
+            f"export: images: {tar.url} breaks off: {len(labelled.unseen):,} of its images are "
+            f"missing, the first is {min(labelled.unseen)}; fetch it again"
+        )

@@ -1,0 +1,87 @@
+"""Where labels come from, as the manifests and files of the stages before tell it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from coyo_labeler import storage
+from coyo_labeler.manifest import Manifest, read_manifest
+
+#: Where each stage says what the one before wrote.
+_BEFORE = {"merge": "beliefs", "label": "images", "fetch": "catalog"}
+
+#: Settings of merge that shape its posterior, in the order of the card.
+_EM = (
+    "truth",
+    "beliefs_are",
+    "calibration",
+    "worker_model",
+    "pooling",
+    "pooling_strength",
+    "counts",
+    "prior_strength",
+    "prior_accuracy",
+    "prior_floor",
+    "class_prior",
+    "support",
+    "support_mass",
+    "max_iterations",
+    "tolerance",
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of the labels; all empty where they came from elsewhere.
+
+    stages: manifests, the first stage first. teacher: its fingerprint, from the beliefs' files.
+    """
+
+    stages: tuple[Manifest, ...] = ()
+    teacher: Mapping[str, str] = field(default_factory=dict)
+
+    def stage(self, name: str) -> Manifest | None:
+        """The manifest of a stage, where it is known."""
+        return next((found for found in self.stages if found.stage == name), None)
+
+    def merged(self) -> Mapping[str, Any] | None:
+        """Votes, EM settings and outcome of a merge, None where there was none."""
+        manifest = self.stage("merge")
+        if manifest is None:
+            return None
+        settings = {key: manifest.config[key] for key in _EM if key in manifest.config}
+        votes = manifest.tables.get("votes")
+        return {
+            "settings": settings,
+            "votes": votes.to_json() if votes else None,
+            **manifest.details,
+        }
+
+
+def read_provenance(labels: str) -> Provenance:
+    """Follow the manifests from a labels folder back, as far as their inputs still lie there."""
+    stages: list[Manifest] = []
+    teacher: Mapping[str, str] = {}
+    url: str | None = labels
+    while url is not None and storage.exists(url):
+        teacher = teacher or _teacher(url)
+        manifest = read_manifest(url)
+        if manifest is None or manifest.stage not in (*_BEFORE, "ingest"):
+            break
+        stages.append(manifest)
+        url = manifest.config.get(_BEFORE.get(manifest.stage, ""))
+    return Provenance(tuple(reversed(stages)), teacher)
+
+
+def _teacher(url: str) -> Mapping[str, str]:
+    """The `teacher.` entries in the metadata of the first Parquet file of a folder."""
+    files = storage.files_of(storage.locate(url, "posterior"))
+    if not files:
+        return {}
+    fs, path = storage.resolve(min(files))
+    with fs.open(path, "rb") as file:
+        found = pq.read_schema(file).metadata or {}
+    told = {key.decode(): value.decode() for key, value in found.items()}
+    return {k.removeprefix("teacher."): v for k, v in told.items() if k.startswith("teacher.")}

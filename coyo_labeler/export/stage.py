@@ -1,0 +1,167 @@
+"""The stage `export`: a labels folder to a consumer's copy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from coyo_labeler import receipts as shard_receipts
+from coyo_labeler import storage
+from coyo_labeler.config.export import WITH_IMAGES, ExportSettings
+from coyo_labeler.errors import WorkError
+from coyo_labeler.export.card import render_card
+from coyo_labeler.export.choose import Choice, Reason
+from coyo_labeler.export.job import Job
+from coyo_labeler.export.on_spark import deal_images, deal_rows, index_tars
+from coyo_labeler.export.plan import Labels, find_labels, plan_shards
+from coyo_labeler.export.provenance import read_provenance
+from coyo_labeler.export.statistics import read_statistics
+from coyo_labeler.export.tars import find_tars
+from coyo_labeler.export.tfrecord import metadata_files
+from coyo_labeler.label_names import read_names
+from coyo_labeler.label_spaces import load_label_space
+from coyo_labeler.manifest import Counts, Outcome, Run
+from coyo_labeler.progress import watch_spark
+from coyo_labeler.receipts import Receipt
+from coyo_labeler.tables import read_table
+
+#: Of the layout of a TFDS folder, as its metadata wants one.
+_TFDS_VERSION = "1.0.0"
+
+
+def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
+    """Copy labels for their consumers, in one of four formats.
+
+    Reads `settings.labels` (schemas.BELIEFS or POSTERIOR) and, for the formats that hold images,
+    the tars of `settings.images`; writes the files of the format, _rejects/
+    (schemas.EXPORT_REJECTS), and for tfrecord and huggingface their metadata.
+
+    Raises: InputError naming the key, file, tar or image at fault.
+    """
+    labels = find_labels(settings.labels)
+    if settings.format in WITH_IMAGES:
+        return _with_images(spark, settings, run, labels)
+    shards = plan_shards(labels.rows, settings.rows_per_shard)
+    job = make_job(settings, run, labels, len(shards))
+    with job.receipts.watch("export", len(shards), facts):
+        finished = job.receipts.read()
+        deal_rows(spark, job, [shard for shard in shards if shard.number not in finished])
+    done = whole(job)
+    if settings.format == "huggingface":
+        write_card(spark, settings, labels, done)
+    counted = shard_receipts.total(done)
+    rows_in = sum(labels.rows.values())
+    return Outcome(Counts(rows_in, counted.rows_out, counted.rejected), details=details(done))
+
+
+def _with_images(
+    spark: SparkSession, settings: ExportSettings, run: Run, labels: Labels
+) -> Outcome:
+    assert settings.images is not None  # the settings see to it
+    tars = find_tars(settings.images)
+    job = make_job(settings, run, labels, len(tars))
+    url = storage.locate(settings.labels, "posterior")
+    rows = read_table(spark, "export: labels", url, labels.schema)
+    finished = job.receipts.read()
+    missing = [tar for tar in tars if tar.number not in finished]
+    with job.receipts.watch("export", len(tars), facts):
+        index = index_tars(spark, tars)
+        images = index.count()
+        without_image = deal_images(spark, job, rows, index, missing)
+        index.unpersist()
+    done = whole(job)
+    if settings.format == "tfrecord":
+        write_metadata(settings, done)
+    counted = shard_receipts.total(done)
+    rejected = {**counted.rejected, str(Reason.NO_IMAGE): without_image}
+    unlabelled = sum(receipt.details["unlabelled"] for receipt in done)
+    return Outcome(
+        Counts(sum(labels.rows.values()), counted.rows_out, rejected),
+        {"images": Counts(images, counted.rows_in, {"no_labels": unlabelled})},
+        details(done),
+    )
+
+
+def make_job(settings: ExportSettings, run: Run, labels: Labels, shards: int) -> Job:
+    """What every task is told."""
+    space = load_label_space(settings.label_space)
+    choice = Choice(settings.threshold, settings.min_labels, settings.max_labels, space.size)
+    told = {
+        "export.threshold": str(settings.threshold),
+        "export.min_labels": str(settings.min_labels),
+        "export.max_labels": str(settings.max_labels),
+        "export.label_space": space.name,
+        **labels.metadata,
+    }
+    return Job(
+        settings.format,
+        settings.output,
+        run.fingerprint,
+        settings.name,
+        shards,
+        choice,
+        labels.schema,
+        told,
+    )
+
+
+def whole(job: Job) -> list[Receipt]:
+    """The receipts of all shards, in order.
+
+    Raises: WorkError where one is missing.
+    """
+    found = job.receipts.read()
+    torn = [number for number in range(job.shards) if number not in found]
+    if torn:
+        raise WorkError(
+            f"export: {len(torn):,} shards are not whole (the first is {torn[0]}); run the same "
+            "command again: it writes these and keeps the others"
+        )
+    return [found[number] for number in range(job.shards)]
+
+
+def write_card(
+    spark: SparkSession, settings: ExportSettings, labels: Labels, done: Sequence[Receipt]
+) -> None:
+    """Write the dataset card, README.md."""
+    with watch_spark(spark, "export: statistics"):
+        data = storage.join(settings.output, "data")
+        found = read_statistics(spark, data, labels.schema, settings.threshold)
+    counted = shard_receipts.total(done)
+    sizes = {key: sum(receipt.details[key] for receipt in done) for key in ("bytes", "nbytes")} | {
+        "rows": counted.rows_out
+    }
+    card = render_card(
+        settings,
+        labels.schema,
+        sizes,
+        found,
+        read_provenance(settings.labels),
+        counted.rejected,
+        read_names(settings.label_space),
+    )
+    storage.write_bytes(storage.join(settings.output, "README.md"), card.encode())
+
+
+def write_metadata(settings: ExportSettings, done: Sequence[Receipt]) -> None:
+    """Write the files by which TensorFlow Datasets knows the folder."""
+    lengths = [receipt.rows.rows_out for receipt in done]
+    size = sum(receipt.details["bytes"] for receipt in done)
+    told = f"{settings.card.pretty_name}: labels of at least {settings.threshold}"
+    for name, document in metadata_files(settings.name, _TFDS_VERSION, lengths, size, told).items():
+        storage.write_json(storage.join(settings.output, name), document)
+
+
+def details(done: Sequence[Receipt]) -> Mapping[str, Any]:
+    """What the manifest tells besides counts."""
+    sums = {
+        key: sum(receipt.details[key] for receipt in done)
+        for key in ("bytes", "labels", "re_encoded")
+    }
+    return {"shards": len(done), **sums}
+
+
+def facts(done: Sequence[Receipt]) -> Mapping[str, Any]:
+    """What progress shows of the shards so far."""
+    counted = shard_receipts.total(done)
+    return {"rows": f"{counted.rows_in:,}", "kept": f"{counted.rows_out:,}"}

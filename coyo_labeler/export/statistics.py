@@ -1,0 +1,96 @@
+"""What the dataset card says in numbers, by Spark over the exported files."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from coyo_labeler.tables import read_table
+
+#: Thresholds of COYO-Labeled-300M's published table.
+THRESHOLDS = (0.0, 0.05, 0.10, 0.15, 0.20, 0.25)
+
+#: Shares at which the quantiles of the highest probability are told; they are approximate.
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+#: Classes named in the card.
+TOP = 20
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of an exported copy. thresholds: (threshold, labels an image, classes, share of images kept)
+    as in COYO's table. classes: (class, images that list it, images where it is first), the most
+    listed first. first: quantiles of the highest probability. voted: images with votes, and votes.
+    """
+
+    rows: int
+    labels: int
+    most_labels: int
+    used: int
+    thresholds: tuple[tuple[float, float, int, float], ...]
+    first: tuple[float, ...]
+    classes: tuple[tuple[int, int, int], ...]
+    median_side: tuple[int, int]
+    voted: tuple[int, int] | None
+
+
+def read_statistics(spark: SparkSession, url: str, schema: pa.Schema, lowest: float) -> Statistics:
+    """Statistics of the Parquet files at `url`. lowest: the threshold that they were cut at."""
+    rows = read_table(spark, "export: output", url, schema)
+    thresholds = [t for t in THRESHOLDS if t == 0.0 or t >= lowest]
+    whole = _of_rows(rows, thresholds, "n_votes" in schema.names)
+    by_class = _of_classes(rows, thresholds)
+    table = []
+    for at, threshold in enumerate(thresholds):
+        kept = whole[f"kept{at}"] or 0
+        counts = [row[f"n{at}"] for row in by_class]
+        per_image = sum(counts) / kept if kept else 0.0
+        used = sum(n > 0 for n in counts)
+        share = kept / whole["rows"] if whole["rows"] else 0.0
+        table.append((threshold, per_image, used, share))
+    listed = sorted(by_class, key=lambda row: (-row["n0"], row["label"]))
+    quantiles = whole["quantiles"] or ()
+    return Statistics(
+        rows=whole["rows"],
+        labels=whole["labels"] or 0,
+        most_labels=whole["most"] or 0,
+        used=len(by_class),
+        thresholds=tuple(table),
+        first=tuple(float(q) for q in quantiles if isfinite(q)),
+        classes=tuple((row["label"], row["n0"], row["first"]) for row in listed[:TOP]),
+        median_side=(whole["width"] or 0, whole["height"] or 0),
+        voted=(whole["voted"] or 0, whole["votes"] or 0) if "n_votes" in schema.names else None,
+    )
+
+
+def _of_rows(rows: DataFrame, thresholds: list[float], votes: bool) -> dict[str, Any]:
+    first = F.get("label_probs", F.lit(0))
+    sums: list[Column] = [
+        F.count("*").alias("rows"),
+        F.sum(F.size("labels")).alias("labels"),
+        F.max(F.size("labels")).alias("most"),
+        F.percentile_approx(first, list(QUANTILES)).alias("quantiles"),
+        F.percentile_approx("width", 0.5).alias("width"),
+        F.percentile_approx("height", 0.5).alias("height"),
+        *(F.count_if(first >= t).alias(f"kept{at}") for at, t in enumerate(thresholds)),
+    ]
+    if votes:
+        sums += [F.count_if(F.col("n_votes") > 0).alias("voted"), F.sum("n_votes").alias("votes")]
+    found = rows.agg(*sums).first()
+    assert found is not None
+    return found.asDict()
+
+
+def _of_classes(rows: DataFrame, thresholds: list[float]) -> list[Any]:
+    """One row a class that is listed: how often at each threshold, and how often first."""
+    pairs = rows.select(F.posexplode(F.arrays_zip("labels", "label_probs")).alias("rank", "pair"))
+    prob = F.col("pair.label_probs")
+    counted = pairs.groupBy(F.col("pair.labels").alias("label")).agg(
+        *(F.count_if(prob >= t).alias(f"n{at}") for at, t in enumerate(thresholds)),
+        F.count_if(F.col("rank") == 0).alias("first"),
+    )
+    return counted.collect()  # at most the label space

@@ -1,0 +1,103 @@
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+
+from coyo_labeler import schemas
+from coyo_labeler.config.export import ExportSettings
+from coyo_labeler.export.card import cell, front_matter, render_card, size_category
+from coyo_labeler.export.provenance import Provenance
+from coyo_labeler.export.statistics import Statistics
+from coyo_labeler.label_names import LabelNames
+
+SIZES = {"rows": 3, "bytes": 1234, "nbytes": 4321}
+FOUND = Statistics(
+    rows=3,
+    labels=5,
+    most_labels=2,
+    used=2,
+    thresholds=((0.0, 1.67, 2, 1.0), (0.25, 1.0, 1, 0.33)),
+    first=(0.1, 0.2, 0.3, 0.4, 0.5),
+    classes=((1, 3, 2), (0, 2, 1)),
+    median_side=(240, 200),
+    voted=None,
+)
+
+
+def settings(**given: object) -> ExportSettings:
+    return ExportSettings.model_validate({"labels": "l", "output": "o", **given})
+
+
+def card(**given: object) -> str:
+    names = LabelNames("/home/me/names.txt", 2, ["lamp | shade", "<b>boot</b>"])
+    rejected = {"below_threshold": 7}
+    return render_card(
+        settings(**given), schemas.BELIEFS, SIZES, FOUND, Provenance(), rejected, names
+    )
+
+
+def test_huggingface_hub_reads_the_front_matter_it_was_given() -> None:
+    read = DatasetCard(card())
+    assert read.data.to_dict() == front_matter(settings(), schemas.BELIEFS, SIZES, voted=False)
+    assert read.text.lstrip().startswith("# COYO labels")
+
+
+def test_the_keys_hold_values_that_the_hub_knows() -> None:
+    # The options of huggingface_hub.DatasetCardData's documentation.
+    data = DatasetCard(card()).data
+    creators = {"found", "crowdsourced", "expert-generated", "machine-generated", "other"}
+    assert set(data.annotations_creators) <= creators | {"no-annotation"}
+    assert set(data.language_creators) <= creators
+    assert set(data.multilinguality) <= {"monolingual", "multilingual", "translation", "other"}
+    assert data.license == "cc-by-4.0" and data.language == ["en"]
+    assert data.size_categories == ["n<1K"]
+    assert data.task_categories == ["image-classification"]
+    assert data.task_ids == ["multi-label-image-classification"]
+    assert data.pretty_name == "COYO labels"
+
+
+def test_one_label_an_image_is_another_task() -> None:
+    assert DatasetCard(card(max_labels=1)).data.task_ids == ["multi-class-image-classification"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (300_000_000, "100M<n<1B"),
+        (10**12, "n>1T"),
+    ],
+)
+def test_the_size_is_named_as_the_hub_names_it(rows: int, name: str) -> None:
+    assert size_category(rows) == name
+
+
+def test_names_cannot_break_the_page_or_its_tables() -> None:
+    page = card(card={"pretty_name": "a: b\n---\n# c", "homepage": "https://example.com"})
+    data = DatasetCard(page).data
+    assert data.pretty_name == "a: b\n---\n# c"
+    assert r"lamp \| shade" in page and r"\<b\>boot" in page
+    assert "/home/me" not in page
+    assert cell("two\nlines") == "two lines"
+
+
+def test_the_card_says_what_was_left_out_and_why() -> None:
+    page = card(threshold=0.25, max_labels=3)
+    assert "at least 0.25" in page and "at most 3 an image" in page
+    assert "| below threshold | 7 |" in page
+    assert "came without manifests" in page
+
+
+def test_every_field_is_explained() -> None:
+    page = card()
+    assert all(f"| `{name}` |" in page for name in schemas.BELIEFS.names)
+    names = LabelNames("x", 2)
+    posterior = render_card(settings(), schemas.POSTERIOR, SIZES, FOUND, Provenance(), {}, names)
+    assert all(f"| `{name}` |" in posterior for name in schemas.POSTERIOR.names)
+
+
+def test_the_front_matter_is_one_yaml_document() -> None:
+    page = card()
+    _, matter, _ = page.split("---\n", 2)
+    assert yaml.safe_load(matter)["dataset_info"]["splits"][0]["num_examples"] == 3

@@ -1,0 +1,426 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset as wds
+from huggingface_hub import DatasetCard
+from PIL import Image
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from tfrecord.reader import tfrecord_loader
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.config.export import ExportSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.manifest import Manifest
+from coyo_labeler.session import explain
+from coyo_labeler.stages import STAGES, run_stage
+from coyo_labeler.tables import spark_schema
+
+PER_TAR, TARS = 4, 3
+ENDINGS = ("jpg", "png", "webp")
+
+
+def labels_of(image: int) -> tuple[list[int], list[float]]:
+    """Image 3 has a weak label alone; all others two, by falling probability."""
+    if image == 3:
+        return [2], [0.125]
+    return [image % 3, (image + 1) % 3], [0.75, 0.25 + image / 64]
+
+
+def write_labels(folder: Path, images: range) -> str:
+    lists = [labels_of(image) for image in images]
+    columns = {
+        "id": [(1 << 33) + image for image in images],
+        "url": [f"http://127.0.0.1/{image}" for image in images],
+        "imagehash": ["daf5a50aae4aa54a"] * len(images),
+        "labels": [labels for labels, _ in lists],
+        "label_probs": [probs for _, probs in lists],
+        "width": [240] * len(images),
+        "height": [320] * len(images),
+        "n_votes": [image % 2 for image in images],
+        "risk": [0.25] * len(images),
+        "entropy": [0.5] * len(images),
+    }
+    table = pa.table(columns, schema=schemas.POSTERIOR)
+    half = len(images) // 2
+    storage.write_parquet(str(folder / "a.parquet"), table[:half], {"teacher.model": "b0"})
+    storage.write_parquet(str(folder / "b.parquet"), table[half:], {"teacher.model": "b0"})
+    return str(folder)
+
+
+def picture(image: int) -> bytes:
+    buffer = io.BytesIO()
+    kind = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[ENDINGS[image % 3]]
+    Image.new("RGB", (8 + image, 6), (10 * image, 90, 30)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_images(folder: Path, tables: bool = True) -> str:
+    """Three tars of four images; in each the first has no labels where `write_labels` skips it."""
+    folder.mkdir()
+    for shard in range(TARS):
+        keys = [f"{shard:05d}{index:04d}" for index in range(PER_TAR)]
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for index, key in enumerate(keys):
+                image = shard * PER_TAR + index
+                document = {"key": key, "id": (1 << 33) + image, "sha256": "x"}
+                for ending, data in (
+                    (ENDINGS[image % 3], picture(image)),
+                    ("json", json.dumps(document).encode()),
+                ):
+                    member = tarfile.TarInfo(f"{key}.{ending}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        if tables:
+            first = shard * PER_TAR
+            columns = {f.name: pa.nulls(PER_TAR + 1, f.type) for f in schemas.IMAGES}
+            columns |= {
+                "key": pa.array([*keys, f"{shard:05d}0009"]),
+                "id": pa.array([(1 << 33) + first + i for i in range(PER_TAR)] + [7 + shard]),
+                "status": pa.array(["success"] * PER_TAR + ["timeout"]),
+            }
+            table = pa.table(columns, schema=schemas.IMAGES)
+            storage.write_parquet(str(folder / f"{shard:05d}.parquet"), table)
+    return str(folder)
+
+
+def run(spark: SparkSession, **settings: object) -> Manifest:
+    return run_stage(STAGES["export"], ExportSettings.model_validate(settings), spark)[0]
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "names.txt").write_text("cat\ndog\nboot\n")
+    return {
+        "labels": write_labels(tmp_path / "labels", range(12)),
+        "label_space": str(tmp_path / "names.txt"),
+        "output": str(tmp_path / "out"),
+        "threshold": 0.3,
+    }
+
+
+def expected(images: range, threshold: float = 0.3) -> list[tuple[int, list[int]]]:
+    rows = []
+    for image in images:
+        kept = [c for c, p in zip(*labels_of(image), strict=True) if p >= threshold]
+        if kept:
+            rows.append(((1 << 33) + image, kept))
+    return rows
+
+
+def snapshot(folder: str) -> dict[str, tuple[int, bytes]]:
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+
+def test_five_readers_find_the_same_rows_and_types(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    manifest = run(spark, **given, rows_per_shard=5)
+    assert manifest.rows.to_json() == {"in": 12, "out": 11, "rejected": {"below_threshold": 1}}
+    out = given["output"]
+    assert sorted(path.name for path in Path(out).glob("*.parquet")) == [
+        f"part-{n:05d}.parquet" for n in range(3)
+    ]
+    wanted = expected(range(12))
+
+    arrow = pq.read_table(out)  # the whole folder: what is not data must not get in the way
+    assert arrow.schema.types == schemas.POSTERIOR.types
+    assert arrow.schema.metadata[b"teacher.model"] == b"b0"
+    frames = {
+        "arrow": arrow.to_pylist(),
+        "pandas": pd.read_parquet(out).to_dict("records"),
+        "polars": pl.read_parquet(f"{out}/*.parquet").to_dicts(),
+        "duckdb": duckdb.sql(f"from '{out}/*.parquet' order by id").to_arrow_table().to_pylist(),
+        "spark": [row.asDict() for row in spark.read.parquet(out).orderBy("id").collect()],
+        "datasets": datasets.load_dataset(
+            "parquet", data_files=f"{out}/*.parquet", split="train", cache_dir=str(tmp_path / "c")
+        ).to_list(),
+    }  # fmt: skip
+    for reader, rows in frames.items():
+        assert [(row["id"], list(row["labels"])) for row in rows] == wanted, reader
+        assert [list(row) for row in rows] == [schemas.POSTERIOR.names] * 11, reader
+    assert spark.read.parquet(out).schema == spark_schema(schemas.POSTERIOR)
+    assert pl.read_parquet(f"{out}/*.parquet").schema["label_probs"] == pl.List(pl.Float32)
+    described = duckdb.sql(f"describe select * from '{out}/*.parquet'").fetchall()
+    assert {row[0]: row[1] for row in described}["labels"] == "INTEGER[]"
+    rejects = pq.read_table(f"{out}/_rejects")
+    assert rejects["id"].to_pylist() == [(1 << 33) + 3]
+
+
+def test_the_huggingface_folder_loads_by_its_card(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    run(spark, **given, format="huggingface", rows_per_shard=5)
+    out = Path(given["output"])
+    assert sorted(path.name for path in (out / "data").iterdir()) == [
+        f"train-{n:05d}-of-00003.parquet" for n in range(3)
+    ]
+    # The folder itself: `datasets` follows the card's configs, and checks its features and counts.
+    rows = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [(row["id"], row["labels"]) for row in rows] == expected(range(12))
+    assert rows.features["labels"] == datasets.List(datasets.Value("int32"))
+    assert rows.features["label_probs"] == datasets.List(datasets.Value("float32"))
+    card = DatasetCard.load(out / "README.md")
+    info = card.data.to_dict()["dataset_info"]
+    assert [field["name"] for field in info["features"]] == schemas.POSTERIOR.names
+    assert info["splits"][0]["num_examples"] == 11
+    data = sum(path.stat().st_size for path in (out / "data").iterdir())
+    assert info["download_size"] == data
+    assert card.data.annotations_creators == ["machine-generated", "crowdsourced"]
+    # 12 images less one; those from image 4 on keep two labels (0.25 + 4 / 64 ≥ 0.3).
+    assert "| 0.00 | 1.73 | 3 | 100.00 % |" in card.text
+    assert "| model | b0 |" in card.text
+    assert "| below threshold | 1 |" in card.text
+
+
+def test_webdataset_reads_the_labels_beside_the_images(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    images = write_images(tmp_path / "images")
+    # No labels for image 0; labels for two images that no tar holds.
+    given["labels"] = write_labels(tmp_path / "others", range(1, 14))
+    manifest = run(spark, **given, format="webdataset", images=images)
+    assert manifest.rows.to_json() == {
+        "in": 13, "out": 10, "rejected": {"below_threshold": 1, "no_image": 2},
+    }  # fmt: skip
+    assert manifest.tables["images"].to_json() == {
+        "in": 12, "out": 11, "rejected": {"no_labels": 1},
+    }  # fmt: skip
+    pattern = f"{given['output']}/{{00000..00002}}.tar"
+    found = list(wds.WebDataset(pattern, shardshuffle=False).decode("rgb8"))
+    assert [sample["json"]["labels"] for sample in found] == [
+        kept for _, kept in expected(range(1, 12))
+    ]
+    by_id = {sample["json"]["id"] - (1 << 33): sample for sample in found}
+    assert by_id.keys() == set(range(1, 12)) - {3}
+    assert by_id[5]["__key__"] == "000010001"
+    assert by_id[5]["json"]["sha256"] == "x"  # what stood there stays
+    assert by_id[5]["json"]["label_probs"] == [0.75, 0.328125]
+    assert by_id[5]["json"]["n_votes"] == 1
+    assert by_id[6]["jpg"].shape == (6, 14, 3)
+    with tarfile.open(f"{given['output']}/00001.tar") as tar:
+        content = tar.extractfile("000010001.webp")
+        assert content is not None and content.read() == picture(5)
+    rejects = pq.read_table(f"{given['output']}/_rejects/no_image")
+    assert sorted(i - (1 << 33) for i in rejects["id"].to_pylist()) == [12, 13]
+
+
+def test_tars_without_tables_tell_their_ids_themselves(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    images = write_images(tmp_path / "images", tables=False)
+    manifest = run(spark, **given, format="webdataset", images=images)
+    assert (manifest.rows.rows_in, manifest.rows.rows_out) == (12, 11)
+
+
+def test_an_independent_parser_reads_the_tfrecord_folder(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    images = write_images(tmp_path / "images")
+    given["labels"] = write_labels(tmp_path / "others", range(4, 12))  # the first tar has none
+    manifest = run(spark, **given, format="tfrecord", images=images, name="digits")
+    out = Path(given["output"])
+    info = json.loads((out / "dataset_info.json").read_text())
+    assert info["name"] == "digits"
+    lengths = [int(n) for n in info["splits"][0]["shardLengths"]]
+    assert lengths == [0, 4, 4]
+    declared = json.loads(json.loads((out / "features.json").read_text())["content"])["features"]
+    kinds = {"uint8": "byte", "int32": "int", "float32": "float"}
+    description = {
+        name: kinds[next(v for k, v in feature.items() if k != "pythonClassName")["dtype"]]
+        for name, feature in declared.items()
+    }
+    found = []
+    for shard, length in enumerate(lengths):
+        path = out / f"digits-train.tfrecord-{shard:05d}-of-00003"
+        examples = list(tfrecord_loader(str(path), None, description))
+        assert len(examples) == length
+        found += examples
+    assert [example["labels"].tolist() for example in found] == [
+        kept for _, kept in expected(range(4, 12))
+    ]
+    for image, example in zip(range(4, 12), found, strict=True):
+        data = bytes(example["image"])
+        assert data == picture(image) or ENDINGS[image % 3] == "webp"
+        with Image.open(io.BytesIO(data)) as opened:
+            assert opened.format in ("JPEG", "PNG") and opened.width == 8 + image
+    assert manifest.details["re_encoded"] == 3
+
+
+def test_an_image_that_does_not_decode_is_a_reject(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    images = Path(write_images(tmp_path / "images", tables=False))
+    rewritten = io.BytesIO()
+    with (
+        tarfile.open(images / "00001.tar") as old,
+        tarfile.open(fileobj=rewritten, mode="w") as new,
+    ):
+        for member in old:
+            content = old.extractfile(member)
+            assert content is not None
+            data = b"RIFFnone" if member.name == "000010001.webp" else content.read()
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+    (images / "00001.tar").write_bytes(rewritten.getvalue())
+    manifest = run(spark, **given, format="tfrecord", images=str(images))
+    rejected = manifest.rows.to_json()["rejected"]
+    assert rejected == {"below_threshold": 1, "unreadable_image": 1}
+    rejects = pq.read_table(f"{given['output']}/_rejects/part-00001.parquet").to_pylist()
+    assert rejects == [
+        {"id": (1 << 33) + 5, "reason": "unreadable_image",
+         "detail": "000010001.webp: UnidentifiedImageError"}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tfrecord"])
+def test_a_second_run_writes_what_is_missing_and_nothing_else(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    settings = {**given, "format": kind, "rows_per_shard": 4}
+    if kind == "tfrecord":
+        settings["images"] = write_images(tmp_path / "images")
+    run(spark, **settings)
+    out = Path(settings["output"])
+    name = (
+        "part-00001.parquet" if kind == "parquet" else "coyo_labeled-train.tfrecord-00001-of-00003"
+    )
+    before = snapshot(settings["output"])
+    assert name in before
+    # What a kill leaves: no manifest, one shard without receipt, half of its file.
+    (out / "_manifest.json").unlink()
+    (out / "_receipts" / "00001.json").unlink()
+    (out / name).unlink()
+    (out / f".{name}.0123.tmp").write_bytes(b"half")
+    manifest = run(spark, **settings)
+    after = snapshot(settings["output"])
+    own = {n for n in before if n.startswith(("part-", "coyo_")) or n == "_receipts/00000.json"}
+    assert {n: after[n] for n in own - {name}} == {n: before[n] for n in own - {name}}
+    assert after[name][1] == before[name][1]
+    assert not any(n.endswith(".tmp") for n in after)
+    assert manifest.rows.rows_out == 11
+    assert run_stage(STAGES["export"], ExportSettings.model_validate(settings), spark)[1] is False
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    shards = 150
+    given["labels"] = write_labels(tmp_path / "many", range(shards))
+    given |= {"rows_per_shard": 1, "threshold": 0.0}
+    words = [f"{key}={value}" for key, value in given.items()]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "coyo_labeler.cli", "export", *words, "spark.master=local[1]"],
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    receipts = Path(given["output"]) / "_receipts"
+    try:
+        while killed.poll() is None and not (receipts / "00002.json").exists():
+            time.sleep(0.005)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    done = {path.name for path in receipts.iterdir()}
+    assert 0 < len(done) < shards, "killed in the middle"
+    first = snapshot(given["output"])
+    run(spark, **given)
+    after = snapshot(given["output"])
+    kept = {f"part-{name[:5]}.parquet" for name in done if not name.startswith(".")}
+    assert {name: after[name] for name in kept} == {name: first[name] for name in kept}
+    other = {**given, "output": str(tmp_path / "undisturbed")}
+    run(spark, **other)
+    undisturbed = snapshot(other["output"])
+    for n in range(shards):
+        name = f"part-{n:05d}.parquet"
+        assert after[name][1] == undisturbed[name][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "webdataset"}, "images: missing; format=webdataset holds the images"),
+        ({"format": "tfrecord"}, "images: missing; format=tfrecord holds the images"),
+        ({"images": "x"}, "images: format=parquet holds no images"),
+        ({"min_labels": 3, "max_labels": 2}, "max_labels: 2 is less than min_labels (3)"),
+        (
+            {"format": "tfrecord", "images": "x", "min_labels": 0},
+            "min_labels: 0 leaves empty lists",
+        ),
+        ({"name": "Coyo Labels"}, "name: 'Coyo Labels' is wrong"),
+        ({"threshold": 1.5}, "threshold: 1.5 is wrong"),
+        ({"format": "csv"}, "format: 'csv' is wrong"),
+        ({"labels": "/nowhere"}, "labels: nothing at /nowhere"),
+        ({"label_space": "/nowhere.txt"}, "label_space: /nowhere.txt is neither one of"),
+    ],
+)
+def test_what_does_not_fit_together_is_told_in_one_line(
+    given: dict[str, Any], capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
+    from coyo_labeler.cli import main  # noqa: PLC0415
+
+    words = [f"{key}={value}" for key, value in {**given, **change}.items()]
+    assert main(["export", *words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("error: export: ") or told.startswith("error: label_space: ")
+    assert message in told
+
+
+def fail(spark: SparkSession, **settings: object) -> str:
+    """The message that the command line would print."""
+    with pytest.raises((InputError, PySparkException)) as caught:
+        run(spark, **settings)
+    error = caught.value if isinstance(caught.value, InputError) else explain(caught.value)
+    assert isinstance(error, InputError)
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def test_a_label_outside_the_space_is_named(spark: SparkSession, given: dict[str, Any]) -> None:
+    Path(given["label_space"]).write_text("cat\ndog\n")
+    assert "the label 2, which is outside label_space (0..1)" in fail(spark, **given)
+
+
+def test_a_torn_tar_is_named(spark: SparkSession, given: dict[str, Any], tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    tar = Path(images) / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:2048])
+    message = fail(spark, **given, format="webdataset", images=images)
+    assert "00001.tar breaks off: 3 of its images are missing, the first is 000010001" in message
+    assert not (Path(given["output"]) / "00001.tar").exists()
+
+
+def test_an_id_of_two_images_is_refused(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    images = Path(write_images(tmp_path / "images"))
+    for ending in ("tar", "parquet"):
+        data = (images / f"00000.{ending}").read_bytes()
+        (images / f"00007.{ending}").write_bytes(data)
+    message = fail(spark, **given, format="webdataset", images=str(images))
+    assert f"id {1 << 33} is 2 images" in message
+
+
+def test_labels_with_an_id_twice_are_refused(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = Path(given["labels"])
+    (folder / "c.parquet").write_bytes((folder / "a.parquet").read_bytes())
+    images = write_images(tmp_path / "images")
+    message = fail(spark, **given, format="webdataset", images=images)
+    assert "has more than one row of labels" in message
