@@ -93,7 +93,7 @@ class MergeSettings(StageSettings):
         None, ge=1, description="partitions of the voted images; left out: by cores and votes"
     )
     max_broadcast_mb: int = Field(
-        256, ge=0, description="skills larger than this are joined by class, not broadcast"
+        32, ge=0, description="skills larger than this are joined by class, not broadcast"
     )
 
     @field_validator("prior_accuracy")

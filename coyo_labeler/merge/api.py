@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.merge.calibrate import expected_calibration_error
+from coyo_labeler.merge.evidence import tally_votes
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.frames import Encoded, encode, is_spark, to_arrow
 from coyo_labeler.merge.local import LocalPasses
 from coyo_labeler.merge.model import Calibration, Model
 from coyo_labeler.merge.posterior import believed_rows
 from coyo_labeler.merge.support import build_problems, check_beliefs
-from coyo_labeler.merge.workers import tally_votes, workers_table
+from coyo_labeler.merge.workers import right_votes, workers_table
 from coyo_labeler.votes.questions import Duplicates
 
 Table = Any  # pandas.DataFrame, pyarrow.Table or pyspark.sql.DataFrame
@@ -120,7 +121,6 @@ class DawidSkene:
         given = self._given_calibration()
         state = fit(
             passes,
-            passes.table,
             model,
             Control(self.n_iter, self.tol),
             State(calibration=given, before=given),
@@ -230,10 +230,11 @@ class DawidSkene:
             }
         )
         counts = passes.run(passes.parameters(state), last=True)
-        tally = tally_votes(encoded.votes.worker, encoded.votes.response, len(encoded.workers))
+        tally = tally_votes(encoded.votes, len(encoded.workers))
         names = [str(name) for name in encoded.workers]
+        right = right_votes(passes.table, counts.counts, len(names))
         self.workers_ = (
-            workers_table(names, tally, passes.table, counts.counts, model)
+            workers_table(names, tally, right, model)
             .to_pandas()
             .rename(columns={"worker_id": "worker"})
             .assign(worker=encoded.workers)

@@ -58,6 +58,16 @@ def bin_sum(places: NDArray[Any], weights: NDArray[Any], bins: int) -> F64:
     return np.bincount(places, weights, bins).astype(np.float64, copy=False)
 
 
+def distinct(values: I64) -> I64:
+    """The distinct values in order; sorted already is found out, and saves the sort."""
+    if len(values) == 0:
+        return values
+    ordered = values if (values[1:] >= values[:-1]).all() else np.sort(values)
+    kept = np.ones(len(ordered), dtype=bool)
+    kept[1:] = ordered[1:] != ordered[:-1]
+    return ordered[kept]
+
+
 def unique_inverse(keys: I64, key_space: int) -> tuple[I64, I32]:
     """The distinct keys in order, and for each key its place among them.
 

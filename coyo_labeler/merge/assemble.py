@@ -6,17 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge.arrays import F64, I64, offsets_of
+from coyo_labeler.merge.arrays import F64, I64, distinct, offsets_of
+from coyo_labeler.merge.evidence import Evidence, gather_evidence
 from coyo_labeler.merge.intake import BELIEFS, GOLD, VOTES, Parcel
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.posterior import PASSENGERS
 from coyo_labeler.merge.problems import Problems
 from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems, check_beliefs
-from coyo_labeler.merge.workers import tally_votes
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
 from coyo_labeler.votes.questions import Duplicates, order_votes, superseded
 
@@ -30,24 +29,29 @@ class Assembled:
 
     passengers: id and what travels along, of images with problems and a belief, sorted by id.
     bystanders: beliefs (schemas.BELIEFS) that came along without a vote or gold.
-    tally: (J, 3) votes by worker: choices, answers, unsure. duplicates: schemas.VOTES_REJECTS.
+    evidence: of the votes that count. duplicates: schemas.VOTES_REJECTS.
     unbelieved: voted images without a belief.
     """
 
     problems: Problems
     passengers: pa.Table
     bystanders: pa.Table
-    tally: NDArray[np.int64]
+    evidence: Evidence
     duplicates: pa.Table
     unbelieved: int
 
 
 def assemble(
-    parcels: Sequence[Parcel], workers: pa.Array, model: Model, duplicate_votes: Duplicates
+    parcels: Sequence[Parcel],
+    workers: pa.Array,
+    model: Model,
+    duplicate_votes: Duplicates,
+    sample: float,
 ) -> Assembled:
     """Sort everything by image and build the problems.
 
-    workers: all worker ids, sorted; a worker's number is its place.
+    workers: all worker ids, sorted; a worker's number is its place. sample: the share of images
+    whose votes are kept to see how far workers agree.
 
     Raises: InputError where an image has two beliefs or two gold classes, or a worker has two votes
     and duplicate_votes is error.
@@ -70,9 +74,9 @@ def assemble(
         problems=problems,
         passengers=beliefs_table.filter(taking_part).select(["id", *PASSENGERS]),
         bystanders=beliefs_table.filter(pc.invert(taking_part)),
-        tally=tally_votes(votes.worker, votes.response, len(workers)),
+        evidence=gather_evidence(votes, beliefs, gold, len(workers), sample),
         duplicates=duplicates,
-        unbelieved=int((~np.isin(np.unique(votes.image), beliefs.image)).sum()),
+        unbelieved=int((~np.isin(distinct(votes.image), beliefs.image)).sum()),
     )
 
 

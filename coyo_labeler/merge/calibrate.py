@@ -20,6 +20,8 @@ def calibration_sums(prior: Prior, weights: F64, offsets: I64, used: Bool) -> tu
     weights: (nnz,) the posterior, summing to 1 per problem. used: (n,) which problems take part.
     At the posterior under the present parameters, the gradient is that of the log-likelihood.
     """
+    if prior.slope is None:
+        return np.zeros(2), np.zeros((2, 2))
     inside = spread(used, offsets)
     slope = np.where(inside[:, None], prior.slope, 0.0)
     gradient = weights @ slope

@@ -90,7 +90,8 @@ class CellTable:
     """Sorted cells, with what the M-step needs to know of each.
 
     row: (cells,) which rows are normalised together, numbered in order. pooled: (cells,) the cell
-    of the pooled skill. pooled_row: (pooled cells,) its row. prior: (cells,) h(z | y).
+    of the pooled skill. pooled_key: (pooled cells,) truth · max(C, 3) + outcome, those of answers
+    after those of choices. pooled_row: (pooled cells,) its row. prior: (cells,) h(z | y).
     log_share: (cells,) added to log θ: a one-coin worker's error is spread over C − 1 classes;
     of constants, all there is. estimated: (cells,) false for constants.
     worker, truth, voted: (cells,) what the key says; truth and voted are classes for a confusion
@@ -100,7 +101,8 @@ class CellTable:
     keys: I64
     row: I64
     rows: int
-    pooled: I64
+    pooled: NDArray[Any]
+    pooled_key: I64
     pooled_row: I64
     prior: F64
     log_share: F64
@@ -109,11 +111,18 @@ class CellTable:
     truth: I64
     voted: I64
     right: Bool
-    row_size: I64
 
 
-def describe_cells(space: CellSpace, keys: I64) -> CellTable:
-    """Decode sorted, distinct keys (cells,)."""
+@dataclass(frozen=True)
+class Pooling:
+    """Which cells are one when the worker is left out: `pooled` and `pooled_key` of a table."""
+
+    pooled: NDArray[Any]
+    pooled_key: I64
+
+
+def describe_cells(space: CellSpace, keys: I64, pooling: Pooling | None = None) -> CellTable:
+    """Decode sorted, distinct keys (cells,). pooling: found before; left out, it is found here."""
     model = space.model
     j, c = model.workers, model.classes
     choice = keys < space.choices
@@ -134,11 +143,11 @@ def describe_cells(space: CellSpace, keys: I64) -> CellTable:
     kind = np.where(choice, 0, np.where(answer, 1, 2))
     changed = (np.diff(row_key) != 0) | (np.diff(kind) != 0)
     row = np.concatenate([[0], np.cumsum(changed)]) if len(keys) else np.zeros(0, dtype=np.int64)
-    # The pooled cell is the cell without its worker.
-    pooled_key = (kind * (c + 1) + truth) * max(c, _ANSWERS) + outcome
-    pooled_keys, pooled = np.unique(pooled_key, return_inverse=True)
-    pooled_row_key = pooled_keys // max(c, _ANSWERS)
-    _, pooled_row = np.unique(pooled_row_key, return_inverse=True)
+    if pooling is None:
+        pooled_key = (kind * (c + 1) + truth) * max(c, _ANSWERS) + outcome
+        pooled_keys, pooled = np.unique(pooled_key, return_inverse=True)
+        pooling = Pooling(pooled, pooled_keys)
+    _, pooled_row = np.unique(pooling.pooled_key // max(c, _ANSWERS), return_inverse=True)
 
     size = np.where(answer, _ANSWERS, c if model.worker_model == "confusion" else 2)
     accuracy = model.prior_accuracy
@@ -152,7 +161,8 @@ def describe_cells(space: CellSpace, keys: I64) -> CellTable:
         keys=keys,
         row=row,
         rows=int(row[-1]) + 1 if len(row) else 0,
-        pooled=pooled,
+        pooled=pooling.pooled,
+        pooled_key=pooling.pooled_key,
         pooled_row=pooled_row,
         prior=prior,
         log_share=log_share,
@@ -161,7 +171,6 @@ def describe_cells(space: CellSpace, keys: I64) -> CellTable:
         truth=np.where(confused, truth, -1),
         voted=np.where(confused, outcome, -1),
         right=right & ~constant,
-        row_size=size,
     )
 
 

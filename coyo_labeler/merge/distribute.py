@@ -1,4 +1,4 @@
-"""The jobs of `merge` on Spark: deal, assemble, iterate, write.
+"""The jobs of `merge` on Spark around EM: deal and assemble before, write after (`passes.py`).
 
 Each is a handful of large tasks. Votes and the beliefs of voted images are dealt out by image once
 (one shuffle of Arrow parcels); after that images never move: an iteration sends the workers' skills
@@ -8,7 +8,7 @@ out and gets expected counts back, summed per partition.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,36 +22,28 @@ from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge import intake
 from coyo_labeler.merge.arrays import I64
 from coyo_labeler.merge.assemble import assemble
+from coyo_labeler.merge.evidence import Evidence
+from coyo_labeler.merge.fit import State
 from coyo_labeler.merge.intake import BeliefPiece, Parcel, VotedFilter, VotesSummary
-from coyo_labeler.merge.iteration import add_sums, run_pass
-from coyo_labeler.merge.local import final_posterior, local_parameters
-from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
+from coyo_labeler.merge.local import final_posterior
+from coyo_labeler.merge.model import Calibration, Model, Parameters
+from coyo_labeler.merge.passes import SparkPasses, each
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
+from coyo_labeler.merge.shards import sample_cells
 from coyo_labeler.merge.store import Store
 from coyo_labeler.votes.questions import Duplicates
 from coyo_labeler.votes.read import Piece
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def each(spark: SparkSession, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
-    """`work` on every item, a task each; results in the order of the items."""
-    if not items:
-        return []
-    return spark.sparkContext.parallelize(items, len(items)).map(work).collect()
-
 
 @dataclass(frozen=True)
 class Assembly:
-    """What assembling a partition tells the driver. cells: the keys that occur in it."""
+    """What assembling a partition tells the driver. cells: how many; samples: some keys."""
 
-    cells: I64
-    tally: NDArray[np.int64]
+    cells: int
+    samples: I64
+    evidence: Evidence
     duplicates: int
     unbelieved: int
-    problems: int
-    pairs: int
 
 
 class Dealt:
@@ -101,6 +93,7 @@ class Dealt:
         workers: Sequence[str],
         model: Model,
         duplicate_votes: Duplicates,
+        sample: float,
         store: Store,
     ) -> list[Assembly]:
         """Bring together what belongs together, and write every partition's problems."""
@@ -118,7 +111,12 @@ class Dealt:
             parcels = parcels.union(dealt)
         names = self._context.broadcast(list(workers))
         work = partial(
-            _assemble, names=names, model=model, duplicate_votes=duplicate_votes, store=store
+            _assemble,
+            names=names,
+            model=model,
+            duplicate_votes=duplicate_votes,
+            sample=sample,
+            store=store,
         )
         together = parcels.partitionBy(self._partitions, _identity)
         return together.mapPartitionsWithIndex(work).collect()
@@ -174,11 +172,12 @@ def _assemble(
     names: Any,
     model: Model,
     duplicate_votes: Duplicates,
+    sample: float,
     store: Store,
 ) -> Iterator[Assembly]:
     parcels = [parcel for _, parcel in items]
     workers = pa.array(names.value, pa.string())
-    made = assemble(parcels, workers, model, duplicate_votes)
+    made = assemble(parcels, workers, model, duplicate_votes, sample)
     store.write_problems(made.problems, partition)
     storage.write_parquet(store.url("passengers.parquet", partition), made.passengers)
     storage.write_parquet(store.url("bystanders.parquet", partition), made.bystanders)
@@ -186,66 +185,44 @@ def _assemble(
         name = f"duplicates-{partition:05d}.parquet"
         storage.write_parquet(storage.join(store.output, "rejects", name), made.duplicates)
     yield Assembly(
-        cells=made.problems.cells,
-        tally=made.tally,
+        cells=len(made.problems.cells),
+        samples=sample_cells(made.problems.cells),
+        evidence=made.evidence,
         duplicates=made.duplicates.num_rows,
         unbelieved=made.unbelieved,
-        problems=len(made.problems),
-        pairs=len(made.problems.pair_cell),
     )
-
-
-class SparkPasses:
-    """Passes over the problems of all partitions: skills go out by broadcast, counts come back."""
-
-    def __init__(
-        self, spark: SparkSession, store: Store, places: Sequence[I64], cells: int, model: Model
-    ) -> None:
-        """places: for each partition the places of its cells among all."""
-        self._context, self._store, self._model = spark.sparkContext, store, model
-        self._places, self._cells = places, cells
-        self._tasks = self._context.parallelize(range(len(places)), len(places))
-
-    def run(self, parameters: Parameters, last: bool = False) -> Sums:
-        """The sums over all problems, added in the order of the partitions."""
-        shared = self._context.broadcast(parameters)
-        work = partial(_run_pass, shared=shared, store=self._store, model=self._model, last=last)
-        parts = self._tasks.map(work).collect()
-        shared.destroy()
-        return add_sums(parts, self._places, self._cells)
-
-
-def _run_pass(partition: int, shared: Any, store: Store, model: Model, last: bool) -> Sums:
-    problems, places = store.map_partition(partition)
-    return run_pass(problems, local_parameters(shared.value, places), model, last)
 
 
 def write_posterior(
     spark: SparkSession,
     store: Store,
-    partitions: int,
+    passes: SparkPasses,
+    state: State,
     beliefs: Sequence[BeliefPiece],
     voted: VotedFilter,
-    parameters: Parameters,
     model: Model,
 ) -> int:
     """Write every image's posterior, and return how many there are. What is there is kept."""
-    shared = spark.sparkContext.broadcast((parameters, voted))
-    items: list[int | BeliefPiece] = [*range(partitions), *beliefs]
-    work = partial(_write_posterior, shared=shared, store=store, model=model)
-    rows = sum(each(spark, items, work))
-    shared.destroy()
+    work = partial(_write_voted, store=store, model=model)
+    rows = sum(passes.with_skills(state, work))
+    if beliefs:
+        shared = spark.sparkContext.broadcast((state.calibration, voted))
+        rows += sum(
+            each(spark, beliefs, partial(_pass_on, shared=shared, store=store, model=model))
+        )
+        shared.destroy()
     return rows
 
 
-def _write_posterior(item: int | BeliefPiece, shared: Any, store: Store, model: Model) -> int:
-    parameters, voted = shared.value
-    folder = storage.join(store.output, "posterior")
-    if isinstance(item, int):
-        url = storage.join(folder, f"voted-{item:05d}.parquet")
-        return _keep_or_write(url, partial(_voted_rows, item, parameters, store, model))
-    url = storage.join(folder, f"{item.name}.parquet")
-    return _keep_or_write(url, partial(_believed_rows, item, voted, parameters.calibration, model))
+def _write_voted(partition: int, parameters: Parameters, store: Store, model: Model) -> int:
+    url = storage.join(store.output, "posterior", f"voted-{partition:05d}.parquet")
+    return _keep_or_write(url, partial(_voted_rows, partition, parameters, store, model))
+
+
+def _pass_on(piece: BeliefPiece, shared: Any, store: Store, model: Model) -> int:
+    calibration, voted = shared.value
+    url = storage.join(store.output, "posterior", f"{piece.name}.parquet")
+    return _keep_or_write(url, partial(_believed_rows, piece, voted, calibration, model))
 
 
 def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
@@ -259,8 +236,8 @@ def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
 def _voted_rows(
     partition: int, parameters: Parameters, store: Store, model: Model
 ) -> Iterator[pa.Table]:
-    problems, places = store.map_partition(partition)
-    posterior = final_posterior(problems, local_parameters(parameters, places), model)
+    problems = store.map_problems(partition)
+    posterior = final_posterior(problems, parameters, model)
     yield voted_rows(problems, posterior, store.read_table("passengers.parquet", partition), model)
     bystanders = store.read_table("bystanders.parquet", partition)
     yield believed_rows(bystanders, parameters.calibration, model)

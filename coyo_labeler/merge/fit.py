@@ -13,7 +13,7 @@ import numpy as np
 from coyo_labeler.merge.arrays import F64
 from coyo_labeler.merge.calibrate import between, next_calibration
 from coyo_labeler.merge.cells import CellTable
-from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
+from coyo_labeler.merge.model import Calibration, Model, Parameters, Shelved, Sums
 from coyo_labeler.merge.skill import estimate_skill
 
 #: Steps of Fisher scoring at most where a and b are fitted on gold, before the first iteration.
@@ -27,6 +27,9 @@ class Passes(Protocol):
 
     def run(self, parameters: Parameters, last: bool = False) -> Sums:
         """The sums of all problems; log_theta and counts are over all cells."""
+
+    def skilled(self, state: "State") -> tuple[Parameters, float]:
+        """The parameters that a state stands for, and the log prior of its skills."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Control:
 class State:
     """All that the next iteration needs: small, and saved after each.
 
-    counts: (cells,) of the last E-step, or None at the very start. history: one entry a finished
+    counts: (cells,) of the last E-step, shelved: or where they lie; both None at the very start.
+    history: one entry a finished
     iteration. before: the calibration of the iteration before. done: EM has stopped.
     """
 
     counts: F64 | None = None
+    shelved: Shelved | None = None
     calibration: Calibration = field(default_factory=Calibration)
     before: Calibration = field(default_factory=Calibration)
     log_class_prior: F64 | None = None
@@ -58,7 +63,6 @@ class State:
 
 def fit(
     passes: Passes,
-    table: CellTable,
     model: Model,
     control: Control,
     state: State,
@@ -69,19 +73,22 @@ def fit(
     The objective of an iteration is log-likelihood + log prior of the skills, at the parameters
     that it began with.
     """
-    if state.counts is None:
+    if state.counts is None and state.shelved is None:
         state = _start(passes, model, state)
         save(state)
     while not state.stopped:
         began = time.monotonic()
-        state, sums, objective = _iterate(passes, table, model, state)
+        state, sums, objective = _iterate(passes, model, state)
         state = _record(state, sums, objective, control, time.monotonic() - began)
         save(state)
     return state
 
 
 def parameters_of(state: State, table: CellTable, model: Model) -> tuple[Parameters, float]:
-    """The parameters that a state stands for, and the log prior of its skills."""
+    """The parameters that a state with counts at hand stands for, and the log prior of its skills.
+
+    table: of all cells.
+    """
     if state.counts is None:
         return Parameters(None, state.calibration, state.log_class_prior, state.true_share), 0.0
     skill = estimate_skill(table, state.counts, model)
@@ -105,13 +112,11 @@ def _start(passes: Passes, model: Model, state: State) -> State:
     return _maximise(state, sums, model)
 
 
-def _iterate(
-    passes: Passes, table: CellTable, model: Model, state: State
-) -> tuple[State, Sums, float]:
+def _iterate(passes: Passes, model: Model, state: State) -> tuple[State, Sums, float]:
     """One E-step under the state's parameters; a calibration step that did harm is shortened."""
     least = state.history[-1]["objective"] if state.history else -np.inf
     for halving in range(_HALVINGS + 2):
-        parameters, log_prior = parameters_of(state, table, model)
+        parameters, log_prior = passes.skilled(state)
         sums = passes.run(parameters)
         objective = sums.log_likelihood + log_prior
         slack = 1e-9 * abs(objective)
@@ -134,7 +139,8 @@ def _maximise(state: State, sums: Sums, model: Model) -> State:
         true_share = float(np.clip(sums.true_counts[0] / sums.true_counts[1], 1e-6, 1 - 1e-6))
     return replace(
         state,
-        counts=sums.counts,
+        counts=None if sums.shelved else sums.counts,
+        shelved=sums.shelved,
         calibration=calibration,
         log_class_prior=log_class_prior,
         true_share=true_share,

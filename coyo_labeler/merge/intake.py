@@ -121,12 +121,16 @@ def _complaint(piece: read.Piece, reject: dict[str, str]) -> str:
 
 @dataclass(frozen=True)
 class BeliefPiece:
-    """Row groups of a Parquet file that one task reads. name: of the posterior file it becomes."""
+    """Row groups of a Parquet file that one task reads. name: of the posterior file it becomes.
+
+    values: how many its longest column holds: where there are lists, all of their elements.
+    """
 
     url: str
     name: str
     rows: int
     row_groups: tuple[int, ...]
+    values: int = 0
 
 
 def plan_parquet(key: str, url: str, schema: pa.Schema, rows_per_piece: int) -> list[BeliefPiece]:
@@ -173,15 +177,18 @@ def _row_group_pieces(
 ) -> Iterator[BeliefPiece]:
     stem = url.rsplit("/", 1)[-1].removesuffix(".parquet")
     groups: list[int] = []
-    rows = cut = 0
+    rows = cut = values = 0
     for group in range(metadata.num_row_groups):
         groups.append(group)
-        rows += metadata.row_group(group).num_rows
+        row_group = metadata.row_group(group)
+        rows += row_group.num_rows
+        columns = map(row_group.column, range(row_group.num_columns))
+        values += max(column.num_values for column in columns)
         last = group == metadata.num_row_groups - 1
         if rows >= rows_per_piece or last:
             name = stem if last and cut == 0 else f"{stem}-{cut:03d}"
-            yield BeliefPiece(url, name, rows, tuple(groups))
-            groups, rows, cut = [], 0, cut + 1
+            yield BeliefPiece(url, name, rows, tuple(groups), values)
+            groups, rows, values, cut = [], 0, 0, cut + 1
 
 
 def read_piece(piece: BeliefPiece, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -18,10 +18,10 @@ def run_pass(problems: Problems, parameters: Parameters, model: Model, last: boo
     Before the first M-step (log_theta None) the posterior is the prior where there is a belief,
     else the votes' shares. last: the reliability of the beliefs is counted too.
     """
-    prior = log_prior(problems, parameters, model)
+    fitted = calibrated_on(problems, model)
+    prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
     posterior, evidence = infer(problems, parameters, rule_out(prior.log, problems))
     weights = kernel.harden(posterior, problems.offsets) if model.hard_counts else posterior
-    fitted = calibrated_on(problems, model)
     gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
     return Sums(
         counts=kernel.expected_counts(problems, weights),
@@ -112,14 +112,16 @@ def _reliability(
     )
 
 
-def add_sums(parts: Sequence[Sums], places: Sequence[np.ndarray], cells: int) -> Sums:
+def add_sums(parts: Sequence[Sums], places: Sequence[np.ndarray] | None, cells: int) -> Sums:
     """The sums of all partitions, always added in the order given.
 
-    places: for each part, the place of its cells among all (`cells` of them).
+    places: for each part, the place of its cells among all (`cells` of them); None: the parts have
+    no counts with them.
     """
     counts = np.zeros(cells)
-    for part, place in zip(parts, places, strict=True):
-        counts[place] += part.counts
+    if places is not None:
+        for part, place in zip(parts, places, strict=True):
+            counts[place] += part.counts
     return Sums(
         counts=counts,
         log_likelihood=float(sum(part.log_likelihood for part in parts)),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64, I64
+from coyo_labeler.merge.arrays import F64, I64, distinct
 from coyo_labeler.merge.cells import CellSpace, describe_cells
 from coyo_labeler.merge.fit import State, parameters_of
 from coyo_labeler.merge.iteration import add_sums, infer, run_pass
@@ -19,7 +19,7 @@ class LocalPasses:
 
     def __init__(self, partitions: Sequence[Problems], model: Model) -> None:
         self.partitions, self.model = partitions, model
-        self.cells = np.unique(np.concatenate([part.cells for part in partitions]))
+        self.cells = distinct(np.concatenate([part.cells for part in partitions]))
         self.places = [np.searchsorted(self.cells, part.cells) for part in partitions]
         self.table = describe_cells(CellSpace(model), self.cells)
 
@@ -31,9 +31,13 @@ class LocalPasses:
         ]
         return add_sums(parts, self.places, len(self.cells))
 
+    def skilled(self, state: State) -> tuple[Parameters, float]:
+        """The parameters that a state stands for, and the log prior of its skills."""
+        return parameters_of(state, self.table, self.model)
+
     def parameters(self, state: State) -> Parameters:
         """The parameters that a state stands for."""
-        return parameters_of(state, self.table, self.model)[0]
+        return self.skilled(state)[0]
 
     def posteriors(self, state: State) -> list[F64]:
         """The posterior of each partition's entries under the parameters of a state."""

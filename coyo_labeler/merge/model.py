@@ -52,10 +52,22 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Shelved:
+    """Expected counts, and the skills they make, that lie with the shards (`shards.py`).
+
+    version: of the counts. log_prior: of the skills.
+    """
+
+    version: int
+    log_prior: float
+
+
+@dataclass(frozen=True)
 class Parameters:
     """What an iteration goes by.
 
     log_theta: (cells,) log probability of what each cell stands for; None before the first M-step.
+    shelved: where the skills are kept with the shards, which.
     log_class_prior: (C,) for images without a belief; None: uniform. true_share: probability that a
     question without a belief is true (`truth: multi`).
     """
@@ -64,15 +76,17 @@ class Parameters:
     calibration: Calibration = field(default_factory=Calibration)
     log_class_prior: F64 | None = None
     true_share: float = 0.5
+    shelved: Shelved | None = None
 
 
 @dataclass(frozen=True)
 class Sums:
     """What one pass over the problems adds up, over one partition or over all.
 
-    counts: (cells,) expected counts. log_likelihood: natural log. gradient (2,) and information
-    (2, 2): of the expected log prior by (a, b). class_counts: (C + 1,), the last for the lumped
-    state, of problems without a belief; empty unless the class prior is estimated. true_counts:
+    counts: (cells,) expected counts; empty where they are shelved. log_likelihood: natural log.
+    gradient (2,) and information (2, 2): of the expected log prior by (a, b). class_counts:
+    (C + 1,), the last for the lumped state, of problems without a belief; empty unless the class
+    prior is estimated. true_counts:
     true and all questions without a belief. decisions: a checksum of the top class of every
     problem. reliability: (2, bins, 3), before and after calibration.
     """
@@ -85,3 +99,4 @@ class Sums:
     true_counts: F64
     decisions: int
     reliability: F64
+    shelved: Shelved | None = None

@@ -4,7 +4,16 @@ import numpy as np
 import pyarrow as pa
 
 from coyo_labeler import schemas
-from coyo_labeler.merge.arrays import F64, I64, bin_sum, find, offsets_of, segment_sum, spread
+from coyo_labeler.merge.arrays import (
+    F64,
+    I64,
+    bin_sum,
+    distinct,
+    find,
+    offsets_of,
+    segment_sum,
+    spread,
+)
 from coyo_labeler.merge.model import Calibration, Model
 from coyo_labeler.merge.priors import belief_prior, belief_value, sigmoid
 from coyo_labeler.merge.problems import Problems
@@ -21,7 +30,8 @@ def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: 
     """
     listed = problems.label >= 0
     problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
-    images, place = np.unique(problems.image, return_inverse=True)
+    images = distinct(problems.image)
+    place = np.searchsorted(images, problems.image)
     image = place[problem][listed]
     probability, label = posterior[listed], problems.label[listed]
     if model.truth == "single":

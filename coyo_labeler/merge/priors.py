@@ -29,13 +29,14 @@ class BeliefPrior:
     """Beliefs as distributions, flat; segments are images that have a belief.
 
     probability: (nnz,) of the classes of the belief, less than 1 in sum. rest: (n,) ρ, what is left
-    for all other classes. slope: (nnz, 2) and rest_slope: (n, 2): of the logs by (a, b).
+    for all other classes. slope: (nnz, 2) and rest_slope: (n, 2): of the logs by (a, b), None where
+    they were not wanted.
     """
 
     probability: F64
     rest: F64
-    slope: F64
-    rest_slope: F64
+    slope: F64 | None = None
+    rest_slope: F64 | None = None
 
 
 def belief_prior(
@@ -45,6 +46,7 @@ def belief_prior(
     full: Bool,
     calibration: Calibration,
     model: Model,
+    slopes: bool = False,
 ) -> BeliefPrior:
     """One distribution over the classes from each belief (`truth: single`).
 
@@ -57,19 +59,23 @@ def belief_prior(
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
         q = np.where(inside, sigmoid(calibration.a * value + calibration.b), 0.0)
-        log_slope = (1.0 - q)[:, None] * np.stack([value, np.ones_like(value)], axis=1)
         total = segment_sum(q, offsets)
         left_over = 1.0 - total
         loose = (left_over > model.prior_floor) & ~full
     else:
         q = np.where(inside, np.exp(calibration.a * value), 0.0)
-        log_slope = np.stack([value, np.zeros_like(value)], axis=1)
         total = segment_sum(q, offsets)
         left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
         loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
     rest = np.where(full, 0.0, np.maximum(model.prior_floor, left_over))
     total = np.maximum(total, np.finfo(float).tiny)
     probability = q * spread((1.0 - rest) / total, offsets)
+    if not slopes:
+        return BeliefPrior(probability, rest)
+    if model.beliefs_are == "sigmoid":
+        log_slope = (1.0 - q)[:, None] * np.stack([value, np.ones_like(value)], axis=1)
+    else:
+        log_slope = np.stack([value, np.zeros_like(value)], axis=1)
     mean = np.stack([segment_sum(q * log_slope[:, k], offsets) / total for k in range(2)], axis=1)
     # Where the q are the probabilities themselves, what moves is ρ; else their sum is held.
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
@@ -85,52 +91,60 @@ def spread_rows(values: F64, offsets: np.ndarray) -> F64:
 
 @dataclass(frozen=True)
 class Prior:
-    """log: (nnz,) natural log, gold left aside. slope: (nnz, 2) of it by (a, b)."""
+    """log: (nnz,) natural log, gold left aside. slope: (nnz, 2) of it by (a, b), or None."""
 
     log: F64
-    slope: F64
+    slope: F64 | None = None
 
 
-def log_prior(problems: Problems, parameters: Parameters, model: Model) -> Prior:
-    """The prior of every entry of every problem."""
+def log_prior(
+    problems: Problems, parameters: Parameters, model: Model, slopes: bool = False
+) -> Prior:
+    """The prior of every entry of every problem. slopes: with its slope by (a, b)."""
     if model.truth == "multi":
-        return _question_prior(problems, parameters)
-    return _image_prior(problems, parameters, model)
+        return _question_prior(problems, parameters, slopes)
+    return _image_prior(problems, parameters, model, slopes)
 
 
-def _image_prior(problems: Problems, parameters: Parameters, model: Model) -> Prior:
+def _image_prior(problems: Problems, parameters: Parameters, model: Model, slopes: bool) -> Prior:
     """Single truth: what the belief leaves over is spread evenly over all classes outside it.
 
     No belief: uniform over C, or the class prior.
     """
     offsets, c = problems.offsets, model.classes
-    inside = ~np.isnan(problems.belief)
-    believed = problems.belief_size > 0
-    prior = belief_prior(
-        problems.belief, inside, offsets, problems.belief_size >= c, parameters.calibration, model
-    )
     lumped = problems.label < 0
     multiplicity = np.where(lumped, spread(problems.others, offsets), 1)
-    outside_classes = spread(np.maximum(c - problems.belief_size, 1), offsets)
-    share = spread(prior.rest, offsets) * multiplicity / outside_classes
     if parameters.log_class_prior is None:
         unbelieved = multiplicity / c
     else:
         known = np.exp(parameters.log_class_prior)[np.maximum(problems.label, 0)]
         named = segment_sum(np.where(lumped, 0.0, known), offsets)
         unbelieved = np.where(lumped, spread(np.maximum(1.0 - named, 0.0), offsets), known)
+    believed = problems.belief_size > 0
+    if not believed.any():
+        with np.errstate(divide="ignore"):
+            return Prior(np.log(unbelieved), np.zeros((len(unbelieved), 2)) if slopes else None)
+    inside = ~np.isnan(problems.belief)
+    full = problems.belief_size >= c
+    prior = belief_prior(
+        problems.belief, inside, offsets, full, parameters.calibration, model, slopes
+    )
+    outside_classes = spread(np.maximum(c - problems.belief_size, 1), offsets)
+    share = spread(prior.rest, offsets) * multiplicity / outside_classes
     with np.errstate(divide="ignore"):
         log = np.log(
             np.where(
                 spread(believed, offsets), np.where(inside, prior.probability, share), unbelieved
             )
         )
+    if prior.slope is None or prior.rest_slope is None:
+        return Prior(log)
     slope = np.where(inside[:, None], prior.slope, spread_rows(prior.rest_slope, offsets))
     slope = np.where(spread(believed, offsets)[:, None], slope, 0.0)
     return Prior(log, slope)
 
 
-def _question_prior(problems: Problems, parameters: Parameters) -> Prior:
+def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) -> Prior:
     """Multi truth: the calibrated probability that the class is there, or the share of all."""
     a, b = parameters.calibration.a, parameters.calibration.b
     value = problems.belief[::2]
@@ -139,9 +153,12 @@ def _question_prior(problems: Problems, parameters: Parameters) -> Prior:
     share = parameters.true_share
     q = np.where(known, sigmoid(a * value + b), share)
     not_q = np.where(known, sigmoid(-a * value - b), 1.0 - share)
-    log, slope = np.empty(2 * len(q)), np.zeros((2 * len(q), 2))
+    log = np.empty(2 * len(q))
     with np.errstate(divide="ignore"):
         log[::2], log[1::2] = np.log(q), np.log(not_q)
+    if not slopes:
+        return Prior(log)
+    slope = np.zeros((2 * len(q), 2))
     direction = np.stack([value, np.ones_like(value)], axis=1) * known[:, None]
     slope[::2], slope[1::2] = not_q[:, None] * direction, -q[:, None] * direction
     return Prior(log, slope)

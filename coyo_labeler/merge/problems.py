@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,8 @@ from coyo_labeler.merge.arrays import F64, I32, I64, Bool
 
 #: The label of the state that lumps all classes outside the support, and of "false".
 OUTSIDE = -1
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,12 @@ class Problems:
         return len(self.image)
 
 
-def write_problems(problems: Problems, sink: pa.NativeFile) -> None:
-    """Write as an Arrow IPC file of one row: an array is one list, so that reading copies none."""
-    arrays = {field.name: getattr(problems, field.name) for field in fields(Problems)}
+def write_arrays(record: Any, sink: pa.NativeFile) -> None:
+    """Write a dataclass of flat arrays as an Arrow IPC file.
+
+    It has one row, each array in it one list, so that reading copies nothing.
+    """
+    arrays = {field.name: getattr(record, field.name) for field in fields(record)}
     kinds = {name: array.dtype.str for name, array in arrays.items()}
     columns = [
         pa.LargeListArray.from_arrays(
@@ -66,12 +72,12 @@ def write_problems(problems: Problems, sink: pa.NativeFile) -> None:
         writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def read_problems(source: pa.NativeFile) -> Problems:
-    """The reverse of `write_problems`; the arrays are views of `source` where it is mapped."""
+def read_arrays(kind: type[Record], source: pa.NativeFile) -> Record:
+    """The reverse of `write_arrays`; the arrays are views of `source` where it is mapped."""
     with pa.ipc.open_file(source) as reader:
         kinds = json.loads(reader.schema.metadata[b"kinds"])
         batch = reader.get_batch(0)
-    return Problems(
+    return kind(
         **{
             name: batch.column(name).values.to_numpy(zero_copy_only=True).view(kinds[name])
             for name in batch.schema.names

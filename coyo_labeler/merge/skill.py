@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64, bin_sum
+from coyo_labeler.merge.arrays import F64, I64, bin_sum
 from coyo_labeler.merge.cells import CellTable
 from coyo_labeler.merge.model import Model
 
@@ -29,15 +29,33 @@ class Skill:
     pooled: F64
 
 
-def estimate_skill(table: CellTable, counts: F64, model: Model) -> Skill:
+@dataclass(frozen=True)
+class Whole:
+    """Pooled counts of classes of which `table` holds only some workers.
+
+    cell: (n,) places among the pooled cells, count: (n,) N of each. row: (m,) places among the
+    pooled rows, row_count: (m,) N(y, ·) of each.
+    """
+
+    cell: I64
+    count: F64
+    row: I64
+    row_count: F64
+
+
+def estimate_skill(
+    table: CellTable, counts: F64, model: Model, whole: Whole | None = None
+) -> Skill:
     """θ of every cell from expected counts (cells,), and the log of its prior.
+
+    whole: what to put for pooled counts that other shards have a part in.
 
     The mode of a Dirichlet(α g + 1) prior with these counts. Its log density, less a constant, is
     −α Σ_rows KL(g ‖ θ): over a row, α log(α / (α + n·)) + Σ_z α g log(1 + n / (α g)).
     """
     alpha = model.prior_strength
     counts = np.where(table.estimated, counts, 0.0)
-    pooled = _pooled_skill(table, counts, model)
+    pooled = _pooled_skill(table, counts, model, whole)
     row_counts = bin_sum(table.row, counts, table.rows)
     denominator = alpha + row_counts[table.row]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -52,7 +70,7 @@ def estimate_skill(table: CellTable, counts: F64, model: Model) -> Skill:
     return Skill(log_theta, log_prior, pooled)
 
 
-def _pooled_skill(table: CellTable, counts: F64, model: Model) -> F64:
+def _pooled_skill(table: CellTable, counts: F64, model: Model, whole: Whole | None) -> F64:
     """G of each cell, (cells,)."""
     beta = model.pooling_strength
     if beta is None:
@@ -60,6 +78,9 @@ def _pooled_skill(table: CellTable, counts: F64, model: Model) -> F64:
     pooled_counts = bin_sum(table.pooled, counts, len(table.pooled_row))
     rows = int(table.pooled_row.max()) + 1 if len(table.pooled_row) else 0
     row_counts = bin_sum(table.pooled_row, pooled_counts, rows)
+    if whole is not None:
+        pooled_counts[whole.cell] = whole.count
+        row_counts[whole.row] = whole.row_count
     denominator = beta + row_counts[table.pooled_row][table.pooled]
     with np.errstate(divide="ignore", invalid="ignore"):
         pooled = (beta * table.prior + pooled_counts[table.pooled]) / denominator

@@ -19,16 +19,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
-from coyo_labeler.merge.arrays import I64
 from coyo_labeler.merge.fit import State
-from coyo_labeler.merge.model import Calibration
-from coyo_labeler.merge.problems import Problems, read_problems, write_problems
+from coyo_labeler.merge.model import Calibration, Shelved
+from coyo_labeler.merge.problems import Problems, Record, read_arrays, write_arrays
+from coyo_labeler.merge.shards import ShardCells
 
 FOLDER = "_state"
 
-#: Partitions that a worker process keeps mapped.
-_MAPPED = 64
-_mapped: "OrderedDict[tuple[str, str, int], tuple[Problems, I64]]" = OrderedDict()
+#: Files that a worker process keeps mapped.
+_MAPPED = 128
+_mapped: "OrderedDict[tuple[str, str], Any]" = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Store:
         np.save(file, array, allow_pickle=False)
         storage.write_bytes(self.url(name, partition), file.getvalue())
 
+    def has_array(self, name: str, partition: int | None = None) -> bool:
+        """Whether an array has been written."""
+        return storage.exists(self.url(name, partition))
+
     def read_array(self, name: str, partition: int | None = None) -> NDArray[Any]:
         """The reverse of `write_array`."""
         array: NDArray[Any] = np.load(io.BytesIO(_read(self.url(name, partition))))
@@ -58,18 +62,32 @@ class Store:
 
     def write_problems(self, problems: Problems, partition: int) -> None:
         """Write a partition's problems."""
-        with storage.open_atomic(self.url("problems.arrow", partition)) as file:
-            write_problems(problems, pa.PythonFile(file, "w"))
+        self._write_arrays(problems, self.url("problems.arrow", partition))
 
-    def map_partition(self, partition: int) -> tuple[Problems, I64]:
-        """A partition's problems, mapped, and the places of its cells among all."""
-        key = (self.output, self.run, partition)
+    def map_problems(self, partition: int) -> Problems:
+        """A partition's problems, mapped."""
+        return self._map(Problems, self.url("problems.arrow", partition))
+
+    def write_shard(self, cells: ShardCells, shard: int) -> None:
+        """Write a shard's cells."""
+        self._write_arrays(cells, self.url("shard.arrow", shard))
+
+    def map_shard(self, shard: int) -> ShardCells:
+        """A shard's cells, mapped."""
+        return self._map(ShardCells, self.url("shard.arrow", shard))
+
+    def _write_arrays(self, record: Any, url: str) -> None:
+        with storage.open_atomic(url) as file:
+            write_arrays(record, pa.PythonFile(file, "w"))
+
+    def _map(self, kind: type[Record], url: str) -> Record:
+        key = (self.run, url)
         if key not in _mapped:
-            source = pa.memory_map(self._local(self.url("problems.arrow", partition)))
-            _mapped[key] = (read_problems(source), self.read_array("places.npy", partition))
+            _mapped[key] = read_arrays(kind, pa.memory_map(self._local(url)))
             if len(_mapped) > _MAPPED:
                 _mapped.popitem(last=False)
-        return _mapped[key]
+        found: Record = _mapped[key]
+        return found
 
     def _local(self, url: str) -> str:
         """A path on this machine of the file at `url`; fetched once if it lies elsewhere."""
@@ -94,12 +112,22 @@ class Store:
             for name in ("counts", "log_class_prior")
             if (value := getattr(state, name)) is not None
         }
+        kept = None if state.shelved is None else state.shelved.version
         plain = {key: value for key, value in asdict(state).items() if key not in _ARRAYS}
         plain["decisions"] = str(state.decisions)
         text = np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8)
         file = io.BytesIO()
         np.savez(file, plain=text, **arrays)
         storage.write_bytes(self.url("iteration.npz"), file.getvalue())
+        if kept is not None:
+            self._forget_before(kept)
+
+    def _forget_before(self, version: int) -> None:
+        """Remove the skills that shards kept of earlier iterations."""
+        fs, path = storage.resolve(self.url("skill-*.npy"))
+        for name in fs.glob(path):
+            if int(name.rsplit("/", 1)[-1].split("-")[1].removesuffix(".npy")) < version:
+                fs.rm_file(name)
 
     def load_state(self) -> State | None:
         """The state after the last finished iteration, or None before the first."""
@@ -112,6 +140,7 @@ class Store:
             given = {name: arrays[name] for name in _ARRAYS if name in arrays}
         return State(
             **given,
+            shelved=Shelved(**plain["shelved"]) if plain["shelved"] else None,
             calibration=Calibration(**plain["calibration"]),
             before=Calibration(**plain["before"]),
             true_share=plain["true_share"],

@@ -12,6 +12,7 @@ from coyo_labeler.merge.arrays import (
     I64,
     Bool,
     bin_sum,
+    distinct,
     find,
     offsets_of,
     segment_sum,
@@ -78,9 +79,9 @@ def build_problems(votes: Votes, beliefs: Beliefs, gold: Gold, model: Model) -> 
 
     Raises: InputError where a belief names a class twice.
     """
-    voted = np.unique(votes.image)
-    known = beliefs.image[find(np.unique(gold.image), beliefs.image)[1]]
-    images = np.union1d(voted, known)
+    voted = distinct(votes.image)
+    known = beliefs.image[find(distinct(gold.image), beliefs.image)[1]]
+    images = distinct(np.concatenate([voted, known]))
     if model.truth == "multi":
         return _build_questions(images, votes, beliefs, gold, model)
     return _build_images(images, votes, beliefs, gold, model)
@@ -101,7 +102,7 @@ def _candidates(
     vote_key = find(images, votes.image)[0] * c + votes.label
     gold_place, gold_here = find(images, gold.image)
     gold_key = gold_place[gold_here] * c + gold.label[gold_here]
-    named = np.unique(np.concatenate([vote_key, gold_key]))
+    named = distinct(np.concatenate([vote_key, gold_key]))
 
     place, here = find(images, beliefs.image)
     inside = spread(here, beliefs.offsets)
@@ -117,7 +118,7 @@ def _candidates(
         )
     kept = _within_mass(belief_key // c, probability, mass) | find(named, belief_key)[1]
     belief_key, probability = belief_key[kept], probability[kept]
-    keys = np.union1d(named, belief_key)
+    keys = distinct(np.concatenate([named, belief_key]))
     if model.support_all:
         keys = np.arange(len(images) * c, dtype=np.int64)
     belief = np.full(len(keys), np.nan)
@@ -236,7 +237,7 @@ def _build_questions(
     gold_place, gold_here = find(images, gold.image)
     gold_image = np.zeros(len(images), dtype=bool)
     gold_image[gold_place[gold_here]] = True
-    true = find(np.unique(gold_place[gold_here] * c + gold.label[gold_here]), candidates.key)[1]
+    true = find(distinct(gold_place[gold_here] * c + gold.label[gold_here]), candidates.key)[1]
     given = gold_image[image]
     allowed = np.ones((n, 2), dtype=bool)
     allowed[given & ~true, 0] = False

@@ -5,43 +5,40 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from coyo_labeler import schemas
-from coyo_labeler.merge.arrays import F64, bin_sum
+from coyo_labeler.merge.arrays import F64, bin_sum, distinct
 from coyo_labeler.merge.cells import CellTable
+from coyo_labeler.merge.evidence import ANSWERS, CHOICES, UNSURE
 from coyo_labeler.merge.model import Model
 
 #: The interval of `accuracy_low` and `accuracy_high`.
 _LOW, _HIGH = 0.05, 0.95
-#: Columns of a tally: choices, answers yes or no, answers unsure.
-CHOICES, ANSWERS, UNSURE = 0, 1, 2
+#: Pairs of classes that one machine names.
+_MOST_PAIRS = 1000
 
 
-def tally_votes(
-    worker: NDArray[np.int32], response: NDArray[np.int8], workers: int
-) -> NDArray[np.int64]:
-    """Votes of each worker by kind, (J, 3): `CHOICES, ANSWERS, UNSURE`; inputs (votes,)."""
-    kind = np.array([CHOICES, ANSWERS, ANSWERS, UNSURE])[response]
-    return np.bincount(worker * 3 + kind, minlength=3 * workers).reshape(workers, 3)
+def right_votes(table: CellTable, counts: F64, workers: int) -> F64:
+    """Expected right votes of each worker, (J,); counts: (cells,) expected."""
+    return bin_sum(table.worker[table.right], counts[table.right], workers)
 
 
 def workers_table(
-    names: Sequence[str], tally: NDArray[np.int64], table: CellTable, counts: F64, model: Model
+    names: Sequence[str], tally: NDArray[np.int64], right: F64, model: Model
 ) -> pa.Table:
     """One row per worker, as schemas.WORKERS.
 
-    tally: (J, 3) votes by `CHOICES, ANSWERS, UNSURE`; counts: (cells,) expected. accuracy: the mean
+    tally: votes by worker (`evidence.tally_votes`); right: (J,) `right_votes`. accuracy: the mean
     of a Beta that the expected right and wrong votes (unsure ones left aside) make of a prior of
     α votes; its 5 % and 95 % points. log_odds_vs_random: its log-odds less those of guessing, which
     is right once in C choices and in two answers. Null for workers taken to be perfect.
     """
-    total = tally.sum(axis=1)
+    total = tally[:, : UNSURE + 1].sum(axis=1)
     if model.worker_model == "perfect":
         nothing = pa.nulls(len(names), pa.float64())
         return pa.table([pa.array(names), total, *[nothing] * 4], schema=schemas.WORKERS)
     told = tally[:, CHOICES] + tally[:, ANSWERS]
-    right = bin_sum(table.worker[table.right], counts[table.right], len(names))
     right = np.minimum(right, told)
     mean = model.prior_accuracy
     if model.pooling_strength is not None and told.sum() + model.pooling_strength > 0:
@@ -59,11 +56,36 @@ def workers_table(
             pa.array(names),
             total,
             accuracy,
-            beta.ppf(_LOW, plus, minus),
-            beta.ppf(_HIGH, plus, minus),
+            betaincinv(plus, minus, _LOW),
+            betaincinv(plus, minus, _HIGH),
             np.log(plus) - np.log(minus) - np.log(guessing) + np.log1p(-guessing),
         ],
         schema=schemas.WORKERS,
+    )
+
+
+def count_pairs(table: CellTable, counts: F64, shared: Sequence[int] = ()) -> pa.Table:
+    """Expected votes of all workers together by true and voted class, where these differ.
+
+    Only the most frequent `_MOST_PAIRS`, and all of the classes `shared` with other shards, of
+    which this is only a part. Columns true_label, voted_label int32, count float64.
+    """
+    wrong = np.flatnonzero((table.truth >= 0) & (table.truth != table.voted) & (counts > 0))
+    pooled = np.zeros(len(table.pooled_key))
+    np.add.at(pooled, table.pooled[wrong], counts[wrong])
+    seen = distinct(np.sort(table.pooled[wrong].astype(np.int64)))
+    first = np.zeros(len(pooled), dtype=np.int64)
+    first[table.pooled[wrong]] = wrong
+    top = seen[np.argsort(-pooled[seen], kind="stable")[:_MOST_PAIRS]]
+    kept = distinct(
+        np.sort(np.concatenate([top, seen[np.isin(table.truth[first[seen]], list(shared))]]))
+    )
+    return pa.table(
+        {
+            "true_label": table.truth[first[kept]].astype(np.int32),
+            "voted_label": table.voted[first[kept]].astype(np.int32),
+            "count": pooled[kept],
+        }
     )
 
 

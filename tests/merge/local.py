@@ -62,7 +62,7 @@ def run_em(passes, iterations=100, tolerance=0.0, calibration=None, criterion="o
     """EM to the end; returns the state and {(image, label): posterior}, −1 the lumped state."""
     state = State() if calibration is None else State(calibration=calibration, before=calibration)
     control = Control(iterations, tolerance, criterion)
-    state = fit(passes, passes.table, passes.model, control, state, lambda _: None)
+    state = fit(passes, passes.model, control, state, lambda _: None)
     return state, posterior_of(passes, state)
 
 

@@ -193,24 +193,35 @@ def tables_of(folder):
         {k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()}
         for row in read_rows(folder, "workers")
     ]
-    return rows, workers
+    confusions = sorted(
+        (row["worker_id"], row["true_label"], row["voted_label"], round(row["count"], 9))
+        for row in read_rows(folder, "confusions")
+    )
+    return rows, workers, confusions
 
 
-@pytest.mark.parametrize("worker_model", ["confusion", "one_coin"])
-def test_row_order_and_partitions_change_nothing(spark, tmp_path, inputs, worker_model):
+@pytest.mark.parametrize(
+    ("worker_model", "max_broadcast_mb"), [("confusion", 32), ("confusion", 0), ("one_coin", 32)]
+)
+def test_row_order_partitions_and_the_way_of_skills_change_nothing(
+    spark, tmp_path, inputs, worker_model, max_broadcast_mb
+):
     merge(spark, tmp_path, "one", worker_model=worker_model, partitions=1, **inputs)
     inputs["votes"] = write_votes(tmp_path / "turned.csv", VOTES[::-1])
     inputs["beliefs"] = write_beliefs(tmp_path / "beliefs-one", files=1)
-    merge(spark, tmp_path, "many", worker_model=worker_model, partitions=7, **inputs)
+    way = {"partitions": 5, "max_broadcast_mb": max_broadcast_mb}
+    manifest = merge(spark, tmp_path, "many", worker_model=worker_model, **way, **inputs)
+    assert ("shards" in manifest.details["skills"]) == (max_broadcast_mb == 0)
     assert tables_of(tmp_path / "one") == tables_of(tmp_path / "many")
 
 
+@pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "joined"])
 def test_a_killed_run_goes_on_after_its_last_finished_iteration(
-    spark, tmp_path, inputs, monkeypatch
+    spark, tmp_path, inputs, monkeypatch, way
 ):
     from coyo_labeler.merge import store  # noqa: PLC0415
 
-    settings = {"tolerance": 0, "max_iterations": 6, **inputs}
+    settings = {"tolerance": 0, "max_iterations": 6, "max_broadcast_mb": way, **inputs}
     merge(spark, tmp_path, "whole", **settings)
     save, saved = store.Store.save_state, []
 

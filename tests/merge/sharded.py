@@ -1,0 +1,90 @@
+"""The joined way without Spark: shards and partitions exchange what they exchange there."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from coyo_labeler.merge.arrays import distinct
+from coyo_labeler.merge.cells import CellSpace
+from coyo_labeler.merge.iteration import add_sums, run_pass
+from coyo_labeler.merge.local import final_posterior
+from coyo_labeler.merge.model import Parameters, Shelved
+from coyo_labeler.merge.shards import (
+    add_class_counts,
+    class_counts,
+    gather_cells,
+    plan_shards,
+    sample_cells,
+    shard_skill,
+    shared_classes,
+)
+
+
+class ShardedPasses:
+    """`LocalPasses`, but no one holds more than its shard of the cells."""
+
+    def __init__(self, partitions, model, shards):
+        self.partitions, self.model, self.space = partitions, model, CellSpace(model)
+        cells = [part.cells for part in partitions]
+        samples = [sample_cells(some) for some in cells]
+        self.shards = plan_shards(samples, list(map(len, cells)), self.space, shards)
+        self.shared = shared_classes(self.shards, self.space)
+        self.cuts = [self.shards.cut(some) for some in cells]
+        self.held = [
+            gather_cells(
+                [some[cut[s] : cut[s + 1]] for some, cut in zip(cells, self.cuts, strict=True)],
+                self.space,
+            )
+            for s in range(len(self.shards))
+        ]
+        self.skills = {}
+
+    def run(self, parameters, last=False):
+        parts = [
+            run_pass(part, self.own(parameters, number), self.model, last)
+            for number, part in enumerate(self.partitions)
+        ]
+        version = 1 if parameters.shelved is None else parameters.shelved.version + 1
+        log_prior = 0.0
+        for shard, held in enumerate(self.held):
+            counts = np.zeros(len(held.cells))
+            for number, sums in enumerate(parts):
+                cut = self.cuts[number]
+                counts[held.places_of(number)] += sums.counts[cut[shard] : cut[shard + 1]]
+            pieces = [
+                class_counts(part.cells, sums.counts, int(truth), self.space)
+                for part, sums in zip(self.partitions, parts, strict=True)
+                for truth in self.shared[shard]
+            ]
+            shared = add_class_counts(pieces, self.model.classes)
+            skill = shard_skill(held.table(self.space), counts, shared, self.model)
+            self.skills[version, shard] = skill.log_theta
+            log_prior += skill.log_prior
+        bare = [replace(sums, counts=np.zeros(0)) for sums in parts]
+        return replace(add_sums(bare, None, 0), shelved=Shelved(version, log_prior))
+
+    def own(self, parameters, number):
+        if parameters.shelved is None:
+            return parameters
+        pieces = [
+            self.skills[parameters.shelved.version, shard][held.places_of(number)]
+            for shard, held in enumerate(self.held)
+        ]
+        return replace(parameters, log_theta=np.concatenate(pieces))
+
+    def skilled(self, state):
+        parameters = Parameters(
+            None, state.calibration, state.log_class_prior, state.true_share, state.shelved
+        )
+        return parameters, 0.0 if state.shelved is None else state.shelved.log_prior
+
+    def posteriors(self, state):
+        parameters = self.skilled(state)[0]
+        return [
+            final_posterior(part, self.own(parameters, number), self.model)
+            for number, part in enumerate(self.partitions)
+        ]
+
+    @property
+    def cells(self):
+        return distinct(np.sort(np.concatenate([held.cells for held in self.held])))
