@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from coyo_labeler.config.report import ReportSettings
+from coyo_labeler.label_names import LabelNames
 from coyo_labeler.report import metrics, ranking
 from coyo_labeler.report.boil import most_frequent
-from coyo_labeler.label_names import LabelNames
 from coyo_labeler.report.sums import Sums
 from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN, MATRIX_CLASSES
 
@@ -24,7 +24,8 @@ class Surroundings:
 
     series: what the two label folders are called. examples: rows worth a look, by kind. workers:
     rows of schemas.WORKERS. worker_pairs: (true class, voted class, expected votes). fit: of the
-    EM (`provenance.read_fit`). funnel: counts of every stage. about: version and fingerprint.
+    EM (`provenance.read_fit`). funnel: counts of every stage. catalog: histograms of ingest.
+    download: what fetch tells in its manifest. about: version and fingerprint.
     """
 
     series: Mapping[str, str]
@@ -34,6 +35,8 @@ class Surroundings:
     worker_pairs: Sequence[tuple[int, int, float]] = ()
     fit: Mapping[str, Any] = field(default_factory=dict)
     funnel: Sequence[Mapping[str, Any]] = ()
+    catalog: Mapping[str, Any] = field(default_factory=dict)
+    download: Mapping[str, Any] = field(default_factory=dict)
 
 
 def describe(
@@ -95,6 +98,10 @@ def _around(around: Surroundings, names: LabelNames) -> dict[str, Any]:
         found["fit"] = dict(around.fit)
     if around.funnel:
         found["funnel"] = [dict(row) for row in around.funnel]
+    if around.catalog:
+        found["catalog"] = dict(around.catalog)
+    if around.download:
+        found["download"] = dict(around.download)
     if around.examples:
         found["examples"] = {
             kind: [_example(row, names) for row in rows] for kind, rows in around.examples.items()

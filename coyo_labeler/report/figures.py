@@ -16,6 +16,13 @@ _WORKERS = 80
 #: The other folder's colour, then ours, drawn above it.
 _SERIES = (("other_accuracy", "2"), ("accuracy", "1"))
 
+#: Histograms of the catalog: axis, what is counted.
+_CATALOG = {
+    "shorter_side": ("shorter side, pixels", "images"),
+    "aspect_ratio": ("longer side / shorter side", "images"),
+    "rows_per_hash": ("source rows of one pHash", "pHashes"),
+}
+
 
 def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
     """SVG plots by name; those without data are absent."""
@@ -24,6 +31,10 @@ def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
         found["by_rank"] = _by_rank(document["classes"]["by_rank"])
     if document["sizes"]["cells"]:
         found["sizes"] = _sizes(document["sizes"])
+    for name, words in _CATALOG.items():
+        counted = document.get("catalog", {}).get(name)
+        if counted and any(counted["rows"]):
+            found["catalog_" + name] = _edges(counted, *words)
     if "accuracy" in document:
         found |= _accuracy(document)
     if "posterior" in document:
@@ -124,6 +135,21 @@ def _sizes(sizes: Mapping[str, Any]) -> Markup:
         strength = 0.15 + 0.85 * log10(count + 1) / most
         plot.cell((width, width + 1), (height, height + 1), strength, title)
     return plot.svg("Heat map of image width and height, logarithmic axes and colour")
+
+
+def _edges(counted: Mapping[str, Sequence[float]], across: str, up: str) -> Markup:
+    """A histogram with bins of any width, drawn as wide as each other; empty ends are left out."""
+    rows, starts = counted["rows"], counted["from"]
+    some = [at for at, n in enumerate(rows) if n]
+    first, last = max(0, some[0] - 1), min(len(rows) - 1, some[-1] + 1)
+    bars = [float(n) for n in rows[first : last + 1]]
+    names = [f"{start:g}" for start in starts[first : last + 1]]
+    edges = [float(at) for at in range(len(bars) + 1)]
+    titles = [f"from {name}: {n:,.0f} {up}" for name, n in zip(names, bars, strict=True)]
+    shown = [(float(at), name) for at, name in enumerate(names)]
+    plot = Plot((0, len(bars)), (0, _room(bars)), across, up, x_ticks=shown)
+    plot.bars(edges, bars, titles)
+    return plot.svg(f"Histogram of the catalog: {across}")
 
 
 def _reliability(document: Mapping[str, Any]) -> Markup:

@@ -24,6 +24,7 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "fine": lambda value: "–" if value is None else f"{value * 100:.2f}\u202f%",
         "decimal": lambda value: "–" if value is None else f"{value:.3f}",
         "duration": _duration,
+        "size": _size,
     }
     template = environment.get_template("page.html.jinja")
     return template.render(doc=document, plots=figures(document), pictures=pictures)
@@ -35,3 +36,10 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _size(size: float) -> str:
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size:.0f} bytes"

@@ -40,6 +40,24 @@ def read_funnel(settings: ReportSettings) -> list[dict[str, Any]]:
     return funnel
 
 
+def read_catalog(settings: ReportSettings) -> dict[str, Any]:
+    """Histograms of the catalog, as ingest counted them: {name: {"from": edges, "rows": counts}}.
+
+    {} where there is no catalog, or another tool wrote it.
+    """
+    manifest = read_manifest(settings.catalog) if settings.catalog is not None else None
+    return dict(manifest.details.get("statistics", {})) if manifest is not None else {}
+
+
+def read_download(settings: ReportSettings) -> dict[str, Any]:
+    """Images, bytes and passing failures of a fetch, {} where there was none."""
+    manifest = read_manifest(settings.images) if settings.images is not None else None
+    if manifest is None or manifest.stage != "fetch":
+        return {}
+    further = {key: manifest.details[key] for key in ("bytes", "shards", "transient")}
+    return {"images": manifest.rows.rows_out, "urls": manifest.rows.rows_in, **further}
+
+
 def read_fit(labels: str) -> dict[str, Any]:
     """What a merge tells of its EM, {} where there was none.
 

@@ -10,12 +10,12 @@ from pyspark.sql import DataFrame, SparkSession
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.label_names import read_names
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
 from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.report.examples import thumbnails
-from coyo_labeler.label_names import read_names
 from coyo_labeler.report.page import render
 from coyo_labeler.report.queries import (
     SLICES,
@@ -59,6 +59,8 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
             worker_pairs=workers.read_worker_pairs(spark, settings.labels, settings.top),
             fit=provenance.read_fit(settings.labels),
             funnel=provenance.read_funnel(settings),
+            catalog=provenance.read_catalog(settings),
+            download=provenance.read_download(settings),
         )
     document = describe(sums, names, settings, around)
     text = summarise(document)

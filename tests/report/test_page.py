@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from coyo_labeler.config.report import ReportSettings
-from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.label_names import LabelNames
+from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.report.page import render
 from coyo_labeler.report.summary import summarise
 from coyo_labeler.report.sums import Sums
@@ -60,6 +60,12 @@ def a_document(**settings: object) -> dict[str, Any]:
             {"stage": "merge", "in": 3, "out": 3, "rejected": {}, "seconds": 150.0,
              "tables": {"votes": {"in": 4, "out": 3, "rejected": {EVIL: 1}}}}
         ],
+        catalog={
+            "shorter_side": {"from": [0, 200, 256, 320], "rows": [0, 2, 1, 0]},
+            "aspect_ratio": {"from": [1.0, 1.5], "rows": [0, 0]},
+            "rows_per_hash": {"from": [1, 2], "rows": [3, 1]},
+        },
+        download={"images": 3, "urls": 5, "shards": 1, "bytes": 12_000, "transient": 2},
     )  # fmt: skip
     given = ReportSettings.model_validate(
         {"labels": EVIL, "compare": "b", "gold": "g", "output": "o", "title": EVIL, **settings}
@@ -102,6 +108,13 @@ def test_every_section_is_there_once_and_linked() -> None:
     for section in ("accuracy", "examples", "votes", "agreement", "labels", "images", "rows"):
         assert page.count(f'id="{section}"') == 1
         assert page.count(f'href="#{section}"') == 1
+
+
+def test_the_catalog_and_the_download_are_told() -> None:
+    page = render(a_document(), {})
+    assert "from 200: 2 images" in page and "from 2: 1 pHashes" in page
+    assert "The catalog: aspect ratios" not in page  # nothing was counted
+    assert "Fetched 3 of 5 images in 1 shards, 12 kB, 4 kB an image. 2 failures may pass" in page
 
 
 def test_sections_without_data_are_absent() -> None:
