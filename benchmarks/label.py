@@ -1,19 +1,22 @@
-"""How near `label` comes to the bare model, and where the rest goes.
+"""How near `label` comes to the bare model, where the rest goes, and what other engines reach.
 
-    python benchmarks/label.py                          # tf_efficientnetv2_b0 at 224 px
-    python benchmarks/label.py --photos FOLDER          # on JPEG files of your own
-    python benchmarks/label.py --model tf_efficientnetv2_xl.in21k --sizes 384 512   # on a GPU
-    python benchmarks/label.py --peer                   # Spark's predict_batch_udf beside it
+    make bench-label                                        # tf_efficientnetv2_b0 at 224 px
+    python -m benchmarks.label --ray                        # and Ray Data, which it installs beside
+    python -m benchmarks.label --photos FOLDER              # on JPEG files of your own
+    python -m benchmarks.label --model tf_efficientnetv2_xl.in21k --sizes 384 512 --batch 256 \\
+        --precision float16 --images 20000 --techniques     # on a GPU
 
 End to end is tars to committed Parquet with the model loaded. Bare is the model's forward pass on
 random tensors of the same shape, batch and precision: as `label` runs it, and as plain PyTorch does
-(one batch on all threads). They are timed in turns; medians are reported.
+(one batch on all threads). All are timed in turns; medians are reported, and the ratio is the
+median of the rounds' own.
 """
 
 import argparse
 import io
 import json
 import os
+import shutil
 import statistics
 import sys
 import tarfile
@@ -21,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,8 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import label_precision
+from benchmarks.label_peers import Peer, ray_python
 from coyo_labeler.label import decode
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
@@ -36,10 +42,14 @@ from coyo_labeler.label.predict import cores_of_machine
 from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.label.read import find_shards, read_samples
 
+BENCH = Path(__file__).parents[1] / "out" / "bench"
+
 
 def main() -> None:
     arguments = parse()
-    with tempfile.TemporaryDirectory() as folder:
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    BENCH.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BENCH, prefix="label-") as folder:
         files = jpegs(arguments.photos)
         per_shard = max(1, arguments.images // arguments.shards)
         write_tars(Path(folder, "images"), files, arguments.shards, per_shard)
@@ -47,13 +57,18 @@ def main() -> None:
         print(
             f"{arguments.shards} tars of {per_shard} JPEGs, mean {megapixels:.2f} megapixels, "
             f"{np.mean([len(data) for data in files]) / 1024:.0f} KiB; {cores_of_machine()} cores, "
-            f"{arguments.device}; torch {torch.__version__}"
+            f"{arguments.device}; torch {torch.__version__}, timm {timm.__version__}",
+            flush=True,
         )
         decoders(files)
         for size in arguments.sizes:
-            compare(arguments, folder, size)
+            compare(arguments, Path(folder), size)
             if arguments.techniques:
                 techniques(arguments, size)
+            if arguments.precisions:
+                name = arguments.model.partition(".")[0]
+                device = torch.device(arguments.device)
+                label_precision.compare(Path(folder), files, name, size, device)
 
 
 def parse() -> argparse.Namespace:
@@ -64,12 +79,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=21_843, help="outputs of the head")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--precision", choices=DTYPES, default="float32")
-    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=900)
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--peer", action="store_true", help="also run Spark's predict_batch_udf")
-    parser.add_argument("--techniques", action="store_true", help="what each technique gives")
+    yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--peers", action=yes_or_no, default=not torch.cuda.is_available())
+    parser.add_argument("--ray", action=yes_or_no, default=False, help="Ray Data: it opens ports")
+    parser.add_argument("--precisions", action=yes_or_no, default=True)
+    parser.add_argument("--techniques", action=yes_or_no, default=False)
     return parser.parse_args()
 
 
@@ -80,7 +98,7 @@ def jpegs(folder: str | None) -> list[bytes]:
     from sklearn.datasets import load_sample_images  # noqa: PLC0415
 
     random, found = np.random.default_rng(0), []
-    for photo in load_sample_images().images * 20:
+    for photo in load_sample_images().images * 60:
         height, width = random.integers(300, 427), random.integers(350, 640)
         top, left = random.integers(0, 427 - height + 1), random.integers(0, 640 - width + 1)
         file = io.BytesIO()
@@ -104,10 +122,10 @@ def write_tars(folder: Path, files: list[bytes], shards: int, per_shard: int) ->
                     tar.addfile(info, io.BytesIO(data))
 
 
-def compare(arguments: argparse.Namespace, folder: str, size: int) -> None:
-    """End to end against the bare forward pass, in turns."""
+def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:
+    """End to end against the bare forward pass and the peers, in turns."""
     cores = cores_of_machine()
-    checkpoint = str(Path(folder, "model.pth"))
+    checkpoint = str(folder / "model.pth")
     torch.manual_seed(0)
     model = timm.create_model(arguments.model.partition(".")[0], num_classes=arguments.classes)
     torch.save(model.state_dict(), checkpoint)
@@ -121,16 +139,21 @@ def compare(arguments: argparse.Namespace, folder: str, size: int) -> None:
     begin = time.perf_counter()
     teacher = Teacher(spec, torch.device(arguments.device))
     print(f"\n{spec.model} at {size} px, batch {teacher.batch}, {spec.precision}")
-    print(f"  model loaded in {time.perf_counter() - begin:.1f} s")
+    print(f"  model loaded in {time.perf_counter() - begin:.1f} s", flush=True)
     seat = Seat(arguments.device, cores, "bench")
-    shards = find_shards(str(Path(folder, "images")))
+    shards = find_shards(str(folder / "images"))
     images = arguments.shards * max(1, arguments.images // arguments.shards)
+    idle: list[float] = []
 
     def end_to_end() -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as output:
-            start = time.perf_counter()
-            list(label_and_commit(Job(spec, output, "bench"), teacher, seat, shards))
-            return images / (time.perf_counter() - start)
+        output = folder / "beliefs"
+        shutil.rmtree(output, ignore_errors=True)
+        start = time.perf_counter()
+        list(label_and_commit(Job(spec, str(output), "bench"), teacher, seat, shards))
+        seconds = time.perf_counter() - start
+        receipts = [json.loads(file.read_text()) for file in output.glob("_receipts/*.json")]
+        idle.append(1 - sum(receipt["busy_seconds"] for receipt in receipts) / seconds)
+        return images / seconds
 
     ways: dict[str, Callable[[], float]] = {
         "end to end": end_to_end,
@@ -138,24 +161,42 @@ def compare(arguments: argparse.Namespace, folder: str, size: int) -> None:
     }
     if teacher.device.type == "cpu":
         ways["bare, one batch on all threads"] = lambda: bare_threads(teacher, size, images, cores)
-    if arguments.peer:
-        ways["predict_batch_udf"] = lambda: predict_batch_udf(folder, spec, images)
+    peers = open_peers(arguments, folder, spec)
+    for name, peer in peers.items():
+        ways[name] = lambda peer=peer: peer.rate(images)
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        way()  # caches, compilation, page faults
-    for _ in range(arguments.rounds):
+    for turn in range(arguments.rounds + 1):
         for name, way in ways.items():
-            rates[name].append(way())
-    ours = statistics.median(rates["end to end"])
+            rate = way()
+            if turn:  # the first is for caches, compilation and page faults
+                rates[name].append(rate)
+            print(f"  round {turn}: {name:<32} {rate:8.1f} images/s", flush=True)
+    for peer in peers.values():
+        peer.close()
+    ours = rates["end to end"]
+    print("  medians:")
     for name, values in rates.items():
-        middle = statistics.median(values)
-        spread = f"{min(values):.1f} to {max(values):.1f}"
-        print(f"  {name:<32} {middle:8.1f} images/s ({spread}); end to end is {ours / middle:.2f}")
-    pairs = zip(rates["end to end"], rates["bare, as label runs it"], strict=True)
-    print("  ratio to bare, round by round:", ", ".join(f"{a / b:.3f}" for a, b in pairs))
+        ratio = statistics.median(a / b for a, b in zip(ours, values, strict=True))
+        print(
+            f"    {name:<32} {statistics.median(values):8.1f} images/s "
+            f"({min(values):.1f} to {max(values):.1f}); end to end is {ratio:.2f} of it"
+        )
+    print(f"    device idle end to end: {statistics.median(idle[1:]):.1%}")
     profile(teacher, folder, size)
     if teacher.device.type == "cuda":
-        limit(teacher, size, ours)
+        limit(teacher, size, statistics.median(ours))
+
+
+def open_peers(arguments: argparse.Namespace, folder: Path, spec: TeacherSpec) -> dict[str, Peer]:
+    """The peers by name and version, started."""
+    found = {}
+    if arguments.peers:
+        name = "predict_batch_udf"
+        found[f"{name}, Spark {version('pyspark')}"] = Peer(name, sys.executable, folder, spec)
+    if arguments.ray:
+        python, number = ray_python(BENCH / "ray")
+        found[f"Ray Data {number}"] = Peer("Ray Data", python, folder, spec)
+    return found
 
 
 def bare(teacher: Teacher, size: int, images: int, cores: int) -> float:
@@ -199,9 +240,9 @@ def bare_threads(teacher: Teacher, size: int, images: int, cores: int) -> float:
     return count * teacher.batch / seconds
 
 
-def profile(teacher: Teacher, folder: str, size: int) -> None:
+def profile(teacher: Teacher, folder: Path, size: int) -> None:
     """Milliseconds of one core that each step takes of an image."""
-    shard = find_shards(str(Path(folder, "images")))[0]
+    shard = find_shards(str(folder / "images"))[0]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     samples = list(read_samples(shard))[:200]
@@ -332,50 +373,5 @@ def techniques(arguments: argparse.Namespace, size: int) -> None:
         print(f"    {label:<20} batch {count:<5} {precision:<9} {rate:8.1f} images/s", flush=True)
 
 
-def predict_batch_udf(folder: str, spec: TeacherSpec, images: int) -> float:
-    """The plain Spark way: rows of bytes through predict_batch_udf on local[*], to Parquet."""
-    from pyspark.ml.functions import predict_batch_udf as udf  # noqa: PLC0415
-    from pyspark.sql import SparkSession  # noqa: PLC0415
-
-    from coyo_labeler.config.base import SparkSettings  # noqa: PLC0415
-    from coyo_labeler.session import open_session  # noqa: PLC0415
-
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    spark: SparkSession = open_session(SparkSettings(), "peer")
-    source = Path(folder, "rows")
-    if not source.exists():
-        rows = [
-            (sample.id, bytearray(sample.image or b""))
-            for shard in find_shards(str(Path(folder, "images")))
-            for sample in read_samples(shard)
-        ]
-        frame = spark.createDataFrame(rows, "id long, image binary").repartition(4)
-        frame.write.parquet(str(source))
-
-    def make() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-        teacher = Teacher(spec, torch.device("cpu"))
-        torch.set_num_threads(1)
-
-        def predict(files: np.ndarray) -> dict[str, np.ndarray]:
-            pictures = [decode.decode_with_pillow(bytes(data)) for data in files]
-            batch = torch.stack([prepare(pixels, teacher.preset) for pixels in pictures])
-            labels, probs, _ = teacher.answer(batch)
-            return {"labels": labels.numpy(), "probs": probs.numpy()}
-
-        return predict
-
-    run = udf(
-        make,
-        return_type="struct<labels: array<int>, probs: array<float>>",
-        batch_size=spec.batch_size,
-    )
-    start = time.perf_counter()
-    frame = spark.read.parquet(str(source))
-    assert frame.count() == images
-    beliefs = frame.select("id", run("image").alias("answer")).select("id", "answer.*")
-    beliefs.write.mode("overwrite").parquet(str(Path(folder, "peer")))
-    return images / (time.perf_counter() - start)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -68,7 +68,8 @@ class LabelSettings(StageSettings):
     top_k: int = Field(50, ge=1, description="labels kept of an image, fewer in a smaller space")
     batch_size: int = Field(64, ge=1, le=65536, description="images in one forward pass")
     precision: Literal["bfloat16", "float16", "float32"] = Field(
-        "bfloat16", description="arithmetic of the forward pass"
+        "float16",
+        description="arithmetic of the forward pass; float32 on a CPU, where float16 is slow",
     )
     device: str = Field(
         "auto", description="auto (all GPUs that are visible, else the CPU), cpu, cuda or cuda:<n>"

@@ -42,7 +42,9 @@ def run_local(job: Job, shards: Sequence[Shard], seats: Sequence[Seat]) -> Itera
     if len(seats) == 1:
         yield from label_and_commit(job, seat_teacher(job, seats[0]), seats[0], shards)
         return
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    # CUDA does not survive a fork of what has started it; a server that has only imported does.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     queue: Queue[Shard | None] = context.Queue()
     for shard in shards:
         queue.put(shard)

@@ -14,7 +14,7 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from coyo_labeler import storage
-from coyo_labeler.errors import WorkError
+from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label.label_space import HEAD_SIZES, LabelSpace, load_label_space, match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
 from coyo_labeler.label.weights import (
@@ -52,7 +52,7 @@ class TeacherSpec:
     exif_orientation: bool = False
     top_k: int = 50
     batch_size: int = 64
-    precision: str = "bfloat16"
+    precision: str = "float16"
     label_probs_dtype: str = "float16"
     embeddings: bool = False
     compile: bool | None = None
@@ -101,6 +101,11 @@ class Teacher:
         network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Any = torch.compile(network, dynamic=False) if compiled else network
         self._dtype = DTYPES[spec.precision]
+        if on_cpu and spec.precision == "float16":
+            logger.warning(
+                "label: precision: float16 is for GPUs; on this CPU float32 is exact and several "
+                "times faster"
+            )
         if device.type == "cuda":
             _be_deterministic(spec.precision)
         self.fingerprint = {
@@ -185,6 +190,11 @@ class _Network(nn.Module):
         super().__init__()
         self.model = model
         self._embeddings = embeddings
+        if embeddings and not isinstance(model.get_classifier(), nn.Linear):  # type: ignore[operator]
+            raise InputError(
+                "embeddings: the model has no linear head, so no pooled features that it would "
+                "see; give embeddings=false, or another model"
+            )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         model: Any = self.model
