@@ -132,7 +132,7 @@ class Run:
         if claimed is None:
             self._refuse_foreign_files()
         elif claimed["fingerprint"] != self.fingerprint or claimed["stage"] != self.stage:
-            if not settings.overwrite:
+            if not settings.overwrite and self._has_results():
                 raise InputError(
                     f"{self.stage}: output: {self.output} holds the results of another run "
                     f"({_difference(claimed, self, shaping)}); choose another output, or replace "
@@ -169,6 +169,11 @@ class Run:
                 "inputs": self.inputs,
             },
         )
+
+    def _has_results(self) -> bool:
+        """Whether there is more than a claim, as a run leaves it that stopped at its settings."""
+        fs, path = storage.resolve(self.output)
+        return any(name.rpartition("/")[2] != RUN for name in fs.ls(path, detail=False))
 
     def _refuse_foreign_files(self) -> None:
         fs, path = storage.resolve(self.output)

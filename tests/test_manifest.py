@@ -84,6 +84,15 @@ def test_other_settings_are_refused_by_name_and_replaced_on_request(settings):
     assert read_manifest(settings.output) is None
 
 
+def test_a_run_that_stopped_before_its_first_result_holds_no_folder(settings):
+    Run.begin("ingest", settings)
+    other = settings.model_copy(update={"min_side": 100})
+    assert not Run.begin("ingest", other).resumed
+    Path(settings.output, "a.parquet").write_bytes(b"rows")
+    with pytest.raises(InputError, match="min_side was 100, is 200"):
+        Run.begin("ingest", settings)
+
+
 def test_a_changed_input_is_refused(settings, source):
     Run.begin("ingest", settings).finish(DONE)
     Path(source, "a.parquet").write_bytes(b"other rows")

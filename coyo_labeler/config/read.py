@@ -78,7 +78,10 @@ def _parse(text: str) -> Any:
 
 
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:
-    return "; ".join(_explain_one(cls, detail) for detail in error.errors(include_url=False))
+    """All that is wrong in one line; misspelt keys first, since others may be missing by them."""
+    details = error.errors(include_url=False)
+    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+    return "; ".join(_explain_one(cls, detail) for detail in details)
 
 
 def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any]) -> str:
