@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coyo_labeler import schemas, storage
@@ -34,8 +35,9 @@ def write_part(
 ) -> Receipt:
     """Write part-{part}.parquet of catalog/, rejects/ and duplicates/, each whole or absent.
 
-    batches: the part's rows as `TwinGroups` takes them, of `schema`; the columns behind
-    near_distance are kept.
+    batches: the part's rows, of `schema`, as `TwinGroups` takes them but for two further columns
+    behind near_distance, reason and detail, and for the rows in which reason is not null: these
+    are rejects as they stand. The columns behind detail are kept.
     cuts: (shards,) ascending, the place at which each shard begins. A shard is a row group, sorted
     by id, so that a reader of one shard reads no more. Memory: a few shards and chunks of rows.
     """
@@ -57,11 +59,13 @@ def write_part(
 
         groups = TwinGroups(max_fallback_urls)
         for rows, ended in _chunks(batches, schema):
-            settled = groups.end(rows) if ended else groups.add(rows)
+            rejects, good = _judged(rows)
+            settled = groups.end(good) if ended else groups.add(good)
+            rejects = pa.concat_tables([rejects, settled.rejects])
             statistics.add(settled.kept, settled.group_sizes)
             rows_in, rows_out = rows_in + rows.num_rows, rows_out + settled.kept.num_rows
-            rejected.update(_counts(settled.rejects["reason"]))
-            write("rejects", settled.rejects)
+            rejected.update(_counts(rejects["reason"]))
+            write("rejects", rejects)
             write("duplicates", settled.duplicates)
             kept = _to_catalog(settled.kept, cuts)
             kept = pa.concat_tables([held, kept]) if held is not None else kept
@@ -91,6 +95,14 @@ def _chunks(
         waiting.append(batch)
         rows += batch.num_rows
     yield pa.Table.from_batches(waiting, schema), True
+
+
+def _judged(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The rows that are rejects already, and the others without those columns."""
+    good = pc.is_null(rows["reason"])
+    rejects = rows.filter(pc.invert(good)).select(schemas.CATALOG_REJECTS.names)
+    others = rows if rejects.num_rows == 0 else rows.filter(good)
+    return rejects.cast(schemas.CATALOG_REJECTS), others.drop_columns(["reason", "detail"])
 
 
 def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:

@@ -26,7 +26,7 @@ _BUCKET_BITS = 16
 _BUCKETS = 1 << _BUCKET_BITS
 
 #: Rows of a part of the catalog, about; it holds whole shards.
-ROWS_PER_PART = 500_000
+ROWS_PER_PART = 250_000
 
 #: Ids and hashes of so many rows are sorted at once: some 100 MB. Fewer than the least are not
 #: worth the start of a Python worker.

@@ -26,16 +26,11 @@ from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.receipts import Receipts, total
-from coyo_labeler.session import spark_path
-from coyo_labeler.tables import write_table
 
 if TYPE_CHECKING:
     from coyo_labeler.ingest.components import NearTwins
 
 logger = logging.getLogger(__name__)
-
-#: Counts of the rows that fail on their own; written when all of them are.
-_ROW_REJECTS = "_receipts/rows.json"
 
 
 def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
@@ -60,10 +55,9 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
         kept = found.images if near is None else found.images.join(near.mapping, "id", "left_anti")
         sampled = kept.filter(shards.is_sampled(settings.sample))
         cut = shards.plan(sampled, tasks, settings.rows_per_shard)
-    with watch_spark(spark, "ingest: rejects"):
-        write_row_rejects(spark, found, source, settings, run)
     with watch_spark(spark, "ingest: catalog"):
         write_catalog(spark, found, near, cut, settings, run)
+    write_corrupt_files(source, settings)
     found.images.unpersist()
     if found.repeated is not None:
         found.repeated.unpersist()
@@ -76,14 +70,12 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
 class Found:
     """What the first look over the source yields.
 
-    rows: all source rows. good: those that pass on their own, with bits and place for their
-    hash. repeated: id and the bits that it keeps, for ids with more than one hash; None where
-    there are none. images: id, bits and place of the first row of each hash, n_images of them.
-    The last two are persisted.
+    rows: all source rows. repeated: id and the bits that it keeps, for ids with more than one
+    hash; None where there are none. images: id, bits and place of the first row of each hash,
+    n_images of them. The last two are persisted.
     """
 
     rows: DataFrame
-    good: DataFrame
     repeated: DataFrame | None
     images: DataFrame
     n_images: int
@@ -115,7 +107,7 @@ def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     if seen.get["repeated"]:
         repeated = ids.filter("repeated").select("id", F.col("bits").alias("kept_bits"))
         repeated.persist(StorageLevel.DISK_ONLY)  # few; to find them again takes a whole pass
-    return Found(rows, good, repeated, images, n_images)
+    return Found(rows, repeated, images, n_images)
 
 
 def _one_hash_each(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -156,44 +148,28 @@ def near_twins(found: Found, settings: IngestSettings) -> "NearTwins":
     )
 
 
-def write_row_rejects(
-    spark: SparkSession, found: Found, source: Source, settings: IngestSettings, run: Run
-) -> None:
-    """Write the rows that fail whatever the other rows are, and the files that cannot be read."""
-    done = storage.read_json(storage.join(settings.output, _ROW_REJECTS))
-    if done is not None and done["fingerprint"] == run.fingerprint:
-        return
-    rejects = (
-        found.rows.filter(~F.coalesce(filters.passes(settings), F.lit(False)))
-        .withColumn("reason", filters.reason(settings))
-        .withColumn("detail", filters.detail(settings))
-        .select(schemas.CATALOG_REJECTS.names)
-    )
+def judge(found: Found, near: "NearTwins | None", settings: IngestSettings) -> DataFrame:
+    """All source rows, each with its place; reason and detail where it fails on its own or by id;
+    near_of and near_distance where another image stands for its own.
+    """
+    reason = filters.reason(settings)
+    bits = F.when(filters.is_hash(F.col("imagehash")), filters.to_signed(F.col("imagehash")))
+    rows = found.rows.withColumn("reason", reason).withColumn("bits", bits)
+    rows = rows.withColumn("detail", F.when(F.col("reason").isNotNull(), filters.detail(settings)))
     if found.repeated is not None:
-        again = found.good.join(found.repeated, "id").filter("bits <> kept_bits")
-        reason, detail = F.lit(str(Reason.DUPLICATE_ID)), F.lpad(F.lower(F.hex("bits")), 16, "0")
-        rejects = rejects.unionByName(
-            again.select("id", "url", reason.alias("reason"), detail.alias("detail"))
-        )
-    if source.corrupt:
-        files = pa.Table.from_pylist(
-            [
-                {"url": file, "reason": str(Reason.CORRUPT_FILE), "detail": fault}
-                for file, fault in source.corrupt
-            ],
-            schemas.CATALOG_REJECTS,
-        )
-        rejects = rejects.unionByName(spark.createDataFrame(files))
-    url = storage.join(settings.output, "rejects")
-    write_table(rejects, url, schemas.CATALOG_REJECTS)
-    written = spark.read.parquet(spark_path(url)).groupBy("reason").count().collect()
-    storage.write_json(
-        storage.join(settings.output, _ROW_REJECTS),
-        {
-            "fingerprint": run.fingerprint,
-            "rejected": {row["reason"]: row["count"] for row in written},
-        },
-    )
+        rows = rows.join(found.repeated, "id", "left")
+        again = F.col("reason").isNull() & (F.col("bits") != F.col("kept_bits"))
+        text = F.lpad(F.lower(F.hex("bits")), 16, "0")
+        rows = rows.withColumn("detail", F.when(again, text).otherwise(F.col("detail")))
+        duplicate = F.lit(str(Reason.DUPLICATE_ID))
+        rows = rows.withColumn("reason", F.when(again, duplicate).otherwise(F.col("reason")))
+    if near is None:
+        nobody = F.lit(None).cast("bigint").alias("near_of")
+        rows = rows.select("*", nobody, F.lit(None).cast("int").alias("near_distance"))
+    else:
+        rows = rows.join(near.mapping, "id", "left")
+    by_hash = F.when(F.col("reason").isNull(), shards.place(F.col("bits"), F.col("id")))
+    return rows.withColumn("place", F.coalesce(by_hash, F.xxhash64("id", "url")))
 
 
 def write_catalog(
@@ -205,23 +181,12 @@ def write_catalog(
     run: Run,
 ) -> None:
     """Write the parts of the catalog that an earlier try has not finished; one task a part."""
-    good = found.good
-    if found.repeated is not None:
-        good = good.join(found.repeated, "id", "left").filter(
-            "kept_bits IS NULL OR bits = kept_bits"
-        )
-    if near is None:
-        nobody = F.lit(None).cast("bigint").alias("near_of")
-        good = good.select("*", nobody, F.lit(None).cast("int").alias("near_distance"))
-    else:
-        good = good.join(near.mapping, "id", "left")
-    columns = ["place", "bits", "id", "url", "width", "height"]
-    rows = shards.with_part(spark, good, cut).select(
+    rows = judge(found, near, settings)
+    rows = shards.with_part(spark, rows, cut).select(
         "part",
-        *columns,
+        *("place", "bits", "id", "url", "width", "height"),
         shards.is_sampled(settings.sample).alias("sampled"),
-        "near_of",
-        "near_distance",
+        *("near_of", "near_distance", "reason", "detail"),
         *(F.col(f"`{name}`") for name in settings.keep_columns),
     )
     receipts = Receipts(settings.output, run.fingerprint)
@@ -260,6 +225,17 @@ def write_catalog(
         write([], part)
 
 
+def write_corrupt_files(source: Source, settings: IngestSettings) -> None:
+    """Write a reject for each source file that cannot be read."""
+    files = [
+        {"url": file, "reason": str(Reason.CORRUPT_FILE), "detail": fault}
+        for file, fault in source.corrupt
+    ]
+    if files:
+        url = storage.join(settings.output, "rejects", "corrupt-files.parquet")
+        storage.write_parquet(url, pa.Table.from_pylist(files, schemas.CATALOG_REJECTS))
+
+
 def conclude(
     source: Source,
     near: "NearTwins | None",
@@ -269,10 +245,9 @@ def conclude(
 ) -> Outcome:
     """What was read by the source's footers, and what was written by the tables themselves."""
     parts = list(Receipts(settings.output, run.fingerprint).read().values())
-    first = storage.read_json(storage.join(settings.output, _ROW_REJECTS)) or {}
     rejected = dict(total(parts).rejected)
-    for reason, n in first["rejected"].items():
-        rejected[reason] = rejected.get(reason, 0) + n
+    if source.corrupt:
+        rejected[str(Reason.CORRUPT_FILE)] = len(source.corrupt)
     rows = Counts(
         source.rows + len(source.corrupt),
         _rows_of(storage.join(settings.output, "catalog")),
