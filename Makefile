@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make demo-cluster | make bench; `make help` lists them.
+# `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,10 +8,13 @@ OUT ?= out/demo
 PORT ?= 18127
 
 .DEFAULT_GOAL := setup
-.PHONY: setup demo demo-cluster test test-fast lint bench constraints clean help java
+BENCHES := ingest fetch label em reader report
+ARGS ?=
+.NOTPARALLEL:
+.PHONY: setup demo demo-cluster test test-fast lint bench $(BENCHES:%=bench-%) constraints clean help java
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # Spark runs on Java: say so before minutes go into an environment that could not be used.
 java:
@@ -43,6 +46,27 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(BENCHES:%=bench-%) ## every benchmark, one after another: about an hour and a half on 4 cores
+
+# ARGS="…" are further words: ARGS=--help lists them.
+bench-ingest: java $(READY) ## ingest of 10 M rows against Spark's plain read-and-write; near twins
+	@$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+bench-fetch: java $(READY) ## fetch against img2dataset on the same URLs
+	@$(BIN)/python -m benchmarks.fetch $(ARGS)
+
+bench-label: java $(READY) ## label against the bare model's forward pass and other engines
+	@$(BIN)/python -m benchmarks.label $(ARGS)
+
+bench-em: java $(READY) ## merge against crowd-kit, Spark DataFrames and the bare kernel
+	@$(BIN)/python -m benchmarks.em $(or $(ARGS),full)
+
+bench-reader: $(READY) ## the training reader against plain webdataset decoding
+	@$(BIN)/python -m benchmarks.reader $(ARGS)
+
+bench-report: java $(READY) ## the report of a million rows
+	@$(BIN)/python -m benchmarks.report $(ARGS)
 
 constraints: $(READY) ## write constraints.txt anew from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
