@@ -1,18 +1,20 @@
-"""The report of a million generated rows; `python benchmarks/report.py --rows 1000000`.
+"""The report of a million generated rows: `python -m benchmarks.report --rows 1000000`.
 
 Each report runs in a process of its own, as a user would start it: Spark's start is in its time.
 Beside it, in the same run, what the threshold table alone costs as a Spark user would write it
-(explode, filter, group), Spark's start included too.
+(explode, filter, group), Spark's start included too. Memory: peaks of the driver's Python process
+and of its JVM, which on local[*] is all executors as well.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -86,44 +88,98 @@ def _table(
     return pa.table(columns).cast(schema)
 
 
-def timed(*command: str) -> float:
-    """Seconds that a command takes; its own output goes to standard error."""
+@dataclass(frozen=True)
+class Cost:
+    """Of one run: wall seconds; peak resident memory, MB, of the driver's Python and of its JVM."""
+
+    seconds: float
+    python: float
+    jvm: float
+
+
+def measure(*command: str) -> Cost:
+    """What a command costs; its own output goes to standard error."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    return time.perf_counter() - start
+    running = subprocess.Popen(command, stdout=sys.stderr)
+    peaks = {"python": 0.0, "jvm": 0.0}
+    while running.poll() is None:
+        peaks["python"] = max(peaks["python"], peak_memory(running.pid))
+        for child in children(running.pid):
+            peaks["jvm"] = max(peaks["jvm"], peak_memory(child))
+        time.sleep(0.1)
+    if running.returncode:
+        sys.exit(f"{' '.join(command)} ended with {running.returncode}")
+    return Cost(time.perf_counter() - start, **peaks)
+
+
+def peak_memory(pid: int) -> float:
+    """Peak resident memory of a process so far, MB; 0 where /proc does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    lines = [line.split() for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0][1]) / 1024 if lines else 0.0
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started: of a driver, its JVM."""
+    try:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except OSError:
+        return []
+
+
+def show(kind: str, runs: Sequence[Cost]) -> None:
+    best = min(run.seconds for run in runs)
+    spent = " ".join(f"{run.seconds:.1f}" for run in runs)
+    python, jvm = (max(getattr(run, name) for run in runs) for name in ("python", "jvm"))
+    print(f"{kind:<44} {best:>7.1f} s   ({spent})   {python:>6.0f} MB {jvm:>7.0f} MB", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--only", help="run the reports whose name holds this")
     parser.add_argument("--folder", type=Path, help="keep the generated rows here for another run")
     arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-report-"))
+    scratch = Path("out/bench/report")
+    folder = arguments.folder or scratch
     if not (folder / "merged").exists():
+        print(f"generating {arguments.rows:,} rows", file=sys.stderr)
         generate(folder, arguments.rows)
     labels = f"labels={folder / 'merged'}/posterior"
     further = [f"{key}={folder / key}" for key in ("gold", "slices")]
-    kinds = {
-        "labels": [labels],
-        "labels, gold": [labels, *further],
-        "labels, gold, compare": [labels, *further, f"compare={folder / 'beliefs'}"],
-    }
     job = [sys.executable, str(Path(__file__).parents[1] / "jobs" / "report.py")]
-    seconds: dict[str, list[float]] = {}
-    for _ in range(arguments.repeat):
-        plain = timed(sys.executable, "-c", PLAIN, str(folder / "merged" / "posterior"))
-        seconds.setdefault("plain Spark, threshold table alone", []).append(plain)
-        for kind, keys in kinds.items():
-            output = folder / "output"
-            shutil.rmtree(output, ignore_errors=True)
-            seconds.setdefault(kind, []).append(timed(*job, *keys, f"output={output}"))
-    for kind, runs in seconds.items():
-        spent = [round(run, 1) for run in runs]
-        result = {"report of": kind, "rows": arguments.rows, "seconds": spent, "best": min(spent)}
-        print(json.dumps(result | {"cores": os.cpu_count(), "load": os.getloadavg()[0]}))
+    output = folder / "output"
+    kinds = {
+        "plain Spark: the threshold table alone": [
+            sys.executable, "-c", PLAIN, str(folder / "merged" / "posterior"),
+        ],
+        "report of labels": [*job, labels],
+        "report of labels, gold, slices": [*job, labels, *further],
+        "report of labels, gold, slices, compare": [
+            *job, labels, *further, f"compare={folder / 'beliefs'}",
+        ],
+    }  # fmt: skip
+    print(
+        f"{arguments.rows:,} rows, {LISTED} of {CLASSES:,} classes each; {os.cpu_count()} cores; "
+        f"PySpark {version('pyspark')}; Spark's start included\n"
+        f"{'':<44} {'best':>9}    runs{'':>9} {'Python':>9} {'JVM':>10}"
+    )
+    for kind, command in kinds.items():
+        if arguments.only is None or arguments.only in kind:
+            runs = []
+            for _ in range(arguments.repeat):
+                shutil.rmtree(output, ignore_errors=True)
+                where = [] if kind.startswith("plain") else [f"output={output}"]
+                runs.append(measure(*command, *where))
+            show(kind, runs)
     if arguments.folder is None:
-        shutil.rmtree(folder)
+        shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 from coyo_labeler.label_spaces import load_label_space
 
-#: What timm calls the spaces that are known by name.
-_LISTED = {"imagenet21k": "imagenet22k", "imagenet1k": "imagenet1k"}
+#: timm's files of the synsets of the spaces that are known by name.
+_LISTED = {"imagenet21k": "imagenet22k_synsets.txt", "imagenet1k": "imagenet_synsets.txt"}
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,16 @@ def read_names(label_space: str) -> LabelNames:
     """
     space = load_label_space(label_space)
     listed = _LISTED.get(label_space)
-    names = _imagenet_names(listed, space.size) if listed else space.names
+    names = _imagenet_names(listed) if listed else space.names
     return LabelNames(label_space, space.size, names)
 
 
-def _imagenet_names(listed: str, size: int) -> list[str] | None:
-    try:
-        from timm.data.imagenet_info import ImageNetInfo  # noqa: PLC0415
-    except ImportError:
+def _imagenet_names(synsets: str) -> list[str] | None:
+    """What timm's lists call the classes, read as files: importing timm would load PyTorch."""
+    timm = find_spec("timm")
+    if timm is None or timm.origin is None:
         return None
-    info = ImageNetInfo(listed)
-    return [info.index_to_description(label) for label in range(size)]
+    folder = Path(timm.origin).parent / "data" / "_info"
+    lemmas = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8")
+    names = dict(line.split("\t", 1) for line in lemmas.splitlines())
+    return [names[synset] for synset in (folder / synsets).read_text().split()]

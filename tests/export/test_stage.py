@@ -39,7 +39,7 @@ def labels_of(image: int) -> tuple[list[int], list[float]]:
     """Image 3 has a weak label alone; all others two, by falling probability."""
     if image == 3:
         return [2], [0.125]
-    return [image % 3, (image + 1) % 3], [0.75, 0.25 + image / 64]
+    return [image % 3, (image + 1) % 3], [0.75, 0.25 + (image % 12) / 64]
 
 
 def write_labels(folder: Path, images: range) -> str:
