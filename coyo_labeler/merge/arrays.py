@@ -68,6 +68,16 @@ def distinct(values: I64) -> I64:
     return ordered[kept]
 
 
+def falling_order(segment: I64, values: NDArray[np.float32]) -> I64:
+    """The order by segment, then value descending, equals as they come; both (n,).
+
+    segment: sorted, below 2^32. values: not negative.
+    """
+    # The bits of floats that are not negative are ordered as the floats are.
+    bits = ~np.ascontiguousarray(values).view(np.uint32)
+    return np.argsort((segment.astype(np.uint64) << np.uint64(32)) | bits, kind="stable")
+
+
 def unique_inverse(keys: I64, key_space: int) -> tuple[I64, I32]:
     """The distinct keys in order, and for each key its place among them.
 

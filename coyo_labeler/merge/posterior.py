@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from coyo_labeler import schemas
 from coyo_labeler.merge.arrays import (
@@ -9,6 +10,7 @@ from coyo_labeler.merge.arrays import (
     I64,
     bin_sum,
     distinct,
+    falling_order,
     find,
     offsets_of,
     segment_sum,
@@ -42,7 +44,7 @@ def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: 
         terms = _entropy_terms(posterior, np.ones(len(posterior)))
     entropy = bin_sum(place[problem], terms, len(images))
     n_votes = bin_sum(place, problems.n_votes, len(images))
-    order = np.lexsort((label, -probability.astype(np.float32), image))
+    order = _by_probability(image, probability, label)
     offsets = offsets_of(np.bincount(image, minlength=len(images)))
     where, here = find(passengers["id"].to_numpy(), images)
     rows = pa.array(where, mask=~here)
@@ -80,13 +82,30 @@ def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> 
         both += _entropy_terms(1 - probability, np.ones(len(probability)))
         entropy[filled] = segment_sum(both, segments)
     columns = {name: beliefs[name] for name in PASSENGERS}
-    # float16 ties and clipped values: the order is made anew.
     image = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort((label, -probability.astype(np.float32), image))
+    order = _by_probability(image, probability, label)
     n_votes = np.zeros(len(lengths))
     return _rows(
         beliefs["id"], columns, offsets, label[order], probability[order], n_votes, entropy, model
     )
+
+
+def _by_probability(image: I64, probability: F64, label: NDArray[np.int32]) -> I64:
+    """The order by image, then probability as it is written descending, then label; all (nnz,).
+
+    image is sorted. Beliefs mostly lie in this order already, and calibration keeps it.
+    """
+    written = probability.astype(np.float32)
+    same = image[1:] == image[:-1]
+    falling = written[1:] < written[:-1]
+    tied = written[1:] == written[:-1]
+    rising_label = label[1:] > label[:-1]
+    if (~same | falling | (tied & rising_label)).all():
+        return np.arange(len(image), dtype=np.int64)
+    if (~same | rising_label).all():
+        return falling_order(image, written)
+    by_label = np.argsort((image << 32) | label)
+    return by_label[falling_order(image, written[by_label])]
 
 
 def _entropy_terms(probability: F64, multiplicity: F64 | I64) -> F64:

@@ -13,6 +13,7 @@ from coyo_labeler.merge.arrays import (
     Bool,
     bin_sum,
     distinct,
+    falling_order,
     find,
     offsets_of,
     segment_sum,
@@ -108,7 +109,7 @@ def _candidates(
     inside = spread(here, beliefs.offsets)
     belief_key = (spread(place, beliefs.offsets) * c + beliefs.label)[inside]
     probability = beliefs.probability[inside]
-    order = np.argsort(belief_key, kind="stable")
+    order = np.argsort(belief_key)
     belief_key, probability = belief_key[order], probability[order]
     twice = np.flatnonzero(belief_key[1:] == belief_key[:-1])
     if len(twice):
@@ -130,9 +131,9 @@ def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
     """The most probable classes of each image that hold together `mass` of its belief."""
     if mass >= 1 or len(image) == 0:
         return np.ones(len(image), dtype=bool)
-    order = np.lexsort((-probability, image))
-    lengths = np.unique(image, return_counts=True)[1]
-    offsets = offsets_of(lengths)
+    fresh = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))
+    offsets = np.append(fresh, len(image))
+    order = falling_order(image, probability.astype(np.float32))
     p = probability[order]
     total = segment_sum(p, offsets)
     before = np.cumsum(p) - p

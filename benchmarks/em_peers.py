@@ -1,0 +1,155 @@
+"""The contenders of `benchmarks/em.py`: each reads votes/ and writes posterior/ of (id, labels)."""
+
+import json
+import statistics
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.em_data import ROOT, Case
+
+ITERATIONS = 10
+
+
+def merge_command(case: Case, output: Path, iterations: int) -> list[str]:
+    """`merge` as a user starts it."""
+    given = {
+        "votes": case.folder / "votes",
+        "output": output,
+        "label_space": case.folder / "labels.txt",
+        "max_iterations": iterations,
+        "tolerance": 0,
+        "calibration": "none",
+    }
+    if case.beliefs:
+        given |= {"beliefs": case.beliefs_folder, "beliefs_are": "categorical"}
+    words = [f"{key}={value}" for key, value in given.items()]
+    return [sys.executable, str(ROOT / "jobs" / "merge.py"), *words]
+
+
+def peer_command(peer: str, case: Case, output: Path, iterations: int) -> list[str]:
+    """A contender of this file, in a process of its own."""
+    words = [f"--{peer}", json.dumps(asdict(case)), str(output), str(iterations)]
+    return [sys.executable, "-m", "benchmarks.em", *words]
+
+
+def run_crowdkit(case: Case, output: Path, iterations: int) -> None:
+    from crowdkit.aggregation import DawidSkene  # noqa: PLC0415
+
+    votes = pq.read_table(case.folder / "votes").to_pandas()
+    votes.columns = ["task", "worker", "label"]
+    labels = DawidSkene(n_iter=iterations, tol=-1.0).fit_predict(votes)
+    write_answer(output, labels.index.to_numpy(), labels.to_numpy())
+
+
+def run_dataframe(case: Case, output: Path, iterations: int) -> None:
+    """The EM that a Spark user would write: explode, join, groupBy; the same model, no shrinkage
+    to a pool."""
+    from pyspark.sql import Window  # noqa: PLC0415
+    from pyspark.sql import functions as F  # noqa: PLC0415
+
+    from coyo_labeler.config.base import SparkSettings  # noqa: PLC0415
+    from coyo_labeler.session import open_session  # noqa: PLC0415
+
+    spark = open_session(SparkSettings(conf={"spark.driver.memory": "8g"}), "dataframe")
+    alpha, right, c = 10.0, 0.8, case.classes
+    votes = spark.read.parquet(str(case.folder / "votes")).repartition("image_id").cache()
+    states = votes.select("image_id", F.col("label").alias("y")).distinct()
+    pairs = votes.join(states, "image_id").cache()
+    whole = Window.partitionBy("image_id")
+    shares = votes.groupBy("image_id", F.col("label").alias("y")).count()
+    posterior = shares.withColumn("p", F.col("count") / F.sum("count").over(whole))
+    prior = F.when(F.col("label") == F.col("y"), right).otherwise((1 - right) / (c - 1))
+    for _ in range(iterations):
+        weighted = pairs.join(posterior.select("image_id", "y", "p"), ["image_id", "y"])
+        counts = weighted.groupBy("worker_id", "y", "label").agg(F.sum("p").alias("n"))
+        rows = counts.groupBy("worker_id", "y").agg(F.sum("n").alias("n_row"))
+        theta = counts.join(rows, ["worker_id", "y"]).select(
+            "worker_id",
+            "y",
+            "label",
+            F.log((alpha * prior + F.col("n")) / (alpha + F.col("n_row"))).alias("log_theta"),
+        )
+        joint = (
+            pairs.join(theta, ["worker_id", "y", "label"])
+            .groupBy("image_id", "y")
+            .agg(F.sum("log_theta").alias("l"))
+        )
+        peak = F.col("l") - F.max("l").over(whole)
+        posterior = joint.withColumn("e", F.exp(peak))
+        posterior = posterior.withColumn("p", F.col("e") / F.sum("e").over(whole))
+        posterior = posterior.select("image_id", "y", "p").localCheckpoint()
+    best = posterior.groupBy("image_id").agg(F.max_by("y", "p").alias("y"))
+    best.select(F.col("image_id").alias("id"), F.array("y").alias("labels")).write.parquet(
+        str(output / "posterior")
+    )
+
+
+def run_notebook(case: Case, output: Path, iterations: int) -> None:
+    """merge's kernels without Spark, by the notebook's class."""
+    from coyo_labeler import DawidSkene  # noqa: PLC0415
+
+    votes = pq.read_table(case.folder / "votes")
+    labels = DawidSkene(labels=case.classes, n_iter=iterations, tol=0).fit_predict(votes)
+    write_answer(output, labels.index.to_numpy(), labels.to_numpy())
+
+
+def run_kernel(case: Case, output: Path, iterations: int) -> None:
+    """Bare kernels on the arrays that `merge` iterates over, in this process; only EM is timed."""
+    from coyo_labeler import schemas  # noqa: PLC0415
+    from coyo_labeler.label_spaces import load_label_space  # noqa: PLC0415
+    from coyo_labeler.merge import intake  # noqa: PLC0415
+    from coyo_labeler.merge.assemble import assemble  # noqa: PLC0415
+    from coyo_labeler.merge.fit import Control, State, fit  # noqa: PLC0415
+    from coyo_labeler.merge.local import LocalPasses  # noqa: PLC0415
+    from coyo_labeler.merge.model import Model  # noqa: PLC0415
+    from coyo_labeler.votes import read  # noqa: PLC0415
+
+    space = load_label_space(str(case.folder / "labels.txt"))
+    pieces = read.plan(str(case.folder / "votes"), 500_000)
+    partitions = max(4, sum(piece.rows for piece in pieces) // 1_000_000)
+    parcels: list[list[intake.Parcel]] = [[] for _ in range(partitions)]
+    workers: set[str] = set()
+    voted = intake.VotedFilter.empty(sum(piece.rows for piece in pieces))
+    for piece in pieces:
+        for number, item in intake.take_votes(piece, space, partitions, None):
+            if isinstance(item, intake.Parcel):
+                parcels[number].append(item)
+                voted.add(item.table()["image_id"].to_numpy())
+            else:
+                workers.update(item.workers)
+    if case.beliefs:
+        url = str(case.beliefs_folder)
+        for believed in intake.plan_parquet("beliefs", url, schemas.BELIEFS, 500_000):
+            for number, parcel in intake.take_beliefs(believed, voted, partitions):
+                parcels[number].append(parcel)
+    model = Model(classes=case.classes, workers=len(workers), beliefs_are="categorical")
+    names = pa.array(sorted(workers))
+    problems = []
+    while parcels:
+        problems.append(assemble(parcels.pop(0), names, model, "last", 0.0).problems)
+    passes = LocalPasses(problems, model)
+    state = fit(passes, model, Control(iterations, 0.0), State(), lambda _: None)
+    output.mkdir(parents=True)
+    seconds = [entry["seconds"] for entry in state.history]
+    pairs = sum(len(part.pair_cell) for part in problems)
+    document = {"seconds": statistics.median(seconds), "pairs": pairs, "cells": len(passes.cells)}
+    (output / "kernel.json").write_text(json.dumps(document))
+
+
+PEERS = {
+    "crowdkit": run_crowdkit,
+    "dataframe": run_dataframe,
+    "notebook": run_notebook,
+    "kernel": run_kernel,
+}
+
+
+def write_answer(output: Path, image: np.ndarray, label: np.ndarray) -> None:
+    (output / "posterior").mkdir(parents=True)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(label.astype(np.int32)), 1)
+    pq.write_table(pa.table({"id": image, "labels": lists}), output / "posterior" / "0.parquet")
