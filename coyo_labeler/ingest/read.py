@@ -1,8 +1,10 @@
 """Source files: what they hold, by their footers, and their rows with only the needed columns."""
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,16 +28,25 @@ _FOOTER_THREADS = 32
 class Source:
     """The readable files of a source.
 
-    files: URLs. rows: of all files. schema: the source's needed columns, in the widest type that
+    files: rows by URL. schema: the source's needed columns, in the widest type that
     any file has. names: the source's column by the name that it has from here on. corrupt: URL and
     fault of each file that is set aside.
     """
 
-    files: tuple[str, ...]
-    rows: int
+    files: dict[str, int]
     schema: pa.Schema
     names: dict[str, str]
     corrupt: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Of all files."""
+        return sum(self.files.values())
+
+    def without(self, url: str, fault: str) -> "Source":
+        """The source with one more file set aside."""
+        files = {file: rows for file, rows in self.files.items() if file != url}
+        return replace(self, files=files, corrupt=(*self.corrupt, (url, fault)))
 
 
 def inspect(settings: IngestSettings) -> Source:
@@ -63,12 +74,39 @@ def inspect(settings: IngestSettings) -> Source:
     schema = _widest(settings, readable, list(dict.fromkeys(names.values())))
     _check_types(settings, names, schema)
     return Source(
-        files=tuple(readable),
-        rows=sum(footer.num_rows for footer in readable.values()),
+        files={file: footer.num_rows for file, footer in readable.items()},
         schema=schema,
         names=names,
         corrupt=tuple((file, str(fault)) for file, fault in faults),
     )
+
+
+def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
+    """URL and fault of a source file on which Spark failed; None where its bytes are sound.
+
+    A file whose footer is whole may hold damaged pages: they are found when they are read. A store
+    that cannot be reached fails there too, so the file named is read once more.
+    """
+    named = re.search(r"while reading file (.+?)\.\s+SQLSTATE", str(error))
+    if named is None:
+        return None
+    for url in source.files:
+        if unquote(spark_path(url)) == unquote(named[1]):
+            fault = _fault_of(url, source.schema.names)
+            return None if fault is None else (url, fault)
+    return None
+
+
+def _fault_of(url: str, columns: Sequence[str]) -> str | None:
+    fs, path = storage.resolve(url)
+    with fs.open(path, "rb") as stream:
+        try:
+            file = pq.ParquetFile(stream)
+            for _ in file.iter_batches(columns=list(columns)):
+                pass
+        except (pa.ArrowException, OSError) as error:
+            return " ".join(str(error).split())
+    return None
 
 
 def corrupt_message(file: str, fault: str) -> str:

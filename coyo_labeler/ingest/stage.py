@@ -9,18 +9,27 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from py4j.protocol import Py4JError
 from pyspark import StorageLevel, TaskContext
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.ingest import IngestSettings
+from coyo_labeler.errors import InputError
 from coyo_labeler.ingest import filters, shards
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
 from coyo_labeler.ingest.part import write_part
 from coyo_labeler.ingest.phash import FLAT
-from coyo_labeler.ingest.read import Source, inspect, read_source
+from coyo_labeler.ingest.read import (
+    Source,
+    corrupt_message,
+    file_at_fault,
+    inspect,
+    read_source,
+)
 from coyo_labeler.ingest.reasons import Reason
 from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
@@ -46,7 +55,7 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
     logger.info("ingest: %s rows in %d files", f"{source.rows:,}", len(source.files))
     with watch_spark(spark, "ingest: find images"):
         tasks = shards.tasks_for(spark, source.rows)
-        found = find_images(read_source(spark, source), tasks, settings)
+        source, found = find_in_readable(spark, source, tasks, settings)
     near = None
     if settings.near_distance:
         with watch_spark(spark, "ingest: near twins"):
@@ -79,6 +88,27 @@ class Found:
     repeated: DataFrame | None
     images: DataFrame
     n_images: int
+
+
+def find_in_readable(
+    spark: SparkSession, source: Source, tasks: int, settings: IngestSettings
+) -> tuple[Source, Found]:
+    """Find the images of the files that can be read; nothing has been written yet.
+
+    Raises: InputError naming a damaged file unless `on_corrupt` is skip.
+    """
+    while True:
+        try:
+            return source, find_images(read_source(spark, source), tasks, settings)
+        except (PySparkException, Py4JError) as error:
+            at_fault = file_at_fault(source, error)
+            if at_fault is None:
+                raise
+            if settings.on_corrupt == "stop":
+                raise InputError(corrupt_message(*at_fault)) from None
+            source = source.without(*at_fault)
+        if not source.files:
+            raise InputError(f"source: no file at {settings.source} is readable")
 
 
 def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:

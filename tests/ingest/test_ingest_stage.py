@@ -235,6 +235,25 @@ def test_an_unreadable_file_stops_the_job_or_is_one_reject(
     assert reject["url"].endswith("broken.parquet")
 
 
+def test_a_file_with_damaged_pages_stops_the_job_or_is_one_reject(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Its footer is whole, so that only reading it shows the damage."""
+    good, bad = ([row(i, f"{2**63 + i:016x}") for i in ids] for ids in (range(3), range(3, 300)))
+    source = write(tmp_path / "a source", good, bad)
+    file = tmp_path / "a source" / "part-1.parquet"
+    data = bytearray(file.read_bytes())
+    data[100:2000] = b"\xff" * 1900
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"part-1\.parquet") as stopped:
+        ingest(spark, source, tmp_path / "stopped")
+    assert "\n" not in str(stopped.value)
+    assert not (tmp_path / "stopped" / "catalog").exists()
+    manifest = ingest(spark, source, tmp_path / "output", "on_corrupt=skip")
+    assert len(table(tmp_path / "output", "catalog")) == 3
+    assert manifest.rows.rejected == {"corrupt_file": 1}
+
+
 def test_near_twins_go_with_their_exact_twins_to_one_row(
     spark: SparkSession, tmp_path: Path
 ) -> None:
