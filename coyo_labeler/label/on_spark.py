@@ -5,9 +5,10 @@ Nothing here imports torch before a task knows which GPU is its own.
 
 import os
 import pickle
+import re
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from pyspark import TaskContext
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import SparkSession
 
-from coyo_labeler.errors import WorkError
+from coyo_labeler.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from coyo_labeler.label.commit import Committed, Job, Seat
@@ -46,11 +47,11 @@ def run_on_spark(
     context = spark.sparkContext
     seats: list[Seat] | None = None
     profile: ResourceProfile | None = None
-    if (context.master or "").startswith("local["):
+    if re.fullmatch(r"local(\[.*\])?", context.master or ""):
         seats = seats_of(device)
         tasks = len(seats)
     else:
-        profile = _profile(spark)
+        profile = profile_of(dict(context.getConf().getAll()))
         tasks = max(context.defaultParallelism, -(-len(shards) // _SHARDS_PER_TASK))
     rows = [(shard.number, shard.url, shard.stamp) for shard in shards]
     plan = spark.createDataFrame(context.parallelize(rows, min(tasks, len(rows))), _PLAN)
@@ -59,12 +60,19 @@ def run_on_spark(
     return [Committed(row["shard"], row["url"], row["damage"]) for row in committed]
 
 
-def _profile(spark: SparkSession) -> ResourceProfile | None:
+def profile_of(conf: Mapping[str, str]) -> ResourceProfile | None:
     """What a task asks for: one GPU with its share of the executor's cores, or all the cores.
 
-    None where the cluster was not told of GPUs nor of the cores of an executor.
+    conf: of the Spark context. None where the cluster was not told of GPUs nor of the cores of an
+    executor.
+
+    Raises: InputError under dynamic allocation, which knows no tasks that ask for a GPU.
     """
-    conf = spark.sparkContext.getConf()
+    if conf.get("spark.dynamicAllocation.enabled", "false") == "true":
+        raise InputError(
+            "label: spark.dynamicAllocation.enabled is true, and would take executors away from "
+            "long tasks; set it to false, with spark.executor.instances"
+        )
     gpus = int(conf.get("spark.executor.resource.gpu.amount", "0") or 0)
     cores = int(conf.get("spark.executor.cores", "0") or 0)
     request = TaskResourceRequests()

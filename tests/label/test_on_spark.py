@@ -1,0 +1,72 @@
+"""How Spark's GPUs and cores become seats."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.label import on_spark
+
+
+def resources(*addresses):
+    return {"gpu": SimpleNamespace(addresses=list(addresses))}
+
+
+@pytest.fixture(autouse=True)
+def no_gpu_yet(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_the_gpu_of_a_task_is_the_only_one_that_cuda_sees():
+    assert on_spark.claim_gpu(resources("3"), torch_is_loaded=False) == "3"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_a_worker_keeps_its_gpu_from_task_to_task(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert on_spark.claim_gpu(resources("3"), torch_is_loaded=True) == "3"
+
+
+def test_a_worker_that_has_started_torch_takes_no_other_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(RuntimeError, match=r"holds GPU 3.*given GPU 1.*fresh worker"):
+        on_spark.claim_gpu(resources("1"), torch_is_loaded=True)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_a_task_without_gpus_leaves_cuda_alone():
+    assert on_spark.claim_gpu({}, torch_is_loaded=True) is None
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_gpu_that_torch_does_not_see_is_said_and_not_worked_around():
+    context = SimpleNamespace(cpus=lambda: 2)
+    with pytest.raises(WorkError, match=r"Spark gave the task GPU 1.*device=cpu"):
+        on_spark._seat(context, "auto", "1")
+    assert on_spark._seat(context, "cpu", "1").facts == {"gpu": "1"}
+    assert on_spark._seat(context, "auto", None).cores == 2
+
+
+@pytest.mark.parametrize(
+    ("conf", "asked"),
+    [
+        ({}, None),
+        ({"spark.executor.cores": "4"}, {"cpus": 4}),
+        ({"spark.executor.cores": "8", "spark.executor.resource.gpu.amount": "2"}, {"cpus": 4}),
+        ({"spark.executor.resource.gpu.amount": "1"}, {}),
+    ],
+)
+def test_a_task_asks_for_one_gpu_and_its_share_of_the_cores(spark, conf, asked):
+    profile = on_spark.profile_of(conf)
+    if asked is None:
+        assert profile is None
+        return
+    found = {name: request.amount for name, request in profile.taskResources.items()}
+    gpus = {"gpu": 1} if "spark.executor.resource.gpu.amount" in conf else {}
+    assert found == {**asked, **gpus}
+
+
+def test_dynamic_allocation_is_refused_where_it_would_end_executors_at_work():
+    with pytest.raises(InputError, match=r"dynamicAllocation.*false"):
+        on_spark.profile_of({"spark.dynamicAllocation.enabled": "true"})
