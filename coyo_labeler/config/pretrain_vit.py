@@ -23,11 +23,14 @@ class OptimiserSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """Inception crop and flip."""
+    """Inception crop and flip to train on; a central crop to evaluate on."""
 
     min_area: float = Field(0.05, gt=0, le=1, description="of the crop, as a share of the picture")
     max_aspect_ratio: float = Field(4 / 3, ge=1, description="of the crop, either way")
     flip: bool = Field(True, description="mirror half of the pictures")
+    evaluation_crop: float = Field(
+        0.875, gt=0, le=1, description="of evaluation: the central crop, as a share of the side"
+    )
 
 
 class ProbeSettings(Settings):
@@ -95,7 +98,7 @@ class PretrainVitSettings(StageSettings):
         default_factory=OptimiserSettings, description="AdamW, warm-up and decay, clipping"
     )
     augment: AugmentSettings = Field(
-        default_factory=AugmentSettings, description="Inception crop and flip"
+        default_factory=AugmentSettings, description="how pictures are cropped and mirrored"
     )
     probe: ProbeSettings = Field(
         default_factory=ProbeSettings, description="training on gold that is not held out, at last"

@@ -6,9 +6,6 @@ from torchvision.transforms import v2
 
 from coyo_labeler.config.pretrain_vit import AugmentSettings
 
-#: Side of the shorter edge before the central crop, relative to the crop: 256 for 224.
-_EVALUATION_RESIZE = 256 / 224
-
 
 def training_transform(size: int, settings: AugmentSettings) -> v2.Transform:
     """An RGB picture to (3, size, size) uint8: Inception crop (Szegedy et al. 2015), flip.
@@ -21,9 +18,12 @@ def training_transform(size: int, settings: AugmentSettings) -> v2.Transform:
     return v2.Compose([crop, *flip, v2.PILToTensor()])
 
 
-def evaluation_transform(size: int) -> v2.Transform:
-    """An RGB picture to (3, size, size) uint8: shorter edge to 8/7 of size, central crop."""
-    edge = round(size * _EVALUATION_RESIZE)
+def evaluation_transform(size: int, settings: AugmentSettings) -> v2.Transform:
+    """An RGB picture to (3, size, size) uint8: a central crop of its shorter side, or of less.
+
+    At the default evaluation_crop of 0.875 the shorter side is scaled to 256 px for a crop of 224.
+    """
+    edge = round(size / settings.evaluation_crop)
     return v2.Compose([v2.Resize(edge, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
 
 

@@ -38,16 +38,13 @@ class GoldImages:
 
     def test(self) -> LabelledImages:
         """The held-out images, cropped centrally, in the order of the tars."""
-        return self._open(self.held_out, evaluation_transform(self.settings.image_size), False)
+        transform = evaluation_transform(self.settings.image_size, self.settings.augment)
+        return self._open(self.held_out, transform, False)
 
     def train(self, augment: bool) -> LabelledImages:
         """The other gold images: as for the test, or shuffled and augmented."""
-        size = self.settings.image_size
-        transform = (
-            training_transform(size, self.settings.augment)
-            if augment
-            else evaluation_transform(size)
-        )
+        make = training_transform if augment else evaluation_transform
+        transform = make(self.settings.image_size, self.settings.augment)
         return self._open(self.rest, transform, augment)
 
     def _open(self, gold: Gold, transform: Callable[[Any], Any], shuffle: bool) -> LabelledImages:

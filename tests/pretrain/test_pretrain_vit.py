@@ -1,4 +1,3 @@
-import io
 import json
 import multiprocessing
 import os
@@ -11,13 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
@@ -29,19 +26,11 @@ from coyo_labeler.pretrain import checkpoint, loop
 from coyo_labeler.pretrain.journal import read_journal
 from coyo_labeler.pretrain.stage import job
 from tests.data.shards import add, write_labels
+from tests.pretrain.pictures import tinted
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "pretrain_vit.py"
 IMAGES = 90
-
-
-def tinted(kind: int, seed: int) -> bytes:
-    """A picture of one of three classes: reddish, greenish or bluish noise."""
-    pixels = np.random.default_rng(seed).integers(0, 90, (24, 24, 3), dtype=np.uint8)
-    pixels[..., kind] += 150
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,318 @@
+"""The training reader against plain webdataset decoding of the same tars.
+
+    python -m benchmarks.reader                      # generated JPEGs of a web image's size
+    python -m benchmarks.reader --photos FOLDER      # JPEG files of your own
+    python -m benchmarks.reader --part speed         # or targets, or memory, alone
+
+speed: images a second out of a DataLoader: decode, Inception crop to 224 px, batch; ours with the
+labels joined and made into targets, webdataset's without any. Same decoder, crop, batch size and
+worker processes; both in turns, each epoch with its own start of the workers; the ratio is the
+median over the rounds. targets: sparse targets against dense ones of 21,841 floats, made in the
+workers. memory: the private memory of each worker over a longer epoch.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import webdataset
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.config.pretrain_vit import AugmentSettings
+from coyo_labeler.data import Batch, LabelledImages, Loader, MultiHot, collate
+from coyo_labeler.data.decode import decode_rgb
+from coyo_labeler.pretrain.augment import training_transform
+from coyo_labeler.progress import Progress
+
+FOLDER = Path(__file__).parents[1] / "out" / "bench" / "reader"
+CLASSES, LISTED, FIRST_ID = 21_841, 50, 1 << 33
+THRESHOLD = 0.05
+#: Of COYO's images on average.
+WIDTH, HEIGHT = 622, 541
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(1)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    try:
+        generate(arguments)
+        for name, part in {"speed": speed, "targets": targets, "memory": memory}.items():
+            if arguments.part in (name, "all"):
+                part(arguments)
+    finally:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--photos", help="folder of JPEG files; else two photographs, cut and scaled"
+    )
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--shards", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--buffer", type=int, default=256, help="encoded images each worker holds")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4, help="of the memory part")
+    parser.add_argument("--part", choices=["all", "speed", "targets", "memory"], default="all")
+    return parser.parse_args()
+
+
+# -- data -----------------------------------------------------------------------------------------
+
+
+def jpegs(folder: str | None) -> list[bytes]:
+    """Files of a folder, or pieces of scikit-learn's two photographs, scaled to COYO's size."""
+    if folder:
+        return [path.read_bytes() for path in sorted(Path(folder).iterdir())]
+    from sklearn.datasets import load_sample_images  # noqa: PLC0415
+
+    random, found = np.random.default_rng(0), []
+    for photo in load_sample_images().images * 30:
+        height, width = random.integers(300, 427), random.integers(350, 640)
+        top, left = random.integers(0, 427 - height + 1), random.integers(0, 640 - width + 1)
+        piece = Image.fromarray(photo[top : top + height, left : left + width])
+        file = io.BytesIO()
+        piece.resize((WIDTH, HEIGHT)).save(file, "JPEG", quality=90)
+        found.append(file.getvalue())
+    return found
+
+
+def generate(arguments: argparse.Namespace) -> None:
+    """images/: tars as fetch writes them; beliefs/: by shard; scattered/: the same, shuffled."""
+    files, random = jpegs(arguments.photos), np.random.default_rng(1)
+    per_shard = arguments.images // arguments.shards
+    (FOLDER / "images").mkdir(parents=True)
+    rows = []
+    for shard in range(arguments.shards):
+        ids = FIRST_ID + np.arange(shard * per_shard, (shard + 1) * per_shard)
+        with tarfile.open(FOLDER / f"images/{shard:05d}.tar", "w") as tar:
+            for index, image_id in enumerate(ids.tolist()):
+                key = f"{shard:05d}{index:04d}"
+                document = json.dumps({"id": image_id, "key": key, "url": "http://127.0.0.1/"})
+                content = files[image_id % len(files)]
+                for name, data in ((f"{key}.jpg", content), (f"{key}.json", document.encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        rows.append(beliefs_of(ids, random))
+        storage.write_parquet(str(FOLDER / f"beliefs/{shard:05d}.parquet"), rows[-1])
+    table = pa.concat_tables(rows)
+    scattered = table.take(pa.array(random.permutation(len(table))))
+    for number, start in enumerate(range(0, len(table), 1000)):
+        url = str(FOLDER / f"scattered/part-{number}.parquet")
+        storage.write_parquet(url, scattered.slice(start, 1000))
+    size = np.mean([len(content) for content in files]) / 1024
+    print(
+        f"{arguments.images} JPEGs of {size:.0f} KiB on average in {arguments.shards} tars, "
+        f"{LISTED} labels each; batches of {arguments.batch}, {arguments.workers} workers; "
+        f"{os.cpu_count()} cores; torch {torch.__version__}, webdataset {webdataset.__version__}, "
+        f"Pillow {Image.__version__}",
+        flush=True,
+    )
+
+
+def beliefs_of(ids: np.ndarray, random: np.random.Generator) -> pa.Table:
+    """Rows whose probabilities fall off so that some 3 labels are at 0.05 or above, as COYO's."""
+    n = len(ids)
+    first = random.integers(0, CLASSES, (n, 1))
+    labels = (first + np.cumsum(random.integers(1, 400, (n, LISTED)), axis=1)) % CLASSES
+    tail = np.exp(-np.cumsum(random.exponential(0.8, (n, LISTED)), axis=1))
+    probs = (THRESHOLD + (1 - THRESHOLD) * random.beta(1.2, 1.2, (n, 1))) * tail / tail[:, :1]
+    offsets = np.arange(0, (n + 1) * LISTED, LISTED, dtype=np.int32)
+    columns = {
+        "id": ids,
+        "url": ["http://127.0.0.1/"] * n,
+        "imagehash": ["8000000000000000"] * n,
+        "labels": pa.ListArray.from_arrays(offsets, labels.astype(np.int32).ravel()),
+        "label_probs": pa.ListArray.from_arrays(offsets, probs.astype(np.float32).ravel()),
+        "width": np.full(n, WIDTH, np.int32),
+        "height": np.full(n, HEIGHT, np.int32),
+    }
+    return pa.table(columns).cast(schemas.BELIEFS)
+
+
+# -- what is measured -----------------------------------------------------------------------------
+
+
+def dataset(arguments: argparse.Namespace, labels: str = "beliefs", **more: Any) -> LabelledImages:
+    return LabelledImages(
+        str(FOLDER / "images"),
+        str(FOLDER / labels),
+        target=MultiHot(THRESHOLD),
+        transform=crop(),
+        shuffle_buffer=arguments.buffer,
+        **more,
+    )
+
+
+def crop() -> Callable[[Image.Image], torch.Tensor]:
+    return training_transform(224, AugmentSettings())
+
+
+def ours(arguments: argparse.Namespace, labels: str = "beliefs") -> Iterator[Batch]:
+    data = dataset(arguments, labels)
+    return iter(Loader(data, arguments.batch, num_workers=arguments.workers))
+
+
+def plain(arguments: argparse.Namespace) -> Iterator[list[torch.Tensor]]:
+    """webdataset as its own documentation builds it; the JSON beside each picture is not parsed."""
+    urls = sorted(str(path) for path in (FOLDER / "images").glob("*.tar"))
+    pipeline = (
+        webdataset.WebDataset(urls, shardshuffle=100)
+        .shuffle(arguments.buffer)
+        .to_tuple("jpg")
+        .map_tuple(decode_rgb)
+        .map_tuple(crop())
+        .batched(arguments.batch, collation_fn=stacked)
+    )
+    loader = webdataset.WebLoader(pipeline, batch_size=None, num_workers=arguments.workers)
+    return iter(loader)
+
+
+def stacked(samples: list[tuple[torch.Tensor]]) -> torch.Tensor:
+    return torch.stack([picture for (picture,) in samples])
+
+
+def dense_in_workers(arguments: argparse.Namespace) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The same reader with the targets expanded in the workers, where coyo-vit's are."""
+    loader = DataLoader(
+        dataset(arguments),
+        arguments.batch,
+        num_workers=arguments.workers,
+        collate_fn=expanded,
+    )
+    return iter(loader)
+
+
+def expanded(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = collate(samples)
+    return batch.images, batch.targets.dense(CLASSES)
+
+
+def sparse_then_dense(arguments: argparse.Namespace) -> Iterator[torch.Tensor]:
+    for batch in ours(arguments):
+        yield batch.targets.dense(CLASSES)
+
+
+def rate(batches: Iterator[Any], images: int, progress: Progress, done: int) -> float:
+    """Images a second over an epoch, the start of the workers included."""
+    start, seen = time.perf_counter(), 0
+    for batch in batches:
+        seen += len(batch if not isinstance(batch, tuple) else batch[0])
+        progress.update(done + seen)
+    assert seen == images, f"{seen} of {images} images"
+    return seen / (time.perf_counter() - start)
+
+
+def in_turns(
+    arguments: argparse.Namespace, kinds: dict[str, Callable[[argparse.Namespace], Iterator[Any]]]
+) -> dict[str, list[float]]:
+    """Images a second of each kind, one epoch each in every round; the first round warms up."""
+    images = arguments.images // arguments.shards * arguments.shards
+    rates: dict[str, list[float]] = {name: [] for name in kinds}
+    with Progress("reader", images * len(kinds) * (arguments.rounds + 1), "images") as progress:
+        for turn in range(arguments.rounds + 1):
+            for place, (name, make) in enumerate(kinds.items()):
+                done = images * (turn * len(kinds) + place)
+                found = rate(make(arguments), images, progress, done)
+                if turn:
+                    rates[name].append(found)
+    return rates
+
+
+def table(rates: dict[str, list[float]], base: str) -> None:
+    print(f"{'':<44}{'images/s':>9}{'ratio':>8}   of each round")
+    for name, found in rates.items():
+        ratios = [one / other for one, other in zip(found, rates[base], strict=True)]
+        print(
+            f"{name:<44}{statistics.median(found):>9.0f}{statistics.median(ratios):>8.3f}   "
+            + " ".join(f"{ratio:.3f}" for ratio in ratios)
+        )
+    print(flush=True)
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    kinds = {
+        "webdataset, no labels": plain,
+        "coyo_labeler.data, beliefs by shard": ours,
+        "coyo_labeler.data, labels by id": lambda given: ours(given, "scattered"),
+    }
+    table(in_turns(arguments, kinds), "webdataset, no labels")
+
+
+def targets(arguments: argparse.Namespace) -> None:
+    kinds = {
+        "dense targets made in the workers": dense_in_workers,
+        "sparse targets, expanded in the trainer": sparse_then_dense,
+        "sparse targets": ours,
+    }
+    table(in_turns(arguments, kinds), "dense targets made in the workers")
+    batch = next(iter(Loader(dataset(arguments), arguments.batch)))
+    parts = (batch.targets.classes, batch.targets.weights, batch.targets.offsets)
+    sparse = sum(part.nbytes for part in parts) / len(batch)
+    start = time.perf_counter()
+    for _ in range(20):
+        batch.targets.dense(CLASSES)
+    took = (time.perf_counter() - start) / 20 / len(batch)
+    print(
+        f"bytes an image from worker to trainer: sparse {sparse:.0f}, dense {4 * CLASSES:,}; "
+        f"expanding takes {1e6 * took:.0f} µs an image on one CPU core\n",
+        flush=True,
+    )
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def private_mib(process: int) -> float:
+    """What a process holds and shares with nobody. Linux only."""
+    text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    lines = [line.split() for line in text.splitlines()]
+    return sum(int(line[1]) for line in lines if line[0].startswith("Private_")) / 1024
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    """Each worker's private memory at tenths of `epochs` epochs that run into one another."""
+    if not sys.platform.startswith("linux"):
+        print("memory: is measured on Linux alone")
+        return
+    images = arguments.images // arguments.shards * arguments.shards * arguments.epochs
+    for labels in ("beliefs", "scattered"):
+        loader = Loader(
+            dataset(arguments, labels),
+            arguments.batch,
+            num_workers=arguments.workers,
+            epochs=arguments.epochs,
+        )
+        seen, marks = 0, []
+        with Progress(f"memory, {labels}", images, "images") as progress:
+            for batch in loader:
+                seen += len(batch)
+                progress.update(seen)
+                if seen * 10 // images > len(marks) and seen < images - 4 * arguments.batch:
+                    children = multiprocessing.active_children()
+                    marks.append([private_mib(child.pid) for child in children if child.pid])
+        print(f"private MiB of the largest worker at each tenth of {images:,} images, {labels}:")
+        print("  " + " ".join(f"{max(mark):.0f}" for mark in marks), flush=True)
+
+
+if __name__ == "__main__":
+    main()
