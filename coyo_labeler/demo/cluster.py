@@ -15,7 +15,7 @@ from pathlib import Path
 from coyo_labeler.errors import WorkError
 from coyo_labeler.session import require_java
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 _DEPLOY = "org.apache.spark.deploy"
 
 

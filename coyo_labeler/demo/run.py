@@ -12,6 +12,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.demo import summary
+from coyo_labeler.demo.pretrain import pretrain
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest, Run, read_manifest
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
@@ -50,7 +51,10 @@ def run_demo(overrides: Sequence[str]) -> str:
             with _server(settings) if name == "fetch" else ExitStack():
                 logger.info("── %s", STAGES[name.partition(":")[0]].summary)
                 run(name.partition(":")[0], words)
-    document = summary.build(settings, _manifests(settings), seconds)
+    if read_manifest(storage.join(out, "pretrain", "merged")) is None:
+        logger.info("── a tiny ViT, trained twice: on the machine's labels, and on the merged ones")
+    pretraining = pretrain(out)
+    document = summary.build(settings, _manifests(settings), seconds, pretraining)
     if document == before:
         return f"Nothing to do: {out} is complete.\n\n{summary.text(document, out)}"
     storage.write_json(storage.join(out, "summary.json"), document)

@@ -26,10 +26,18 @@ def test_accuracy_is_over_all_gold_and_over_the_voted(tmp_path):
         "fetch": manifest("fetch", Counts(4, 3, {"timeout": 1})),
         "merge": manifest("merge", Counts(3, 3), {"votes": Counts(4, 4)}),
     }
-    document = summary.build(DemoSettings(output=str(tmp_path)), manifests, {"source": 2.0})
+    pretraining = {
+        "accuracy": {"machine": 0.5, "merged": 0.75},
+        "held_out": 4,
+        "seconds": {"machine": 2.0, "merged": 3.0},
+    }
+    settings = DemoSettings(output=str(tmp_path))
+    document = summary.build(settings, manifests, {"source": 2.0}, pretraining)
     assert document["accuracy"] == {"machine": 0.6667, "votes": 0.3333, "merged": 1.0}
     assert document["accuracy_on_voted"] == {"machine": 0.5, "votes": 0.5, "merged": 1.0}
     assert document["rows"]["fetch"] == {"in": 4, "out": 3, "rejected": {"timeout": 1}}
+    assert document["seconds"]["pretrain_vit"] == 5.0
     text = summary.text(document, "out/demo")
     assert "merged over the machine: +33.3 points" in text
     assert "timeout 1" in text
+    assert "0.500 from the machine's, 0.750 from the merged ones" in text
