@@ -166,9 +166,15 @@ def _reliability(document: Mapping[str, Any]) -> Markup:
     return plot.svg("Reliability diagram: share correct against stated probability")
 
 
+def _settled(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A curve without its first hundredth, where a handful of images make it jump."""
+    curve = list(points)
+    return [point for point in curve if point[0] >= 0.01] or curve
+
+
 def _coverage(document: Mapping[str, Any]) -> Markup:
     curves = {
-        series: [(p["share"], p["accuracy"]) for p in document[key]["coverage"]]
+        series: _settled((p["share"], p["accuracy"]) for p in document[key]["coverage"])
         for key, series in _SERIES
         if key in document
     }
@@ -190,7 +196,7 @@ def _precision_recall(document: Mapping[str, Any]) -> Markup:
     for key, series in _SERIES:
         if key in document:
             curve = document[key]["precision_recall"]
-            plot.line([(p["recall"], p["precision"]) for p in curve], f"l{series}")
+            plot.line(_settled((p["recall"], p["precision"]) for p in curve), f"l{series}")
     return plot.svg("Precision against recall of all labels as the threshold falls")
 
 

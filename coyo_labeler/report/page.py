@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
 
 from coyo_labeler.report.figures import figures
+
+#: Characters of a class's name that are shown; WordNet's lists of synonyms can be long.
+_NAME = 30
 
 
 def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
@@ -25,6 +29,7 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "decimal": lambda value: "–" if value is None else f"{value:.3f}",
         "duration": _duration,
         "size": _size,
+        "short": _short,
     }
     template = environment.get_template("page.html.jinja")
     return template.render(doc=document, plots=figures(document), pictures=pictures)
@@ -43,3 +48,11 @@ def _size(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.3g} {name}"
     return f"{size:.0f} bytes"
+
+
+def _short(name: str) -> Markup:
+    """A class's first synonyms; the pointer shows the rest."""
+    if len(name) <= _NAME:
+        return escape(name)
+    listed = name[: _NAME + 1].rpartition(",")[0] or name[: _NAME - 1]
+    return Markup('<span title="{}">{}…</span>').format(name, listed)

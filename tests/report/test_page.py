@@ -117,6 +117,19 @@ def test_the_catalog_and_the_download_are_told() -> None:
     assert "Fetched 3 of 5 images in 1 shards, 12 kB, 4 kB an image. 2 failures may pass" in page
 
 
+def test_long_names_are_cut_at_a_synonym_and_told_under_the_pointer() -> None:
+    document = a_document()
+    document["classes"]["head"][0]["name"] = "chinook, chinook salmon, king salmon, quinnat salmon"
+    page = render(document, {})
+    full = 'title="chinook, chinook salmon, king salmon, quinnat salmon"'
+    assert f"<td><span {full}>chinook, chinook salmon…</span></td>" in page
+
+
+def test_without_pictures_no_empty_frames_are_shown() -> None:
+    assert 'class="none"' not in render(a_document(), {})
+    assert 'class="none"' in render(a_document(), {7: "data:image/gif;base64,R0lGODlhAQABAAAAACw="})
+
+
 def test_sections_without_data_are_absent() -> None:
     tally = Tally(3)
     names = {"labels": pa.list_(pa.int32()), "label_probs": pa.list_(pa.float32())}
