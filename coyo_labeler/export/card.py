@@ -82,7 +82,8 @@ def front_matter(
 
 def _feature(field: pa.Field) -> dict[str, str]:
     if pa.types.is_list(field.type):
-        return {"name": field.name, "list": _dtype(field.type.value_type)}
+        # `datasets` writes "list" since version 4; all versions read "sequence".
+        return {"name": field.name, "sequence": _dtype(field.type.value_type)}
     return {"name": field.name, "dtype": _dtype(field.type)}
 
 

@@ -13,6 +13,9 @@ from coyo_labeler.report.plots import Plot, number, percent, ticks
 _BARS = 50
 _WORKERS = 80
 
+#: Bins with fewer images stand alone: a line through them would tell of chance.
+_JOINED = 10
+
 #: The other folder's colour, then ours, drawn above it.
 _SERIES = (("other_accuracy", "2"), ("accuracy", "1"))
 
@@ -158,7 +161,8 @@ def _reliability(document: Mapping[str, Any]) -> Markup:
     for key, series in _SERIES:
         bins = document[key]["reliability"]["bins"] if key in document else []
         most = max((b["images"] for b in bins), default=1)
-        plot.line([(b["confidence"], b["correct"]) for b in bins], f"l{series}")
+        joined = [(b["confidence"], b["correct"]) for b in bins if b["images"] >= _JOINED]
+        plot.line(joined, f"l{series}")
         for b in bins:
             title = f"stated {b['confidence']:.1%}, correct {b['correct']:.1%} of {b['images']:,}"
             radius = 2.0 + 5.0 * (b["images"] / most) ** 0.5
@@ -259,7 +263,9 @@ def _calibration(reliability: Mapping[str, Sequence[Sequence[float]]]) -> Markup
     for when, series in (("before", "2"), ("after", "1")):
         bins = [row for row in reliability.get(when, ()) if row[0] > 0]
         most = max((n for n, *_ in bins), default=1.0)
-        plot.line([(stated / n, held / n) for n, stated, held in bins], f"l{series}")
+        plot.line(
+            [(stated / n, held / n) for n, stated, held in bins if n >= _JOINED], f"l{series}"
+        )
         for n, stated, held in bins:
             title = f"{when}: belief {stated / n:.1%}, posterior {held / n:.1%}, {n:,.0f} images"
             radius = 2.0 + 3.5 * (n / most) ** 0.5
