@@ -96,7 +96,7 @@ def jpegs(folder: str | None) -> list[bytes]:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """images/: tars as fetch writes them; beliefs/: by shard; scattered/: the same, shuffled."""
+    """images/: tars as fetch writes them; beliefs/: by shard; posterior/: as merge's."""
     files, random = jpegs(arguments.photos), np.random.default_rng(1)
     per_shard = arguments.images // arguments.shards
     (FOLDER / "images").mkdir(parents=True)
@@ -114,11 +114,9 @@ def generate(arguments: argparse.Namespace) -> None:
                     tar.addfile(info, io.BytesIO(data))
         rows.append(beliefs_of(ids, random))
         storage.write_parquet(str(FOLDER / f"beliefs/{shard:05d}.parquet"), rows[-1])
-    table = pa.concat_tables(rows)
-    scattered = table.take(pa.array(random.permutation(len(table))))
-    for number, start in enumerate(range(0, len(table), 1000)):
-        url = str(FOLDER / f"scattered/part-{number}.parquet")
-        storage.write_parquet(url, scattered.slice(start, 1000))
+        images = {"id": ids, "status": ["success"] * per_shard}
+        storage.write_parquet(str(FOLDER / f"images/{shard:05d}.parquet"), pa.table(images))
+    write_posterior(rows, random)
     size = np.mean([len(content) for content in files]) / 1024
     print(
         f"{arguments.images} JPEGs of {size:.0f} KiB on average in {arguments.shards} tars, "
@@ -127,6 +125,20 @@ def generate(arguments: argparse.Namespace) -> None:
         f"Pillow {Image.__version__}",
         flush=True,
     )
+
+
+def write_posterior(shards: list[pa.Table], random: np.random.Generator) -> None:
+    """Three images in four in the files of their shards; the voted ones in four files, by id."""
+    table = pa.concat_tables(shards)
+    part = random.integers(0, 16, len(table))
+    for number in range(4):
+        url = str(FOLDER / f"posterior/voted-{number:05d}.parquet")
+        storage.write_parquet(url, table.filter(pa.array(part == number)))
+    for number, start in enumerate(range(0, len(table), len(shards[0]))):
+        unvoted = pa.array(part[start : start + len(shards[0])] >= 4)
+        storage.write_parquet(
+            str(FOLDER / f"posterior/{number:05d}.parquet"), shards[number].filter(unvoted)
+        )
 
 
 def beliefs_of(ids: np.ndarray, random: np.random.Generator) -> pa.Table:
@@ -253,7 +265,7 @@ def speed(arguments: argparse.Namespace) -> None:
     kinds = {
         "webdataset, no labels": plain,
         "coyo_labeler.data, beliefs by shard": ours,
-        "coyo_labeler.data, labels by id": lambda given: ours(given, "scattered"),
+        "coyo_labeler.data, posterior of merge": lambda given: ours(given, "posterior"),
     }
     table(in_turns(arguments, kinds), "webdataset, no labels")
 
@@ -295,7 +307,7 @@ def memory(arguments: argparse.Namespace) -> None:
         print("memory: is measured on Linux alone")
         return
     images = arguments.images // arguments.shards * arguments.shards * arguments.epochs
-    for labels in ("beliefs", "scattered"):
+    for labels in ("beliefs", "posterior"):
         loader = Loader(
             dataset(arguments, labels),
             arguments.batch,

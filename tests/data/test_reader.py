@@ -67,6 +67,59 @@ def test_a_posterior_in_other_files_and_order_gives_the_same_samples(
     assert read(str(posterior)) == read(labels)
 
 
+def test_a_posterior_with_voted_images_in_files_of_their_own_gives_the_same_samples(
+    folders: Folders, tmp_path: Path
+) -> None:
+    # As merge writes it: who got no vote stays in the file of the shard, the others go by id.
+    images, labels = folders(5, 3, 4, 2, table=True)
+    ids = list(range(FIRST_ID, FIRST_ID + 14))
+    voted = {*ids[1:8:3], ids[6], ids[12], ids[13]}
+    posterior = tmp_path / "merged/posterior"
+    for shard, of_shard in enumerate((ids[:5], ids[5:8], ids[8:12], ids[12:])):
+        rows = {each: row_of(each) for each in of_shard if each not in voted}
+        if rows:  # of the last shard every image has a vote
+            write_labels(posterior / f"{shard:05d}.parquet", rows)
+    for number in range(2):
+        rows = {each: row_of(each) for each in sorted(voted)[number::2]}
+        write_labels(posterior / f"voted-0000{number}.parquet", rows)
+
+    def read(url: str) -> list[tuple[int, list[int]]]:
+        dataset = LabelledImages(images, url, target=Soft())
+        return [(sample.id, sample.classes.tolist()) for sample in dataset]
+
+    assert read(str(tmp_path / "merged")) == read(labels)
+    assert LabelledImages(images, str(tmp_path / "merged"), exclude=ids[:2]).count() == 12
+    shards = find_shards(images)
+    for shard in shards:  # the rows of shards are not looked through by id: only the six voted ones
+        open_labels(str(posterior), scan_limit=6).open(shard)
+    with pytest.raises(InputError, match=r"shard 00000: its ids lie scattered over"):
+        open_labels(str(posterior), scan_limit=1).open(shards[0])
+    (posterior / "voted-00001.parquet").unlink()
+    (posterior / "voted-00000.parquet").unlink()
+    write_labels(posterior / "voted-00000.parquet", {5: row_of(5)})
+    with pytest.raises(InputError, match=r"shard 00003: .* has labels for none of its 2 images"):
+        read(str(posterior))
+
+
+@pytest.mark.parametrize("layout", ["00000", "part-0", "both"])
+def test_images_to_train_on_are_counted_without_reading_them(
+    folders: Folders, tmp_path: Path, layout: str
+) -> None:
+    images, _ = folders(4, table=True)
+    rows = {FIRST_ID + each: row_of(each) for each in (0, 2, 3)}
+    others = {FIRST_ID - 7: row_of(1), FIRST_ID + 9: row_of(1)} if layout == "part-0" else {}
+    first = {"both": {FIRST_ID: row_of(0)}}.get(layout, {**rows, **others})
+    name = "00000" if layout == "both" else layout
+    write_labels(tmp_path / f"counted/{name}.parquet", first)
+    if layout == "both":
+        rest = {each: row for each, row in rows.items() if each != FIRST_ID}
+        write_labels(tmp_path / "counted/voted-0.parquet", rest)
+    (tmp_path / "images/00000.tar").write_bytes(b"")
+    for exclude, expected in (((), 3), ((FIRST_ID + 2, 1), 2)):
+        dataset = LabelledImages(images, str(tmp_path / "counted"), exclude=exclude)
+        assert dataset.count() == expected
+
+
 def test_a_shard_reads_only_the_row_groups_that_can_hold_its_ids(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +348,7 @@ def test_empty_rows_and_low_rows_are_counted(folders: Folders, tmp_path: Path) -
         (([1, 2], [0.5]), "has 2 labels but 1 probabilities"),
         (([1, 2], [0.5, float("nan")]), f"id {FIRST_ID + 1} has the probability nan"),
         (([1, 2], [0.5, 1.5]), f"id {FIRST_ID + 1} has the probability 1.5"),
+        (([1, None], [0.5, 0.5]), "has a list with a null label"),
     ],
 )
 def test_rows_that_are_no_labels_name_file_and_id(
