@@ -106,6 +106,7 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
             f"images={out}/images",
             f"catalog={out}/catalog",
             labels,
+            "title=Label report: scanned digits",
             f"output={out}/report",
         ],
     }
