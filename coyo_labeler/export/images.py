@@ -1,8 +1,7 @@
 """One shard that holds images: a tar read once, and written with its labels in a new form."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -20,20 +19,6 @@ _UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 #: Columns that go into `{key}.json`; all else there is as it was.
 _INTO_JSON = ("labels", "label_probs", "n_votes", "risk", "entropy")
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The chosen rows of one tar by key. rows: their table. unseen: keys not met in the tar yet."""
-
-    rows: pa.Table
-    places: Mapping[str, int]
-    unseen: set[str]
-
-    def find(self, key: str) -> dict[str, Any] | None:
-        """The row of a key, or None where it has none or was rejected."""
-        place = self.places.get(key)
-        return None if place is None else self.rows.slice(place, 1).to_pylist()[0]
 
 
 def write_webdataset(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Written:
@@ -80,26 +65,24 @@ def _chosen(
     kept, rejects = choose(rows, choice)
     written.rows_in = rows.num_rows
     written.rejects.append(rejects)
-    keys = kept["key"].to_pylist()
-    everyone = rows["key"].to_pylist()
-    labelled = Labelled(kept, {key: at for at, key in enumerate(keys)}, set(everyone))
-    if len(labelled.unseen) < len(everyone):
-        twice, _ = Counter(everyone).most_common(1)[0]
+    labelled = {row["key"]: row for row in kept.to_pylist()}
+    keys = rows["key"].to_pylist()
+    known = frozenset(keys)
+    if len(known) < len(keys):
+        twice, _ = Counter(keys).most_common(1)[0]
         raise InputError(
             f"export: labels: the image {twice} of {tar.url} has more than one row of labels; a "
             "labels folder holds each id once"
         )
-    known = frozenset(everyone)
+    unseen = set(known)
     for sample in read_samples(tar):
         written.images += 1
-        if sample.key not in known:
-            written.unlabelled += 1
-        labelled.unseen.discard(sample.key)
-        row = labelled.find(sample.key)
-        if row is not None:
-            yield sample, row
-    if labelled.unseen:
+        written.unlabelled += sample.key not in known
+        unseen.discard(sample.key)
+        if sample.key in labelled:
+            yield sample, labelled[sample.key]
+    if unseen:
         raise InputError(
-            f"export: images: {tar.url} breaks off: {len(labelled.unseen):,} of its images are "
-            f"missing, the first is {min(labelled.unseen)}; fetch it again"
+            f"export: images: {tar.url} breaks off: {len(unseen):,} of its images are missing, the "
+            f"first is {min(unseen)}; fetch it again"
         )

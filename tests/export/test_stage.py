@@ -13,119 +13,27 @@ import datasets
 import duckdb
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 from huggingface_hub import DatasetCard
 from PIL import Image
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from tfrecord.reader import tfrecord_loader
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import schemas
 from coyo_labeler.config.export import ExportSettings
-from coyo_labeler.errors import InputError
-from coyo_labeler.manifest import Manifest
-from coyo_labeler.session import explain
 from coyo_labeler.stages import STAGES, run_stage
 from coyo_labeler.tables import spark_schema
-
-PER_TAR, TARS = 4, 3
-ENDINGS = ("jpg", "png", "webp")
-
-
-def labels_of(image: int) -> tuple[list[int], list[float]]:
-    """Image 3 has a weak label alone; all others two, by falling probability."""
-    if image == 3:
-        return [2], [0.125]
-    return [image % 3, (image + 1) % 3], [0.75, 0.25 + (image % 12) / 64]
-
-
-def write_labels(folder: Path, images: range) -> str:
-    lists = [labels_of(image) for image in images]
-    columns = {
-        "id": [(1 << 33) + image for image in images],
-        "url": [f"http://127.0.0.1/{image}" for image in images],
-        "imagehash": ["daf5a50aae4aa54a"] * len(images),
-        "labels": [labels for labels, _ in lists],
-        "label_probs": [probs for _, probs in lists],
-        "width": [240] * len(images),
-        "height": [320] * len(images),
-        "n_votes": [image % 2 for image in images],
-        "risk": [0.25] * len(images),
-        "entropy": [0.5] * len(images),
-    }
-    table = pa.table(columns, schema=schemas.POSTERIOR)
-    half = len(images) // 2
-    storage.write_parquet(str(folder / "a.parquet"), table[:half], {"teacher.model": "b0"})
-    storage.write_parquet(str(folder / "b.parquet"), table[half:], {"teacher.model": "b0"})
-    return str(folder)
-
-
-def picture(image: int) -> bytes:
-    buffer = io.BytesIO()
-    kind = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[ENDINGS[image % 3]]
-    Image.new("RGB", (8 + image, 6), (10 * image, 90, 30)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def write_images(folder: Path, tables: bool = True) -> str:
-    """Three tars of four images; in each the first has no labels where `write_labels` skips it."""
-    folder.mkdir()
-    for shard in range(TARS):
-        keys = [f"{shard:05d}{index:04d}" for index in range(PER_TAR)]
-        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
-            for index, key in enumerate(keys):
-                image = shard * PER_TAR + index
-                document = {"key": key, "id": (1 << 33) + image, "sha256": "x"}
-                for ending, data in (
-                    (ENDINGS[image % 3], picture(image)),
-                    ("json", json.dumps(document).encode()),
-                ):
-                    member = tarfile.TarInfo(f"{key}.{ending}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-        if tables:
-            first = shard * PER_TAR
-            columns = {f.name: pa.nulls(PER_TAR + 1, f.type) for f in schemas.IMAGES}
-            columns |= {
-                "key": pa.array([*keys, f"{shard:05d}0009"]),
-                "id": pa.array([(1 << 33) + first + i for i in range(PER_TAR)] + [7 + shard]),
-                "status": pa.array(["success"] * PER_TAR + ["timeout"]),
-            }
-            table = pa.table(columns, schema=schemas.IMAGES)
-            storage.write_parquet(str(folder / f"{shard:05d}.parquet"), table)
-    return str(folder)
-
-
-def run(spark: SparkSession, **settings: object) -> Manifest:
-    return run_stage(STAGES["export"], ExportSettings.model_validate(settings), spark)[0]
-
-
-@pytest.fixture
-def given(tmp_path: Path) -> dict[str, Any]:
-    (tmp_path / "names.txt").write_text("cat\ndog\nboot\n")
-    return {
-        "labels": write_labels(tmp_path / "labels", range(12)),
-        "label_space": str(tmp_path / "names.txt"),
-        "output": str(tmp_path / "out"),
-        "threshold": 0.3,
-    }
-
-
-def expected(images: range, threshold: float = 0.3) -> list[tuple[int, list[int]]]:
-    rows = []
-    for image in images:
-        kept = [c for c, p in zip(*labels_of(image), strict=True) if p >= threshold]
-        if kept:
-            rows.append(((1 << 33) + image, kept))
-    return rows
-
-
-def snapshot(folder: str) -> dict[str, tuple[int, bytes]]:
-    files = [path for path in Path(folder).rglob("*") if path.is_file()]
-    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+from tests.export.builders import (
+    ENDINGS,
+    expected,
+    picture,
+    run,
+    snapshot,
+    write_images,
+    write_labels,
+)
 
 
 def test_five_readers_find_the_same_rows_and_types(
@@ -349,78 +257,3 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
     for n in range(shards):
         name = f"part-{n:05d}.parquet"
         assert after[name][1] == undisturbed[name][1]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"format": "webdataset"}, "images: missing; format=webdataset holds the images"),
-        ({"format": "tfrecord"}, "images: missing; format=tfrecord holds the images"),
-        ({"images": "x"}, "images: format=parquet holds no images"),
-        ({"min_labels": 3, "max_labels": 2}, "max_labels: 2 is less than min_labels (3)"),
-        (
-            {"format": "tfrecord", "images": "x", "min_labels": 0},
-            "min_labels: 0 leaves empty lists",
-        ),
-        ({"name": "Coyo Labels"}, "name: 'Coyo Labels' is wrong"),
-        ({"threshold": 1.5}, "threshold: 1.5 is wrong"),
-        ({"format": "csv"}, "format: 'csv' is wrong"),
-        ({"labels": "/nowhere"}, "labels: nothing at /nowhere"),
-        ({"label_space": "/nowhere.txt"}, "label_space: /nowhere.txt is neither one of"),
-    ],
-)
-def test_what_does_not_fit_together_is_told_in_one_line(
-    given: dict[str, Any], capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
-) -> None:
-    from coyo_labeler.cli import main  # noqa: PLC0415
-
-    words = [f"{key}={value}" for key, value in {**given, **change}.items()]
-    assert main(["export", *words]) == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith("error: export: ") or told.startswith("error: label_space: ")
-    assert message in told
-
-
-def fail(spark: SparkSession, **settings: object) -> str:
-    """The message that the command line would print."""
-    with pytest.raises((InputError, PySparkException)) as caught:
-        run(spark, **settings)
-    error = caught.value if isinstance(caught.value, InputError) else explain(caught.value)
-    assert isinstance(error, InputError)
-    assert "\n" not in str(error)
-    return str(error)
-
-
-def test_a_label_outside_the_space_is_named(spark: SparkSession, given: dict[str, Any]) -> None:
-    Path(given["label_space"]).write_text("cat\ndog\n")
-    assert "the label 2, which is outside label_space (0..1)" in fail(spark, **given)
-
-
-def test_a_torn_tar_is_named(spark: SparkSession, given: dict[str, Any], tmp_path: Path) -> None:
-    images = write_images(tmp_path / "images")
-    tar = Path(images) / "00001.tar"
-    tar.write_bytes(tar.read_bytes()[:2048])
-    message = fail(spark, **given, format="webdataset", images=images)
-    assert "00001.tar breaks off: 3 of its images are missing, the first is 000010001" in message
-    assert not (Path(given["output"]) / "00001.tar").exists()
-
-
-def test_an_id_of_two_images_is_refused(
-    spark: SparkSession, given: dict[str, Any], tmp_path: Path
-) -> None:
-    images = Path(write_images(tmp_path / "images"))
-    for ending in ("tar", "parquet"):
-        data = (images / f"00000.{ending}").read_bytes()
-        (images / f"00007.{ending}").write_bytes(data)
-    message = fail(spark, **given, format="webdataset", images=str(images))
-    assert f"id {1 << 33} is 2 images" in message
-
-
-def test_labels_with_an_id_twice_are_refused(
-    spark: SparkSession, given: dict[str, Any], tmp_path: Path
-) -> None:
-    folder = Path(given["labels"])
-    (folder / "c.parquet").write_bytes((folder / "a.parquet").read_bytes())
-    images = write_images(tmp_path / "images")
-    message = fail(spark, **given, format="webdataset", images=images)
-    assert "has more than one row of labels" in message
