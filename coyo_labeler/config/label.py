@@ -44,8 +44,8 @@ class LabelSettings(StageSettings):
     )
     model_label_space: str | None = Field(
         None,
-        description="classes of the model's head: imagenet21k, imagenet21k_goog, imagenet1k or a "
-        "text file; left out: by the size of the head",
+        description="classes of the model's head: imagenet21k, imagenet21k_goog, imagenet22k_ms, "
+        "imagenet1k or a text file; left out: by the size of the head",
     )
     label_space: str = Field(
         "imagenet21k",

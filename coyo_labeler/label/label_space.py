@@ -1,6 +1,7 @@
 """How the outputs of a model's head become labels of a label space."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +9,17 @@ import numpy.typing as npt
 from coyo_labeler.errors import InputError
 from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space
 
-#: Sizes of the heads known by name: the label spaces, and the list of Google's ImageNet-21k.
-HEAD_SIZES = {**SIZES, "imagenet21k_goog": 21_843}
+#: Outputs of the heads known by name: the label spaces, and two lists that lead to imagenet21k:
+#: Google's (timm's tf_efficientnetv2_*.in21k) and Microsoft's (timm's *.ms_in22k).
+HEAD_SIZES = {**SIZES, "imagenet21k_goog": 21_843, "imagenet22k_ms": 21_842}
+
+#: What timm calls the lists.
+_LISTED = {
+    "imagenet21k": "imagenet22k",
+    "imagenet1k": "imagenet",
+    "imagenet21k_goog": "imagenet21k_goog",
+    "imagenet22k_ms": "imagenet22k_ms",
+}
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,9 @@ def match_head(outputs: int, space: LabelSpace, model_label_space: str | None = 
     if model_label_space is None:
         if outputs == space.size:
             return Head(space.name, None)
-        if outputs == HEAD_SIZES["imagenet21k_goog"] and space.name == "imagenet21k":
-            return Head("imagenet21k_goog", goog_order())
+        for name, size in HEAD_SIZES.items():
+            if outputs == size and name != space.name and leads(name, space):
+                return Head(name, order_of(name))
         fits = [f"{name} ({size:,})" for name, size in HEAD_SIZES.items() if leads(name, space)]
         raise InputError(
             f"label_space: the model has {outputs:,} outputs, which is no head for "
@@ -46,8 +57,8 @@ def match_head(outputs: int, space: LabelSpace, model_label_space: str | None = 
             f"model_label_space: {model_label_space} has {size:,} classes, but the model has "
             f"{outputs:,} outputs{_spaces_of(outputs)}"
         )
-    if model_label_space == "imagenet21k_goog" and space.name == "imagenet21k":
-        return Head("imagenet21k_goog", goog_order())
+    if model_label_space != space.name and leads(model_label_space, space):
+        return Head(model_label_space, order_of(model_label_space))
     if size != space.size or (model_label_space in HEAD_SIZES and model_label_space != space.name):
         raise InputError(
             f"model_label_space: there is no map from {model_label_space} ({size:,} classes) to "
@@ -59,26 +70,43 @@ def match_head(outputs: int, space: LabelSpace, model_label_space: str | None = 
 
 def leads(head: str, space: LabelSpace) -> bool:
     """Whether there is a way from a head of that name to the space."""
-    return head == space.name or (head, space.name) == ("imagenet21k_goog", "imagenet21k")
+    to_imagenet21k = head in HEAD_SIZES and head not in SIZES and space.name == "imagenet21k"
+    return head == space.name or to_imagenet21k
 
 
 def _spaces_of(outputs: int) -> str:
     known = [name for name, size in HEAD_SIZES.items() if size == outputs]
     if not known:
         return "; for a head of your own give label_space=FILE, one class a line"
-    offered = "imagenet21k" if known[0] == "imagenet21k_goog" else known[0]
+    offered = known[0] if known[0] in SIZES else "imagenet21k"
     return f"; a head of {outputs:,} fits label_space={offered}"
 
 
-def goog_order() -> npt.NDArray[np.int64]:
-    """(21841,) the output of an `imagenet21k_goog` head for each class of imagenet21k.
-
-    From timm's own list; two outputs (n03931044, n09859684) are in no class.
-    """
+@lru_cache
+def synsets(name: str) -> tuple[str, ...]:
+    """WordNet's number of each output of a head or class of a space known by name, from timm."""
     from importlib.resources import files  # noqa: PLC0415
 
-    text = files("timm.data").joinpath("_info/imagenet21k_goog_to_22k_indices.txt").read_text()
-    return np.array(text.split(), dtype=np.int64)
+    listed = files("timm.data").joinpath(f"_info/{_LISTED[name]}_synsets.txt")
+    return tuple(listed.read_text().split())
 
 
-__all__ = ["HEAD_SIZES", "Head", "LabelSpace", "goog_order", "load_label_space", "match_head"]
+def order_of(head: str) -> npt.NDArray[np.int64]:
+    """(21841,) the output of a head known by name that is class 0, 1, … of imagenet21k.
+
+    Outputs that are no class of it are left out: n03931044 and n09859684 of Google's list,
+    n04399382 of Microsoft's.
+    """
+    place = {synset: output for output, synset in enumerate(synsets(head))}
+    return np.array([place[synset] for synset in synsets("imagenet21k")], dtype=np.int64)
+
+
+__all__ = [
+    "HEAD_SIZES",
+    "Head",
+    "LabelSpace",
+    "load_label_space",
+    "match_head",
+    "order_of",
+    "synsets",
+]

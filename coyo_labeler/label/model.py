@@ -15,7 +15,13 @@ from torch import nn
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.label_space import HEAD_SIZES, LabelSpace, load_label_space, match_head
+from coyo_labeler.label.label_space import (
+    HEAD_SIZES,
+    LabelSpace,
+    load_label_space,
+    match_head,
+    synsets,
+)
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
 from coyo_labeler.label.weights import (
     count_outputs,
@@ -265,8 +271,9 @@ def check_teacher(spec: TeacherSpec) -> None:
 
 
 def digest_of_space(label_space: str) -> str:
-    """sha256 of a label space's file; of a space known by name, of that name."""
-    text = label_space if label_space in HEAD_SIZES else storage.read_text(label_space)
+    """sha256 of a label space: of its file, or of the synsets of one known by name, a line each."""
+    known = label_space in HEAD_SIZES
+    text = "\n".join(synsets(label_space)) if known else storage.read_text(label_space)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -148,7 +148,12 @@ def _seat(context: TaskContext, device: str, address: str | None) -> "Seat":
             f"label: Spark gave the task GPU {address} of {host}, but torch sees none there; "
             "install a CUDA build of torch that fits the driver, or give device=cpu"
         )
-    return Seat(found, context.cpus(), f"{host}/gpu {address}", {"gpu": address})
+    facts = {
+        "gpu": address,
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "task": f"{context.stageId()}.{context.partitionId()}.{context.attemptNumber()}",
+    }
+    return Seat(found, context.cpus(), f"{host}/gpu {address}", facts)
 
 
 @lru_cache(maxsize=1)

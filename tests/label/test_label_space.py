@@ -1,3 +1,5 @@
+from importlib.resources import files
+
 import numpy as np
 import pytest
 import timm
@@ -5,28 +7,45 @@ import torch
 from safetensors.torch import save_file
 
 from coyo_labeler.errors import InputError
-from coyo_labeler.label.label_space import goog_order, load_label_space, match_head
+from coyo_labeler.label.label_space import load_label_space, match_head, order_of
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from tests.label.teachers import MODEL
 
 TABLE_LAMP, TABLE_LAMP_SYNSET = 11_054, "n04380533"
 
 
+def listed(name):
+    return files("timm.data").joinpath(f"_info/{name}.txt").read_text().split()
+
+
 def synsets(name):
-    from importlib.resources import files  # noqa: PLC0415
-
-    return files("timm.data").joinpath(f"_info/{name}_synsets.txt").read_text().split()
+    return listed(f"{name}_synsets")
 
 
-def test_the_map_leads_each_class_to_the_output_of_its_synset():
-    ours, theirs = synsets("imagenet22k"), synsets("imagenet21k_goog")
-    assert [theirs[output] for output in goog_order()] == ours
-    assert set(range(21_843)) - set(goog_order().tolist()) == {9_205, 15_027}
+@pytest.mark.parametrize(
+    ("head", "map_of_timm", "dropped"),
+    [
+        ("imagenet21k_goog", "imagenet21k_goog_to_22k_indices", {9_205, 15_027}),
+        ("imagenet22k_ms", "imagenet22k_ms_to_22k_indices", {850}),
+    ],
+)
+def test_the_map_leads_each_class_to_the_output_of_its_synset(head, map_of_timm, dropped):
+    ours, theirs = synsets("imagenet22k"), synsets(head)
+    assert [theirs[output] for output in order_of(head)] == ours
+    assert set(range(len(theirs))) - set(order_of(head).tolist()) == dropped
+    assert order_of(head).tolist() == [int(index) for index in listed(map_of_timm)]
 
 
-def test_a_head_of_21843_is_googles_list_and_one_of_21841_the_published():
+def test_the_published_list_is_sorted_and_its_lamps_are_where_the_published_rows_have_them():
+    ours = synsets("imagenet22k")
+    assert ours == sorted(ours)
+    assert ours[TABLE_LAMP] == TABLE_LAMP_SYNSET
+
+
+def test_heads_are_known_by_their_size():
     space = load_label_space("imagenet21k")
     assert match_head(21_843, space).name == "imagenet21k_goog"
+    assert match_head(21_842, space).name == "imagenet22k_ms"
     assert match_head(21_841, space).order is None
 
 
@@ -37,7 +56,7 @@ def test_a_head_of_21843_is_googles_list_and_one_of_21841_the_published():
             1_000,
             "imagenet21k",
             None,
-            r"21,841.*imagenet21k_goog \(21,843\).*label_space=imagenet1k",
+            r"21,841.*_goog \(21,843\) or .*_ms \(21,842\).*label_space=imagenet1k",
         ),
         (21_843, "imagenet1k", None, r"imagenet1k \(1,000\).*label_space=imagenet21k"),
         (7, "imagenet21k", None, r"label_space=FILE"),

@@ -41,10 +41,13 @@ def test_a_task_without_gpus_leaves_cuda_alone():
 
 
 def test_a_gpu_that_torch_does_not_see_is_said_and_not_worked_around():
-    context = SimpleNamespace(cpus=lambda: 2)
+    context = SimpleNamespace(
+        cpus=lambda: 2, stageId=lambda: 4, partitionId=lambda: 5, attemptNumber=lambda: 0
+    )
     with pytest.raises(WorkError, match=r"Spark gave the task GPU 1.*device=cpu"):
         on_spark._seat(context, "auto", "1")
-    assert on_spark._seat(context, "cpu", "1").facts == {"gpu": "1"}
+    facts = on_spark._seat(context, "cpu", "1").facts
+    assert (facts["gpu"], facts["task"]) == ("1", "4.5.0")
     assert on_spark._seat(context, "auto", None).cores == 2
 
 
