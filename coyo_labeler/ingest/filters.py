@@ -13,7 +13,7 @@ from coyo_labeler.ingest.reasons import Reason
 #: http or https, then a host: what else a URL holds is for the client to say.
 URL_PATTERN = r"^(?i:https?)://[^/?#\s]+"
 
-#: Servers and proxies refuse longer ones.
+#: Bytes; servers and proxies refuse longer ones.
 URL_LENGTH = 2083
 
 
@@ -33,9 +33,9 @@ def rules(settings: IngestSettings) -> list[Rule]:
         Rule(Reason.MISSING_ID, F.col("id").isNotNull(), F.lit("none")),
         Rule(
             Reason.BAD_URL,
-            (F.length(url) <= URL_LENGTH) & _is_web(url),
+            (F.octet_length(url) <= URL_LENGTH) & _is_web(url),
             F.coalesce(
-                F.when(F.length(url) > URL_LENGTH, F.lit(f"longer than {URL_LENGTH} characters")),
+                F.when(F.octet_length(url) > URL_LENGTH, F.lit(f"longer than {URL_LENGTH} bytes")),
                 F.when(url.isNotNull(), F.lit("not http:// or https:// and a host")),
                 F.lit("none"),
             ),

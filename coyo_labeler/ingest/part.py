@@ -21,6 +21,9 @@ from coyo_labeler.receipts import Receipt
 #: Rows that are worked on at once.
 _CHUNK_ROWS = 50_000
 
+#: Columns whose values hardly repeat: a dictionary of them would be made in vain.
+_UNIQUE = frozenset({"id", "url", "imagehash", "fallback_urls", "detail", "kept_id"})
+
 FALLBACK_URLS = pa.field("fallback_urls", pa.list_(pa.string()))
 
 
@@ -35,9 +38,9 @@ def write_part(
 ) -> Receipt:
     """Write part-{part}.parquet of catalog/, rejects/ and duplicates/, each whole or absent.
 
-    batches: the part's rows, of `schema`, as `TwinGroups` takes them but for two further columns
-    behind near_distance, reason and detail, and for the rows in which reason is not null: these
-    are rejects as they stand. The columns behind detail are kept.
+    batches: the part's rows, of `schema`, as `TwinGroups` takes them, but for two further columns,
+    reason and detail: rows with a reason are rejects as they stand. The columns behind detail are
+    kept. May be left out: sampled, where all are; near_of and near_distance, where all are null.
     cuts: (shards,) ascending, the place at which each shard begins. A shard is a row group, sorted
     by id, so that a reader of one shard reads no more. Memory: a few shards and chunks of rows.
     """
@@ -52,7 +55,12 @@ def write_part(
             if name not in writers:
                 url = storage.join(output, name, f"part-{part:05d}.parquet")
                 file = files.enter_context(storage.open_atomic(url))
-                writer = pq.ParquetWriter(file, rows.schema, compression=schemas.COMPRESSION)
+                writer = pq.ParquetWriter(
+                    file,
+                    rows.schema,
+                    compression=schemas.COMPRESSION,
+                    use_dictionary=[one for one in rows.schema.names if one not in _UNIQUE],
+                )
                 writers[name] = files.enter_context(writer)
             if rows.num_rows:
                 writers[name].write_table(rows, rows_per_group)
@@ -60,6 +68,7 @@ def write_part(
         groups = TwinGroups(max_fallback_urls)
         for rows, ended in _chunks(batches, schema):
             rejects, good = _judged(rows)
+            good = _complete(good)
             settled = groups.end(good) if ended else groups.add(good)
             rejects = pa.concat_tables([rejects, settled.rejects])
             statistics.add(settled.kept, settled.group_sizes)
@@ -103,6 +112,20 @@ def _judged(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     rejects = rows.filter(pc.invert(good)).select(schemas.CATALOG_REJECTS.names)
     others = rows if rejects.num_rows == 0 else rows.filter(good)
     return rejects.cast(schemas.CATALOG_REJECTS), others.drop_columns(["reason", "detail"])
+
+
+def _complete(rows: pa.Table) -> pa.Table:
+    """With the columns that are left out, in their order."""
+    n = rows.num_rows
+    defaults = {
+        "sampled": pa.repeat(True, n),
+        "near_of": pa.nulls(n, pa.int64()),
+        "near_distance": pa.nulls(n, pa.int32()),
+    }
+    given = dict(zip(rows.column_names, rows.columns, strict=True))
+    own = {name: given.pop(name) for name in ("place", "bits", "id", "url", "width", "height")}
+    judged = {name: given.pop(name, default) for name, default in defaults.items()}
+    return pa.table({**own, **judged, **given})
 
 
 def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:

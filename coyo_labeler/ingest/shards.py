@@ -50,9 +50,11 @@ def is_sampled(share: float) -> Column:
 
 
 def tasks_for(spark: SparkSession, rows: int) -> int:
-    """How many tasks should share so many rows."""
-    wanted = min(spark.sparkContext.defaultParallelism, -(-rows // _LEAST_ROWS_PER_TASK))
-    return max(1, wanted, -(-rows // _MOST_ROWS_PER_TASK))
+    """How many tasks should share so many rows: whole rounds of all cores, where one is filled."""
+    cores = spark.sparkContext.defaultParallelism
+    if rows < cores * _LEAST_ROWS_PER_TASK:
+        return max(1, -(-rows // _LEAST_ROWS_PER_TASK))
+    return cores * -(-rows // (cores * _MOST_ROWS_PER_TASK))
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,8 @@ def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     # Kept columns are not needed here, but a file in which they cannot be read is found out now,
     # before anything is written.
     kept = [F.col(f"`{name}`") for name in settings.keep_columns]
-    touch = F.xxhash64(*kept) if kept else F.lit(0)
-    by_id = good.select("id", "bits", touch.alias("touch")).repartition(tasks, "id")
+    touch = [F.xxhash64(*kept).alias("touch")] if kept else []
+    by_id = good.select("id", "bits", *touch).repartition(tasks, "id")
     seen = Observation()
     ids = by_id.mapInArrow(_one_hash_each, "id bigint, bits bigint, repeated boolean").observe(
         seen, F.max("repeated").alias("repeated")
@@ -180,7 +180,7 @@ def near_twins(found: Found, settings: IngestSettings) -> "NearTwins":
 
 def judge(found: Found, near: "NearTwins | None", settings: IngestSettings) -> DataFrame:
     """All source rows, each with its place; reason and detail where it fails on its own or by id;
-    near_of and near_distance where another image stands for its own.
+    near_of and near_distance, where those were looked for and another image stands for its own.
     """
     reason = filters.reason(settings)
     bits = F.when(filters.is_hash(F.col("imagehash")), filters.to_signed(F.col("imagehash")))
@@ -193,10 +193,7 @@ def judge(found: Found, near: "NearTwins | None", settings: IngestSettings) -> D
         rows = rows.withColumn("detail", F.when(again, text).otherwise(F.col("detail")))
         duplicate = F.lit(str(Reason.DUPLICATE_ID))
         rows = rows.withColumn("reason", F.when(again, duplicate).otherwise(F.col("reason")))
-    if near is None:
-        nobody = F.lit(None).cast("bigint").alias("near_of")
-        rows = rows.select("*", nobody, F.lit(None).cast("int").alias("near_distance"))
-    else:
+    if near is not None:
         rows = rows.join(near.mapping, "id", "left")
     by_hash = F.when(F.col("reason").isNull(), shards.place(F.col("bits"), F.col("id")))
     return rows.withColumn("place", F.coalesce(by_hash, F.xxhash64("id", "url")))
@@ -215,8 +212,9 @@ def write_catalog(
     rows = shards.with_part(spark, rows, cut).select(
         "part",
         *("place", "bits", "id", "url", "width", "height"),
-        shards.is_sampled(settings.sample).alias("sampled"),
-        *("near_of", "near_distance", "reason", "detail"),
+        *(() if settings.sample == 1 else (shards.is_sampled(settings.sample).alias("sampled"),)),
+        *(() if near is None else ("near_of", "near_distance")),
+        *("reason", "detail"),
         *(F.col(f"`{name}`") for name in settings.keep_columns),
     )
     receipts = Receipts(settings.output, run.fingerprint)

@@ -1,0 +1,54 @@
+"""What is read of the source, and what never leaves the files."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from coyo_labeler.config.ingest import IngestSettings
+from coyo_labeler.ingest import filters
+from coyo_labeler.ingest.read import inspect, read_source
+
+
+def scan_of(frame: DataFrame) -> tuple[str, str]:
+    """The columns that are read, and the filters that are pushed down, by the physical plan."""
+    scan = frame._jdf.queryExecution().executedPlan().collectLeaves().apply(0)
+    found = scan.metadata()
+    return found.apply("ReadSchema"), found.apply("PushedFilters")
+
+
+def test_only_needed_columns_are_read_and_filters_reach_the_files(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    columns = {
+        "id": pa.array([1], pa.int64()),
+        "url": ["http://a.example/1"],
+        "text": ["a long text that nobody asked for"],
+        "width": pa.array([300], pa.int32()),
+        "height": pa.array([300], pa.int32()),
+        "image_phash": ["daf5a50aae4aa54a"],
+        "num_faces": pa.array([0], pa.int32()),
+        "watermark_score": pa.array([0.1], pa.float32()),
+        "aesthetic_score_laion_v2": pa.array([5.0], pa.float32()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "part-0.parquet")
+    settings = IngestSettings.model_validate(
+        {
+            "source": str(tmp_path),
+            "output": "unused",
+            "keep_columns": ["num_faces"],
+            "thresholds": {"watermark_score": {"max": 0.5}},
+        }
+    )
+    rows = read_source(spark, inspect(settings))
+    schema, pushed = scan_of(rows.filter(filters.passes(settings)))
+    read = [field.partition(":")[0] for field in schema.removeprefix("struct<").split(",")]
+    assert read == ["id", "url", "image_phash", "width", "height", "watermark_score", "num_faces"]
+    for condition in (
+        "IsNotNull(id)",
+        "GreaterThanOrEqual(width,200)",
+        "GreaterThanOrEqual(height,200)",
+        "LessThanOrEqual(watermark_score,0.5)",
+    ):
+        assert condition in pushed
