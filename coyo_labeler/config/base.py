@@ -1,8 +1,9 @@
 """What the settings of all stages have in common."""
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Settings(BaseModel):
@@ -26,6 +27,20 @@ class SparkSettings(Settings):
     conf: dict[str, str] = Field(
         default_factory=dict, description="any further Spark properties, by name"
     )
+
+    @field_validator("conf", mode="before")
+    @classmethod
+    def _join_names(cls, value: Any) -> Any:
+        """The dots of a property's name nest like those of a key: spark.conf.spark.app.id=x."""
+        return dict(_leaves(value)) if isinstance(value, dict) else value
+
+
+def _leaves(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:  # as Spark spells it
+            yield prefix + name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class StageSettings(Settings):
