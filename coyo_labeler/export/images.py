@@ -12,7 +12,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.export import tfrecord
 from coyo_labeler.export.choose import Choice, Reason, choose, rejected
 from coyo_labeler.export.parquet import Written
-from coyo_labeler.export.tars import Sample, Tar, open_writer, read_samples, write_sample
+from coyo_labeler.export.tars import Sample, Tar, open_tar, read_samples, write_sample
 
 #: What Pillow raises of a picture that does not decode.
 _UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -29,10 +29,10 @@ def write_webdataset(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Writ
     Raises: InputError naming the tar or image at fault.
     """
     written = Written()
-    with storage.open_atomic(url) as file, open_writer(file) as writer:
+    with storage.open_atomic(url) as file, open_tar(file) as out:
         for sample, row in _chosen(tar, rows, choice, written):
             labels = {name: row[name] for name in _INTO_JSON if name in row}
-            write_sample(writer, sample, labels)
+            write_sample(out, sample, labels)
             written.rows_out += 1
             written.labels += len(row["labels"])
     return written

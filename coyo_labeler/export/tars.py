@@ -1,17 +1,17 @@
 """Image tars: the ids in one, its samples in one forward pass, and the same with labels inside."""
 
+import io
 import json
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from webdataset import TarWriter
-from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
@@ -111,18 +111,41 @@ def read_samples(tar: Tar) -> Iterator[Sample]:
     fs, path = storage.resolve(tar.url)
     try:
         with fs.open(path, "rb") as file:
-            files = ({"__url__": tar.url, **member} for member in tar_file_iterator(file))
-            for members in group_by_keys(files):
+            for key, members in _groups(file):
                 endings = [name for name in IMAGE_ENDINGS if name in members]
                 if endings:
-                    key = posixpath.basename(members["__key__"])
                     facts = _facts(tar, key, members.get("json"))
                     yield Sample(key, endings[0], members[endings[0]], facts)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError) as error:
         told = " ".join(str(error).split())
         raise InputError(
             f"export: images: {tar.url} is no whole tar ({told}); fetch it again"
         ) from None
+
+
+def _groups(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, {ending: bytes}) of the members of each key; they stand together.
+
+    The webdataset package would do this too, but loads PyTorch where there is one.
+    """
+    key: str | None = None
+    members: dict[str, bytes] = {}
+    with tarfile.open(fileobj=file, mode="r|") as tar:
+        for header in tar:
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header read
+            content = tar.extractfile(header) if header.isfile() else None
+            if content is None:
+                continue
+            folder, _, name = header.name.rpartition("/")
+            stem, _, ending = name.partition(".")
+            found = posixpath.join(folder, stem)
+            if found != key:
+                if key is not None:
+                    yield posixpath.basename(key), members
+                key, members = found, {}
+            members[ending.lower()] = content.read()
+    if key is not None:
+        yield posixpath.basename(key), members
 
 
 def _facts(tar: Tar, key: str, data: bytes | None) -> Mapping[str, Any]:
@@ -137,12 +160,21 @@ def _facts(tar: Tar, key: str, data: bytes | None) -> Mapping[str, Any]:
     return document
 
 
-def write_sample(writer: TarWriter, sample: Sample, labels: Mapping[str, Any]) -> None:
-    """Append a sample, its bytes as they were, with `labels` in its `{key}.json`."""
+@contextmanager
+def open_tar(file: IO[bytes]) -> Iterator[tarfile.TarFile]:
+    """A tar to write, forward only."""
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        yield tar
+
+
+def write_sample(tar: tarfile.TarFile, sample: Sample, labels: Mapping[str, Any]) -> None:
+    """Append a sample, its picture as it was, with `labels` in its `{key}.json`.
+
+    Times and owners are fixed, so that a tar's bytes depend on its samples alone.
+    """
     document = json.dumps({**sample.facts, **labels}, ensure_ascii=False).encode()
-    writer.write({"__key__": sample.key, sample.ending: sample.image, "json": document})
-
-
-def open_writer(file: IO[bytes]) -> TarWriter:
-    """A tar whose bytes depend on its samples alone: fixed times and owners."""
-    return TarWriter(file, encoder=False, mtime=0, mode=0o644)
+    for ending, data in ((sample.ending, sample.image), ("json", document)):
+        header = tarfile.TarInfo(f"{sample.key}.{ending}")
+        header.size = len(data)
+        header.mode = 0o644
+        tar.addfile(header, io.BytesIO(data))

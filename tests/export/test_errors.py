@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,14 @@ from pyspark.sql import SparkSession
 from coyo_labeler.errors import InputError
 from coyo_labeler.session import explain
 from tests.export.builders import run, write_images
+
+
+def test_an_export_loads_no_torch() -> None:
+    program = (
+        "import sys; import coyo_labeler.export.stage; "
+        "sys.exit(bool({'torch', 'tensorflow', 'timm'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

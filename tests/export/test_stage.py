@@ -229,7 +229,7 @@ def test_a_second_run_writes_what_is_missing_and_nothing_else(
 def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
     spark: SparkSession, given: dict[str, Any], tmp_path: Path
 ) -> None:
-    shards = 150
+    shards = 80
     given["labels"] = write_labels(tmp_path / "many", range(shards))
     given |= {"rows_per_shard": 1, "threshold": 0.0}
     words = [f"{key}={value}" for key, value in given.items()]
