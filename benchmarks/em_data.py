@@ -46,7 +46,7 @@ def simulate(case: Case) -> None:
         return
     random = np.random.default_rng(0)
     truth = np.random.default_rng(1).integers(0, case.classes, case.tasks).astype(np.int32)
-    if case.beliefs and not (case.beliefs_folder / "done.json").exists():
+    if case.beliefs and not (case.beliefs_folder / "_done.json").exists():
         write_beliefs(case, truth)
     skill = random.beta(8, 2, case.workers)
     if case.votes is None:
@@ -118,7 +118,7 @@ def write_beliefs(case: Case, truth: np.ndarray) -> None:
         )
         path = case.beliefs_folder / f"{number:05d}.parquet"
         pq.write_table(table, path, row_group_size=100_000, compression="zstd")
-    (case.beliefs_folder / "done.json").write_text(json.dumps({"tasks": case.tasks}))
+    (case.beliefs_folder / "_done.json").write_text(json.dumps({"tasks": case.tasks}))
 
 
 def accuracy(case: Case, output: Path) -> float:

@@ -78,6 +78,11 @@ class MergeSettings(StageSettings):
     on_bad_vote: Literal["stop", "reject"] = Field(
         "stop", description="a vote that cannot be read: stop and say where, or set it aside"
     )
+    start: Literal["labels", "skills"] = Field(
+        "labels",
+        description="begin from the beliefs (or the majority), or from workers as the prior has "
+        "them: better where a worker has few votes on a class",
+    )
     criterion: Literal["objective", "hard"] = Field(
         "objective", description="stop when the objective stands still, or no top class changes"
     )

@@ -69,6 +69,7 @@ class DawidSkene:
         support_mass: float = 0.9999,
         duplicate_votes: Duplicates = "last",
         min_calibration_votes: int = 200,
+        start: Literal["labels", "skills"] = "labels",
         workdir: str | None = None,
     ) -> None:
         self.labels = labels
@@ -80,7 +81,7 @@ class DawidSkene:
         self.class_prior, self.support, self.support_mass = class_prior, support, support_mass
         self.duplicate_votes = duplicate_votes
         self.min_calibration_votes = min_calibration_votes
-        self.workdir = workdir
+        self.start, self.workdir = start, workdir
 
     @classmethod
     def classic(cls, **changes: Any) -> DawidSkene:
@@ -189,6 +190,7 @@ class DawidSkene:
             support_all=self.support == "all",
             support_mass=self.support_mass,
             fit_calibration=fitted,
+            start=self.start,
         )
 
     def _given_calibration(self) -> Calibration:

@@ -35,6 +35,11 @@ class CellSpace:
     model: Model
 
     @property
+    def answers(self) -> int:
+        """How many outcomes an answer has."""
+        return _ANSWERS
+
+    @property
     def choices(self) -> int:
         """The first key after those of choices."""
         j, c = self.model.workers, self.model.classes

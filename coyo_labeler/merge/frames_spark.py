@@ -34,6 +34,7 @@ _KEYS = [
     "support_mass",
     "duplicate_votes",
     "min_calibration_votes",
+    "start",
 ]
 
 

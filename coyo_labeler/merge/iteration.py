@@ -22,6 +22,8 @@ def run_pass(problems: Problems, parameters: Parameters, model: Model, last: boo
     prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
     posterior, evidence = infer(problems, parameters, rule_out(prior.log, problems))
     weights = kernel.harden(posterior, problems.offsets) if model.hard_counts else posterior
+    if parameters.log_theta is None and model.start == "skills":
+        weights = np.zeros_like(weights)  # no counts: the skills are their prior
     gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
     return Sums(
         counts=kernel.expected_counts(problems, weights),

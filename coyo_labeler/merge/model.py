@@ -17,7 +17,8 @@ class Model:
     """The choices that do not change from iteration to iteration.
 
     classes: C. workers: J. prior_strength: α. pooling_strength: β, or None for `pooling: none`.
-    prior_accuracy: a. fit_calibration: on which problems a and b are fitted.
+    prior_accuracy: a. fit_calibration: on which problems a and b are fitted. start: what the first
+    E-step goes by, the beliefs (or the majority), or workers as the prior has them.
     """
 
     classes: int
@@ -34,6 +35,7 @@ class Model:
     support_all: bool = False
     support_mass: float = 0.9999
     fit_calibration: Literal["votes", "gold", "none"] = "none"
+    start: Literal["labels", "skills"] = "labels"
 
 
 @dataclass(frozen=True)

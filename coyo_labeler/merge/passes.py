@@ -32,6 +32,7 @@ from coyo_labeler.merge.shards import (
     shared_classes,
 )
 from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.warm import FOLDER, Earlier, earlier_counts, skills_table
 from coyo_labeler.merge.workers import confusions_table, count_pairs, right_votes
 
 T = TypeVar("T")
@@ -62,6 +63,9 @@ class SparkPasses(Passes, Protocol):
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
         """`work(partition, its own parameters)` on every partition, a task each."""
 
+    def warm(self, earlier: Earlier, names: Sequence[str]) -> State:
+        """The state to begin from where an earlier merge has found skills."""
+
 
 # Broadcast.
 
@@ -90,8 +94,15 @@ class BroadcastPasses:
         table = confusions_table(names, self.table, sums.counts)
         url = storage.join(self._store.output, "confusions", "part-00000.parquet")
         storage.write_parquet(url, table)
+        space = CellSpace(self._model)
+        _write_skills(self._store, 0, skills_table(names, space, self.cells, sums.counts))
         right = right_votes(self.table, sums.counts, len(names))
         return Conclusion(right, count_pairs(self.table, sums.counts))
+
+    def warm(self, earlier: Earlier, names: Sequence[str]) -> State:
+        """The state to begin from where an earlier merge has found skills."""
+        counts = earlier_counts(earlier, names, CellSpace(self._model), self.cells)
+        return State(counts=counts, true_share=earlier.true_share)
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
         """`work(partition, its own parameters)` on every partition, a task each."""
@@ -106,6 +117,11 @@ class BroadcastPasses:
         )
         shared.destroy()
         return found
+
+
+def _write_skills(store: Store, number: int, table: pa.Table) -> None:
+    url = storage.join(store.output, FOLDER, f"part-{number:05d}.parquet")
+    storage.write_parquet(url, table)
 
 
 def _cells_of(partition: int, store: Store) -> I64:
@@ -189,6 +205,17 @@ class JoinedPasses:
         found = each(self._spark, range(len(self._shards)), work)
         right: F64 = np.sum([one.right for one in found], axis=0)
         return Conclusion(right, pa.concat_tables([one.pairs for one in found]))
+
+    def warm(self, earlier: Earlier, names: Sequence[str]) -> State:
+        """The state to begin from where an earlier merge has found skills."""
+        shared = self._spark.sparkContext.broadcast(list(names))
+        shards = range(len(self._shards))
+        count = partial(_count_earlier, earlier=earlier, names=shared, joint=self._joint)
+        pieces = [piece for found in each(self._spark, shards, count) for piece in found]
+        classes = add_class_counts(pieces, self._joint.model.classes)
+        skills = partial(_warm_skill, classes=classes, joint=self._joint)
+        log_prior = float(sum(each(self._spark, shards, skills)))
+        return State(shelved=Shelved(1, log_prior), true_share=earlier.true_share)
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
         """`work(partition, its own parameters)` on every partition, a task each."""
@@ -305,11 +332,29 @@ def _maximise(
     yield skill.log_prior
 
 
+def _count_earlier(shard: int, earlier: Earlier, names: Any, joint: _Joint) -> list[ClassCounts]:
+    space, cells = CellSpace(joint.model), joint.store.map_shard(shard).cells
+    counts = earlier_counts(earlier, names.value, space, cells)
+    joint.store.write_array("counts-0.npy", counts, shard)
+    return [class_counts(cells, counts, int(truth), space) for truth in joint.shared[shard]]
+
+
+def _warm_skill(shard: int, classes: Sequence[ClassCounts], joint: _Joint) -> float:
+    table = joint.store.map_shard(shard).table(CellSpace(joint.model))
+    counts = joint.store.read_array("counts-0.npy", shard)
+    shared = [one for one in classes if one.truth in joint.shared[shard]]
+    skill = shard_skill(table, counts, shared, joint.model)
+    joint.store.write_array("skill-1.npy", skill.log_theta, shard)
+    return skill.log_prior
+
+
 def _conclude(shard: int, names: Any, version: int, joint: _Joint) -> Conclusion:
     table = joint.store.map_shard(shard).table(CellSpace(joint.model))
     counts = joint.store.read_array(f"counts-{version}.npy", shard)
     confusions = confusions_table(names.value, table, counts)
     url = storage.join(joint.store.output, "confusions", f"part-{shard:05d}.parquet")
     storage.write_parquet(url, confusions)
+    skills = skills_table(names.value, CellSpace(joint.model), table.keys, counts)
+    _write_skills(joint.store, shard, skills)
     right = right_votes(table, counts, len(names.value))
     return Conclusion(right, count_pairs(table, counts, joint.shared[shard].tolist()))

@@ -42,6 +42,7 @@ def make_model(settings: MergeSettings, space: LabelSpace, workers: int, votes: 
         support_all=settings.support == "all",
         support_mass=settings.support_mass,
         fit_calibration=_calibrate_on(settings, votes),
+        start=settings.start,
     )
 
 

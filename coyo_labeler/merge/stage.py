@@ -1,6 +1,7 @@
 """Beliefs and votes to posterior labels, by EM on Spark (docs/merge.md)."""
 
 import logging
+from dataclasses import replace
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -13,8 +14,7 @@ from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.merge.distribute import write_posterior
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
-from coyo_labeler.merge.layout import ROWS_PER_PIECE, lay_out
-from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.layout import ROWS_PER_PIECE, Layout, lay_out
 from coyo_labeler.merge.passes import SparkPasses
 from coyo_labeler.merge.results import (
     calibration_document,
@@ -24,6 +24,7 @@ from coyo_labeler.merge.results import (
 )
 from coyo_labeler.merge.settings import given_calibration
 from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.warm import read_earlier
 from coyo_labeler.merge.workers import workers_table
 from coyo_labeler.progress import Progress, watch_spark
 
@@ -34,7 +35,7 @@ def merge(spark: SparkSession, settings: MergeSettings, run: Run) -> Outcome:
     """Merge machine beliefs with human votes by EM.
 
     Reads `settings.beliefs` (schemas.BELIEFS), `settings.votes` (schemas.VOTES) and `settings.gold`
-    (schemas.GOLD); writes posterior/, workers/, confusions/, rejects/, history.json and
+    (schemas.GOLD); writes posterior/, workers/, confusions/, skills/, rejects/, history.json and
     worker_report.json.
 
     Raises: InputError naming the file, row, column or value at fault.
@@ -43,8 +44,10 @@ def merge(spark: SparkSession, settings: MergeSettings, run: Run) -> Outcome:
     store = Store(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
     beliefs = _plan(settings.beliefs, "beliefs", schemas.BELIEFS)
     gold = _plan(settings.gold, "gold", schemas.GOLD)
+    if settings.warm_start is not None:  # a wrong one is found before the work, not after
+        read_earlier(settings.warm_start, settings.worker_model)
     layout, passes = lay_out(spark, settings, space, store, beliefs, gold)
-    state = _iterate(passes, layout.model, settings, store)
+    state = _iterate(passes, layout, settings, store)
     last = passes.run(passes.skilled(state)[0], last=True)
     with watch_spark(spark, "merge: writing posterior"):
         rows = write_posterior(spark, store, passes, state, beliefs, layout.voted, layout.model)
@@ -67,10 +70,9 @@ def _plan(url: str | None, key: str, schema: pa.Schema) -> list[BeliefPiece]:
     return [] if url is None else plan_parquet(key, url, schema, ROWS_PER_PIECE)
 
 
-def _iterate(passes: SparkPasses, model: Model, settings: MergeSettings, store: Store) -> State:
+def _iterate(passes: SparkPasses, layout: Layout, settings: MergeSettings, store: Store) -> State:
     control = Control(settings.max_iterations, settings.tolerance, settings.criterion)
-    calibration = given_calibration(settings)
-    state = store.load_state() or State(calibration=calibration, before=calibration)
+    state = store.load_state() or _first_state(passes, layout, settings)
     done = len(state.history)
     if done:
         logger.info("merge: going on after iteration %d", done)
@@ -82,7 +84,17 @@ def _iterate(passes: SparkPasses, model: Model, settings: MergeSettings, store: 
                 latest = state.history[-1]
                 progress.update(len(state.history), objective=f"{latest['objective']:.6g}")
 
-        return fit(passes, model, control, state, save)
+        return fit(passes, layout.model, control, state, save)
+
+
+def _first_state(passes: SparkPasses, layout: Layout, settings: MergeSettings) -> State:
+    calibration, state = given_calibration(settings), State()
+    if settings.warm_start is not None:
+        earlier = read_earlier(settings.warm_start, settings.worker_model)
+        state = passes.warm(earlier, layout.workers)
+        if layout.model.fit_calibration != "none":
+            calibration = earlier.calibration
+    return replace(state, calibration=calibration, before=calibration)
 
 
 def _write_rejects(output: str) -> None:

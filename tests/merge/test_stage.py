@@ -1,7 +1,6 @@
 """The stage on Spark, on rows that can be checked by eye."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pytest
 from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+from tests.merge.tables import posterior, read_rows, tables_of
 
 BELIEFS = {
     1: {0: 0.7, 1: 0.2},
@@ -58,17 +58,6 @@ def merge(spark, tmp_path, output="out", **settings):
     given = {"label_space": labels_file(tmp_path), "output": str(tmp_path / output), **settings}
     overrides = [f"{key}={value}" for key, value in given.items()]
     return run_stage(STAGES["merge"], read_stage_settings(STAGES["merge"], overrides), spark)[0]
-
-
-def posterior(folder):
-    """{id: row} of a posterior folder."""
-    tables = [pq.read_table(path) for path in sorted(Path(folder, "posterior").glob("*.parquet"))]
-    return {row["id"]: row for row in pa.concat_tables(tables).to_pylist()}
-
-
-def read_rows(folder, name):
-    tables = [pq.read_table(path) for path in sorted(Path(folder, name).glob("*.parquet"))]
-    return pa.concat_tables(tables).to_pylist()
 
 
 @pytest.fixture
@@ -181,23 +170,6 @@ def test_gold_is_taken_as_given(spark, tmp_path, inputs):
     rows = posterior(tmp_path / "out")
     assert (rows[1]["labels"][0], rows[1]["label_probs"][0]) == (0, 1.0)
     assert (rows[3]["labels"][0], rows[3]["label_probs"][0]) == (1, 1.0)
-
-
-def tables_of(folder):
-    """All that a run found, rounded far below what it is good for, sorted by key."""
-    rows = [
-        {**row, "label_probs": np.round(row["label_probs"], 6).tolist()}
-        for _, row in sorted(posterior(folder).items())
-    ]
-    workers = [
-        {k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()}
-        for row in read_rows(folder, "workers")
-    ]
-    confusions = sorted(
-        (row["worker_id"], row["true_label"], row["voted_label"], round(row["count"], 9))
-        for row in read_rows(folder, "confusions")
-    )
-    return rows, workers, confusions
 
 
 @pytest.mark.parametrize(

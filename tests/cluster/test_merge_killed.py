@@ -1,0 +1,129 @@
+"""Machines die in the middle of EM: what comes out is what would have come out."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from coyo_labeler import schemas
+from coyo_labeler.merge.store import Store
+from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+from tests.cluster.conftest import wait_until
+from tests.merge.tables import tables_of
+
+pytestmark = pytest.mark.cluster
+
+ITERATIONS = 30
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """The words of a merge of 300 images, four votes each by ten workers, four classes."""
+    folder = tmp_path_factory.mktemp("merge")
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 4, 300)
+    image = np.repeat(np.arange(300), 4)
+    worker = np.concatenate([random.choice(10, 4, replace=False) for _ in range(300)])
+    right = random.random(len(image)) < 0.5 + 0.04 * worker
+    label = np.where(right, truth[image], random.integers(0, 4, len(image)))
+    votes = pa.table(
+        [image, [f"w{number}" for number in worker], label.astype(np.int32)], schema=schemas.VOTES
+    )
+    (folder / "votes").mkdir()
+    for number in range(4):
+        pq.write_table(votes.slice(number * 300, 300), folder / "votes" / f"{number}.parquet")
+    (folder / "labels.txt").write_text("a\nb\nc\nd\n")
+    return [
+        f"votes={folder}/votes",
+        f"label_space={folder}/labels.txt",
+        f"max_iterations={ITERATIONS}",
+        "tolerance=0",
+        "partitions=4",
+    ]
+
+
+def words_of(inputs, output, way):
+    return [*inputs, f"output={output}", f"max_broadcast_mb={way}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs, spark, tmp_path_factory):
+    """What one process finds without any trouble."""
+    output = tmp_path_factory.mktemp("undisturbed") / "merged"
+    settings = read_stage_settings(STAGES["merge"], words_of(inputs, output, 32))
+    run_stage(STAGES["merge"], settings, spark)
+    return output
+
+
+def iterations(output):
+    """What the state in an output has of finished iterations; [] before the first."""
+    try:
+        state = Store(str(output), "test").load_state()
+    except FileNotFoundError:
+        return []
+    return [] if state is None else list(state.history)
+
+
+def history(output):
+    return json.loads((Path(output) / "history.json").read_text())["iterations"]
+
+
+def executors(cluster):
+    """The process ids of the executors that run on the cluster's workers."""
+    found = []
+    daemons = {worker.pid for worker in cluster.workers}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended
+        if parent in daemons and b"ExecutorBackend" in command:
+            found.append(int(entry.name))
+    return found
+
+
+WAYS = pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "joined"])
+
+
+@WAYS
+def test_an_executor_killed_within_an_iteration_changes_nothing(
+    way, inputs, undisturbed, cluster, submit, tmp_path
+):
+    output = tmp_path / "merged"
+    job = submit(cluster, "merge", words_of(inputs, output, way))
+    wait_until(lambda: len(iterations(output)) >= 2, job)
+    os.kill(executors(cluster)[0], signal.SIGKILL)
+    at_the_kill = len(iterations(output))
+    status, said = job.wait()
+    assert status == 0, said
+    assert at_the_kill < ITERATIONS
+    assert len(history(output)) == len(history(undisturbed))
+    assert tables_of(output) == tables_of(undisturbed)
+
+
+@WAYS
+def test_a_driver_killed_between_iterations_goes_on_after_the_last_finished_one(
+    way, inputs, undisturbed, cluster, submit, tmp_path
+):
+    output = tmp_path / "merged"
+    words = words_of(inputs, output, way)
+    job = submit(cluster, "merge", words)
+    wait_until(lambda: len(iterations(output)) >= 3, job)
+    job.process.kill()
+    job.wait()
+    finished = iterations(output)
+    assert 3 <= len(finished) < ITERATIONS
+    assert not (output / "_manifest.json").exists()
+    status, said = submit(cluster, "merge", words).wait()
+    assert status == 0, said
+    # An iteration done again would have taken another time.
+    assert history(output)[: len(finished)] == finished
+    assert tables_of(output) == tables_of(undisturbed)
