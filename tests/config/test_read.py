@@ -48,6 +48,7 @@ def test_dotted_words_reach_nested_keys_and_keep_their_neighbours():
     settings = read("inner.depth=2", "spark.conf.a=1", "spark.master=local[1]")
     assert settings.inner.depth == 2
     assert settings.spark.conf == {"a": "1"}
+    assert settings.spark.master == "local[1]"
 
 
 def test_properties_of_spark_are_named_with_their_dots(tmp_path):
@@ -55,7 +56,6 @@ def test_properties_of_spark_are_named_with_their_dots(tmp_path):
     file.write_text("spark: {conf: {spark.task.cpus: 2}}")
     settings = read("spark.conf.spark.ui.enabled=true", config=str(file))
     assert settings.spark.conf == {"spark.task.cpus": "2", "spark.ui.enabled": "true"}
-    assert settings.spark.master == "local[1]"
 
 
 @pytest.mark.parametrize(
