@@ -28,6 +28,7 @@ class Loader:
     batch_size: samples of this process a batch. num_workers: 0 reads in this process. epochs: how
     many to give, from the dataset's own on; None never ends, and lets no worker wait between two.
     With `drop_last` all batches are full; batches do not end with epochs where there are several.
+    Iterated to its end it may be iterated again, from the dataset's epoch then.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Loader:
             }
         self._states: dict[int, dict[str, Any]] = {}
         self._turn = 0
+        self._counted: Counter[str] = Counter()  # in the iterations that came to their end
 
     @property
     def counts(self) -> "Counter[str]":
         """Images so far: drawn = used + unlabelled + empty + undecodable + held_out + waiting."""
-        total: Counter[str] = Counter()
+        total = Counter(self._counted)
         for state in self._states.values():
             total.update(state["counts"])
         return total
@@ -88,6 +90,7 @@ class Loader:
             self._states[worker] = state
             self._turn = (worker + 1) % self._workers
             yield cast(Batch, batch)
+        self._counted, self._states, self._turn = self.counts, {}, 0
 
     def state_dict(self) -> dict[str, Any]:
         """After a batch: what a loader of the same arguments needs to give the next one."""
@@ -96,6 +99,7 @@ class Loader:
             "batch_size": self._batch_size,
             "workers": self._workers,
             "turn": self._turn,
+            "counted": dict(self._counted),
             "states": dict(self._states),
         }
 
@@ -112,7 +116,7 @@ class Loader:
                     "shards, seed, batch size and workers as before"
                 )
         self._states = {int(worker): dict(each) for worker, each in state["states"].items()}
-        self._turn = state["turn"]
+        self._turn, self._counted = state["turn"], Counter(state["counted"])
 
 
 class _Batches(IterableDataset[_Item]):

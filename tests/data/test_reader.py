@@ -263,6 +263,24 @@ def test_an_endless_loader_gives_epoch_after_epoch_in_full_batches(folders: Fold
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_may_be_iterated_again(folders: Folders, workers: int) -> None:
+    images, labels = folders(5, 4)
+    dataset = LabelledImages(images, labels, transform=to_tensor)
+    loader = Loader(dataset, 3, num_workers=workers)
+    first = [batch.ids.tolist() for batch in loader]
+    assert [batch.ids.tolist() for batch in loader] == first
+    dataset.set_epoch(1)
+    second = [batch.ids.tolist() for batch in loader]
+    assert {each for ids in second for each in ids} == {each for ids in first for each in ids}
+    assert second != first
+    assert loader.counts["used"] == 27
+    resumed = Loader(dataset, 3, num_workers=workers)
+    resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert [batch.ids.tolist() for batch in resumed] == second
+    assert resumed.counts["used"] == 36
+
+
 def test_a_state_of_other_workers_or_shards_is_refused(folders: Folders) -> None:
     images, labels = folders(5, 4)
     dataset = LabelledImages(images, labels, transform=to_tensor)
