@@ -8,7 +8,7 @@ speed: images a second out of a DataLoader: decode, Inception crop to 224 px, ba
 labels joined and made into targets, webdataset's without any. Same decoder, crop, batch size and
 worker processes; both in turns, each epoch with its own start of the workers; the ratio is the
 median over the rounds. targets: sparse targets against dense ones of 21,841 floats, made in the
-workers. memory: the private memory of each worker over a longer epoch.
+workers. memory: of the largest worker, over several epochs without a pause.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--buffer", type=int, default=256, help="encoded images each worker holds")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=4, help="of the memory part")
+    parser.add_argument("--epochs", type=int, default=6, help="of the memory part")
     parser.add_argument("--part", choices=["all", "speed", "targets", "memory"], default="all")
     return parser.parse_args()
 
@@ -294,15 +294,19 @@ def targets(arguments: argparse.Namespace) -> None:
 # -- memory ---------------------------------------------------------------------------------------
 
 
-def private_mib(process: int) -> float:
-    """What a process holds and shares with nobody. Linux only."""
-    text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    lines = [line.split() for line in text.splitlines()]
-    return sum(int(line[1]) for line in lines if line[0].startswith("Private_")) / 1024
+def memory_mib(process: int) -> float:
+    """Memory of a process that is no file's. Linux only.
+
+    What a forked worker shares with its parent counts, whether or not it has touched it yet: else
+    touching it would look like growth.
+    """
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    found = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
+    return int(found["Anonymous"].split()[0]) / 1024
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """Each worker's private memory at tenths of `epochs` epochs that run into one another."""
+    """The largest worker's memory at tenths of `epochs` epochs that run into one another."""
     if not sys.platform.startswith("linux"):
         print("memory: is measured on Linux alone")
         return
@@ -321,8 +325,8 @@ def memory(arguments: argparse.Namespace) -> None:
                 progress.update(seen)
                 if seen * 10 // images > len(marks) and seen < images - 4 * arguments.batch:
                     children = multiprocessing.active_children()
-                    marks.append([private_mib(child.pid) for child in children if child.pid])
-        print(f"private MiB of the largest worker at each tenth of {images:,} images, {labels}:")
+                    marks.append([memory_mib(child.pid) for child in children if child.pid])
+        print(f"MiB of the largest worker at each tenth of {images:,} images, {labels}:")
         print("  " + " ".join(f"{max(mark):.0f}" for mark in marks), flush=True)
 
 
