@@ -28,6 +28,8 @@ _FIXED = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # An Arrow batch of rows with long lists stays small; bytes never travel in rows.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
+    # As in coyo_labeler/__init__.py, for workers that load Arrow before this package.
+    "spark.executorEnv.ARROW_DEFAULT_MEMORY_POOL": "system",
     # A task that loses its executor is worth trying again many times on a cluster of spot machines.
     "spark.task.maxFailures": "8",
     # Two copies of a download or of a GPU's work cost more than a slow one.
