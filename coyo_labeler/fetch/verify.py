@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import imagehash
 from PIL import Image, UnidentifiedImageError
 
+from coyo_labeler.fetch.phash import phash
 from coyo_labeler.fetch.status import FetchError, Status
 
 #: File name extension by Pillow's format; no other format is opened.
@@ -62,7 +62,7 @@ def verify(data: bytes, max_pixels: int, with_phash: bool = True) -> Verified:
             # Every byte is read all the same, but a JPEG's pixels are made at an eighth of a side.
             image.draft("RGB", (1, 1))
         image.load()
-        found = str(imagehash.phash(image)) if with_phash else None
+        found = phash(image) if with_phash else None
     return Verified(extension, width, height, found, hashlib.sha256(data).hexdigest())
 
 
