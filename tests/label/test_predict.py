@@ -11,7 +11,8 @@ from coyo_labeler import schemas
 from coyo_labeler.label import decode
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import label_shards
-from coyo_labeler.label.read import DamagedTarError, find_shards, read_samples
+from coyo_labeler.label.read import find_shards, read_samples
+from coyo_labeler.tars import DamagedTarError
 from tests.label.tars import add, crops, jpeg, write_tar
 
 FILES = [jpeg(pixels) for pixels in crops(11, seed=3, small=40, large=90)]
