@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coyo_labeler import storage
 from coyo_labeler.data.targets import F32, I64
@@ -75,18 +74,11 @@ def read_gold(url: str, num_classes: int) -> Gold:
 
 
 def _read(url: str) -> tuple[I64, I64]:
-    fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as file:
-        try:
-            table = pq.read_table(file, columns=["image_id", "label"])
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise InputError(
-                f"gold: {url} is no Parquet file with the columns image_id, label ({error})"
-            ) from None
-    missing = {"image_id", "label"} - set(table.column_names)
-    if missing:
-        raise InputError(f"gold: {url} has no column '{min(missing)}'; give image_id, label")
-    table = table.drop_null()
+    columns = ["image_id", "label"]
+    with storage.open_parquet("gold", url) as file:
+        mend = f"give {', '.join(columns)}"
+        storage.check_columns("gold", url, file.schema_arrow.names, columns, mend)
+        table = file.read(columns=columns).drop_null()
     ids, labels = (table[name].cast(pa.int64()).to_numpy() for name in ("image_id", "label"))
     return ids, labels
 

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from coyo_labeler import schemas, storage, tars
 from coyo_labeler.errors import InputError
@@ -102,15 +101,9 @@ def read_ids(shard: Shard) -> npt.NDArray[np.int64]:
     table = shard.url.removesuffix(".tar") + ".parquet"
     fs, path = storage.resolve(table)
     if fs.exists(path):
-        try:
-            with fs.open(path, "rb") as file:
-                rows = pq.ParquetFile(file)
-                if {"id", "status"} <= set(rows.schema_arrow.names):
-                    columns = rows.read(columns=["id", "status"], use_threads=False)
-                    kept = columns.filter(pc.equal(columns["status"], schemas.SUCCESS))
-                    return kept["id"].cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"images: shard {shard.name}: {table} is not readable ({error}); remove it"
-            ) from None
+        with storage.open_parquet(f"images: shard {shard.name}", table, "remove it") as file:
+            if {"id", "status"} <= set(file.schema_arrow.names):
+                columns = file.read(columns=["id", "status"], use_threads=False)
+                kept = columns.filter(pc.equal(columns["status"], schemas.SUCCESS))
+                return kept["id"].cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]
     return np.fromiter((member.id for member in read_members(shard)), dtype=np.int64)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from coyo_labeler import schemas, storage, tars
 from coyo_labeler.errors import InputError
@@ -70,11 +69,11 @@ def read_index(tar: Tar) -> pa.Table:
     table = tar.url.removesuffix(".tar") + ".parquet"
     fs, path = storage.resolve(table)
     if fs.exists(path):
-        with fs.open(path, "rb") as file:
-            names = pq.read_schema(file).names
+        with storage.open_parquet("export: images", table, "remove it") as file:
+            names = file.schema_arrow.names
             if {"key", "status"} <= set(names):
                 columns = [name for name in ("key", "status", "id") if name in names]
-                rows = pq.read_table(file, columns=columns, use_threads=False)
+                rows = file.read(columns=columns, use_threads=False)
                 rows = rows.filter(pc.equal(rows["status"], schemas.SUCCESS))
                 return _index(tar, rows["key"], rows["id" if "id" in names else "key"])
     found = [(sample.key, str(sample.facts.get("id", sample.key))) for sample in read_samples(tar)]

@@ -143,26 +143,15 @@ def plan_parquet(key: str, url: str, schema: pa.Schema, rows_per_piece: int) -> 
         raise InputError(f"{key}: no Parquet files at {url}")
     pieces: list[BeliefPiece] = []
     for file_url in sorted(files):
-        fs, path = storage.resolve(file_url)
-        try:
-            with fs.open(path, "rb") as file:
-                metadata = pq.read_metadata(file)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{key}: {file_url} is not a readable Parquet file ({error}); remove or replace it"
-            ) from None
+        metadata = storage.read_footer(key, file_url)
         _check_schema(key, file_url, metadata.schema.to_arrow_schema(), schema)
         pieces.extend(_row_group_pieces(file_url, metadata, rows_per_piece))
     return pieces
 
 
 def _check_schema(key: str, url: str, present: pa.Schema, wanted: pa.Schema) -> None:
+    storage.check_columns(key, url, present.names, wanted.names)
     for column in wanted:
-        if column.name not in present.names:
-            raise InputError(
-                f"{key}: {url} has no column '{column.name}' (its columns: "
-                f"{', '.join(present.names)})"
-            )
         found = present.field(column.name).type
         try:
             pa.nulls(0, found).cast(column.type)
