@@ -10,6 +10,7 @@ from coyo_labeler import storage
 from coyo_labeler.data.targets import F32, I64
 from coyo_labeler.data.tars import Shard
 from coyo_labeler.errors import InputError
+from coyo_labeler.hashing import splitmix64
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,5 @@ def _read(url: str) -> tuple[I64, I64]:
 
 
 def _uniform(ids: I64) -> F32:
-    """A number in [0, 1) from each id, as if at random: splitmix64 (Steele et al. 2014)."""
-    z = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+    """A number in [0, 1) from each id, as if at random."""
+    return (splitmix64(ids) >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
