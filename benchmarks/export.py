@@ -6,12 +6,10 @@ would start it: Spark's start is in its time.
 """
 
 import argparse
-import io
 import json
 import os
 import shutil
 import sys
-import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.report import CLASSES, LISTED, generate, measure
-from coyo_labeler import schemas, storage
+from coyo_labeler import schemas, storage, tars
 
 PER_TAR, IMAGE_BYTES = 2_500, 110_000
 
@@ -32,14 +30,18 @@ def generate_images(folder: Path, images: int) -> None:
         n = min(PER_TAR, images - shard * PER_TAR)
         ids = [shard * PER_TAR + index for index in range(n)]
         keys = [f"{shard:05d}{index:04d}" for index in range(n)]
-        with tarfile.open(folder / "images" / f"{shard:05d}.tar", "w") as tar:
-            for key, image_id in zip(keys, ids, strict=True):
-                document = json.dumps({"key": key, "id": image_id}).encode()
-                picture = b"\xff\xd8\xff" + random.bytes(IMAGE_BYTES)
-                for name, data in ((f"{key}.jpg", picture), (f"{key}.json", document)):
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+        samples = (
+            (
+                key,
+                {
+                    "jpg": b"\xff\xd8\xff" + random.bytes(IMAGE_BYTES),
+                    "json": json.dumps({"key": key, "id": image_id}).encode(),
+                },
+            )
+            for key, image_id in zip(keys, ids, strict=True)
+        )
+        with (folder / "images" / f"{shard:05d}.tar").open("wb") as file:
+            tars.write(file, samples)
         columns = {field.name: pa.nulls(n, field.type) for field in schemas.IMAGES}
         columns |= {"key": pa.array(keys), "id": pa.array(ids), "status": pa.array(["success"] * n)}
         table = pa.table(columns, schema=schemas.IMAGES)

@@ -19,7 +19,6 @@ import os
 import shutil
 import statistics
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import label_precision
 from benchmarks.label_peers import Peer, ray_python
+from coyo_labeler import tars
 from coyo_labeler.label import decode
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
@@ -111,15 +111,14 @@ def jpegs(folder: str | None) -> list[bytes]:
 def write_tars(folder: Path, files: list[bytes], shards: int, per_shard: int) -> None:
     folder.mkdir()
     for shard in range(shards):
-        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
-            for index in range(per_shard):
-                key = f"{shard:05d}{index:04d}"
-                image = files[(shard * per_shard + index) % len(files)]
-                document = json.dumps({"id": shard * 10_000 + index, "key": key}).encode()
-                for name, data in ((f"{key}.jpg", image), (f"{key}.json", document)):
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
+        samples = []
+        for index in range(per_shard):
+            key = f"{shard:05d}{index:04d}"
+            image = files[(shard * per_shard + index) % len(files)]
+            document = json.dumps({"id": shard * 10_000 + index, "key": key}).encode()
+            samples.append((key, {"jpg": image, "json": document}))
+        with (folder / f"{shard:05d}.tar").open("wb") as file:
+            tars.write(file, samples)
 
 
 def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:

@@ -19,7 +19,6 @@ import os
 import shutil
 import statistics
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +31,7 @@ import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import schemas, storage, tars
 from coyo_labeler.config.pretrain_vit import AugmentSettings
 from coyo_labeler.data import Batch, LabelledImages, Loader, MultiHot, collate
 from coyo_labeler.data.decode import decode_rgb
@@ -103,15 +102,14 @@ def generate(arguments: argparse.Namespace) -> None:
     rows = []
     for shard in range(arguments.shards):
         ids = FIRST_ID + np.arange(shard * per_shard, (shard + 1) * per_shard)
-        with tarfile.open(FOLDER / f"images/{shard:05d}.tar", "w") as tar:
-            for index, image_id in enumerate(ids.tolist()):
-                key = f"{shard:05d}{index:04d}"
-                document = json.dumps({"id": image_id, "key": key, "url": "http://127.0.0.1/"})
-                content = files[image_id % len(files)]
-                for name, data in ((f"{key}.jpg", content), (f"{key}.json", document.encode())):
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
+        samples = []
+        for index, image_id in enumerate(ids.tolist()):
+            key = f"{shard:05d}{index:04d}"
+            document = json.dumps({"id": image_id, "key": key, "url": "http://127.0.0.1/"})
+            parts = {"jpg": files[image_id % len(files)], "json": document.encode()}
+            samples.append((key, parts))
+        with (FOLDER / f"images/{shard:05d}.tar").open("wb") as file:
+            tars.write(file, samples)
         rows.append(beliefs_of(ids, random))
         storage.write_parquet(str(FOLDER / f"beliefs/{shard:05d}.parquet"), rows[-1])
         images = {"id": ids, "status": ["success"] * per_shard}

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import get_args
@@ -105,7 +104,7 @@ def start_logging(log_format: str) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     package = logging.getLogger("coyo_labeler")
     package.handlers = [handler]
-    package.setLevel(os.environ.get("COYO_LABELER_LOG", "INFO"))
+    package.setLevel(logging.INFO)
     package.propagate = False
 
 

@@ -1,9 +1,13 @@
-"""The lists of classes that labels index: how many classes, and their names where a file has them.
+"""The lists of classes that labels index: how many classes, what they are called, their synsets.
 
-Needs neither torch nor timm: the named spaces are known here by their size alone.
+Importing this loads neither torch nor timm; timm's lists are read as files, when they are needed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
@@ -11,17 +15,43 @@ from coyo_labeler.errors import InputError
 #: Classes of the spaces known by name. imagenet21k is the sorted list of COYO-Labeled-300M.
 SIZES = {"imagenet21k": 21_841, "imagenet1k": 1_000}
 
+#: What timm calls the lists of these spaces, and of the heads whose outputs lead to imagenet21k.
+_LISTED = {
+    "imagenet21k": "imagenet22k",
+    "imagenet1k": "imagenet",
+    "imagenet21k_goog": "imagenet21k_goog",
+    "imagenet22k_ms": "imagenet22k_ms",
+}
+
 
 @dataclass(frozen=True)
 class LabelSpace:
     """A list of classes; a label is an index into it, 0 to size − 1.
 
-    names: one a class where the space is a text file, else None.
+    given: what the classes are called, where the space is a text file.
     """
 
     name: str
     size: int
-    names: tuple[str, ...] | None = None
+    given: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """What the classes are called, of ImageNet by timm's lists; None where nobody says."""
+        return _names(self.name) if self._is_listed else self.given
+
+    @property
+    def synsets(self) -> Sequence[str] | None:
+        """WordNet's numbers of the classes by timm's lists; None for a text file, or no timm."""
+        return read_synsets(self.name) if self._is_listed else None
+
+    @property
+    def _is_listed(self) -> bool:
+        return self.given is None and self.name in SIZES and _folder() is not None
+
+    def name_of(self, label: int) -> str:
+        """What a class is called; its number where it has no name."""
+        return f"class {label}" if self.names is None else self.names[label]
 
     def describe(self) -> str:
         """For messages: `imagenet21k (0..21840)`."""
@@ -47,3 +77,33 @@ def load_label_space(label_space: str) -> LabelSpace:
     if len(names) < 2:
         raise InputError(f"label_space: {label_space} names fewer than two classes, one a line")
     return LabelSpace(label_space.rsplit("/", 1)[-1], len(names), names)
+
+
+@cache
+def read_synsets(name: str) -> tuple[str, ...]:
+    """WordNet's number of each class of a space or head known by name, from timm.
+
+    Raises: ModuleNotFoundError without timm.
+    """
+    return tuple(_read(f"{_LISTED[name]}_synsets.txt").split())
+
+
+@cache
+def _names(name: str) -> tuple[str, ...]:
+    lemmas = _read("imagenet_synset_to_lemma.txt").splitlines()
+    of_synset = dict(line.split("\t", 1) for line in lemmas)
+    return tuple(of_synset[synset] for synset in read_synsets(name))
+
+
+def _read(file: str) -> str:
+    folder = _folder()
+    if folder is None:
+        raise ModuleNotFoundError("timm, which has the lists of ImageNet's classes, is missing")
+    return (folder / file).read_text(encoding="utf-8")
+
+
+@cache
+def _folder() -> Path | None:
+    """Where timm keeps its lists. Found, not imported: importing timm would load PyTorch."""
+    timm = find_spec("timm")
+    return None if timm is None or timm.origin is None else Path(timm.origin).parent / "data/_info"

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -79,32 +79,45 @@ class Progress:
 
 
 @contextmanager
+def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` again and again, in a thread beside the `with` block."""
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
 def watch_spark(spark: "SparkSession", label: str, interval_seconds: float = 0.5) -> Iterator[None]:
     """Show the tasks done of all that Spark runs inside the `with` block."""
     tracker = spark.sparkContext.statusTracker()
-    stop = threading.Event()
+    finished: dict[int, int] = {}
     group = f"{label}-{time.monotonic_ns()}"
     spark.sparkContext.setJobGroup(group, label)
 
-    def watch(progress: Progress) -> None:
-        finished: dict[int, int] = {}
-        while not stop.wait(interval_seconds):
-            running = 0
-            for job_id in tracker.getJobIdsForGroup(group):
-                job = tracker.getJobInfo(job_id)
-                for stage_id in job.stageIds if job else ():
-                    stage = tracker.getStageInfo(stage_id)
-                    if stage:
-                        finished[stage_id] = stage.numCompletedTasks
-                        running += stage.numActiveTasks
-            progress.update(sum(finished.values()), running=running)
+    def look(progress: Progress) -> None:
+        running = 0
+        for job_id in tracker.getJobIdsForGroup(group):
+            job = tracker.getJobInfo(job_id)
+            for stage_id in job.stageIds if job else ():
+                stage = tracker.getStageInfo(stage_id)
+                if stage:
+                    finished[stage_id] = stage.numCompletedTasks
+                    running += stage.numActiveTasks
+        progress.update(sum(finished.values()), running=running)
 
     with Progress(label, None, "tasks") as progress:
-        thread = threading.Thread(target=watch, args=(progress,), daemon=True)
-        thread.start()
         try:
-            yield
+            with every(interval_seconds, lambda: look(progress)):
+                yield
         finally:
-            stop.set()
-            thread.join()
             spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """One receipt per finished shard: written last, so that a shard with a receipt is whole."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 from coyo_labeler import storage
 from coyo_labeler.manifest import Counts
-from coyo_labeler.progress import Progress
+from coyo_labeler.progress import Progress, every
 
 #: Where the receipt of a shard lies below its output, unless a stage says otherwise.
 RECEIPT = "_receipts/{shard:05d}.json"
@@ -116,7 +115,6 @@ class Receipts:
     ) -> Iterator[None]:
         """Show shards done while the `with` block runs, and `facts` of the receipts so far."""
         seen = self.read()
-        stop = threading.Event()
 
         def look(progress: Progress) -> None:
             for shard in self.shards() - seen.keys():
@@ -125,16 +123,9 @@ class Receipts:
                     seen[shard] = receipt
             progress.update(len(seen), **facts(list(seen.values())))
 
-        def poll(progress: Progress) -> None:
-            while not stop.wait(interval_seconds):
-                look(progress)
-
         with Progress(label, total_shards, "shards", done=len(seen)) as progress:
-            thread = threading.Thread(target=poll, args=(progress,), daemon=True)
-            thread.start()
             try:
-                yield
+                with every(interval_seconds, lambda: look(progress)):
+                    yield
             finally:
-                stop.set()
-                thread.join()
                 look(progress)

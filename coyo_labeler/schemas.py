@@ -61,6 +61,9 @@ IMAGES = pa.schema(
     ]
 )
 
+#: `status` of an image that is in the tar, in this table and in img2dataset's.
+SUCCESS = "success"
+
 #: Exactly COYO-Labeled-300M: by probability descending, ties by label ascending.
 BELIEFS = pa.schema(
     [

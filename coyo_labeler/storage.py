@@ -4,7 +4,7 @@ import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -120,6 +120,42 @@ def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int
             writer.write_table(table)
             rows += table.num_rows
     return rows
+
+
+@contextmanager
+def open_parquet(
+    key: str, url: str, mend: str = "remove or replace it"
+) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to read. key: the setting that named it, mend: what to do, for the message.
+
+    Raises: InputError where it is no Parquet file.
+    """
+    fs, path = resolve(url)
+    with fs.open(path, "rb") as file:
+        try:
+            parquet = pq.ParquetFile(file)
+        except pa.ArrowInvalid as error:
+            told = " ".join(str(error).split())
+            raise InputError(
+                f"{key}: {url} is not a readable Parquet file ({told}); {mend}"
+            ) from None
+        yield parquet
+
+
+def read_footer(key: str, url: str, mend: str = "remove or replace it") -> pq.FileMetaData:
+    """What a Parquet file says of itself. See `open_parquet`."""
+    with open_parquet(key, url, mend) as parquet:
+        return parquet.metadata
+
+
+def check_columns(
+    key: str, url: str, present: Sequence[str], wanted: Iterable[str], mend: str | None = None
+) -> None:
+    """See that a file has columns. Raises: InputError naming the first that it lacks."""
+    for name in wanted:
+        if name not in present:
+            told = f"{key}: {url} has no column '{name}' (its columns: {', '.join(present)})"
+            raise InputError(told if mend is None else f"{told}; {mend}")
 
 
 def remove_temporaries(url: str) -> int:

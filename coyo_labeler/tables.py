@@ -1,7 +1,6 @@
 """Tables as Spark DataFrames: read with their schema checked, written whole."""
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -29,35 +28,17 @@ def read_table(
     files = storage.files_of(url)
     if not files:
         raise InputError(f"{key}: no Parquet files at {url}")
-    present = read_schema(key, min(files))
+    with storage.open_parquet(key, min(files)) as file:
+        present = file.schema_arrow
     wanted = [*schema, *(field for field in optional or () if field.name in present.names)]
+    storage.check_columns(key, url, present.names, (field.name for field in wanted))
     for field in wanted:
-        if field.name not in present.names:
-            raise InputError(
-                f"{key}: {url} has no column '{field.name}' (its columns: "
-                f"{', '.join(present.names)})"
-            )
         _check_type(key, url, present.field(field.name), field)
     # Tars and JSON may lie beside the table.
     reader = spark.read.option("pathGlobFilter", "*.parquet")
     frame = reader.parquet(spark_path(url))
     types = spark_schema(pa.schema(wanted))
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
-
-
-def read_schema(key: str, url: str) -> pa.Schema:
-    """The Arrow schema of one Parquet file.
-
-    Raises: InputError where it is no Parquet file.
-    """
-    fs, path = storage.resolve(url)
-    try:
-        with fs.open(path, "rb") as file:
-            return pq.read_schema(file)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"{key}: {url} is not a readable Parquet file ({error}); remove or replace it"
-        ) from None
 
 
 def _check_type(key: str, url: str, found: pa.Field, wanted: pa.Field) -> None:

@@ -106,3 +106,21 @@ def test_two_writers_of_one_file_do_no_harm(tmp_path):
         assert Path(url).read_bytes() == b"quick"
     assert Path(url).read_bytes() == b"slow"
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_what_is_no_parquet_file_or_lacks_a_column_is_told_with_its_mend(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1 and then\nnothing")
+    with pytest.raises(InputError) as caught:
+        storage.read_footer("votes", str(path))
+    told = str(caught.value)
+    assert told.startswith(f"votes: {path} is not a readable Parquet file (")
+    assert told.endswith("); remove or replace it") and "\n" not in told
+    storage.write_parquet(str(path), pa.table({"id": [1, 2], "url": ["a", "b"]}))
+    assert storage.read_footer("votes", str(path)).num_rows == 2
+    with storage.open_parquet("votes", str(path)) as file:
+        present = file.schema_arrow.names
+    storage.check_columns("votes", str(path), present, ["url", "id"])
+    message = r"^votes: .*a\.parquet has no column 'label' \(its columns: id, url\); mend it$"
+    with pytest.raises(InputError, match=message):
+        storage.check_columns("votes", str(path), present, ["id", "label", "more"], "mend it")

@@ -22,7 +22,7 @@ class SparkSettings(Settings):
     """How a stage gets its Spark session."""
 
     master: str | None = Field(
-        None, description="Spark master; left out: the one of spark-submit, else local[*]"
+        None, description="left out: spark-submit's, else the environment's MASTER, else local[*]"
     )
     conf: dict[str, str] = Field(
         default_factory=dict, description="any further Spark properties, by name"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coyo_labeler import storage
 from coyo_labeler.data.targets import F32, I64
 from coyo_labeler.data.tars import Shard
 from coyo_labeler.errors import InputError
+from coyo_labeler.hashing import splitmix64
 
 
 @dataclass(frozen=True)
@@ -75,26 +75,15 @@ def read_gold(url: str, num_classes: int) -> Gold:
 
 
 def _read(url: str) -> tuple[I64, I64]:
-    fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as file:
-        try:
-            table = pq.read_table(file, columns=["image_id", "label"])
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise InputError(
-                f"gold: {url} is no Parquet file with the columns image_id, label ({error})"
-            ) from None
-    missing = {"image_id", "label"} - set(table.column_names)
-    if missing:
-        raise InputError(f"gold: {url} has no column '{min(missing)}'; give image_id, label")
-    table = table.drop_null()
+    columns = ["image_id", "label"]
+    with storage.open_parquet("gold", url) as file:
+        mend = f"give {', '.join(columns)}"
+        storage.check_columns("gold", url, file.schema_arrow.names, columns, mend)
+        table = file.read(columns=columns).drop_null()
     ids, labels = (table[name].cast(pa.int64()).to_numpy() for name in ("image_id", "label"))
     return ids, labels
 
 
 def _uniform(ids: I64) -> F32:
-    """A number in [0, 1) from each id, as if at random: splitmix64 (Steele et al. 2014)."""
-    z = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return (z >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+    """A number in [0, 1) from each id, as if at random."""
+    return (splitmix64(ids) >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)

@@ -1,6 +1,7 @@
 """Rows of labels out of Parquet files on any filesystem."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -20,33 +21,14 @@ ROWS = 1024
 THREADS = 16
 
 
-class open_rows:  # noqa: N801  # used as a function: `with open_rows(url) as parquet`
+@contextmanager
+def open_rows(url: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file of labels on any filesystem, with its columns checked."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> pq.ParquetFile:
-        fs, path = storage.resolve(self._url)
-        self._file = fs.open(path, "rb")
-        try:
-            parquet = pq.ParquetFile(self._file)
-        except pa.ArrowInvalid as error:
-            self._file.close()
-            raise InputError(
-                f"labels: {self._url} is not a readable Parquet file ({error}); write it again"
-            ) from None
-        missing = [name for name in COLUMNS if name not in parquet.schema_arrow.names]
-        if missing:
-            self._file.close()
-            raise InputError(
-                f"labels: {self._url} has no column '{missing[0]}' (its columns: "
-                f"{', '.join(parquet.schema_arrow.names)}); give beliefs or a posterior"
-            )
-        return parquet
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    with storage.open_parquet("labels", url, "write it again") as parquet:
+        present = parquet.schema_arrow.names
+        mend = "give beliefs or a posterior"
+        storage.check_columns("labels", url, present, COLUMNS, mend)
+        yield parquet
 
 
 def read_ids(url: str) -> I64:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from coyo_labeler.config.export import ExportSettings
 from coyo_labeler.export.provenance import Provenance
 from coyo_labeler.export.statistics import QUANTILES, Statistics
-from coyo_labeler.label_names import LabelNames
+from coyo_labeler.label_spaces import LabelSpace
 
 #: The Hub's names of sizes: below a power of thousand, and what it is called.
 _SIZES = [
@@ -98,7 +98,7 @@ def render_card(
     found: Statistics,
     provenance: Provenance,
     rejected: Mapping[str, int],
-    names: LabelNames,
+    space: LabelSpace,
 ) -> str:
     """README.md: front matter, fields, statistics, provenance, limits. rejected: rows by reason."""
     merged = provenance.merged()
@@ -130,12 +130,14 @@ def render_card(
         sizes=sizes,
         found=found,
         quantiles=list(zip(QUANTILES, found.first, strict=False)),
-        classes=[(names[label], label, listed, first) for label, listed, first in found.classes],
+        classes=[
+            (space.name_of(label), label, listed, first) for label, listed, first in found.classes
+        ],
         provenance=provenance,
         merged=merged,
         rejected=rejected,
-        space=names.label_space.rsplit("/", 1)[-1],
-        size=names.size,
+        space=space.name,
+        size=space.size,
     )
     return page
 

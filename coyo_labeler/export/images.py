@@ -1,18 +1,19 @@
 """One shard that holds images: a tar read once, and written with its labels in a new form."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 from PIL import Image
 
-from coyo_labeler import storage
+from coyo_labeler import storage, tars
 from coyo_labeler.errors import InputError
 from coyo_labeler.export import tfrecord
 from coyo_labeler.export.choose import Choice, Reason, choose, rejected
 from coyo_labeler.export.parquet import Written
-from coyo_labeler.export.tars import Sample, Tar, open_tar, read_samples, write_sample
+from coyo_labeler.export.tars import Sample, Tar, read_samples
 
 #: What Pillow raises of a picture that does not decode.
 _UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -24,18 +25,27 @@ _INTO_JSON = ("labels", "label_probs", "n_votes", "risk", "entropy")
 def write_webdataset(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Written:
     """Write the tar again with labels in each `{key}.json`, without the images that have none.
 
+    Pictures stay as they were.
+
     rows: `key` and the columns of the labels, for the images of this tar.
 
     Raises: InputError naming the tar or image at fault.
     """
     written = Written()
-    with storage.open_atomic(url) as file, open_tar(file) as out:
-        for sample, row in _chosen(tar, rows, choice, written):
-            labels = {name: row[name] for name in _INTO_JSON if name in row}
-            write_sample(out, sample, labels)
-            written.rows_out += 1
-            written.labels += len(row["labels"])
+    with storage.open_atomic(url) as file:
+        tars.write(file, _labelled(tar, rows, choice, written))
     return written
+
+
+def _labelled(
+    tar: Tar, rows: pa.Table, choice: Choice, written: Written
+) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+    for sample, row in _chosen(tar, rows, choice, written):
+        document = {**sample.facts, **{name: row[name] for name in _INTO_JSON if name in row}}
+        data = json.dumps(document, ensure_ascii=False).encode()
+        written.rows_out += 1
+        written.labels += len(row["labels"])
+        yield sample.key, {sample.ending: sample.image, "json": data}
 
 
 def write_tfrecord(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Written:
@@ -83,6 +93,6 @@ def _chosen(
             yield sample, labelled[sample.key]
     if unseen:
         raise InputError(
-            f"export: images: {tar.url} breaks off: {len(unseen):,} of its images are missing, the "
-            f"first is {min(unseen)}; fetch it again"
+            f"export: images: {tar.url} lacks {len(unseen):,} of the images in the table beside "
+            f"it, first {min(unseen)}; fetch it again"
         )

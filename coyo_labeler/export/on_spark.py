@@ -4,7 +4,7 @@ Pictures are read from and written to storage by the task that holds their label
 through Spark, and nothing but one small row a shard comes to the driver.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import pyarrow as pa
@@ -85,9 +85,9 @@ def deal_images(
 
 def _deal_tars(spark: SparkSession, job: Job, rows: DataFrame, missing: Sequence[Tar]) -> None:
     tasks = min(len(missing), _WAVES * spark.sparkContext.defaultParallelism)
-    salts = _salts(spark, tasks)
+    # Tars are dealt out to tasks one by one: hashing them would leave some tasks without any.
     dealt = spark.createDataFrame(
-        [(tar.number, salts[n % tasks]) for n, tar in enumerate(missing)], "tar int, salt long"
+        [(tar.number, place % tasks) for place, tar in enumerate(missing)], "tar int, task int"
     )
     # A row without key for every tar, so that one without labels is written too, empty.
     everyone = rows.join(F.broadcast(dealt), "tar").unionByName(dealt, allowMissingColumns=True)
@@ -102,7 +102,7 @@ def _deal_tars(spark: SparkSession, job: Job, rows: DataFrame, missing: Sequence
             yield pa.RecordBatch.from_pydict({"shard": [number]}, schema=_DONE)
 
     (
-        everyone.repartition(tasks, "salt")
+        everyone.repartitionById(tasks, "task")
         .select(*columns)
         .sortWithinPartitions("tar", "key")
         .mapInArrow(work, spark_schema(_DONE))
@@ -124,15 +124,3 @@ def _tables_by_tar(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.
 
     for number, parts in groupby(runs(), key=lambda run: run[0]):
         yield number, pa.Table.from_batches([part for _, part in parts])
-
-
-def _salts(spark: SparkSession, partitions: int) -> Mapping[int, int]:
-    """A number for each partition that Spark's hash partitioning sends there: tars dealt evenly."""
-    place = F.pmod(F.hash("id"), F.lit(partitions)).alias("place")
-    salts: dict[int, int] = {}
-    numbers = 32 * partitions
-    while len(salts) < partitions:
-        found = spark.range(numbers).groupBy(place).agg(F.min("id").alias("salt")).collect()
-        salts = {row["place"]: row["salt"] for row in found}
-        numbers *= 2
-    return salts

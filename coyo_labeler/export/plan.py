@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,32 +64,18 @@ def find_labels(labels: str) -> Labels:
             f"export: labels: no Parquet files at {url}; give what label or merge wrote"
         )
     with ThreadPoolExecutor(_THREADS) as pool:
-        footers = dict(zip(files, pool.map(_footer, files), strict=True))
+        read = partial(storage.read_footer, "export: labels")
+        footers = dict(zip(files, pool.map(read, files), strict=True))
     first = footers[files[0]].schema.to_arrow_schema()
     optional = [field for field in _OPTIONAL if field.name in first.names]
     schema = pa.schema([*schemas.BELIEFS, *optional])
     for file, footer in footers.items():
         names = footer.schema.to_arrow_schema().names
-        missing = [name for name in schema.names if name not in names]
-        if missing:
-            raise InputError(
-                f"export: labels: {file} has no column '{missing[0]}' (its columns: "
-                f"{', '.join(names)}); give beliefs or a posterior, all files alike"
-            )
+        mend = "give beliefs or a posterior, all files alike"
+        storage.check_columns("export: labels", file, names, schema.names, mend)
     found = {key.decode(): value.decode() for key, value in (first.metadata or {}).items()}
     metadata = {k: v for k, v in found.items() if k.startswith(_KEPT_METADATA)}
     return Labels({file: footer.num_rows for file, footer in footers.items()}, schema, metadata)
-
-
-def _footer(url: str) -> pq.FileMetaData:
-    fs, path = storage.resolve(url)
-    try:
-        with fs.open(path, "rb") as file:
-            return pq.read_metadata(file)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"export: labels: {url} is not a readable Parquet file ({error}); remove or replace it"
-        ) from None
 
 
 def plan_shards(rows: Mapping[str, int], rows_per_shard: int) -> list[Shard]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from coyo_labeler import storage
 from coyo_labeler.manifest import Manifest, read_manifest
 
@@ -80,8 +78,7 @@ def _teacher(url: str) -> Mapping[str, str]:
     files = storage.files_of(storage.locate(url, "posterior"))
     if not files:
         return {}
-    fs, path = storage.resolve(min(files))
-    with fs.open(path, "rb") as file:
-        found = pq.read_schema(file).metadata or {}
+    with storage.open_parquet("export: labels", min(files)) as file:
+        found = file.schema_arrow.metadata or {}
     told = {key.decode(): value.decode() for key, value in found.items()}
     return {k.removeprefix("teacher."): v for k, v in told.items() if k.startswith("teacher.")}

@@ -18,7 +18,6 @@ from coyo_labeler.export.provenance import read_provenance
 from coyo_labeler.export.statistics import read_statistics
 from coyo_labeler.export.tars import find_tars
 from coyo_labeler.export.tfrecord import metadata_files
-from coyo_labeler.label_names import read_names
 from coyo_labeler.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
@@ -138,7 +137,7 @@ def write_card(
         found,
         read_provenance(settings.labels),
         counted.rejected,
-        read_names(settings.label_space),
+        load_label_space(settings.label_space),
     )
     storage.write_bytes(storage.join(settings.output, "README.md"), card.encode())
 

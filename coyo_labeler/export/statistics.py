@@ -8,10 +8,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from coyo_labeler.published import THRESHOLDS
 from coyo_labeler.tables import read_table
-
-#: Thresholds of COYO-Labeled-300M's published table.
-THRESHOLDS = (0.0, 0.05, 0.10, 0.15, 0.20, 0.25)
 
 #: Shares at which the quantiles of the highest probability are told; they are approximate.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -6,7 +6,6 @@ The tar's bytes depend on its images alone: in index order, with fixed times and
 import heapq
 import io
 import json
-import tarfile
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import schemas, storage, tars
 from coyo_labeler.fetch.status import Status
 
 
@@ -61,16 +60,8 @@ JSON_FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class Member:
-    """A file of a tar."""
-
-    name: str
-    data: bytes
-
-
-#: The files of one image, with its index in the shard.
-Sample = tuple[int, list[Member]]
+#: Index in the shard, key, and {ending: bytes} of the files of one image.
+Sample = tuple[int, str, Mapping[str, bytes]]
 
 
 class Spool:
@@ -92,18 +83,16 @@ class Spool:
             self._places[index] = (start, len(data), extension)
 
     def samples(self, rows: Mapping[int, ImageRow]) -> Iterator[Sample]:
-        """The tar's members in index order; rows: by index."""
+        """The tar's samples in index order; rows: by index."""
         for index, (start, length, extension) in sorted(self._places.items()):
             self._file.seek(start)
             row = rows[index]
             document = {name: getattr(row, name) for name in JSON_FIELDS}
-            yield (
-                index,
-                [
-                    Member(f"{row.key}.{extension}", self._file.read(length)),
-                    Member(f"{row.key}.json", json.dumps(document, ensure_ascii=False).encode()),
-                ],
-            )
+            parts = {
+                extension: self._file.read(length),
+                "json": json.dumps(document, ensure_ascii=False).encode(),
+            }
+            yield index, row.key, parts
 
     def close(self) -> None:
         """Give the disk space back."""
@@ -118,35 +107,20 @@ def keys(shard: int, count: int) -> list[str]:
 
 def write_tar(url: str, *sources: Iterable[Sample]) -> None:
     """Write the samples of all sources, each in index order, in index order."""
-    with (
-        storage.open_atomic(url) as file,
-        tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for _, members in heapq.merge(*sources, key=lambda sample: sample[0]):
-            for member in members:
-                header = tarfile.TarInfo(member.name)
-                header.size = len(member.data)
-                header.mode = 0o644
-                tar.addfile(header, io.BytesIO(member.data))
+    merged = heapq.merge(*sources, key=lambda sample: sample[0])
+    with storage.open_atomic(url) as file:
+        tars.write(file, ((key, parts) for _, key, parts in merged))
 
 
 def read_tar(url: str, index_of: Mapping[str, int]) -> Iterator[Sample]:
-    """The samples of a tar as they lie in it; index_of: by key."""
+    """The samples of a tar as they lie in it; index_of: by key.
+
+    Raises: tars.DamagedTarError where it is not whole.
+    """
     fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-        key = ""
-        members: list[Member] = []
-        for header in tar:
-            content = tar.extractfile(header)
-            assert content is not None
-            found = header.name.partition(".")[0]
-            if found != key and members:
-                yield index_of[key], members
-                members = []
-            key = found
-            members.append(Member(header.name, content.read()))
-        if members:
-            yield index_of[key], members
+    with fs.open(path, "rb") as file:
+        for key, parts in tars.groups(file, url):
+            yield index_of[key], key, parts
 
 
 def write_rows(url: str, rows: Sequence[ImageRow]) -> None:

@@ -153,13 +153,8 @@ def _widest(
     schemas = []
     for file, footer in footers.items():
         schema = footer.schema.to_arrow_schema().remove_metadata()
-        for name in wanted:
-            if name not in schema.names:
-                raise InputError(
-                    f"source: {file} has no column '{name}' (its columns: "
-                    f"{', '.join(schema.names)}); name it with columns.…={name}, or mend "
-                    "thresholds or keep_columns"
-                )
+        mend = "name it with columns.…=NAME, or mend thresholds or keep_columns"
+        storage.check_columns("source", file, schema.names, wanted, mend)
         schemas.append(pa.schema([schema.field(name) for name in wanted]))
     try:
         widest = pa.unify_schemas(schemas, promote_options="permissive")

@@ -12,7 +12,8 @@ import torch
 
 from coyo_labeler.label import decode
 from coyo_labeler.label.decode import ImageError
-from coyo_labeler.label.read import DamagedTarError, Sample, Shard, read_samples
+from coyo_labeler.label.read import Sample, Shard, read_samples
+from coyo_labeler.tars import DamagedTarError
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class ReadAhead:
                         future = self._pool.submit(self._make_ready, sample)
                         self._events.put((replace(sample, image=None), future))
                 except DamagedTarError as error:
-                    damage = str(error)
+                    damage = error.why
                 self._events.put(End(damage))
             self._events.put(None)
         except BaseException as error:  # raised again by the thread that iterates

@@ -15,13 +15,7 @@ from torch import nn
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.label_space import (
-    HEAD_SIZES,
-    LabelSpace,
-    load_label_space,
-    match_head,
-    synsets,
-)
+from coyo_labeler.label.head import HEAD_SIZES, match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
 from coyo_labeler.label.weights import (
     count_outputs,
@@ -30,6 +24,7 @@ from coyo_labeler.label.weights import (
     outputs_of,
     read_shapes,
 )
+from coyo_labeler.label_spaces import LabelSpace, load_label_space, read_synsets
 
 logger = logging.getLogger(__name__)
 
@@ -273,7 +268,7 @@ def check_teacher(spec: TeacherSpec) -> None:
 def digest_of_space(label_space: str) -> str:
     """sha256 of a label space: of its file, or of the synsets of one known by name, a line each."""
     known = label_space in HEAD_SIZES
-    text = "\n".join(synsets(label_space)) if known else storage.read_text(label_space)
+    text = "\n".join(read_synsets(label_space)) if known else storage.read_text(label_space)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -4,20 +4,16 @@ import hashlib
 import json
 import posixpath
 import re
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coyo_labeler import storage
+from coyo_labeler import storage, tars
 from coyo_labeler.errors import InputError
-
-IMAGE_ENDINGS = frozenset(
-    {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "img", "image"}
-)
+from coyo_labeler.tars import DamagedTarError
 
 #: Bytes that are fetched at once from a remote filesystem.
 _READ_BYTES = 2**24
@@ -54,20 +50,16 @@ class Sample:
     image: bytes | None
 
 
-class DamagedTarError(Exception):
-    """A tar cannot be read to its end."""
-
-
 def find_shards(images: str) -> list[Shard]:
     """The tars of a file, folder or glob, by number.
 
     Raises: InputError where there are none, or their names are not `{number}.tar`.
     """
     shards: dict[int, Shard] = {}
-    tars = storage.files_of(images, ".tar")
-    folders = {posixpath.dirname(url) for url in tars}
+    found = storage.files_of(images, ".tar")
+    folders = {posixpath.dirname(url) for url in found}
     tables = {k: v for url in folders for k, v in storage.files_of(url, ".parquet").items()}
-    for url, info in tars.items():
+    for url, info in found.items():
         name = posixpath.basename(url)
         match = re.fullmatch(r"(\d+)\.tar", name)
         if not match:
@@ -101,55 +93,15 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
     try:
         table = _SideTable.read(shard)
         with fs.open(path, "rb", block_size=_READ_BYTES) as file:
-            for key, parts in _groups(file):
+            for key, parts in tars.groups(file, shard.url):
                 yield _sample(key, parts, table)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DamagedTarError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
-
-
-def _groups(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, {ending: bytes}) of the members of each key; they stand together."""
-    key: str | None = None
-    parts: dict[str, bytes] = {}
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header read
-            if not info.isfile():
-                continue
-            folder, _, name = info.name.rpartition("/")
-            stem, _, ending = name.partition(".")
-            found = posixpath.join(folder, stem)
-            if found != key:
-                if key is not None:
-                    yield key, parts
-                key, parts = found, {}
-            parts[ending.lower()] = _content(tar, info)
-        _check_end(file, tar)
-    if key is not None:
-        yield key, parts
-
-
-def _check_end(file: IO[bytes], tar: tarfile.TarFile) -> None:
-    """A tar ends in blocks of zeros; one that breaks off, or goes on in garbage, does not.
-
-    `tarfile` takes both for the end, unless they come first.
-    """
-    file.seek(tar.offset)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
-        raise tarfile.ReadError("the end of the archive is missing")
-
-
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(info)
-    content = file.read() if file is not None else b""
-    if len(content) != info.size:
-        raise tarfile.ReadError(f"{info.name} breaks off")
-    return content
+    except OSError as error:
+        why = " ".join(str(error).split())
+        raise DamagedTarError(shard.url, f"{type(error).__name__}: {why}") from None
 
 
 def _sample(key: str, parts: Mapping[str, bytes], table: "_SideTable") -> Sample:
-    image = next((data for ending, data in parts.items() if ending in IMAGE_ENDINGS), None)
+    picture = tars.picture(parts)
     name = posixpath.basename(key)
     facts: dict[str, Any] = dict(table.row(name))
     if "json" in parts:
@@ -166,7 +118,7 @@ def _sample(key: str, parts: Mapping[str, bytes], table: "_SideTable") -> Sample
         next((str(facts[column]) for column in _HASH if facts.get(column)), None),
         _whole(facts.get("original_width")),
         _whole(facts.get("original_height")),
-        image,
+        picture and picture[1],
     )
 
 
@@ -212,7 +164,8 @@ class _SideTable:
                     return cls({})
                 rows = parquet.read(columns=names, use_threads=False).to_pylist()
         except pa.ArrowInvalid as error:
-            raise DamagedTarError(f"the table beside it is unreadable ({error})") from None
+            why = f"the table beside it is unreadable ({error})"
+            raise DamagedTarError(shard.url, why) from None
         return cls({str(row.pop("key")): row for row in rows})
 
     def row(self, key: str) -> Mapping[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import StorageLevel
 from pyspark.sql import SparkSession
@@ -227,9 +226,7 @@ def _pass_on(piece: BeliefPiece, shared: Any, store: Store, model: Model) -> int
 
 def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
     if storage.exists(url):  # written whole by a run with the same settings
-        fs, path = storage.resolve(url)
-        with fs.open(path, "rb") as file:
-            return int(pq.read_metadata(file).num_rows)
+        return int(storage.read_footer("output", url).num_rows)
     return storage.write_tables(url, schemas.POSTERIOR, rows())
 
 

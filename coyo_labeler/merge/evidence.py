@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coyo_labeler.hashing import splitmix64
 from coyo_labeler.merge.arrays import I64, find, segment_argmax
-from coyo_labeler.merge.intake import mix
 from coyo_labeler.merge.support import Beliefs, Gold, Votes
 from coyo_labeler.votes.checks import Response
 
@@ -69,7 +69,7 @@ def _on_gold(votes: Votes, gold: Gold) -> NDArray[np.int64]:
 
 
 def _sample(votes: Votes, share: float) -> I64:
-    chosen = mix(votes.image, salt=99) < np.uint64(min(share, 1.0) * (2**64 - 1025))
+    chosen = splitmix64(votes.image, 100) < np.uint64(min(share, 1.0) * (2**64 - 1025))
     return np.stack(
         [votes.image[chosen], votes.label[chosen], votes.response[chosen].astype(np.int64)], axis=1
     ).astype(np.int64)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.hashing import splitmix64
 from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.arrays import I64, Bool
 from coyo_labeler.votes import checks, read
@@ -24,6 +25,8 @@ VOTES, GOLD, BELIEFS = "votes", "gold", "beliefs"
 #: Bits of the filter per vote: about one image in a thousand is taken for voted that is not.
 _BITS_PER_VOTE = 16
 _HASHES = 4
+#: Step 1 deals rows out; were it used here too, a partition's images would share their bits.
+_FIRST_STEP = 2
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,11 @@ class Parcel:
         return pa.ipc.open_stream(self.data).read_all()
 
 
-def mix(numbers: NDArray[np.int64], salt: int = 0) -> NDArray[np.uint64]:
-    """A hash of each number (splitmix64), the same on every machine."""
-    x = numbers.astype(np.uint64) + np.uint64((0x9E3779B97F4A7C15 * (salt + 1)) % 2**64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 def deal(table: pa.Table, column: str, kind: str, partitions: int) -> Iterator[tuple[int, Parcel]]:
     """The rows as (partition, parcel), by the hash of the image id in `column`."""
     if table.num_rows == 0:
         return
-    part = (mix(table[column].to_numpy()) % np.uint64(partitions)).astype(np.int64)
+    part = (splitmix64(table[column].to_numpy()) % np.uint64(partitions)).astype(np.int64)
     order = np.argsort(part, kind="stable")
     dealt = table.take(pa.array(order))
     ends = np.cumsum(np.bincount(part, minlength=partitions))
@@ -143,26 +138,15 @@ def plan_parquet(key: str, url: str, schema: pa.Schema, rows_per_piece: int) -> 
         raise InputError(f"{key}: no Parquet files at {url}")
     pieces: list[BeliefPiece] = []
     for file_url in sorted(files):
-        fs, path = storage.resolve(file_url)
-        try:
-            with fs.open(path, "rb") as file:
-                metadata = pq.read_metadata(file)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{key}: {file_url} is not a readable Parquet file ({error}); remove or replace it"
-            ) from None
+        metadata = storage.read_footer(key, file_url)
         _check_schema(key, file_url, metadata.schema.to_arrow_schema(), schema)
         pieces.extend(_row_group_pieces(file_url, metadata, rows_per_piece))
     return pieces
 
 
 def _check_schema(key: str, url: str, present: pa.Schema, wanted: pa.Schema) -> None:
+    storage.check_columns(key, url, present.names, wanted.names)
     for column in wanted:
-        if column.name not in present.names:
-            raise InputError(
-                f"{key}: {url} has no column '{column.name}' (its columns: "
-                f"{', '.join(present.names)})"
-            )
         found = present.field(column.name).type
         try:
             pa.nulls(0, found).cast(column.type)
@@ -214,8 +198,8 @@ class VotedFilter:
 
     def _places(self, images: I64) -> Iterator[NDArray[np.uint64]]:
         mask = np.uint64(len(self.bits) * 8 - 1)
-        for salt in range(1, _HASHES + 1):
-            yield mix(images, salt) & mask
+        for each in range(_HASHES):
+            yield splitmix64(images, _FIRST_STEP + each) & mask
 
     def add(self, images: I64) -> None:
         """Take note of images."""

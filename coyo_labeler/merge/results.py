@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from coyo_labeler.label_names import LabelNames
+from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.calibrate import expected_calibration_error
 from coyo_labeler.merge.fit import State
 from coyo_labeler.merge.layout import Layout
@@ -39,10 +39,10 @@ def history_document(state: State, calibration: Mapping[str, Any], last: Sums) -
     }
 
 
-def report_document(layout: Layout, conclusion: Conclusion, names: LabelNames) -> dict[str, Any]:
+def report_document(layout: Layout, conclusion: Conclusion, space: LabelSpace) -> dict[str, Any]:
     """worker_report.json."""
     workers = judge_workers(layout.workers, layout.tally, conclusion.right, layout.model)
-    pairs = confused_pairs(conclusion.pairs, names)
+    pairs = confused_pairs(conclusion.pairs, space)
     return worker_report(workers, pairs, layout.sample)
 
 

@@ -8,7 +8,6 @@ from pyspark.sql import SparkSession
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.merge import MergeSettings
-from coyo_labeler.label_names import read_names
 from coyo_labeler.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.merge.distribute import write_posterior
@@ -58,7 +57,7 @@ def merge(spark: SparkSession, settings: MergeSettings, run: Run) -> Outcome:
     calibration = calibration_document(layout.model, state, last)
     history = history_document(state, calibration, last)
     storage.write_json(storage.join(run.output, "history.json"), history)
-    report = report_document(layout, found, read_names(settings.label_space))
+    report = report_document(layout, found, space)
     storage.write_json(storage.join(run.output, "worker_report.json"), report)
     store.clear()
     images = sum(piece.rows for piece in beliefs) + layout.unbelieved

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from coyo_labeler.label_names import LabelNames
+from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.arrays import F64, I64
 from coyo_labeler.merge.evidence import AGREEING, ANSWERS, CHOICES, COMPARED
 from coyo_labeler.merge.model import Model
@@ -107,21 +107,21 @@ def nominal_alpha(unit: I64, value: I64) -> float | None:
     return float((alphas * weight).sum() / weight.sum())
 
 
-def confused_pairs(confusions: pa.Table, names: LabelNames) -> list[dict[str, Any]]:
+def confused_pairs(confusions: pa.Table, space: LabelSpace) -> list[dict[str, Any]]:
     """The pairs of classes that workers confuse most, named. confusions: as of `count_pairs`."""
     true, voted = confusions["true_label"].to_numpy(), confusions["voted_label"].to_numpy()
     wrong = true != voted
-    key = true[wrong].astype(np.int64) * names.size + voted[wrong]
+    key = true[wrong].astype(np.int64) * space.size + voted[wrong]
     pairs, place = np.unique(key, return_inverse=True)
     votes = np.bincount(place, confusions["count"].to_numpy()[wrong], len(pairs))
     # Rounded first: sums that differ in their last bit must not change places.
     top = np.lexsort((pairs, -np.round(votes, 6)))[:_PAIRS]
     return [
         {
-            "true_label": int(pairs[i] // names.size),
-            "voted_label": int(pairs[i] % names.size),
-            "true_name": names[int(pairs[i] // names.size)],
-            "voted_name": names[int(pairs[i] % names.size)],
+            "true_label": int(pairs[i] // space.size),
+            "voted_label": int(pairs[i] % space.size),
+            "true_name": space.name_of(int(pairs[i] // space.size)),
+            "voted_name": space.name_of(int(pairs[i] % space.size)),
             "votes": round(float(votes[i]), 6),
         }
         for i in top

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from coyo_labeler.config.report import ReportSettings
-from coyo_labeler.label_names import LabelNames
+from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.report import metrics, ranking
 from coyo_labeler.report.boil import most_frequent
 from coyo_labeler.report.sums import Sums
@@ -40,7 +40,7 @@ class Surroundings:
 
 
 def describe(
-    sums: Sums, names: LabelNames, settings: ReportSettings, around: Surroundings
+    sums: Sums, space: LabelSpace, settings: ReportSettings, around: Surroundings
 ) -> dict[str, Any]:
     """All numbers of the report. Sections without data are absent."""
     document: dict[str, Any] = {
@@ -49,12 +49,12 @@ def describe(
         "compare": settings.compare,
         "gold": settings.gold,
         "series": dict(around.series),
-        "label_space": {"name": names.label_space, "classes": names.size},
+        "label_space": {"name": space.name, "classes": space.size},
         "about": dict(around.about),
         "rows": sums.count("rows"),
         "rows_without_labels": sums.count("empty"),
-        "thresholds": metrics.threshold_table(sums, names.label_space == "imagenet21k"),
-        "classes": _classes(sums, names, settings.top),
+        "thresholds": metrics.threshold_table(sums, space.name == "imagenet21k"),
+        "classes": _classes(sums, space, settings.top),
         "confidence": metrics.unit_summary(sums, "confidence"),
         "sizes": _sizes(sums),
     }
@@ -62,24 +62,24 @@ def describe(
         document["posterior"] = _posterior(sums)
     if "both" in sums:
         document["other_risk"] = metrics.unit_summary(sums, "other_risk")
-        per_class = metrics.class_agreement(sums, names.size)
+        per_class = metrics.class_agreement(sums, space.size)
         for row in per_class:
-            row["name"] = names[row["label"]]
+            row["name"] = space.name_of(row["label"])
         document["agreement"] = {
             **metrics.agreement(sums),
-            "pairs": _pairs(sums, "moves", "was", names, settings.top),
+            "pairs": _pairs(sums, "moves", "was", space, settings.top),
             "classes": per_class,
         }
     if sums.count("known"):
-        document["accuracy"] = _against_gold(sums, names, settings.top, "")
+        document["accuracy"] = _against_gold(sums, space, settings.top, "")
         document["accuracy"]["by_votes"] = metrics.by_votes(sums)
         if sums.count("other_known"):
-            document["other_accuracy"] = _against_gold(sums, names, settings.top, "other_")
+            document["other_accuracy"] = _against_gold(sums, space, settings.top, "other_")
         document["slices"] = metrics.slice_errors(sums)
-    return document | _around(around, names)
+    return document | _around(around, space)
 
 
-def _around(around: Surroundings, names: LabelNames) -> dict[str, Any]:
+def _around(around: Surroundings, space: LabelSpace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if around.workers:
         found["workers"] = [dict(row) for row in around.workers]
@@ -89,8 +89,8 @@ def _around(around: Surroundings, names: LabelNames) -> dict[str, Any]:
                 "from": a,
                 "to": b,
                 "count": n,
-                "from_name": _name(a, names),
-                "to_name": _name(b, names),
+                "from_name": _name(a, space),
+                "to_name": _name(b, space),
             }
             for a, b, n in around.worker_pairs
         ]
@@ -104,20 +104,25 @@ def _around(around: Surroundings, names: LabelNames) -> dict[str, Any]:
         found["download"] = dict(around.download)
     if around.examples:
         found["examples"] = {
-            kind: [_example(row, names) for row in rows] for kind, rows in around.examples.items()
+            kind: [_example(row, space) for row in rows] for kind, rows in around.examples.items()
         }
     return found
 
 
-def _classes(sums: Sums, names: LabelNames, top: int) -> dict[str, Any]:
+def _classes(sums: Sums, space: LabelSpace, top: int) -> dict[str, Any]:
     """How often each class comes first: the head, the tail, and the whole by rank."""
-    first = sums.dense("first", names.size)
-    listed = sums.dense("labels", names.size, 0)
-    order = np.lexsort((np.arange(names.size), -first))
+    first = sums.dense("first", space.size)
+    listed = sums.dense("labels", space.size, 0)
+    order = np.lexsort((np.arange(space.size), -first))
     used = int((first > 0).sum())
     ranks = np.unique(np.geomspace(1, max(used, 1), 200).astype(int)) - 1
     entries = [
-        {"label": int(c), "name": names[int(c)], "first": int(first[c]), "listed": int(listed[c])}
+        {
+            "label": int(c),
+            "name": space.name_of(int(c)),
+            "first": int(first[c]),
+            "listed": int(listed[c]),
+        }
         for c in order[:used]
     ]
     return {
@@ -159,11 +164,11 @@ def _posterior(sums: Sums) -> dict[str, Any]:
     }
 
 
-def _against_gold(sums: Sums, names: LabelNames, top: int, whose: str) -> dict[str, Any]:
-    precisions = ranking.class_precisions(sums, names.size, whose)
-    scores = metrics.class_scores(sums, names.size, precisions, whose)
+def _against_gold(sums: Sums, space: LabelSpace, top: int, whose: str) -> dict[str, Any]:
+    precisions = ranking.class_precisions(sums, space.size, whose)
+    scores = metrics.class_scores(sums, space.size, precisions, whose)
     for score in scores:
-        score["name"] = names[score["label"]]
+        score["name"] = space.name_of(score["label"])
     found = {
         **metrics.accuracy(sums, whose),
         "macro": metrics.macro(scores),
@@ -172,49 +177,51 @@ def _against_gold(sums: Sums, names: LabelNames, top: int, whose: str) -> dict[s
         "precision_recall": ranking.precision_recall(sums, whose),
         "by_threshold": metrics.multilabel(sums, whose),
         "coverage": metrics.coverage(sums, whose),
-        "confused": _pairs(sums, whose + "confusion", whose + "support", names, top),
+        "confused": _pairs(sums, whose + "confusion", whose + "support", space, top),
         "reliability": metrics.reliability(sums, whose),
     }
-    if names.size <= MATRIX_CLASSES:
+    if space.size <= MATRIX_CLASSES:
         cells = sums.of_measure(whose + "confusion")
         given = cells[cells.b >= 0]
-        matrix = np.zeros((names.size, names.size), dtype=np.int64)
+        matrix = np.zeros((space.size, space.size), dtype=np.int64)
         matrix[given.a, given.b] = given.count
         found["matrix"] = {
-            "names": [names[c] for c in range(names.size)],
+            "names": [space.name_of(c) for c in range(space.size)],
             "counts": matrix.tolist(),
         }
     return found
 
 
 def _pairs(
-    sums: Sums, measure: str, of_first: str, names: LabelNames, top: int
+    sums: Sums, measure: str, of_first: str, space: LabelSpace, top: int
 ) -> list[dict[str, Any]]:
     """The most frequent pairs, named, with the share that each is of all images of its first."""
     cells = most_frequent(sums.of_measure(measure), top)
-    totals = sums.dense(of_first, names.size)
+    totals = sums.dense(of_first, space.size)
     return [
         {
             "from": a,
             "to": b,
             "count": n,
             "share": n / int(totals[a]) if a >= 0 and totals[a] else None,
-            "from_name": _name(a, names),
-            "to_name": _name(b, names),
+            "from_name": _name(a, space),
+            "to_name": _name(b, space),
         }
         for a, b, n in zip(cells.a.tolist(), cells.b.tolist(), cells.count.tolist(), strict=True)
     ]
 
 
-def _name(label: int, names: LabelNames) -> str:
-    return names[label] if 0 <= label < names.size else "no label" if label < 0 else str(label)
+def _name(label: int, space: LabelSpace) -> str:
+    if label < 0:
+        return "no label"
+    return space.name_of(label) if label < space.size else str(label)
 
 
-def _example(row: Mapping[str, Any], names: LabelNames) -> dict[str, Any]:
+def _example(row: Mapping[str, Any], space: LabelSpace) -> dict[str, Any]:
     example = {key: value for key, value in row.items() if value is not None}
-    example["name"] = _name(row["label"], names)
+    example["name"] = _name(row["label"], space)
     if row.get("other_label") is not None:
-        example["other_name"] = _name(row["other_label"], names)
+        example["other_name"] = _name(row["other_label"], space)
     if row.get("gold") is not None:
-        example["gold_names"] = [_name(label, names) for label in row["gold"]]
+        example["gold_names"] = [_name(label, space) for label in row["gold"]]
     return example

@@ -7,22 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from coyo_labeler.published import TABLE, THRESHOLDS
 from coyo_labeler.report.ragged import F64, I64
 from coyo_labeler.report.sums import Sums
-from coyo_labeler.report.tally import THRESHOLDS, UNIT_BINS
+from coyo_labeler.report.tally import UNIT_BINS
 
 #: Equal bins of confidence of the reliability diagram and of the calibration error (Guo et al.).
 RELIABILITY_BINS = 15
-
-#: COYO-Labeled-300M's published table: labels per image, unique labels, share of images kept.
-PUBLISHED = {
-    0.00: (50.00, 21_841, 1.0000),
-    0.05: (3.16, 18_922, 0.9669),
-    0.10: (1.98, 18_471, 0.8583),
-    0.15: (1.58, 18_122, 0.7449),
-    0.20: (1.37, 17_781, 0.6430),
-    0.25: (1.26, 17_479, 0.5560),
-}
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -62,7 +53,7 @@ def threshold_table(sums: Sums, published: bool) -> list[dict[str, Any]]:
         }
         if published:
             names = ("labels_per_image", "unique_labels", "share_kept")
-            row["published"] = dict(zip(names, PUBLISHED[threshold], strict=True))
+            row["published"] = dict(zip(names, TABLE[threshold], strict=True))
         table.append(row)
     return table
 

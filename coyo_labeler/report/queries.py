@@ -39,12 +39,8 @@ def read_pairs(spark: SparkSession, key: str, url: str, schema: pa.Schema) -> Da
     reader = spark.read.option("header", True).option("pathGlobFilter", "*.csv")
     frame = reader.csv(spark_path(url))
     types = spark_schema(schema)
+    storage.check_columns(f"report: {key}", url, frame.columns, schema.names)
     for field in types:
-        if field.name not in frame.columns:
-            raise InputError(
-                f"report: {key}: {url} has no column '{field.name}' (its columns: "
-                f"{', '.join(frame.columns)})"
-            )
         strays = frame.where(F.col(field.name).try_cast(field.dataType).isNull())
         stray = strays.select(field.name).first()
         if stray is not None:

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_names import read_names
+from coyo_labeler.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
@@ -39,7 +39,7 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
 
     Raises: InputError naming the key, column or value at fault.
     """
-    names = read_names(settings.label_space)
+    space = load_label_space(settings.label_space)
     rows = read_labels(spark, "labels", settings.labels)
     rows_in = rows.count()
     gold = _read_optional(spark, "gold", settings.gold, schemas.GOLD)
@@ -47,7 +47,7 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     other = read_labels(spark, "compare", settings.compare) if settings.compare else None
     with watch_spark(spark, "report"):
         joined = join_other(join_truth(rows, gold, slices), other, gold)
-        sums = gather(joined, names.size, settings.examples, settings.top)
+        sums = gather(joined, space.size, settings.examples, settings.top)
         _refuse_doubled_ids(sums.count("rows"), rows_in)
         examples = look_up(joined, sums)
         pictures = _pictures(spark, settings, examples)
@@ -62,7 +62,7 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
             catalog=provenance.read_catalog(settings),
             download=provenance.read_download(settings),
         )
-    document = describe(sums, names, settings, around)
+    document = describe(sums, space, settings, around)
     text = summarise(document)
     storage.write_json(storage.join(settings.output, "report.json"), document)
     storage.write_bytes(storage.join(settings.output, "report.txt"), text.encode())

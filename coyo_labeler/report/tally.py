@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler.errors import InputError
+from coyo_labeler.published import THRESHOLDS
 from coyo_labeler.report.ragged import F64, I64, Mask, Ragged, candidates_of, lengths_of, sets_of
 from coyo_labeler.report.sums import Cells, Ledger, key_of
 
-#: Probability thresholds of COYO-Labeled-300M's published table.
-THRESHOLDS = (0.0, 0.05, 0.10, 0.15, 0.20, 0.25)
 #: Equal bins of [0, 1] for distributions of probability and risk.
 UNIT_BINS = 300
 #: Bins per octave of image sides, and the width of a bin of entropy, in nats.

@@ -55,7 +55,7 @@ def plan(url: str, rows_per_piece: int) -> list[Piece]:
     pieces: list[Piece] = []
     for number, (name, info) in enumerate(sorted(files.items())):
         if name.endswith(".csv"):
-            _check_columns(name, _csv_header(name))
+            storage.check_columns("votes", name, _csv_header(name), COLUMNS)
             rows = int(info.get("size") or 0) // _CSV_ROW_BYTES + 1
             pieces.append(Piece(name, number, 0, rows))
         else:
@@ -64,15 +64,9 @@ def plan(url: str, rows_per_piece: int) -> list[Piece]:
 
 
 def _parquet_pieces(url: str, number: int, rows_per_piece: int) -> Iterator[Piece]:
-    fs, path = storage.resolve(url)
-    try:
-        with fs.open(path, "rb") as file:
-            metadata = pq.read_metadata(file)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"votes: {url} is not a readable Parquet file ({error}); remove or replace it"
-        ) from None
-    _check_columns(url, metadata.schema.to_arrow_schema().names)
+    metadata = storage.read_footer("votes", url)
+    present = metadata.schema.to_arrow_schema().names
+    storage.check_columns("votes", url, present, COLUMNS)
     first, rows, groups = 0, 0, []
     for group in range(metadata.num_row_groups):
         groups.append(group)
@@ -92,14 +86,6 @@ def _csv_header(url: str) -> list[str]:
         raise InputError(f"votes: {url} is empty; its first line must name the columns") from None
     names: list[str] = table.column_names
     return names
-
-
-def _check_columns(url: str, present: list[str]) -> None:
-    for name in COLUMNS:
-        if name not in present:
-            raise InputError(
-                f"votes: {url} has no column '{name}' (its columns: {', '.join(present)})"
-            )
 
 
 def read(piece: Piece) -> Iterator[tuple[int, pa.Table]]:

@@ -1,13 +1,12 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.data.shards import FIRST_ID, row_of, write_labels, write_tar
+from tests.data.shards import FIRST_ID, Folders, row_of, write_labels, write_tar
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Callable[..., tuple[str, str]]:
+def folders(tmp_path: Path) -> Folders:
     """Write tars of the given sizes with beliefs beside them; returns both folders."""
 
     def write(*sizes: int, table: bool = False) -> tuple[str, str]:

@@ -2,21 +2,27 @@
 
 import io
 import json
-import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from coyo_labeler import schemas
+from coyo_labeler.data import LabelledImages
+from tests.tars import write_members
 
 #: ids beyond 32 bits, as COYO's are.
 FIRST_ID = 1 << 33
 
 Row = tuple[list[int], list[float]]
+
+#: The fixture `folders`.
+Folders = Callable[..., tuple[str, str]]
 
 
 def picture(seed: int, size: int = 8, form: str = "PNG") -> bytes:
@@ -26,22 +32,16 @@ def picture(seed: int, size: int = 8, form: str = "PNG") -> bytes:
     return content.getvalue()
 
 
-def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
-
-
 def write_tar(path: Path, ids: Sequence[int], table: bool = False) -> None:
     """table: with the images table beside it, which also tells of one image that failed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     shard = path.stem
-    with tarfile.open(path, "w") as tar:
-        for index, image_id in enumerate(ids):
-            key = f"{shard}{index:04d}"
-            add(tar, f"{key}.json", json.dumps({"id": image_id, "key": key}).encode())
-            add(tar, f"{key}.png", picture(image_id))
-            add(tar, f"{key}.txt", b"a caption")
+    members = []
+    for index, image_id in enumerate(ids):
+        key = f"{shard}{index:04d}"
+        members.append((f"{key}.json", json.dumps({"id": image_id, "key": key}).encode()))
+        members.append((f"{key}.png", picture(image_id)))
+        members.append((f"{key}.txt", b"a caption"))
+    write_members(path, members)
     if table:
         rows = {
             "key": [f"{shard}{index:04d}" for index in range(len(ids) + 1)],
@@ -71,3 +71,13 @@ def write_labels(path: Path, rows: Mapping[int, Row | None], **options: int) -> 
 def row_of(image_id: int) -> Row:
     """A row that tells whose it is: its top label is the id modulo 100."""
     return [image_id % 100, 200, 300], [0.75, 0.25, 0.0625]
+
+
+def to_tensor(image: Any) -> torch.Tensor:
+    """The picture with noise, so that randomness would show."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float()
+    return pixels + torch.rand(())
+
+
+def ids_of(dataset: LabelledImages) -> list[int]:
+    return [sample.id for sample in dataset]

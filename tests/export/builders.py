@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ from coyo_labeler import schemas, storage
 from coyo_labeler.config.export import ExportSettings
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.stages import STAGES, run_stage
+from tests.tars import write_members
 
 PER_TAR, TARS = 4, 3
 ENDINGS = ("jpg", "png", "webp")
@@ -55,20 +55,15 @@ def picture(image: int) -> bytes:
 
 def write_images(folder: Path, tables: bool = True) -> str:
     """Three tars of four images; in each the first has no labels where `write_labels` skips it."""
-    folder.mkdir()
     for shard in range(TARS):
         keys = [f"{shard:05d}{index:04d}" for index in range(PER_TAR)]
-        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
-            for index, key in enumerate(keys):
-                image = shard * PER_TAR + index
-                document = {"key": key, "id": (1 << 33) + image, "sha256": "x"}
-                for ending, data in (
-                    (ENDINGS[image % 3], picture(image)),
-                    ("json", json.dumps(document).encode()),
-                ):
-                    member = tarfile.TarInfo(f"{key}.{ending}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+        members = []
+        for index, key in enumerate(keys):
+            image = shard * PER_TAR + index
+            document = {"key": key, "id": (1 << 33) + image, "sha256": "x"}
+            members.append((f"{key}.{ENDINGS[image % 3]}", picture(image)))
+            members.append((f"{key}.json", json.dumps(document).encode()))
+        write_members(folder / f"{shard:05d}.tar", members)
         if tables:
             first = shard * PER_TAR
             columns = {f.name: pa.nulls(PER_TAR + 1, f.type) for f in schemas.IMAGES}

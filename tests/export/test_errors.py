@@ -70,8 +70,18 @@ def test_a_torn_tar_is_named(spark: SparkSession, given: dict[str, Any], tmp_pat
     tar = Path(images) / "00001.tar"
     tar.write_bytes(tar.read_bytes()[:2048])
     message = fail(spark, **given, format="webdataset", images=images)
-    assert "00001.tar breaks off: 3 of its images are missing, the first is 000010001" in message
+    assert "00001.tar is no whole tar (the end of the archive is missing)" in message
     assert not (Path(given["output"]) / "00001.tar").exists()
+
+
+def test_a_tar_without_some_of_its_images_is_named(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    images = write_images(tmp_path / "images")
+    tar = Path(images) / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:2048] + bytes(1024))
+    message = fail(spark, **given, format="webdataset", images=images)
+    assert "00001.tar lacks 3 of the images in the table beside it, first 000010001" in message
 
 
 def test_an_id_of_two_images_is_refused(

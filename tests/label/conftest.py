@@ -32,7 +32,7 @@ def goog_teacher(tmp_path_factory):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_spec(small_teacher):
     """Keys of a job or TeacherSpec with the small teacher."""
     return {

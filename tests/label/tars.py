@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
+
+from tests.tars import write_members
 
 
 def jpeg(pixels: np.ndarray, **options: Any) -> bytes:
@@ -44,25 +45,17 @@ def write_tar(
     folder: Path, shard: int, images: Iterable[bytes | None], ending: str = "jpg", **facts: Any
 ) -> Path:
     """`{shard}.tar` as fetch writes it, ids from shard × 100; None: a sample without image."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{shard:05d}.tar"
-    with tarfile.open(path, "w") as tar:
-        for index, image in enumerate(images):
-            key = f"{shard:05d}{index:04d}"
-            document = {
-                "key": key,
-                "id": shard * 100 + index,
-                "url": f"http://example.org/{key}",
-                "imagehash": f"{index:016x}",
-                **facts,
-            }
-            if image is not None:
-                add(tar, f"{key}.{ending}", image)
-            add(tar, f"{key}.json", json.dumps(document).encode())
-    return path
-
-
-def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    tar.addfile(info, io.BytesIO(data))
+    members = []
+    for index, image in enumerate(images):
+        key = f"{shard:05d}{index:04d}"
+        document = {
+            "key": key,
+            "id": shard * 100 + index,
+            "url": f"http://example.org/{key}",
+            "imagehash": f"{index:016x}",
+            **facts,
+        }
+        if image is not None:
+            members.append((f"{key}.{ending}", image))
+        members.append((f"{key}.json", json.dumps(document).encode()))
+    return write_members(folder / f"{shard:05d}.tar", members)

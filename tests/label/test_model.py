@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.label_space import load_label_space
 from coyo_labeler.label.model import Teacher, TeacherSpec, check_teacher, choose_activation, top_k
 from coyo_labeler.label.preprocess import automl_preset, prepare
+from coyo_labeler.label_spaces import load_label_space
 from tests.label.tars import crops
 from tests.label.teachers import MODEL
 

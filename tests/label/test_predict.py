@@ -11,26 +11,18 @@ from coyo_labeler import schemas
 from coyo_labeler.label import decode
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import label_shards
-from coyo_labeler.label.read import DamagedTarError, find_shards, read_samples
-from tests.label.tars import add, crops, jpeg, write_tar
+from coyo_labeler.label.read import find_shards, read_samples
+from coyo_labeler.tars import DamagedTarError
+from tests.label.tars import crops, jpeg, write_tar
+from tests.tars import write_members
 
 FILES = [jpeg(pixels) for pixels in crops(11, seed=3, small=40, large=90)]
 
 
 @pytest.fixture(scope="module")
-def make_teacher(small_teacher):
+def make_teacher(small_spec):
     def make(**changes):
-        keys = {
-            "model": "tf_efficientnetv2_b0",
-            "checkpoint": str(small_teacher / "model.safetensors"),
-            "label_space": str(small_teacher / "labels.txt"),
-            "activation": "sigmoid",
-            "preprocess": "automl_64",
-            "precision": "float32",
-            "batch_size": 4,
-            **changes,
-        }
-        return Teacher(TeacherSpec(**keys), torch.device("cpu"))
+        return Teacher(TeacherSpec(**{**small_spec, **changes}), torch.device("cpu"))
 
     return make
 
@@ -182,13 +174,13 @@ def test_the_row_of_an_image_holds_what_its_json_says(make_teacher, tmp_path):
 
 def test_img2datasets_shards_take_ids_from_the_table_and_else_from_the_key(tmp_path):
     """Its JSON holds what it was told to keep; without an id the key, made of digits, is one."""
-    with tarfile.open(tmp_path / "00012.tar", "w") as tar:
-        for index in range(3):
-            key = f"00012000{index}"
-            add(tar, f"{key}.jpg", FILES[0])
-            add(tar, f"{key}.txt", b"a caption")
-            facts = {"key": key, "url": "u", "status": "success", "original_width": 5, "id": None}
-            add(tar, f"{key}.json", json.dumps(facts).encode())
+    members = []
+    for index in range(3):
+        key = f"00012000{index}"
+        facts = {"key": key, "url": "u", "status": "success", "original_width": 5, "id": None}
+        members += [(f"{key}.jpg", FILES[0]), (f"{key}.txt", b"a caption")]
+        members.append((f"{key}.json", json.dumps(facts).encode()))
+    write_members(tmp_path / "00012.tar", members)
     shard = find_shards(str(tmp_path))[0]
     assert [sample.id for sample in read_samples(shard)] == [120000, 120001, 120002]
     rows = {"key": ["000120000", "000120001"], "id": [2**40, 2**40 + 1]}
@@ -197,10 +189,9 @@ def test_img2datasets_shards_take_ids_from_the_table_and_else_from_the_key(tmp_p
 
 
 def test_a_sample_without_any_number_for_an_id_is_a_failure(make_teacher, tmp_path):
-    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
-        add(tar, "cat.jpg", FILES[0])
-        add(tar, "dog.jpg", FILES[1])
-        add(tar, "dog.json", json.dumps({"id": 7}).encode())
+    dog = json.dumps({"id": 7}).encode()
+    members = [("cat.jpg", FILES[0]), ("dog.jpg", FILES[1]), ("dog.json", dog)]
+    write_members(tmp_path / "00000.tar", members)
     result = run(make_teacher(), tmp_path)[0]
     assert result.rejected == {decode.NO_ID: 1}
     assert result.failures["key"].to_pylist() == ["cat"]

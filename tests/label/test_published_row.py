@@ -1,7 +1,6 @@
 """Row 315 of COYO-Labeled-300M goes through all that touches labels without a change in a value."""
 
 import json
-import tarfile
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,8 @@ from coyo_labeler.report import metrics
 from coyo_labeler.report.sums import Sums
 from coyo_labeler.report.tally import Tally
 from coyo_labeler.tables import read_table
-from tests.label.tars import add, crops, jpeg
+from tests.label.tars import crops, jpeg
+from tests.tars import write_members
 
 LABELS = [8087, 11054, 8086, 6614, 6966, 8193, 10576, 9710, 4334, 9909]
 PROBS = [
@@ -49,10 +49,9 @@ def published(tmp_path):
     (tmp_path / "labels").mkdir()
     table = pa.Table.from_pylist([ROW], schema=schemas.BELIEFS)
     pq.write_table(table, tmp_path / "labels" / name, compression="snappy")
-    (tmp_path / "images").mkdir()
-    with tarfile.open(tmp_path / "images" / "00000.tar", "w") as tar:
-        add(tar, "000000000.jpg", jpeg(crops(1)[0]))
-        add(tar, "000000000.json", json.dumps({"id": 315}).encode())
+    document = json.dumps({"id": 315}).encode()
+    members = [("000000000.jpg", jpeg(crops(1)[0])), ("000000000.json", document)]
+    write_members(tmp_path / "images" / "00000.tar", members)
     return tmp_path
 
 

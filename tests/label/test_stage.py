@@ -220,7 +220,7 @@ importlib.util.find_spec = lambda name, package=None: (
 )
 def loaded():
     return {name.split(".")[0] for name in sys.modules}
-import coyo_labeler.label.label_space, coyo_labeler.label.preprocess
+import coyo_labeler.label.head, coyo_labeler.label.preprocess
 import coyo_labeler.label.model, coyo_labeler.label.predict
 assert "pydantic" not in loaded()
 from coyo_labeler.cli import main

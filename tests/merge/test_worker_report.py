@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coyo_labeler.label_names import LabelNames
+from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.evidence import gather_evidence
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.support import Gold
@@ -104,6 +104,6 @@ def test_confused_pairs_are_named_and_the_most_frequent_come_first():
             "count": [1.5, 9.0, 2.0, 1.0],
         }
     )
-    found = confused_pairs(table, LabelNames("x", 3, ["cat", "dog", "owl"]))
+    found = confused_pairs(table, LabelSpace("x", 3, ("cat", "dog", "owl")))
     named = [(pair["true_name"], pair["voted_name"], pair["votes"]) for pair in found]
     assert named == [("cat", "dog", 2.5), ("dog", "owl", 2.0)]

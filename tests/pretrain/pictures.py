@@ -1,9 +1,14 @@
 """Pictures of classes that a small network tells apart."""
 
 import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tests.tars import write_members
 
 
 def tinted(kind: int, seed: int) -> bytes:
@@ -13,3 +18,12 @@ def tinted(kind: int, seed: int) -> bytes:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     return content.getvalue()
+
+
+def write_tinted(path: Path, ids: Iterable[int]) -> None:
+    """A tar of pictures whose class is their id modulo 3."""
+    members = []
+    for each in ids:
+        members.append((f"{each:09d}.png", tinted(each % 3, each)))
+        members.append((f"{each:09d}.json", json.dumps({"id": each}).encode()))
+    write_members(path, members)

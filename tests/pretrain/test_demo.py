@@ -1,5 +1,3 @@
-import json
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,21 +6,17 @@ import yaml
 
 from coyo_labeler.demo import pretrain
 from coyo_labeler.manifest import read_manifest
-from tests.data.shards import add, write_labels
-from tests.pretrain.pictures import tinted
+from tests.data.shards import write_labels
+from tests.pretrain.pictures import write_tinted
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 def write_demo(folder: Path) -> None:
     """Two tars; the machine takes every third picture of class 0 or 1 for the next class."""
-    (folder / "images").mkdir()
     for shard in range(2):
         ids = range(shard * 90, shard * 90 + 90)
-        with tarfile.open(folder / f"images/{shard:05d}.tar", "w") as tar:
-            for each in ids:
-                add(tar, f"{each:09d}.png", tinted(each % 3, each))
-                add(tar, f"{each:09d}.json", json.dumps({"id": each}).encode())
+        write_tinted(folder / f"images/{shard:05d}.tar", ids)
         truth = {each: ([each % 3, 9], [0.9, 0.05]) for each in ids}
         taken = {each: ([min(2, each % 3 + 1), 9], [0.9, 0.05]) for each in ids if each % 4 < 3}
         write_labels(folder / f"merged/voted-{shard:05d}.parquet", truth)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -25,8 +24,8 @@ from coyo_labeler.manifest import read_manifest
 from coyo_labeler.pretrain import checkpoint, loop
 from coyo_labeler.pretrain.journal import read_journal
 from coyo_labeler.pretrain.stage import job
-from tests.data.shards import add, write_labels
-from tests.pretrain.pictures import tinted
+from tests.data.shards import write_labels
+from tests.pretrain.pictures import write_tinted
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "pretrain_vit.py"
@@ -37,13 +36,9 @@ IMAGES = 90
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """90 pictures of three classes in three tars, with beliefs that are right, and gold."""
     folder = tmp_path_factory.mktemp("pretrain")
-    (folder / "images").mkdir()
     for shard in range(3):
         ids = range(shard * 30, shard * 30 + 30)
-        with tarfile.open(folder / f"images/{shard:05d}.tar", "w") as tar:
-            for each in ids:
-                add(tar, f"{each:09d}.png", tinted(each % 3, each))
-                add(tar, f"{each:09d}.json", json.dumps({"id": each}).encode())
+        write_tinted(folder / f"images/{shard:05d}.tar", ids)
         rows = {each: ([each % 3, 3], [0.9, 0.01]) for each in ids if each % 10}
         write_labels(folder / f"beliefs/{shard:05d}.parquet", rows)
     gold = {"image_id": list(range(IMAGES)), "label": [each % 3 for each in range(IMAGES)]}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from coyo_labeler.config.report import ReportSettings
-from coyo_labeler.label_names import LabelNames
+from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.report.page import render
 from coyo_labeler.report.summary import summarise
@@ -70,8 +70,8 @@ def a_document(**settings: object) -> dict[str, Any]:
     given = ReportSettings.model_validate(
         {"labels": EVIL, "compare": "b", "gold": "g", "output": "o", "title": EVIL, **settings}
     )
-    names = LabelNames("names.txt", 3, [EVIL, "lamp & shade", "boot"])
-    return describe(Sums.of(tally.ledger_of_all()), names, given, around)
+    space = LabelSpace("names.txt", 3, (EVIL, "lamp & shade", "boot"))
+    return describe(Sums.of(tally.ledger_of_all()), space, given, around)
 
 
 class Tags(HTMLParser):
@@ -138,7 +138,7 @@ def test_sections_without_data_are_absent() -> None:
     tally.add(pa.RecordBatch.from_pydict(columns))
     settings = ReportSettings(labels="l", output="o")
     around = Surroundings({"own": "a", "other": "b"}, {"version": "1", "fingerprint": "f"})
-    document = describe(Sums.of(tally.ledger_of_all()), LabelNames("x", 3), settings, around)
+    document = describe(Sums.of(tally.ledger_of_all()), LabelSpace("x", 3), settings, around)
     page = render(document, {})
     assert 'id="labels"' in page
     assert 'id="accuracy"' not in page and 'id="votes"' not in page and 'id="rows"' not in page

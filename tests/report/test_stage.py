@@ -1,5 +1,4 @@
 import io
-import tarfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.session import explain
 from coyo_labeler.stages import STAGES, run_stage
+from tests.tars import write_members
 
 
 def write_labels(folder: Path, first: list[int], probs: list[float], votes: bool) -> str:
@@ -41,15 +41,9 @@ def write_labels(folder: Path, first: list[int], probs: list[float], votes: bool
 
 def write_images(folder: Path, rows: int) -> str:
     keys = [f"{0:05d}{index:04d}" for index in range(rows)]
-    folder.mkdir()
-    with tarfile.open(folder / "00000.tar", "w") as tar:
-        for key in keys:
-            buffer = io.BytesIO()
-            Image.new("RGB", (240, 320), "teal").save(buffer, "JPEG")
-            member = tarfile.TarInfo(f"{key}.jpg")
-            member.size = buffer.tell()
-            buffer.seek(0)
-            tar.addfile(member, buffer)
+    buffer = io.BytesIO()
+    Image.new("RGB", (240, 320), "teal").save(buffer, "JPEG")
+    write_members(folder / "00000.tar", [(f"{key}.jpg", buffer.getvalue()) for key in keys])
     columns = {field.name: pa.nulls(rows, field.type) for field in schemas.IMAGES}
     columns |= {
         "key": pa.array(keys),

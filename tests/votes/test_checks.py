@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.votes.checks import Reason, Response, check
 from coyo_labeler.votes.read import plan, read
 
@@ -120,12 +120,3 @@ def test_a_csv_row_with_too_many_values_is_named(tmp_path):
     path.write_text("image_id,worker_id,label\n1,a,2\n1,a,2,9\n")
     with pytest.raises(InputError, match="is not a readable CSV file"):
         list(read(plan(str(path), 10)[0]))
-
-
-def test_a_label_space_is_a_known_name_or_a_file_of_names(tmp_path):
-    assert load_label_space("imagenet21k").size == 21_841
-    (tmp_path / "digits.txt").write_text("zero\none\ntwo\n")
-    space = load_label_space(str(tmp_path / "digits.txt"))
-    assert (space.size, space.names) == (3, ("zero", "one", "two"))
-    with pytest.raises(InputError, match="neither one of imagenet21k, imagenet1k nor a UTF-8"):
-        load_label_space("imagenet22k")

@@ -1,25 +1,16 @@
 """How the outputs of a model's head become labels of a label space."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space
+from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 
 #: Outputs of the heads known by name: the label spaces, and two lists that lead to imagenet21k:
 #: Google's (timm's tf_efficientnetv2_*.in21k) and Microsoft's (timm's *.ms_in22k).
 HEAD_SIZES = {**SIZES, "imagenet21k_goog": 21_843, "imagenet22k_ms": 21_842}
-
-#: What timm calls the lists.
-_LISTED = {
-    "imagenet21k": "imagenet22k",
-    "imagenet1k": "imagenet",
-    "imagenet21k_goog": "imagenet21k_goog",
-    "imagenet22k_ms": "imagenet22k_ms",
-}
 
 
 @dataclass(frozen=True)
@@ -82,31 +73,11 @@ def _spaces_of(outputs: int) -> str:
     return f"; a head of {outputs:,} fits label_space={offered}"
 
 
-@lru_cache
-def synsets(name: str) -> tuple[str, ...]:
-    """WordNet's number of each output of a head or class of a space known by name, from timm."""
-    from importlib.resources import files  # noqa: PLC0415
-
-    listed = files("timm.data").joinpath(f"_info/{_LISTED[name]}_synsets.txt")
-    return tuple(listed.read_text().split())
-
-
 def order_of(head: str) -> npt.NDArray[np.int64]:
     """(21841,) the output of a head known by name that is class 0, 1, … of imagenet21k.
 
     Outputs that are no class of it are left out: n03931044 and n09859684 of Google's list,
     n04399382 of Microsoft's.
     """
-    place = {synset: output for output, synset in enumerate(synsets(head))}
-    return np.array([place[synset] for synset in synsets("imagenet21k")], dtype=np.int64)
-
-
-__all__ = [
-    "HEAD_SIZES",
-    "Head",
-    "LabelSpace",
-    "load_label_space",
-    "match_head",
-    "order_of",
-    "synsets",
-]
+    place = {synset: output for output, synset in enumerate(read_synsets(head))}
+    return np.array([place[synset] for synset in read_synsets("imagenet21k")], dtype=np.int64)

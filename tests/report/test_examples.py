@@ -1,0 +1,39 @@
+import base64
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from coyo_labeler.errors import InputError
+from coyo_labeler.report.examples import SIDE, thumbnails
+from tests.tars import write_members
+
+
+def jpeg(color: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (400, 200), color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_pictures_of_the_keys_asked_for_come_small_and_others_not(tmp_path: Path) -> None:
+    members = [("a.jpg", jpeg("red")), ("b.jpg", b"no picture"), ("b.json", b"{}")]
+    path = str(write_members(tmp_path / "0.tar", [*members, ("sub/c.tiff", jpeg("blue"))]))
+    found = thumbnails({1: (path, "a"), 2: (path, "b"), 3: (path, "c"), 4: (path, "absent")})
+    assert found.keys() == {1, 3}
+    kind, _, data = found[3].partition(",")
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.size == (SIDE, SIDE // 2)
+        assert image.getpixel((5, 5))[2] > 200  # type: ignore[index]
+
+
+def test_a_tar_is_read_no_further_than_it_must_be(tmp_path: Path) -> None:
+    path = write_members(tmp_path / "0.tar", [("a.jpg", jpeg("red")), ("b.jpg", bytes(4096))])
+    with tarfile.open(path) as tar:
+        start = tar.getmember("b.jpg").offset_data
+    path.write_bytes(path.read_bytes()[: start + 100])
+    assert thumbnails({1: (str(path), "a")}).keys() == {1}
+    with pytest.raises(InputError, match=r"report: images: .*0\.tar is damaged .*; fetch it again"):
+        thumbnails({2: (str(path), "b")})
