@@ -318,7 +318,7 @@ def profile(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, help="folder of JPEG files; left out: generated")
-    parser.add_argument("--images", type=int, default=9000)
+    parser.add_argument("--images", type=int, default=18000)
     parser.add_argument("--per-shard", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("out/bench"))

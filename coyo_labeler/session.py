@@ -30,8 +30,8 @@ _FIXED = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
     # As in coyo_labeler/__init__.py, for workers that load Arrow before this package.
     "spark.executorEnv.ARROW_DEFAULT_MEMORY_POOL": "system",
-    # glibc gives a freed megabyte back at once, and its pages are faulted in anew for the next image
-    # or array: a tenth of fetch's time. Workers keep theirs; other systems' mallocs ignore this.
+    # glibc gives a freed megabyte back at once, and its pages are faulted in anew for the next
+    # image: a tenth of fetch's time. Workers keep theirs; other systems' mallocs ignore this.
     "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     # A task that loses its executor is worth trying again many times on a cluster of spot machines.
