@@ -1,11 +1,6 @@
 """Spark pipeline: web images to ImageNet-21k beliefs, merged with a few human votes."""
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# Arrow's bundled mimalloc has crashed where threads come and go (apache/arrow#50471; once more with
-# pyarrow 26), as they do in fetch and label. Arrow reads this when it is loaded.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 if TYPE_CHECKING:
     from coyo_labeler.merge.api import DawidSkene

@@ -28,8 +28,6 @@ _FIXED = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # An Arrow batch of rows with long lists stays small; bytes never travel in rows.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
-    # As in coyo_labeler/__init__.py, for workers that load Arrow before this package.
-    "spark.executorEnv.ARROW_DEFAULT_MEMORY_POOL": "system",
     # glibc gives a freed megabyte back at once, and its pages are faulted in anew for the next
     # image: a tenth of fetch's time. Workers keep theirs; other systems' mallocs ignore this.
     "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),

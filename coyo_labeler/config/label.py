@@ -83,7 +83,7 @@ class LabelSettings(StageSettings):
         "Java; auto: spark where both are installed",
     )
     decode_threads: int | None = Field(
-        None, ge=1, description="threads that decode images; left out: one a core"
+        None, ge=1, description="threads that decode for a GPU; left out: one a core"
     )
     compile: bool | None = Field(
         None, description="torch.compile the model; left out: on GPUs, not on a CPU"

@@ -104,6 +104,10 @@ def fetch_shards(
     tasks = min(len(work), WAVES * at_once)
 
     def fetch_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # Thousands of downloads that wait are no garbage: looking through them again and again
+        # takes a quarter of the event loop's time.
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
         finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, at_once))
         rows = [{"shard": one.shard, "rows": one.rows.rows_in} for one in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
@@ -177,10 +181,6 @@ async def fetch_partition(
         settings.resize_quality,
     )
     guard = Guard(settings.allow_private, loopback_only=settings.user_agent is None)
-    # Thousands of downloads that wait are no garbage: looking through them all, again and again,
-    # takes a quarter of the event loop's time.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
     finished: list[Receipt] = []
     with ThreadPoolExecutor(settings.verify_threads, "verify") as threads:
         async with Client(limits, guard, manners) as client:

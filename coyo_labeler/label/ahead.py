@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from queue import Queue
 
@@ -44,7 +44,7 @@ class ReadAhead:
     """Reads shards in one thread and decodes their images in a pool; iterate inside a `with` block.
 
     A future of a sample raises ImageError where its image cannot be labelled. bound: samples that
-    are read and not yet taken.
+    are read and not yet taken. pool: left open at the end.
     """
 
     def __init__(
@@ -52,17 +52,11 @@ class ReadAhead:
         shards: Iterable[Shard],
         shrink: Callable[[npt.NDArray[np.uint8]], torch.Tensor],
         exif_orientation: bool,
-        threads: int,
+        pool: Executor,
         bound: int,
     ) -> None:
         self._shards, self._shrink, self._exif = shards, shrink, exif_orientation
-        # One thread each: the threads are the parallelism.
-        self._pool = ThreadPoolExecutor(
-            threads,
-            thread_name_prefix="decode",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
+        self._pool = pool
         self._events: Queue[Event | BaseException | None] = Queue(maxsize=bound)
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read, name="read", daemon=True)
@@ -73,11 +67,14 @@ class ReadAhead:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        while self._reader.is_alive():
+        while True:
             while not self._events.empty():
-                self._events.get_nowait()
+                event = self._events.get_nowait()
+                if isinstance(event, tuple):
+                    event[1].cancel()
+            if not self._reader.is_alive():
+                break
             self._reader.join(timeout=0.05)
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self._events.get()) is not None:

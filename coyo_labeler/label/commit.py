@@ -18,7 +18,7 @@ BELOW, EMBEDDINGS = "below_threshold", "embeddings"
 class Job:
     """What every worker of a run is told.
 
-    min_top1: sampling threshold. decode_threads: None: one a core.
+    min_top1: sampling threshold. decode_threads: of a GPU; None: one a core.
     """
 
     spec: TeacherSpec

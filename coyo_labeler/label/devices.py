@@ -1,8 +1,9 @@
 """How batches reach a device: pictures in, a promise of answers out, several on their way at once.
 
-A CPU runs one batch a core, each on one thread: no core waits for another inside a layer. A CUDA
-device gets the next batch copied while it works on the one before, resizes on the device, and its
-answers are copied back while it goes on.
+A CPU runs one batch a core, each on one thread: no core waits for another inside a layer. The same
+threads decode, so that there are never more at work than cores. A CUDA device gets the next batch
+copied while it works on the one before, resizes on the device, and its answers are copied back
+while it goes on.
 """
 
 import time
@@ -35,9 +36,13 @@ Promise = Callable[[], Done]
 
 
 class Device(Protocol):
-    """Where batches are run. depth: how many batches to have on their way."""
+    """Where batches are run. depth: how many batches to have on their way.
+
+    pool: threads that decode what is to come.
+    """
 
     depth: int
+    pool: ThreadPoolExecutor
 
     def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """What is kept of a decoded picture until its batch is full; called in decoding threads.
@@ -52,22 +57,32 @@ class Device(Protocol):
         """Let go of threads and memory."""
 
 
-def open_device(teacher: Teacher, cores: int) -> Device:
-    """The way to the teacher's device. cores: that this process may use."""
-    return CudaDevice(teacher) if teacher.device.type == "cuda" else CpuDevice(teacher, cores)
+def open_device(teacher: Teacher, cores: int, decode_threads: int | None = None) -> Device:
+    """The way to the teacher's device.
+
+    cores: that this process may use. decode_threads: of a GPU; None: one a core.
+    """
+    if teacher.device.type == "cuda":
+        return CudaDevice(teacher, decode_threads or cores)
+    return CpuDevice(teacher, cores)
+
+
+def _threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads that each work on one core."""
+    return ThreadPoolExecutor(
+        count, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 class CpuDevice:
-    """Each core its own batch."""
+    """Each core its own batch, and the decoding of what comes next."""
 
     def __init__(self, teacher: Teacher, cores: int) -> None:
         self._teacher, self._cores = teacher, cores
         self.depth = 2 * cores
         # Holds for threads that start from now on; the caller's keeps what it has.
         self._threads_before = torch.get_num_threads()
-        self._lanes = ThreadPoolExecutor(
-            cores, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        self.pool = _threads(cores, "lane")
 
     def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """The prepared image."""
@@ -75,7 +90,7 @@ class CpuDevice:
 
     def submit(self, images: Sequence[torch.Tensor]) -> Promise:
         """Queue a batch for the next free core."""
-        return self._lanes.submit(self._run, images).result
+        return self.pool.submit(self._run, images).result
 
     def _run(self, images: Sequence[torch.Tensor]) -> Done:
         start = time.perf_counter()
@@ -84,7 +99,7 @@ class CpuDevice:
 
     def close(self) -> None:
         """End the threads."""
-        self._lanes.shutdown(wait=True, cancel_futures=True)
+        self.pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
 
@@ -93,8 +108,9 @@ class CudaDevice:
 
     depth = 2
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Teacher, decode_threads: int) -> None:
         self._teacher = teacher
+        self.pool = _threads(decode_threads, "decode")
         torch.cuda.set_device(teacher.device)
         self._copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._stages = [_Stage() for _ in range(self.depth)]
@@ -136,7 +152,8 @@ class CudaDevice:
         return wait
 
     def close(self) -> None:
-        """Wait for what is on its way, and free the pinned memory."""
+        """Wait for what is on its way, end the threads, and free the pinned memory."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
         torch.cuda.synchronize(self._teacher.device)
         self._stages.clear()
 

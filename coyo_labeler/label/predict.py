@@ -86,13 +86,12 @@ def label_shards(
     """Label shard after shard, in order.
 
     No batch holds images of two shards, and batches are cut by position in the tar, so that the
-    values of a shard do not depend on what else ran. cores: that may be used. decode_threads: None:
-    one a core. min_top1: sampling threshold on the top-1 probability.
+    values of a shard do not depend on what else ran. cores: that may be used. decode_threads: of a
+    GPU, None: one a core. min_top1: sampling threshold on the top-1 probability.
     """
-    device = open_device(teacher, cores)
-    threads = decode_threads or cores
-    bound = teacher.batch * (device.depth + 1) + threads
-    ahead = ReadAhead(shards, device.shrink, teacher.spec.exif_orientation, threads, bound)
+    device = open_device(teacher, cores, decode_threads)
+    bound = teacher.batch * (device.depth + 1)
+    ahead = ReadAhead(shards, device.shrink, teacher.spec.exif_orientation, device.pool, bound)
     sent: deque[_Sent] = deque()
     current: _Open | None = None
     finish = _Finish(teacher, min_top1)

@@ -4,7 +4,6 @@ import asyncio
 import socket
 import struct
 import time
-import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +20,7 @@ from coyo_labeler.fetch.pack import read_rows
 from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
 from coyo_labeler.receipts import Receipts
 from tests.fetch.web import encode, phash, photograph, reply
+from tests.memory import peak_growth
 
 GOOD = encode(photograph(1))
 LIMITS = Limits(connect_seconds=1, retries=1, backoff_seconds=0.01, max_bytes=200_000)
@@ -201,13 +201,11 @@ def test_every_fault_gets_its_row_and_status_in_bounded_time_and_memory(web, tmp
     loop_url = web.serve("/loop", status="301 Moved", Location="/loop")
     rows.append(CatalogRow(1000, loop_url, None))
     rows.append(CatalogRow(1001, web.serve("/good", GOOD), phash(GOOD)))
-    tracemalloc.start()
     start = time.monotonic()
-    found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=100))
+    with peak_growth() as grown:
+        found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=100))
     assert time.monotonic() - start < 20
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 64_000_000
+    assert grown[0] < 64_000_000
     for number, name in names.items():
         _, status, error = FAULTS[name]
         assert found[number].status.value in status.split("|"), (name, found[number])

@@ -178,6 +178,27 @@ def test_kept_columns_and_both_published_layouts_are_read(
     ]
 
 
+def test_128_snappy_files_as_published_are_read_by_folder_and_by_glob(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    names = ["id", "url", "text", "width", "height", "image_phash", "watermark_score"]
+    for number in range(128):
+        rows = [row(10 * number + k, f"{2**63 + 100 * number + k + 1:016x}") for k in range(3)]
+        content = pa.Table.from_pylist([{**one, "text": "alt"} for one in rows]).select(names)
+        name = f"part-{number:05d}-17da4908-939c-46e5-91d0-15f256041956-c000.snappy.parquet"
+        pq.write_table(content, folder / name, compression="snappy")
+    (folder / "_SUCCESS").touch()
+    ids = {10 * number + k for number in range(128) for k in range(3)}
+    for place, source in enumerate([str(folder), f"{folder}/part-*.snappy.parquet"]):
+        output = tmp_path / f"output-{place}"
+        assert ingest(spark, source, output).rows.rows_in == 384
+        assert {found["id"] for found in table(output, "catalog")} == ids
+    one = tmp_path / "one"
+    assert ingest(spark, f"{folder}/part-0000[0-4]-*", one).rows.rows_in == 15
+
+
 def test_int32_and_int64_files_are_read_together(spark: SparkSession, tmp_path: Path) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
