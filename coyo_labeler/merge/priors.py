@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64, Bool, segment_sum, spread
+from coyo_labeler.merge.arrays import F64, Bool, segment_max, segment_sum, spread
 from coyo_labeler.merge.model import Calibration, Model, Parameters
 from coyo_labeler.merge.problems import Problems
 
@@ -58,25 +58,33 @@ def belief_prior(
     """
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
-        q = np.where(inside, sigmoid(calibration.a * value + calibration.b), 0.0)
+        logit = calibration.a * value + calibration.b
+        log_q = -np.logaddexp(0.0, -logit)
+        q = np.where(inside, sigmoid(logit), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - total
         loose = (left_over > model.prior_floor) & ~full
     else:
-        q = np.where(inside, np.exp(calibration.a * value), 0.0)
+        log_q = calibration.a * value
+        q = np.where(inside, np.exp(log_q), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
         loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
     rest = np.where(full, 0.0, np.maximum(model.prior_floor, left_over))
-    total = np.maximum(total, np.finfo(float).tiny)
-    probability = q * spread((1.0 - rest) / total, offsets)
+    # Shares by way of logs: far out on the sigmoid all q of an image may be nothing.
+    log_q = np.where(inside, log_q, -np.inf)
+    peak = segment_max(log_q, offsets)
+    peak = np.where(np.isinf(peak), 0.0, peak)  # no belief
+    relative = np.exp(log_q - spread(peak, offsets))
+    share = relative / spread(np.maximum(segment_sum(relative, offsets), 1.0), offsets)
+    probability = share * spread(1.0 - rest, offsets)
     if not slopes:
         return BeliefPrior(probability, rest)
     if model.beliefs_are == "sigmoid":
         log_slope = (1.0 - q)[:, None] * np.stack([value, np.ones_like(value)], axis=1)
     else:
         log_slope = np.stack([value, np.zeros_like(value)], axis=1)
-    mean = np.stack([segment_sum(q * log_slope[:, k], offsets) / total for k in range(2)], axis=1)
+    mean = np.stack([segment_sum(share * log_slope[:, k], offsets) for k in range(2)], axis=1)
     # Where the q are the probabilities themselves, what moves is ρ; else their sum is held.
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
