@@ -26,6 +26,9 @@ from coyo_labeler.merge.priors import belief_value
 from coyo_labeler.merge.problems import OUTSIDE, Problems
 from coyo_labeler.votes.checks import Response
 
+#: Units of probability in which a belief's mass is added up: finer than float16 and float32 tell.
+_UNITS = 2.0**40
+
 
 @dataclass(frozen=True)
 class Votes:
@@ -134,9 +137,10 @@ def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
     fresh = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))
     offsets = np.append(fresh, len(image))
     order = falling_order(image, probability.astype(np.float32))
-    p = probability[order]
-    total = segment_sum(p, offsets)
-    before = np.cumsum(p) - p
+    # In whole units: a running sum of floats would depend on what other images come before.
+    units = np.rint(probability[order] * _UNITS).astype(np.int64)
+    total = np.add.reduceat(units, offsets[:-1])
+    before = np.cumsum(units) - units
     before -= spread(before[offsets[:-1]], offsets)
     kept = np.empty(len(image), dtype=bool)
     kept[order] = before < mass * spread(total, offsets)
