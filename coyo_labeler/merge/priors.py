@@ -4,24 +4,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64, Bool, segment_max, segment_sum, spread
+from coyo_labeler.merge.arrays import F64, Bool, segment_sum, spread
 from coyo_labeler.merge.model import Calibration, Model, Parameters
 from coyo_labeler.merge.problems import Problems
 
 #: Probabilities are kept this far from 0 and 1: what float16 can tell from them.
 _LEAST = 1e-8
 _MOST = 1 - 1e-7
+#: Logs of probabilities go no farther: e^−700 can still be divided by.
+_FARTHEST = -700.0
 
 
 def belief_value(probability: F64, model: Model) -> F64:
-    """What calibration works on: the logit of a sigmoid, the log of a categorical probability."""
+    """What calibration works on: the logit of a sigmoid, the log of a categorical probability.
+
+    In `truth: multi` each class is a question of its own, and its probability has a logit however
+    it was made.
+    """
     p = np.clip(probability, _LEAST, _MOST)
-    return np.log(p) - np.log1p(-p) if model.beliefs_are == "sigmoid" else np.log(p)
+    odds = model.beliefs_are == "sigmoid" or model.truth == "multi"
+    return np.log(p) - np.log1p(-p) if odds else np.log(p)
 
 
 def sigmoid(x: F64) -> F64:
-    """1 / (1 + e^−x), without overflow."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+    """1 / (1 + e^−x), exact to the last digits however small; never 0."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(x, _FARTHEST))))
 
 
 @dataclass(frozen=True)
@@ -58,33 +65,25 @@ def belief_prior(
     """
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
-        logit = calibration.a * value + calibration.b
-        log_q = -np.logaddexp(0.0, -logit)
-        q = np.where(inside, sigmoid(logit), 0.0)
+        q = np.where(inside, sigmoid(calibration.a * value + calibration.b), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - total
         loose = (left_over > model.prior_floor) & ~full
     else:
-        log_q = calibration.a * value
-        q = np.where(inside, np.exp(log_q), 0.0)
+        q = np.where(inside, np.exp(np.maximum(calibration.a * value, _FARTHEST)), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
         loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
     rest = np.where(full, 0.0, np.maximum(model.prior_floor, left_over))
-    # Shares by way of logs: far out on the sigmoid all q of an image may be nothing.
-    log_q = np.where(inside, log_q, -np.inf)
-    peak = segment_max(log_q, offsets)
-    peak = np.where(np.isinf(peak), 0.0, peak)  # no belief
-    relative = np.exp(log_q - spread(peak, offsets))
-    share = relative / spread(np.maximum(segment_sum(relative, offsets), 1.0), offsets)
-    probability = share * spread(1.0 - rest, offsets)
+    total = np.maximum(total, np.finfo(float).tiny)  # no belief
+    probability = q * spread((1.0 - rest) / total, offsets)
     if not slopes:
         return BeliefPrior(probability, rest)
     if model.beliefs_are == "sigmoid":
         log_slope = (1.0 - q)[:, None] * np.stack([value, np.ones_like(value)], axis=1)
     else:
         log_slope = np.stack([value, np.zeros_like(value)], axis=1)
-    mean = np.stack([segment_sum(share * log_slope[:, k], offsets) for k in range(2)], axis=1)
+    mean = np.stack([segment_sum(q * log_slope[:, k], offsets) / total for k in range(2)], axis=1)
     # Where the q are the probabilities themselves, what moves is ρ; else their sum is held.
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)

@@ -175,10 +175,5 @@ def test_hard_counts_count_the_top_class_and_the_lowest_of_equals():
 def test_a_belief_far_out_on_the_sigmoid_is_a_distribution_all_the_same():
     """All classes believed, and a calibration that leaves each of them next to nothing."""
     image = dense.Image([(0, 1, "")], {0: 0.2, 1: 0.1, 2: 0.1})
-    choices = dense.Choices(classes=3, a=50.0, b=-800.0)
-    passes = build(*arrays([image], 1, choices))
-    _, posterior = run_em(passes, 2, calibration=Calibration(choices.a, choices.b))
-    # q is e^(a logit + b) there: proportional to e^(a logit).
-    odds = np.exp(50.0 * (np.log(0.1 / 0.9) - np.log(0.2 / 0.8)))
-    assert posterior[0, 0] == pytest.approx(1.0)
-    assert 0 < posterior[0, 1] < 100 * odds
+    for a, b in [(1.0, -60.0), (3.0, -500.0)]:
+        compare([image], 1, dense.Choices(classes=3, a=a, b=b), 3, 1)
