@@ -31,6 +31,8 @@ def run_pass(
     fitted = calibrated_on(problems, model)
     prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
     posterior, evidence = infer(problems, parameters, rule_out(prior.log, problems))
+    # A label that only gold names is no draw from the questions that were asked (`true_share`).
+    asked = (problems.n_votes > 0) | (problems.belief_size > 0)
     weights = kernel.harden(posterior, problems.offsets) if model.hard_counts else posterior
     if parameters.log_theta is None and model.start == "skills":
         weights = np.zeros_like(weights)  # no counts: the skills are their prior
@@ -38,7 +40,7 @@ def run_pass(
     gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
     return PartialSums(
         counts=kernel.expected_counts(problems, weights),
-        log_likelihood=split_sum(evidence),
+        log_likelihood=split_sum(evidence[asked]),
         gradient=gradient,
         information=information,
         class_counts=_class_counts(problems, posterior, model),
