@@ -65,7 +65,7 @@ class DawidSkene:
         pooling_strength: float = 10.0,
         prior_accuracy: float = 0.8,
         prior_floor: float = 1e-4,
-        class_prior: Literal["uniform", "estimated"] = "uniform",
+        class_prior: Literal["uniform", "estimated"] = "estimated",
         support: Literal["candidates", "all"] = "candidates",
         support_mass: float = 0.9999,
         duplicate_votes: Duplicates = "last",

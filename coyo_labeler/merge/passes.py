@@ -102,7 +102,11 @@ class BroadcastPasses:
     def warm(self, earlier: Earlier, names: Sequence[str]) -> State:
         """The state to begin from where an earlier merge has found skills."""
         counts = earlier_counts(earlier, names, CellSpace(self._model), self.cells)
-        return State(counts=counts, true_share=earlier.true_share)
+        return State(
+            counts=counts,
+            true_share=earlier.true_share,
+            log_class_prior=earlier.log_class_prior(self._model),
+        )
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
         """`work(partition, its own parameters)` on every partition, a task each."""
@@ -215,7 +219,11 @@ class JoinedPasses:
         classes = add_class_counts(pieces, self._joint.model.classes)
         skills = partial(_warm_skill, classes=classes, joint=self._joint)
         log_prior = _whole(each(self._spark, shards, skills))
-        return State(shelved=Shelved(1, log_prior), true_share=earlier.true_share)
+        return State(
+            shelved=Shelved(1, log_prior),
+            true_share=earlier.true_share,
+            log_class_prior=earlier.log_class_prior(self._joint.model),
+        )
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
         """`work(partition, its own parameters)` on every partition, a task each."""
