@@ -63,7 +63,9 @@ class MergeSettings(StageSettings):
         1e-4, gt=0, lt=1, description="least probability that no class of a belief is right"
     )
     class_prior: Literal["uniform", "estimated"] = Field(
-        "uniform", description="prior over classes of images that have no belief"
+        "estimated",
+        description="prior over classes of images that have no belief: as frequent as they are "
+        "found to be, or all alike",
     )
     support: Literal["candidates", "all"] = Field(
         "candidates",

@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from coyo_labeler.errors import InputError
+from coyo_labeler.merge.arrays import count_unit
 from coyo_labeler.merge.calibrate import expected_calibration_error
-from coyo_labeler.merge.evidence import tally_votes
+from coyo_labeler.merge.evidence import most_votes, tally_votes
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.frames import Encoded, encode, is_spark, to_arrow
 from coyo_labeler.merge.local import LocalPasses
@@ -64,7 +65,7 @@ class DawidSkene:
         pooling_strength: float = 10.0,
         prior_accuracy: float = 0.8,
         prior_floor: float = 1e-4,
-        class_prior: Literal["uniform", "estimated"] = "uniform",
+        class_prior: Literal["uniform", "estimated"] = "estimated",
         support: Literal["candidates", "all"] = "candidates",
         support_mass: float = 0.9999,
         duplicate_votes: Duplicates = "last",
@@ -191,6 +192,7 @@ class DawidSkene:
             support_mass=self.support_mass,
             fit_calibration=fitted,
             start=self.start,
+            count_unit=count_unit(most_votes(tally_votes(encoded.votes, len(encoded.workers)))),
         )
 
     def _given_calibration(self) -> Calibration:

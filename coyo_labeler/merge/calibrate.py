@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64, I64, Bool, bin_sum, segment_argmax, spread
+from coyo_labeler.merge.arrays import (
+    F64,
+    I64,
+    Bool,
+    bin_sum,
+    segment_argmax,
+    segment_sum,
+    split_sum,
+    spread,
+)
 from coyo_labeler.merge.model import Calibration
 from coyo_labeler.merge.priors import Prior
 
@@ -15,18 +24,30 @@ _LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
 
 
 def calibration_sums(prior: Prior, weights: F64, offsets: I64, used: Bool) -> tuple[F64, F64]:
-    """Gradient (2,) and Fisher information (2, 2) of Σ weights · log prior by (a, b).
+    """Gradient and Fisher information of Σ weights · log prior by (a, b), (2, 2) and (2, 2, 2).
 
+    Both are in the two parts of `arrays.split`, which come first.
     weights: (nnz,) the posterior, summing to 1 per problem. used: (n,) which problems take part.
     At the posterior under the present parameters, the gradient is that of the log-likelihood.
     """
     if prior.slope is None:
-        return np.zeros(2), np.zeros((2, 2))
+        return np.zeros((2, 2)), np.zeros((2, 2, 2))
     inside = spread(used, offsets)
     slope = np.where(inside[:, None], prior.slope, 0.0)
-    gradient = weights @ slope
-    information = (np.exp(prior.log)[:, None] * slope).T @ slope
-    return gradient, information
+    by_a, by_b = slope[:, 0], slope[:, 1]
+    probability = np.exp(prior.log)
+    aa, ab, bb, a, b = (
+        split_sum(segment_sum(values, offsets))
+        for values in (
+            probability * by_a * by_a,
+            probability * by_a * by_b,
+            probability * by_b * by_b,
+            weights * by_a,
+            weights * by_b,
+        )
+    )
+    information = np.stack([np.stack([aa, ab], axis=1), np.stack([ab, bb], axis=1)], axis=1)
+    return np.stack([a, b], axis=1), information
 
 
 def next_calibration(present: Calibration, gradient: F64, information: F64) -> Calibration:

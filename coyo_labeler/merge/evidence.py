@@ -34,6 +34,11 @@ def gather_evidence(
     return Evidence(_tally(votes, beliefs, workers), _on_gold(votes, gold), _sample(votes, share))
 
 
+def most_votes(tally: NDArray[np.int64]) -> int:
+    """How many votes the busiest worker has; tally: (J, 3) or more columns, `CHOICES …`."""
+    return int(tally[:, : UNSURE + 1].sum(axis=1).max(initial=0))
+
+
 def tally_votes(votes: Votes, workers: int) -> NDArray[np.int64]:
     """Votes of each worker by kind, (J, 3): `CHOICES, ANSWERS, UNSURE`."""
     kind = np.array([CHOICES, ANSWERS, ANSWERS, UNSURE])[votes.response]

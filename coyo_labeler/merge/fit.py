@@ -95,7 +95,7 @@ def parameters_of(state: State, table: CellTable, model: Model) -> tuple[Paramet
     parameters = Parameters(
         skill.log_theta, state.calibration, state.log_class_prior, state.true_share
     )
-    return parameters, skill.log_prior
+    return parameters, float(skill.log_prior.sum())
 
 
 def _start(passes: Passes, model: Model, state: State) -> State:

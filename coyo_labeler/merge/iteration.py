@@ -5,14 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from coyo_labeler.merge import kernel
-from coyo_labeler.merge.arrays import F64, Bool, bin_sum, segment_argmax, segment_sum, spread
+from coyo_labeler.merge.arrays import (
+    F64,
+    Bool,
+    segment_argmax,
+    segment_sum,
+    split_bin_sum,
+    split_sum,
+    spread,
+)
 from coyo_labeler.merge.calibrate import BINS, calibration_sums, reliability_of
-from coyo_labeler.merge.model import Calibration, Model, Parameters, Sums
+from coyo_labeler.merge.model import Calibration, Model, Parameters, PartialSums, Sums
 from coyo_labeler.merge.priors import log_prior, rule_out
 from coyo_labeler.merge.problems import Problems
 
 
-def run_pass(problems: Problems, parameters: Parameters, model: Model, last: bool = False) -> Sums:
+def run_pass(
+    problems: Problems, parameters: Parameters, model: Model, last: bool = False
+) -> PartialSums:
     """The sums of one partition under `parameters`, whose log_theta is of these problems' cells.
 
     Before the first M-step (log_theta None) the posterior is the prior where there is a belief,
@@ -21,13 +31,16 @@ def run_pass(problems: Problems, parameters: Parameters, model: Model, last: boo
     fitted = calibrated_on(problems, model)
     prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
     posterior, evidence = infer(problems, parameters, rule_out(prior.log, problems))
+    # A label that only gold names is no draw from the questions that were asked (`true_share`).
+    asked = (problems.n_votes > 0) | (problems.belief_size > 0)
     weights = kernel.harden(posterior, problems.offsets) if model.hard_counts else posterior
     if parameters.log_theta is None and model.start == "skills":
         weights = np.zeros_like(weights)  # no counts: the skills are their prior
+    weights = np.rint(weights / model.count_unit) * model.count_unit
     gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
-    return Sums(
+    return PartialSums(
         counts=kernel.expected_counts(problems, weights),
-        log_likelihood=float(np.sum(evidence)),
+        log_likelihood=split_sum(evidence[asked]),
         gradient=gradient,
         information=information,
         class_counts=_class_counts(problems, posterior, model),
@@ -66,17 +79,17 @@ def calibrated_on(problems: Problems, model: Model) -> Bool:
 
 def _class_counts(problems: Problems, posterior: F64, model: Model) -> F64:
     if not model.estimate_class_prior or model.truth == "multi":
-        return np.zeros(0)
+        return np.zeros((2, 0))
     unbelieved = spread(problems.belief_size == 0, problems.offsets)
     place = np.where(problems.label < 0, model.classes, problems.label)
-    return bin_sum(place, np.where(unbelieved, posterior, 0.0), model.classes + 1)
+    return split_bin_sum(place, np.where(unbelieved, posterior, 0.0), model.classes + 1)
 
 
 def _true_counts(problems: Problems, posterior: F64, model: Model) -> F64:
     if model.truth == "single":
-        return np.zeros(2)
+        return np.zeros((2, 2))
     asked = (problems.belief_size == 0) & (problems.n_votes > 0)
-    return np.array([posterior[::2][asked].sum(), float(asked.sum())])
+    return split_sum(np.stack([posterior[::2][asked], np.ones(asked.sum())], axis=1))
 
 
 def _checksum(problems: Problems, posterior: F64) -> int:
@@ -114,8 +127,8 @@ def _reliability(
     )
 
 
-def add_sums(parts: Sequence[Sums], places: Sequence[np.ndarray] | None, cells: int) -> Sums:
-    """The sums of all partitions, always added in the order given.
+def add_sums(parts: Sequence[PartialSums], places: Sequence[np.ndarray] | None, cells: int) -> Sums:
+    """The sums of all partitions, the same in whatever order they are given.
 
     places: for each part, the place of its cells among all (`cells` of them); None: the parts have
     no counts with them.
@@ -126,11 +139,16 @@ def add_sums(parts: Sequence[Sums], places: Sequence[np.ndarray] | None, cells: 
             counts[place] += part.counts
     return Sums(
         counts=counts,
-        log_likelihood=float(sum(part.log_likelihood for part in parts)),
-        gradient=np.sum([part.gradient for part in parts], axis=0),
-        information=np.sum([part.information for part in parts], axis=0),
-        class_counts=np.sum([part.class_counts for part in parts], axis=0),
-        true_counts=np.sum([part.true_counts for part in parts], axis=0),
+        log_likelihood=float(_whole([part.log_likelihood for part in parts])),
+        gradient=_whole([part.gradient for part in parts]),
+        information=_whole([part.information for part in parts]),
+        class_counts=_whole([part.class_counts for part in parts]),
+        true_counts=_whole([part.true_counts for part in parts]),
         decisions=sum(part.decisions for part in parts) % 2**64,
         reliability=np.sum([part.reliability for part in parts], axis=0),
     )
+
+
+def _whole(parts: Sequence[F64]) -> F64:
+    """The sum of sums that are in two parts (2, ...), put together, (...)."""
+    return np.asarray(np.sum(parts, axis=0).sum(axis=0))

@@ -14,9 +14,10 @@ from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.manifest import Counts
-from coyo_labeler.merge.arrays import I64
+from coyo_labeler.merge.arrays import I64, count_unit
 from coyo_labeler.merge.cells import CellSpace
 from coyo_labeler.merge.distribute import Assembly, Dealt
+from coyo_labeler.merge.evidence import most_votes
 from coyo_labeler.merge.intake import BeliefPiece, VotedFilter, VotesSummary
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.passes import BroadcastPasses, JoinedPasses, SparkPasses
@@ -128,12 +129,14 @@ def _lay_out_anew(
     dealt.close()
     if settings.prior_accuracy == "gold":
         model = replace(model, prior_accuracy=_accuracy_on_gold(parts))
+    tally = np.sum([part.evidence.tally for part in parts], axis=0)
+    model = replace(model, count_unit=count_unit(most_votes(tally)))
     duplicates = sum(part.duplicates for part in parts)
     rejected = _add_up(summaries, duplicates)
     return Layout(
         partitions=partitions,
         workers=workers,
-        tally=np.sum([part.evidence.tally for part in parts], axis=0),
+        tally=tally,
         sample=np.concatenate([part.evidence.sample for part in parts]),
         voted=voted,
         votes=Counts(sum(summary.rows for summary in summaries), used - duplicates, rejected),

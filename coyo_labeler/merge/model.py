@@ -18,7 +18,9 @@ class Model:
 
     classes: C. workers: J. prior_strength: α. pooling_strength: β, or None for `pooling: none`.
     prior_accuracy: a. fit_calibration: on which problems a and b are fitted. start: what the first
-    E-step goes by, the beliefs (or the majority), or workers as the prior has them.
+    E-step goes by, the beliefs (or the majority), or workers as the prior has them. count_unit: of
+    which the weights of votes are made multiples, so that their sums do not depend on the order
+    (`arrays.count_unit`).
     """
 
     classes: int
@@ -36,6 +38,7 @@ class Model:
     support_mass: float = 0.9999
     fit_calibration: Literal["votes", "gold", "none"] = "none"
     start: Literal["labels", "skills"] = "labels"
+    count_unit: float = 2.0**-40
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,27 @@ class Parameters:
 
 
 @dataclass(frozen=True)
+class PartialSums:
+    """What one pass adds up over one partition, see `Sums`.
+
+    log_likelihood (2,), gradient (2, 2), information (2, 2, 2), class_counts (2, C + 1) and
+    true_counts (2, 2) are in the two parts of `arrays.split`, so that nothing depends on how
+    problems are partitioned; counts are exact as they are.
+    """
+
+    counts: F64
+    log_likelihood: F64
+    gradient: F64
+    information: F64
+    class_counts: F64
+    true_counts: F64
+    decisions: int
+    reliability: F64
+
+
+@dataclass(frozen=True)
 class Sums:
-    """What one pass over the problems adds up, over one partition or over all.
+    """What one pass over the problems adds up.
 
     counts: (cells,) expected counts; empty where they are shelved. log_likelihood: natural log.
     gradient (2,) and information (2, 2): of the expected log prior by (a, b). class_counts:

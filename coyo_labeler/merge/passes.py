@@ -21,7 +21,7 @@ from coyo_labeler.merge.cells import CellSpace, describe_cells
 from coyo_labeler.merge.fit import Passes, State, parameters_of
 from coyo_labeler.merge.iteration import add_sums, run_pass
 from coyo_labeler.merge.local import local_parameters
-from coyo_labeler.merge.model import Model, Parameters, Shelved, Sums
+from coyo_labeler.merge.model import Model, Parameters, PartialSums, Shelved, Sums
 from coyo_labeler.merge.shards import (
     ClassCounts,
     Shards,
@@ -102,7 +102,11 @@ class BroadcastPasses:
     def warm(self, earlier: Earlier, names: Sequence[str]) -> State:
         """The state to begin from where an earlier merge has found skills."""
         counts = earlier_counts(earlier, names, CellSpace(self._model), self.cells)
-        return State(counts=counts, true_share=earlier.true_share)
+        return State(
+            counts=counts,
+            true_share=earlier.true_share,
+            log_class_prior=earlier.log_class_prior(self._model),
+        )
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
         """`work(partition, its own parameters)` on every partition, a task each."""
@@ -138,7 +142,7 @@ def _with_broadcast(
 
 def _run_pass(
     partition: int, parameters: Parameters, store: Store, model: Model, last: bool
-) -> Sums:
+) -> PartialSums:
     return run_pass(store.map_problems(partition), parameters, model, last)
 
 
@@ -186,8 +190,8 @@ class JoinedPasses:
         sent = self._met(parameters).mapPartitionsWithIndex(work)
         receive = partial(_maximise, version=version, keep_counts=last)
         found = self._to_shards(sent, receive)
-        sums = add_sums([item for item in found if isinstance(item, Sums)], None, 0)
-        log_prior = float(sum(item for item in found if isinstance(item, float)))
+        sums = add_sums([item for item in found if isinstance(item, PartialSums)], None, 0)
+        log_prior = _whole([item for item in found if isinstance(item, np.ndarray)])
         return replace(sums, shelved=Shelved(version, log_prior))
 
     def skilled(self, state: State) -> tuple[Parameters, float]:
@@ -214,8 +218,12 @@ class JoinedPasses:
         pieces = [piece for found in each(self._spark, shards, count) for piece in found]
         classes = add_class_counts(pieces, self._joint.model.classes)
         skills = partial(_warm_skill, classes=classes, joint=self._joint)
-        log_prior = float(sum(each(self._spark, shards, skills)))
-        return State(shelved=Shelved(1, log_prior), true_share=earlier.true_share)
+        log_prior = _whole(each(self._spark, shards, skills))
+        return State(
+            shelved=Shelved(1, log_prior),
+            true_share=earlier.true_share,
+            log_class_prior=earlier.log_class_prior(self._joint.model),
+        )
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
         """`work(partition, its own parameters)` on every partition, a task each."""
@@ -238,6 +246,11 @@ class JoinedPasses:
         """Send slices to their shards and let these work on them; a partition more is for sums."""
         together = sent.partitionBy(len(self._shards) + 1, _identity)
         return together.mapPartitionsWithIndex(partial(receive, joint=self._joint)).collect()
+
+
+def _whole(log_priors: Sequence[F64]) -> float:
+    """The log prior of all skills from those of the shards, which are in two parts."""
+    return float(np.sum(log_priors, axis=0).sum())
 
 
 def _identity(number: int) -> int:
@@ -314,7 +327,7 @@ def _maximise(
     version: int,
     keep_counts: bool,
     joint: _Joint,
-) -> Iterator[Sums | float]:
+) -> Iterator[PartialSums | F64]:
     slices = _in_order(items)
     if shard == len(joint.shards):
         yield from (some.values for some in slices)
@@ -339,7 +352,7 @@ def _count_earlier(shard: int, earlier: Earlier, names: Any, joint: _Joint) -> l
     return [class_counts(cells, counts, int(truth), space) for truth in joint.shared[shard]]
 
 
-def _warm_skill(shard: int, classes: Sequence[ClassCounts], joint: _Joint) -> float:
+def _warm_skill(shard: int, classes: Sequence[ClassCounts], joint: _Joint) -> F64:
     table = joint.store.map_shard(shard).table(CellSpace(joint.model))
     counts = joint.store.read_array("counts-0.npy", shard)
     shared = [one for one in classes if one.truth in joint.shared[shard]]

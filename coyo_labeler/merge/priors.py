@@ -11,17 +11,24 @@ from coyo_labeler.merge.problems import Problems
 #: Probabilities are kept this far from 0 and 1: what float16 can tell from them.
 _LEAST = 1e-8
 _MOST = 1 - 1e-7
+#: Logs of probabilities go no farther: e^−700 can still be divided by.
+_FARTHEST = -700.0
 
 
 def belief_value(probability: F64, model: Model) -> F64:
-    """What calibration works on: the logit of a sigmoid, the log of a categorical probability."""
+    """What calibration works on: the logit of a sigmoid, the log of a categorical probability.
+
+    In `truth: multi` each class is a question of its own, and its probability has a logit however
+    it was made.
+    """
     p = np.clip(probability, _LEAST, _MOST)
-    return np.log(p) - np.log1p(-p) if model.beliefs_are == "sigmoid" else np.log(p)
+    odds = model.beliefs_are == "sigmoid" or model.truth == "multi"
+    return np.log(p) - np.log1p(-p) if odds else np.log(p)
 
 
 def sigmoid(x: F64) -> F64:
-    """1 / (1 + e^−x), without overflow."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+    """1 / (1 + e^−x), exact to the last digits however small; never 0."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(x, _FARTHEST))))
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,12 @@ def belief_prior(
         left_over = 1.0 - total
         loose = (left_over > model.prior_floor) & ~full
     else:
-        q = np.where(inside, np.exp(calibration.a * value), 0.0)
+        q = np.where(inside, np.exp(np.maximum(calibration.a * value, _FARTHEST)), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
         loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
     rest = np.where(full, 0.0, np.maximum(model.prior_floor, left_over))
-    total = np.maximum(total, np.finfo(float).tiny)
+    total = np.maximum(total, np.finfo(float).tiny)  # no belief
     probability = q * spread((1.0 - rest) / total, offsets)
     if not slopes:
         return BeliefPrior(probability, rest)

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coyo_labeler.merge.arrays import F64, I32, I64, bin_sum, distinct, find, offsets_of
+from coyo_labeler.merge.arrays import (
+    F64,
+    I32,
+    I64,
+    bin_sum,
+    distinct,
+    find,
+    offsets_of,
+    split_bin_sum,
+)
 from coyo_labeler.merge.cells import CellSpace, CellTable, Pooling, describe_cells
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.skill import Skill, Whole, estimate_skill
@@ -76,7 +85,10 @@ def shared_classes(shards: Shards, space: CellSpace) -> list[I64]:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Pooled counts of one true class: voted (n,) sorted, count (n,)."""
+    """Pooled counts of one true class: voted (n,) sorted, count (2, n).
+
+    Counts are in the two parts of `arrays.split`.
+    """
 
     truth: int
     voted: I64
@@ -89,9 +101,9 @@ def class_counts(cells: I64, counts: F64, truth: int, space: CellSpace) -> Class
     per_class = space.model.workers * c
     start, stop = np.searchsorted(cells, [truth * per_class, (truth + 1) * per_class])
     voted = cells[start:stop] % c
-    dense = bin_sum(voted, counts[start:stop], c)
+    dense = split_bin_sum(voted, counts[start:stop], c)
     seen = distinct(np.sort(voted))
-    return ClassCounts(truth, seen, dense[seen])
+    return ClassCounts(truth, seen, dense[:, seen])
 
 
 @dataclass(frozen=True)
@@ -140,26 +152,29 @@ def shard_skill(
     width = max(model.classes, 3)
     cells: list[NDArray[np.int64]] = []
     numbers: list[F64] = []
+    totals: list[F64] = []
     for one in shared:
         place, here = find(table.pooled_key, one.truth * width + one.voted)
         cells.append(place[here])
-        numbers.append(one.count[here])
+        count = one.count.sum(axis=0)
+        numbers.append(count[here])
+        totals.append(bin_sum(np.zeros(len(count), np.int64), count, 1))  # in the order of classes
     row, here = find(distinct(table.pooled_key // width), np.array([one.truth for one in shared]))
-    totals = np.array([one.count.sum() for one in shared])
-    whole = Whole(np.concatenate(cells), np.concatenate(numbers), row[here], totals[here])
+    totals_here = np.concatenate(totals)[here]
+    whole = Whole(np.concatenate(cells), np.concatenate(numbers), row[here], totals_here)
     return estimate_skill(table, counts, model, whole)
 
 
 def add_class_counts(parts: Sequence[ClassCounts], classes: int) -> list[ClassCounts]:
-    """The counts of each class over all partitions, added in the order given, by class."""
+    """The counts of each class over all partitions, by class."""
     added: list[ClassCounts] = []
     for truth in sorted({part.truth for part in parts}):
-        dense = np.zeros(classes)
+        dense = np.zeros((2, classes))
         seen = np.zeros(classes, dtype=bool)
         for part in parts:
             if part.truth == truth:
-                dense[part.voted] += part.count
+                dense[:, part.voted] += part.count
                 seen[part.voted] = True
         voted = np.flatnonzero(seen)
-        added.append(ClassCounts(truth, voted, dense[voted]))
+        added.append(ClassCounts(truth, voted, dense[:, voted]))
     return added

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import F64, I64, bin_sum
+from coyo_labeler.merge.arrays import F64, I64, bin_sum, split_bin_sum, split_sum
 from coyo_labeler.merge.cells import CellTable
 from coyo_labeler.merge.model import Model
 
 
 @dataclass(frozen=True)
 class Skill:
-    """log_theta: (cells,). log_prior: log Dirichlet density of all rows, 0 without counts.
+    """log_theta: (cells,). log_prior: (2,) log Dirichlet density of all rows, 0 without counts.
 
-    pooled: (cells,) g of each cell.
+    It is in the two parts of `arrays.split`. pooled: (cells,) g of each cell.
     """
 
     log_theta: F64
-    log_prior: float
+    log_prior: F64
     pooled: F64
 
 
@@ -63,10 +63,10 @@ def estimate_skill(
         log_theta = np.log(theta) + table.log_share
     log_theta[~table.estimated] = table.log_share[~table.estimated]
     if alpha == 0:
-        return Skill(log_theta, 0.0, pooled)
+        return Skill(log_theta, np.zeros(2), pooled)
     shrunk = np.where(pooled > 0, alpha * pooled, 1.0)
     cells = np.where(pooled > 0, alpha * pooled * np.log1p(counts / shrunk), 0.0)
-    log_prior = float(np.sum(cells) - alpha * np.sum(np.log1p(row_counts / alpha)))
+    log_prior = split_sum(cells) - split_sum(alpha * np.log1p(row_counts / alpha))
     return Skill(log_theta, log_prior, pooled)
 
 
@@ -75,7 +75,7 @@ def _pooled_skill(table: CellTable, counts: F64, model: Model, whole: Whole | No
     beta = model.pooling_strength
     if beta is None:
         return table.prior
-    pooled_counts = bin_sum(table.pooled, counts, len(table.pooled_row))
+    pooled_counts = split_bin_sum(table.pooled, counts, len(table.pooled_row)).sum(axis=0)
     rows = int(table.pooled_row.max()) + 1 if len(table.pooled_row) else 0
     row_counts = bin_sum(table.pooled_row, pooled_counts, rows)
     if whole is not None:

@@ -23,7 +23,7 @@ from coyo_labeler.merge.results import (
 )
 from coyo_labeler.merge.settings import given_calibration
 from coyo_labeler.merge.store import Store
-from coyo_labeler.merge.warm import read_earlier
+from coyo_labeler.merge.warm import CLASSES_FOLDER, classes_table, read_earlier
 from coyo_labeler.merge.workers import workers_table
 from coyo_labeler.progress import Progress, watch_spark
 
@@ -34,8 +34,8 @@ def merge(spark: SparkSession, settings: MergeSettings, run: Run) -> Outcome:
     """Merge machine beliefs with human votes by EM.
 
     Reads `settings.beliefs` (schemas.BELIEFS), `settings.votes` (schemas.VOTES) and `settings.gold`
-    (schemas.GOLD); writes posterior/, workers/, confusions/, skills/, rejects/, history.json and
-    worker_report.json.
+    (schemas.GOLD); writes posterior/, workers/, confusions/, skills/, classes/, rejects/,
+    history.json and worker_report.json.
 
     Raises: InputError naming the file, row, column or value at fault.
     """
@@ -53,6 +53,9 @@ def merge(spark: SparkSession, settings: MergeSettings, run: Run) -> Outcome:
     found = passes.conclude(last, layout.workers)
     workers = workers_table(layout.workers, layout.tally, found.right, layout.model)
     storage.write_parquet(storage.join(run.output, "workers", "part-00000.parquet"), workers)
+    if state.log_class_prior is not None:
+        url = storage.join(run.output, CLASSES_FOLDER, "part-00000.parquet")
+        storage.write_parquet(url, classes_table(state.log_class_prior))
     _write_rejects(run.output)
     calibration = calibration_document(layout.model, state, last)
     history = history_document(state, calibration, last)

@@ -26,6 +26,12 @@ from coyo_labeler.merge.priors import belief_value
 from coyo_labeler.merge.problems import OUTSIDE, Problems
 from coyo_labeler.votes.checks import Response
 
+#: Units of probability in which a belief's mass is added up: finer than float16 and float32 tell.
+_UNITS = 2.0**40
+
+#: Votes times classes of one image, at most: one task computes them all.
+_PAIRS_PER_IMAGE = 250_000
+
 
 @dataclass(frozen=True)
 class Votes:
@@ -134,20 +140,58 @@ def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
     fresh = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))
     offsets = np.append(fresh, len(image))
     order = falling_order(image, probability.astype(np.float32))
-    p = probability[order]
-    total = segment_sum(p, offsets)
-    before = np.cumsum(p) - p
+    # In whole units: a running sum of floats would depend on what other images come before.
+    units = np.rint(probability[order] * _UNITS).astype(np.int64)
+    total = np.add.reduceat(units, offsets[:-1])
+    before = np.cumsum(units) - units
     before -= spread(before[offsets[:-1]], offsets)
     kept = np.empty(len(image), dtype=bool)
     kept[order] = before < mass * spread(total, offsets)
     return kept
 
 
+def _without_stragglers(
+    candidates: _Candidates, place: I64, votes: Votes, gold_key: I64, model: Model
+) -> _Candidates:
+    """Of images with very many votes only the classes that most of these name, and gold.
+
+    The others join the lumped state, so that no image takes more than `_PAIRS_PER_IMAGE`. place:
+    (votes,) of each vote's image.
+    """
+    c, key = model.classes, candidates.key
+    image = key // c
+    n_votes = np.bincount(place, minlength=int(image[-1]) + 1 if len(image) else 0)
+    crowded = (n_votes * np.bincount(image, minlength=len(n_votes)) > _PAIRS_PER_IMAGE)[image]
+    if model.support_all or not crowded.any():
+        return candidates
+    support = bin_sum(find(key, place * c + votes.label)[0], _naming(votes), len(key))
+    support[find(key, gold_key)[0]] = np.inf
+    belief = np.where(np.isnan(candidates.belief), -np.inf, candidates.belief)
+    rows = np.flatnonzero(crowded)
+    order = rows[np.lexsort((key[rows], -belief[rows], -support[rows], image[rows]))]
+    fresh = np.concatenate([[True], image[order][1:] != image[order][:-1]])
+    first = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))
+    kept = np.ones(len(key), dtype=bool)
+    kept[order] = np.arange(len(order)) - first < np.maximum(
+        _PAIRS_PER_IMAGE // np.maximum(n_votes[image[order]], 1), 2
+    )
+    return _Candidates(key[kept], candidates.belief[kept])
+
+
+def _naming(votes: Votes) -> Bool:
+    """Which votes say that their label is there, (votes,)."""
+    return np.asarray((votes.response == Response.CHOICE) | (votes.response == Response.YES))
+
+
 def _build_images(
     images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model
 ) -> Problems:
     n, c = len(images), model.classes
+    place = find(images, votes.image)[0]
+    gold_place, gold_here = find(images, gold.image)
+    gold_key = gold_place[gold_here] * c + gold.label[gold_here]
     candidates = _candidates(images, votes, beliefs, gold, model, model.support_mass)
+    candidates = _without_stragglers(candidates, place, votes, gold_key, model)
     image = candidates.key // c
     named = np.bincount(image, minlength=n)
     others = c - named
@@ -160,17 +204,15 @@ def _build_images(
     belief[entry] = candidates.belief
     believed = bin_sum(image, ~np.isnan(candidates.belief), n).astype(np.int32)
 
-    place = find(images, votes.image)[0]
-    voted_entry = entry[find(candidates.key, place * c + votes.label)[0]]
-    naming = (votes.response == Response.CHOICE) | (votes.response == Response.YES)
+    where, listed = find(candidates.key, place * c + votes.label)
+    voted_entry = np.where(listed, entry[where], offsets[place + 1] - 1)
+    naming = _naming(votes)
     start = np.bincount(voted_entry[naming], minlength=offsets[-1]).astype(np.float64)
     start = _shares(start, offsets, believed == 0)
 
-    gold_place, gold_here = find(images, gold.image)
     gold_images = np.zeros(n, dtype=bool)
     gold_images[gold_place[gold_here]] = True
     allowed = ~spread(gold_images, offsets)
-    gold_key = gold_place[gold_here] * c + gold.label[gold_here]
     allowed[entry[find(candidates.key, gold_key)[0]]] = True
 
     pair_vote, pair_entry = _pairs(place, offsets)

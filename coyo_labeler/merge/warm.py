@@ -14,7 +14,7 @@ from coyo_labeler import schemas, storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.merge.arrays import F64, I64, Bool, find
 from coyo_labeler.merge.cells import CellSpace
-from coyo_labeler.merge.model import Calibration
+from coyo_labeler.merge.model import Calibration, Model
 
 #: Expected counts that the table of confusions does not hold. kind: choice (one-coin workers) or
 #: answer; true: whether the question's truth was yes, null for one-coin workers; outcome: of an
@@ -29,6 +29,24 @@ SKILLS = pa.schema(
     ]
 )
 FOLDER = "skills"
+
+#: How frequent each class was found to be among images without a belief.
+CLASSES = pa.schema(
+    [
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+    ]
+)
+CLASSES_FOLDER = "classes"
+
+#: A class that was not seen then starts with this part of an even share, for it can be seen now.
+_UNSEEN = 1e-3
+
+
+def classes_table(log_class_prior: F64) -> pa.Table:
+    """The shares of all classes, (C,), as `CLASSES`."""
+    label = np.arange(len(log_class_prior), dtype=np.int32)
+    return pa.table([label, np.exp(log_class_prior)], schema=CLASSES)
 
 
 def skills_table(names: Sequence[str], space: CellSpace, cells: I64, counts: F64) -> pa.Table:
@@ -62,6 +80,21 @@ class Earlier:
     worker_model: str
     calibration: Calibration
     true_share: float
+
+    def log_class_prior(self, model: Model) -> F64 | None:
+        """The log share of each class, (C,); None where it is not estimated now or was not then.
+
+        None too where there were not as many classes.
+        """
+        if not model.estimate_class_prior:
+            return None
+        shares = [
+            table["share"].to_numpy()
+            for table in _tables(storage.join(self.url, CLASSES_FOLDER), CLASSES)
+        ]
+        if not shares or len(shares[0]) != model.classes:
+            return None
+        return np.asarray(np.log(np.maximum(shares[0], _UNSEEN / model.classes)))
 
 
 def read_earlier(url: str, worker_model: str) -> Earlier:

@@ -14,7 +14,7 @@ from coyo_labeler import schemas
 from coyo_labeler.merge.store import Store
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.cluster.conftest import wait_until
-from tests.merge.tables import tables_of
+from tests.merge.tables import assert_same_tables
 
 pytestmark = pytest.mark.cluster
 
@@ -106,7 +106,7 @@ def test_an_executor_killed_within_an_iteration_changes_nothing(
     assert status == 0, said
     assert at_the_kill < ITERATIONS
     assert len(history(output)) == len(history(undisturbed))
-    assert tables_of(output) == tables_of(undisturbed)
+    assert_same_tables(output, undisturbed)
 
 
 @WAYS
@@ -126,4 +126,4 @@ def test_a_driver_killed_between_iterations_goes_on_after_the_last_finished_one(
     assert status == 0, said
     # An iteration done again would have taken another time.
     assert history(output)[: len(finished)] == finished
-    assert tables_of(output) == tables_of(undisturbed)
+    assert_same_tables(output, undisturbed)

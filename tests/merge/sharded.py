@@ -45,7 +45,7 @@ class ShardedPasses:
             for number, part in enumerate(self.partitions)
         ]
         version = 1 if parameters.shelved is None else parameters.shelved.version + 1
-        log_prior = 0.0
+        log_prior = np.zeros(2)
         for shard, held in enumerate(self.held):
             counts = np.zeros(len(held.cells))
             for number, sums in enumerate(parts):
@@ -61,7 +61,7 @@ class ShardedPasses:
             self.skills[version, shard] = skill.log_theta
             log_prior += skill.log_prior
         bare = [replace(sums, counts=np.zeros(0)) for sums in parts]
-        return replace(add_sums(bare, None, 0), shelved=Shelved(version, log_prior))
+        return replace(add_sums(bare, None, 0), shelved=Shelved(version, float(log_prior.sum())))
 
     def own(self, parameters, number):
         if parameters.shelved is None:

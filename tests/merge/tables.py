@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 
 def posterior(folder):
@@ -19,17 +19,32 @@ def read_rows(folder, name):
 
 
 def tables_of(folder):
-    """All that a run found, rounded far below what it is good for, sorted by key."""
-    rows = [
-        {**row, "label_probs": np.round(row["label_probs"], 6).tolist()}
-        for _, row in sorted(posterior(folder).items())
-    ]
-    workers = [
-        {k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()}
-        for row in read_rows(folder, "workers")
-    ]
-    confusions = sorted(
-        (row["worker_id"], row["true_label"], row["voted_label"], round(row["count"], 9))
-        for row in read_rows(folder, "confusions")
-    )
-    return rows, workers, confusions
+    """{table: its rows, sorted by key}, of all that a run found."""
+    return {
+        "posterior": [row for _, row in sorted(posterior(folder).items())],
+        "workers": sorted(read_rows(folder, "workers"), key=lambda row: row["worker_id"]),
+        "confusions": sorted(read_rows(folder, "confusions"), key=_names),
+        "skills": sorted(read_rows(folder, "skills"), key=_names),
+    }
+
+
+def _names(row):
+    return [str(value) for value in row.values() if not isinstance(value, float)]
+
+
+def assert_same_tables(one, other, within=1e-9):
+    """The tables of two runs agree: float64 columns to 1e-9, all others value for value.
+
+    `label_probs`, `risk` and `entropy` are float32: coarser than 1e-9, so they must be equal.
+    """
+    tables, others = tables_of(one), tables_of(other)
+    for name in ("posterior", "workers", "confusions", "skills"):
+        assert len(tables[name]) == len(others[name]), name
+        for row, same in zip(tables[name], others[name], strict=True):
+            if name == "posterior":
+                assert row == same
+                continue
+            plain = {key for key, value in row.items() if not isinstance(value, float)}
+            assert {key: row[key] for key in plain} == {key: same[key] for key in plain}
+            for key in row.keys() - plain:
+                assert row[key] == pytest.approx(same[key], abs=within, rel=within), (name, row)

@@ -170,3 +170,10 @@ def test_hard_counts_count_the_top_class_and_the_lowest_of_equals():
     ]
     choices = dense.Choices(classes=4, hard=True)
     compare(images, 3, choices, 3, 1)
+
+
+def test_a_belief_far_out_on_the_sigmoid_is_a_distribution_all_the_same():
+    """All classes believed, and a calibration that leaves each of them next to nothing."""
+    image = dense.Image([(0, 1, "")], {0: 0.2, 1: 0.1, 2: 0.1})
+    for a, b in [(1.0, -60.0), (3.0, -500.0)]:
+        compare([image], 1, dense.Choices(classes=3, a=a, b=b), 3, 1)

@@ -10,7 +10,7 @@ import pytest
 from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
-from tests.merge.tables import posterior, read_rows, tables_of
+from tests.merge.tables import assert_same_tables, posterior, read_rows
 
 BELIEFS = {
     1: {0: 0.7, 1: 0.2},
@@ -172,21 +172,6 @@ def test_gold_is_taken_as_given(spark, tmp_path, inputs):
     assert (rows[3]["labels"][0], rows[3]["label_probs"][0]) == (1, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("worker_model", "max_broadcast_mb"), [("confusion", 32), ("confusion", 0), ("one_coin", 32)]
-)
-def test_row_order_partitions_and_the_way_of_skills_change_nothing(
-    spark, tmp_path, inputs, worker_model, max_broadcast_mb
-):
-    merge(spark, tmp_path, "one", worker_model=worker_model, partitions=1, **inputs)
-    inputs["votes"] = write_votes(tmp_path / "turned.csv", VOTES[::-1])
-    inputs["beliefs"] = write_beliefs(tmp_path / "beliefs-one", files=1)
-    way = {"partitions": 5, "max_broadcast_mb": max_broadcast_mb}
-    manifest = merge(spark, tmp_path, "many", worker_model=worker_model, **way, **inputs)
-    assert ("shards" in manifest.details["skills"]) == (max_broadcast_mb == 0)
-    assert tables_of(tmp_path / "one") == tables_of(tmp_path / "many")
-
-
 @pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "joined"])
 def test_a_killed_run_goes_on_after_its_last_finished_iteration(
     spark, tmp_path, inputs, monkeypatch, way
@@ -208,5 +193,5 @@ def test_a_killed_run_goes_on_after_its_last_finished_iteration(
         merge(spark, tmp_path, "killed", **settings)
     merge(spark, tmp_path, "killed", **settings)
     assert saved == [0, 1, 2, 3, 4, 5, 6]
-    assert tables_of(tmp_path / "killed") == tables_of(tmp_path / "whole")
+    assert_same_tables(tmp_path / "killed", tmp_path / "whole")
     assert not (tmp_path / "killed" / "_state").exists()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from coyo_labeler.errors import InputError
-from tests.merge.tables import posterior
-from tests.merge.test_stage import merge, write_beliefs
+from tests.merge.tables import posterior, read_rows
+from tests.merge.test_stage import merge, write_beliefs, write_votes
 
 
 def write_crowd(path, images, votes_each=3):
@@ -61,3 +61,17 @@ def test_a_warm_start_needs_a_merge_of_the_same_worker_model(spark, tmp_path):
     with pytest.raises(InputError, match="is no finished output of merge"):
         beliefs = write_beliefs(tmp_path / "beliefs")
         merge(spark, tmp_path, "other", votes=votes, warm_start=beliefs)
+
+
+def test_a_warm_start_begins_with_the_shares_of_classes_that_were_found(spark, tmp_path):
+    """And leaves a class that was not seen then a chance to be seen now."""
+    old = [(image, worker, 0 if image < 6 else 1) for image in range(8) for worker in "ab"]
+    new = [*old, *((9, worker, 2) for worker in "ab")]
+    given = {"prior_accuracy": 0.9, "support": "all"}
+    votes = write_votes(tmp_path / "old.csv", old)
+    merge(spark, tmp_path, "cold", votes=votes, prior_strength=0, pooling="none", **given)
+    shares = [row["share"] for row in read_rows(tmp_path / "cold", "classes")]
+    assert shares == pytest.approx([6 / 8, 2 / 8, 0])
+    votes = write_votes(tmp_path / "new.csv", new)
+    merge(spark, tmp_path, "warm", votes=votes, warm_start=tmp_path / "cold", **given)
+    assert posterior(tmp_path / "warm")[9]["labels"][0] == 2

@@ -1,0 +1,125 @@
+"""Seconds by task of merge's passes where the crowd is uneven, from Spark's event log.
+
+    python -m benchmarks.em_skew                       # 1 M votes, 10 and 100 classes, both ways
+    python -m benchmarks.em_skew votes=5000000 partitions=32
+
+Skews: a worker with 30 % of all votes, a class that half of the votes name, an image with 10,000
+votes. Of every stage of the iterations: the median task, the longest, and their ratio; the worst
+stage counts. Tasks on a shared machine disturb each other: run it alone.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.em_data import ROOT
+
+IMAGE_VOTES = 5
+SKEWS = ("none", "busy worker", "favourite class", "crowded image")
+COLUMNS = ("skew", "classes", "way", "stages", "median s", "longest s", "worst ratio")
+
+
+def simulate(folder: Path, votes: int, classes: int, skew: str) -> None:
+    """Write votes/ and labels.txt."""
+    random = np.random.default_rng(0)
+    workers = 12_000
+    image = random.integers(0, votes // IMAGE_VOTES, votes)
+    worker = random.integers(0, workers, votes)
+    truth = random.integers(0, classes, image.max() + 2)
+    if skew == "busy worker":
+        worker[random.random(votes) < 0.3] = 0
+    if skew == "favourite class":
+        truth[random.random(len(truth)) < 0.5] = 7
+    if skew == "crowded image":
+        image = np.concatenate([image, np.full(10_000, image.max() + 1)])
+        worker = np.concatenate([worker, np.arange(10_000)])
+    right = random.random(len(image)) < 0.8
+    label = np.where(right, truth[image], random.integers(0, classes, len(image)))
+    folder.mkdir(parents=True, exist_ok=True)
+    names = pa.array([f"w{number}" for number in range(workers)])
+    table = pa.table(
+        {
+            "image_id": image,
+            "worker_id": names.take(pa.array(worker)),
+            "label": label.astype(np.int32),
+        }
+    )
+    pq.write_table(table, folder / "votes.parquet", row_group_size=100_000)
+    (folder / "labels.txt").write_text("\n".join(map(str, range(classes))))
+
+
+def run(folder: Path, way: int, partitions: int) -> Path:
+    """One merge of the votes in a folder; returns its event log."""
+    events = folder / f"events-{way}"
+    events.mkdir()
+    given = {
+        "votes": folder / "votes.parquet",
+        "output": folder / f"out-{way}",
+        "label_space": folder / "labels.txt",
+        "max_iterations": 5,
+        "tolerance": 0,
+        "partitions": partitions,
+        "max_broadcast_mb": way,
+        "spark.conf": json.dumps(
+            {
+                "spark.eventLog.enabled": "true",
+                "spark.eventLog.dir": events.as_uri(),
+                "spark.eventLog.rolling.enabled": "false",
+                "spark.eventLog.compress": "false",
+            }
+        ),
+    }
+    words = [f"{key}={value}" for key, value in given.items()]
+    subprocess.run([sys.executable, str(ROOT / "jobs" / "merge.py"), *words], check=True)
+    return next(path for path in events.iterdir() if path.is_file())
+
+
+def seconds_by_stage(events: Path, tasks: int) -> list[list[float]]:
+    """Seconds of each task, for each stage of a pass; tasks: how many a pass has at least."""
+    names: dict[int, str] = {}
+    seconds: dict[int, list[float]] = defaultdict(list)
+    with events.open() as lines:
+        for line in lines:
+            event = json.loads(line)
+            if event["Event"] == "SparkListenerStageCompleted":
+                info = event["Stage Info"]
+                names[info["Stage ID"]] = info["Stage Name"]
+            elif event["Event"] == "SparkListenerTaskEnd":
+                time = event["Task Metrics"]["Executor Run Time"] / 1000
+                seconds[event["Stage ID"]].append(time)
+    return [
+        times
+        for stage, times in seconds.items()
+        if "passes.py" in names[stage] and len(times) >= tasks
+    ]
+
+
+def main() -> None:
+    given = {"votes": 1_000_000, "partitions": 8}
+    given |= {key: int(value) for key, value in (word.split("=") for word in sys.argv[1:])}
+    print("  ".join(COLUMNS))
+    for classes, way in ((10, 1000), (100, 0)):
+        for skew in SKEWS:
+            with tempfile.TemporaryDirectory() as folder:
+                simulate(Path(folder), given["votes"], classes, skew)
+                events = run(Path(folder), way, given["partitions"])
+                stages = seconds_by_stage(events, given["partitions"])
+            # The first pass starts Python workers.
+            stages = [times for times in stages[2:] if statistics.median(times) >= 0.05]
+            worst = max(stages, key=lambda times: max(times) / statistics.median(times))
+            median, longest = statistics.median(worst), max(worst)
+            row = (skew, classes, "joined" if way == 0 else "broadcast", len(stages))
+            numbers = (f"{median:.2f}", f"{longest:.2f}", f"{longest / median:.1f}")
+            print("  ".join(map(str, (*row, *numbers))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
