@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from coyo_labeler.hashing import splitmix64
 from coyo_labeler.merge import support
-from coyo_labeler.merge.intake import mix
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.support import Gold, Votes, build_problems
 from tests.merge.local import NO_BELIEFS, NO_GOLD, beliefs_of, build, run_em, votes_of
@@ -22,7 +22,7 @@ SKEWS = {
 
 def dealt(votes, model, partitions):
     """Problems of each partition, dealt out as the stage deals."""
-    part = (mix(votes.image) % np.uint64(partitions)).astype(np.int64)
+    part = (splitmix64(votes.image) % np.uint64(partitions)).astype(np.int64)
     columns = [votes.image, votes.worker, votes.label, votes.response]
     return [
         build_problems(Votes(*(c[part == p] for c in columns)), NO_BELIEFS, NO_GOLD, model)
