@@ -38,9 +38,9 @@ from coyo_labeler import tars
 from coyo_labeler.label import decode
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
-from coyo_labeler.label.predict import cores_of_machine
 from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.label.read import find_shards, read_samples
+from coyo_labeler.machine import cores_of_machine
 
 BENCH = Path(__file__).parents[1] / "out" / "bench"
 

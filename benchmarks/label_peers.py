@@ -19,9 +19,9 @@ import torch
 
 from coyo_labeler.label import decode
 from coyo_labeler.label.model import Teacher, TeacherSpec
-from coyo_labeler.label.predict import cores_of_machine
 from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.label.read import find_shards, read_samples
+from coyo_labeler.machine import cores_of_machine
 
 
 class Model:

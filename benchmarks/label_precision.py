@@ -14,8 +14,8 @@ import torch
 
 from coyo_labeler.label import decode
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec
-from coyo_labeler.label.predict import cores_of_machine
 from coyo_labeler.label.preprocess import prepare
+from coyo_labeler.machine import cores_of_machine
 from tests.label.teachers import save_teacher
 
 CALIBRATION = 24

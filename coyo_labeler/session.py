@@ -58,6 +58,11 @@ def require_java() -> None:
         raise InputError(JAVA_MISSING)
 
 
+def names_cluster(settings: SparkSettings) -> bool:
+    """Whether somebody said where Spark is to run: spark-submit, a setting or the environment."""
+    return bool(settings.master or "PYSPARK_GATEWAY_PORT" in os.environ or os.environ.get("MASTER"))
+
+
 def open_session(settings: SparkSettings, name: str) -> "SparkSession":
     """The running session of spark-submit, or a new one.
 

@@ -4,7 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
+from coyo_labeler.session import names_cluster
+
+#: Bytes of votes and of beliefs up to which threads are done before Spark could gain on them:
+#: some 15 million votes in Parquet, and the beliefs of a million images.
+_LOCAL_VOTES, _LOCAL_BELIEFS = 64 * 2**20, 256 * 2**20
 
 #: Calibration that is fitted, or left out; anything else is a pair of numbers.
 CALIBRATIONS = ("votes", "gold", "none")
@@ -15,6 +21,7 @@ class MergeSettings(StageSettings):
 
     inputs: ClassVar[tuple[str, ...]] = ("beliefs", "votes", "gold", "warm_start")
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {
+        "engine",
         "partitions",
         "max_broadcast_mb",
     }
@@ -96,12 +103,28 @@ class MergeSettings(StageSettings):
     warm_start: str | None = Field(
         None, description="an earlier output of merge: start from the skills of its workers"
     )
+    engine: Literal["auto", "spark", "local"] = Field(
+        "auto",
+        description="Spark, or threads of this machine, without Spark and Java; auto: local where "
+        "nobody named a cluster and the votes are few enough",
+    )
     partitions: int | None = Field(
         None, ge=1, description="partitions of the voted images; left out: by cores and votes"
     )
     max_broadcast_mb: int = Field(
         32, ge=0, description="skills larger than this are joined by class, not broadcast"
     )
+
+    @property
+    def uses_spark(self) -> bool:
+        """Whether the work is Spark's: where a cluster was named, or the inputs are large."""
+        if self.engine != "auto":
+            return self.engine == "spark"
+        return (
+            names_cluster(self.spark)
+            or _bytes_of(self.votes) > _LOCAL_VOTES
+            or (self.beliefs is not None and _bytes_of(self.beliefs) > _LOCAL_BELIEFS)
+        )
 
     @field_validator("prior_accuracy")
     @classmethod
@@ -127,3 +150,7 @@ class MergeSettings(StageSettings):
                     " for sigmoid beliefs, a temperature for categorical ones"
                 )
         return text
+
+
+def _bytes_of(url: str) -> int:
+    return sum(info["size"] for info in storage.files_of(url, suffix="").values())

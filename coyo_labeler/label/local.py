@@ -12,8 +12,8 @@ import torch
 from coyo_labeler.errors import WorkError
 from coyo_labeler.label.commit import Committed, Job, Seat, label_and_commit
 from coyo_labeler.label.model import Teacher
-from coyo_labeler.label.predict import cores_of_machine
 from coyo_labeler.label.read import Shard
+from coyo_labeler.machine import cores_of_machine
 
 
 def devices_of(device: str) -> list[str]:

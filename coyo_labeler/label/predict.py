@@ -1,6 +1,5 @@
 """Shards through a teacher, one flowing into the next, and the tables that come of each."""
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -218,10 +217,3 @@ def _embeddings(rows: list[_Row]) -> pa.Table:
             "embedding": pa.FixedSizeListArray.from_arrays(values, size),
         }
     )
-
-
-def cores_of_machine() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

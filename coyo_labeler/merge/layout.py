@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.sql import SparkSession
 
 from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
@@ -16,15 +15,16 @@ from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.manifest import Counts
 from coyo_labeler.merge.arrays import I64, count_unit
 from coyo_labeler.merge.cells import CellSpace
-from coyo_labeler.merge.distribute import Assembly, Dealt
+from coyo_labeler.merge.deal import Assembly, Recipe, deal_out
 from coyo_labeler.merge.evidence import most_votes
 from coyo_labeler.merge.intake import BeliefPiece, VotedFilter, VotesSummary
+from coyo_labeler.merge.joined import JoinedPasses
 from coyo_labeler.merge.model import Model
-from coyo_labeler.merge.passes import BroadcastPasses, JoinedPasses, SparkPasses
+from coyo_labeler.merge.passes import BroadcastPasses, StagePasses
 from coyo_labeler.merge.settings import make_model
 from coyo_labeler.merge.shards import Shards, plan_shards
 from coyo_labeler.merge.store import Store
-from coyo_labeler.progress import watch_spark
+from coyo_labeler.merge.tasks import SparkTasks, Tasks
 from coyo_labeler.votes.checks import Reason
 from coyo_labeler.votes.read import plan as plan_votes
 
@@ -63,13 +63,13 @@ class Layout:
 
 
 def lay_out(
-    spark: SparkSession,
+    tasks: Tasks,
     settings: MergeSettings,
     space: LabelSpace,
     store: Store,
     beliefs: Sequence[BeliefPiece],
     gold: Sequence[BeliefPiece],
-) -> tuple[Layout, SparkPasses]:
+) -> tuple[Layout, StagePasses]:
     """The layout that an earlier run with these settings has left, or a new one; and its passes.
 
     Raises: InputError naming the row, image or value that cannot be used.
@@ -77,25 +77,30 @@ def lay_out(
     layout = _load(store)
     fresh = layout is None
     if layout is None:
-        layout = _lay_out_anew(spark, settings, space, store, beliefs, gold)
-    passes = _passes(spark, store, layout)
+        layout = _lay_out_anew(tasks, settings, space, store, beliefs, gold)
+    passes = _passes(tasks, store, layout)
     if fresh:
         if isinstance(passes, JoinedPasses):
-            with watch_spark(spark, "merge: dealing out skills"):
+            with tasks.watch("merge: dealing out skills"):
                 passes.prepare()
         _save(layout, store)
     return layout, passes
 
 
-def _passes(spark: SparkSession, store: Store, layout: Layout) -> SparkPasses:
+def _passes(tasks: Tasks, store: Store, layout: Layout) -> StagePasses:
     if layout.shards is None:
-        return BroadcastPasses(spark, store, layout.partitions, layout.model)
+        return BroadcastPasses(tasks, store, layout.partitions, layout.model)
+    if not isinstance(tasks, SparkTasks):
+        raise InputError(
+            f"output: the unfinished run in {store.output} keeps its skills in shards, which takes "
+            "Spark: go on with engine=spark, or start over with overwrite=true"
+        )
     logger.info("merge: skills are joined, in %d shards", len(layout.shards))
-    return JoinedPasses(spark, store, layout.partitions, layout.shards, layout.model)
+    return JoinedPasses(tasks, store, layout.partitions, layout.shards, layout.model)
 
 
 def _lay_out_anew(
-    spark: SparkSession,
+    tasks: Tasks,
     settings: MergeSettings,
     space: LabelSpace,
     store: Store,
@@ -104,10 +109,10 @@ def _lay_out_anew(
 ) -> Layout:
     pieces = plan_votes(settings.votes, ROWS_PER_PIECE)
     expected = sum(piece.rows for piece in pieces)
-    partitions = settings.partitions or _partitions(spark, expected, beliefs)
+    partitions = settings.partitions or _partitions(tasks, expected, beliefs)
     rejects = None if settings.on_bad_vote == "stop" else storage.join(store.output, "rejects")
-    dealt = Dealt(spark, pieces, space, partitions, rejects)
-    with watch_spark(spark, "merge: reading votes"):
+    dealt = deal_out(tasks, pieces, space, partitions, rejects)
+    with tasks.watch("merge: reading votes"):
         summaries = dealt.summaries()
         _stop_at_the_first_complaint(summaries)
         # Without beliefs nobody asks which images are voted on.
@@ -115,17 +120,10 @@ def _lay_out_anew(
     workers = sorted({name for summary in summaries for name in summary.workers})
     used = sum(summary.used for summary in summaries)
     model = make_model(settings, space, len(workers), used)
-    with watch_spark(spark, "merge: joining votes and beliefs"):
-        parts = dealt.assemble(
-            beliefs,
-            gold,
-            voted,
-            workers,
-            model,
-            settings.duplicate_votes,
-            _VOTES_SAMPLED / max(used, 1),
-            store,
-        )
+    with tasks.watch("merge: joining votes and beliefs"):
+        sample = _VOTES_SAMPLED / max(used, 1)
+        recipe = Recipe(workers, model, settings.duplicate_votes, sample, store)
+        parts = dealt.assemble(beliefs, gold, voted, recipe)
     dealt.close()
     if settings.prior_accuracy == "gold":
         model = replace(model, prior_accuracy=_accuracy_on_gold(parts))
@@ -142,31 +140,33 @@ def _lay_out_anew(
         votes=Counts(sum(summary.rows for summary in summaries), used - duplicates, rejected),
         unbelieved=sum(part.unbelieved for part in parts),
         model=model,
-        shards=_shards(parts, settings, model, spark),
+        shards=_shards(parts, settings, model, tasks),
     )
 
 
-def _partitions(spark: SparkSession, votes: int, beliefs: Sequence[BeliefPiece]) -> int:
+def _partitions(tasks: Tasks, votes: int, beliefs: Sequence[BeliefPiece]) -> int:
     """As many as there are cores, and more where there is much."""
     rows = sum(piece.rows for piece in beliefs)
     width = sum(piece.values for piece in beliefs) / rows if rows else 0
     pairs = votes * (3 + width)
     return max(
-        spark.sparkContext.defaultParallelism,
+        tasks.cores,
         -(-votes // _VOTES_PER_PARTITION),
         int(-(-pairs // _PAIRS_PER_PARTITION)),
     )
 
 
 def _shards(
-    parts: Sequence[Assembly], settings: MergeSettings, model: Model, spark: SparkSession
+    parts: Sequence[Assembly], settings: MergeSettings, model: Model, tasks: Tasks
 ) -> Shards | None:
-    """Shards where the skills are too many to go to every task."""
+    """Shards where the skills are too many to go to every task; in one process nothing goes."""
+    if not isinstance(tasks, SparkTasks):
+        return None
     cells = sum(part.cells for part in parts)
     # One accuracy per worker, or a few numbers, always fit.
     if model.worker_model != "confusion" or cells * _NUMBER <= settings.max_broadcast_mb * 1e6:
         return None
-    count = max(spark.sparkContext.defaultParallelism, -(-cells // _CELLS_PER_SHARD))
+    count = max(tasks.cores, -(-cells // _CELLS_PER_SHARD))
     samples = [part.samples for part in parts]
     return plan_shards(samples, [part.cells for part in parts], CellSpace(model), count)
 

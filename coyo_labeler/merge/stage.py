@@ -1,20 +1,19 @@
-"""Beliefs and votes to posterior labels, by EM on Spark (docs/merge.md)."""
+"""Beliefs and votes to posterior labels, by EM on Spark or in this process (docs/merge.md)."""
 
 import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyspark.sql import SparkSession
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
-from coyo_labeler.merge.distribute import write_posterior
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
 from coyo_labeler.merge.layout import ROWS_PER_PIECE, Layout, lay_out
-from coyo_labeler.merge.passes import SparkPasses
+from coyo_labeler.merge.passes import StagePasses
 from coyo_labeler.merge.results import (
     calibration_document,
     history_document,
@@ -23,15 +22,20 @@ from coyo_labeler.merge.results import (
 )
 from coyo_labeler.merge.settings import given_calibration
 from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.tasks import tasks_of
 from coyo_labeler.merge.warm import CLASSES_FOLDER, classes_table, read_earlier
 from coyo_labeler.merge.workers import workers_table
-from coyo_labeler.progress import Progress, watch_spark
+from coyo_labeler.merge.write import write_posterior
+from coyo_labeler.progress import Progress
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
 
 
-def merge(spark: SparkSession, settings: MergeSettings, run: Run) -> Outcome:
-    """Merge machine beliefs with human votes by EM.
+def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Outcome:
+    """Merge machine beliefs with human votes by EM; without a session, in threads right here.
 
     Reads `settings.beliefs` (schemas.BELIEFS), `settings.votes` (schemas.VOTES) and `settings.gold`
     (schemas.GOLD); writes posterior/, workers/, confusions/, skills/, classes/, rejects/,
@@ -45,11 +49,12 @@ def merge(spark: SparkSession, settings: MergeSettings, run: Run) -> Outcome:
     gold = _plan(settings.gold, "gold", schemas.GOLD)
     if settings.warm_start is not None:  # a wrong one is found before the work, not after
         read_earlier(settings.warm_start, settings.worker_model)
-    layout, passes = lay_out(spark, settings, space, store, beliefs, gold)
+    tasks = tasks_of(None if settings.engine == "local" else spark)
+    layout, passes = lay_out(tasks, settings, space, store, beliefs, gold)
     state = _iterate(passes, layout, settings, store)
     last = passes.run(passes.skilled(state)[0], last=True)
-    with watch_spark(spark, "merge: writing posterior"):
-        rows = write_posterior(spark, store, passes, state, beliefs, layout.voted, layout.model)
+    with tasks.watch("merge: writing posterior"):
+        rows = write_posterior(tasks, store, passes, state, beliefs, layout.voted, layout.model)
     found = passes.conclude(last, layout.workers)
     workers = workers_table(layout.workers, layout.tally, found.right, layout.model)
     storage.write_parquet(storage.join(run.output, "workers", "part-00000.parquet"), workers)
@@ -72,7 +77,7 @@ def _plan(url: str | None, key: str, schema: pa.Schema) -> list[BeliefPiece]:
     return [] if url is None else plan_parquet(key, url, schema, ROWS_PER_PIECE)
 
 
-def _iterate(passes: SparkPasses, layout: Layout, settings: MergeSettings, store: Store) -> State:
+def _iterate(passes: StagePasses, layout: Layout, settings: MergeSettings, store: Store) -> State:
     control = Control(settings.max_iterations, settings.tolerance, settings.criterion)
     state = store.load_state() or _first_state(passes, layout, settings)
     done = len(state.history)
@@ -89,7 +94,7 @@ def _iterate(passes: SparkPasses, layout: Layout, settings: MergeSettings, store
         return fit(passes, layout.model, control, state, save)
 
 
-def _first_state(passes: SparkPasses, layout: Layout, settings: MergeSettings) -> State:
+def _first_state(passes: StagePasses, layout: Layout, settings: MergeSettings) -> State:
     calibration, state = given_calibration(settings), State()
     if settings.warm_start is not None:
         earlier = read_earlier(settings.warm_start, settings.worker_model)

@@ -1,0 +1,263 @@
+"""Votes, gold and the beliefs of voted images dealt out by image, once: on Spark, or right here.
+
+Each step is a handful of large tasks, and on Spark one shuffle of Arrow parcels; after that images
+never move: an iteration sends the workers' skills out and gets expected counts back, summed per
+partition.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.merge import intake
+from coyo_labeler.merge.arrays import I64
+from coyo_labeler.merge.assemble import assemble
+from coyo_labeler.merge.evidence import Evidence
+from coyo_labeler.merge.intake import BeliefPiece, Parcel, VotedFilter, VotesSummary
+from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.shards import sample_cells
+from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.tasks import SparkTasks, Tasks
+from coyo_labeler.votes.questions import Duplicates
+from coyo_labeler.votes.read import Piece
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What assembling a partition tells the driver. cells: how many; samples: some keys."""
+
+    cells: int
+    samples: I64
+    evidence: Evidence
+    duplicates: int
+    unbelieved: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How partitions are assembled. sample: share of images whose votes show how far workers agree.
+
+    store: where the problems go.
+    """
+
+    workers: Sequence[str]
+    model: Model
+    duplicate_votes: Duplicates
+    sample: float
+    store: Store
+
+
+class Dealt(Protocol):
+    """Votes, gold and beliefs on their way to their partitions."""
+
+    def summaries(self) -> list[VotesSummary]:
+        """What each piece of votes held; all votes have been read and checked."""
+
+    def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
+        """Which images have a vote or gold; votes: how many to expect."""
+
+    def assemble(
+        self,
+        beliefs: Sequence[BeliefPiece],
+        gold: Sequence[BeliefPiece],
+        voted: VotedFilter,
+        recipe: Recipe,
+    ) -> list[Assembly]:
+        """Bring together what belongs together, and write every partition's problems."""
+
+    def close(self) -> None:
+        """Let go of the votes."""
+
+
+def deal_out(
+    tasks: Tasks, votes: Sequence[Piece], space: LabelSpace, partitions: int, rejects: str | None
+) -> Dealt:
+    """Begin with the votes. rejects: folder for bad votes, or None to stop at the first."""
+    take = partial(_take_votes, space=space, partitions=partitions, rejects=rejects)
+    numbered = list(enumerate(votes))
+    if isinstance(tasks, SparkTasks):
+        return _SparkDealt(tasks, numbered, take, space, partitions)
+    return _HereDealt(tasks, numbered, take, space, partitions)
+
+
+class _SparkDealt:
+    """Parcels in an RDD, shuffled to their partitions."""
+
+    def __init__(
+        self, tasks: SparkTasks, votes: list[Any], take: Any, space: LabelSpace, partitions: int
+    ) -> None:
+        from pyspark import StorageLevel  # noqa: PLC0415 - not there where merge runs without it
+
+        self._context = tasks.spark.sparkContext
+        self._tasks, self._space, self._partitions = tasks, space, partitions
+        self._votes = (
+            self._context.parallelize(votes, len(votes))
+            .flatMap(take)
+            .persist(StorageLevel.MEMORY_AND_DISK)
+        )
+
+    def summaries(self) -> list[VotesSummary]:
+        found: list[Any] = self._votes.filter(_is_summary).values().collect()
+        return found
+
+    def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
+        noted = self._votes.mapPartitions(partial(_note_votes, votes=votes))
+        if gold:
+            more = self._context.parallelize(gold, len(gold)).mapPartitions(
+                partial(_note_gold, votes=votes)
+            )
+            noted = noted.union(more)
+        return VotedFilter(noted.treeReduce(np.bitwise_or))
+
+    def assemble(
+        self,
+        beliefs: Sequence[BeliefPiece],
+        gold: Sequence[BeliefPiece],
+        voted: VotedFilter,
+        recipe: Recipe,
+    ) -> list[Assembly]:
+        parcels = self._votes.filter(_is_parcel)
+        with self._tasks.share(voted) as voted_, self._tasks.share(recipe) as recipe_:
+            for pieces, take in (
+                (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
+                (beliefs, partial(_take_beliefs, voted=voted_, partitions=self._partitions)),
+            ):
+                if pieces:
+                    dealt = self._context.parallelize(pieces, len(pieces)).flatMap(take)
+                    parcels = parcels.union(dealt)
+            together = parcels.partitionBy(self._partitions, _identity)
+            work = partial(_assemble_arrived, recipe=recipe_)
+            return together.mapPartitionsWithIndex(work).collect()
+
+    def close(self) -> None:
+        self._votes.unpersist()
+
+
+class _HereDealt:
+    """Parcels in lists of this process."""
+
+    def __init__(
+        self, tasks: Tasks, votes: list[Any], take: Any, space: LabelSpace, partitions: int
+    ) -> None:
+        self._tasks, self._space, self._partitions = tasks, space, partitions
+        self._votes, self._take = votes, take
+        self._parcels: list[list[Parcel]] = [[] for _ in range(partitions)]
+
+    def summaries(self) -> list[VotesSummary]:
+        found = self._tasks.each(self._votes, partial(_list, self._take))
+        items = [item for some in found for item in some]
+        self._keep(item for item in items if _is_parcel(item))
+        return [item[1] for item in items if _is_summary(item)]
+
+    def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
+        parcels = [(number, some) for number, many in enumerate(self._parcels) for some in many]
+        noted = [*_note_votes(parcels, votes), *_note_gold(gold, votes)]
+        return VotedFilter(np.bitwise_or.reduce(noted))
+
+    def assemble(
+        self,
+        beliefs: Sequence[BeliefPiece],
+        gold: Sequence[BeliefPiece],
+        voted: VotedFilter,
+        recipe: Recipe,
+    ) -> list[Assembly]:
+        with self._tasks.share(voted) as voted_:
+            for pieces, take in (
+                (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
+                (beliefs, partial(_take_beliefs, voted=voted_, partitions=self._partitions)),
+            ):
+                for some in self._tasks.each(pieces, partial(_list, take)):
+                    self._keep(some)
+        return self._tasks.each(
+            list(enumerate(self._parcels)), lambda item: _assemble(item[0], item[1], recipe)
+        )
+
+    def close(self) -> None:
+        self._parcels.clear()
+
+    def _keep(self, parcels: Iterable[tuple[int, Any]]) -> None:
+        for number, parcel in parcels:
+            self._parcels[number].append(parcel)
+
+
+def _identity(number: int) -> int:
+    return number
+
+
+def _list(take: Callable[[T], Iterable[tuple[int, Any]]], piece: T) -> list[tuple[int, Any]]:
+    return list(take(piece))
+
+
+def _is_summary(item: tuple[int, Any]) -> bool:
+    return isinstance(item[1], VotesSummary)
+
+
+def _is_parcel(item: tuple[int, Any]) -> bool:
+    return isinstance(item[1], Parcel)
+
+
+def _take_votes(
+    numbered: tuple[int, Piece], space: LabelSpace, partitions: int, rejects: str | None
+) -> Iterator[tuple[int, VotesSummary | Parcel]]:
+    number, piece = numbered
+    url = None if rejects is None else storage.join(rejects, f"votes-{number:05d}.parquet")
+    return intake.take_votes(piece, space, partitions, url)
+
+
+def _note_votes(items: Iterable[tuple[int, Any]], votes: int) -> Iterator[NDArray[np.uint8]]:
+    voted = VotedFilter.empty(votes)
+    for item in items:
+        if _is_parcel(item):
+            voted.add(np.unique(item[1].table()["image_id"].to_numpy()))
+    yield voted.bits
+
+
+def _note_gold(pieces: Iterable[BeliefPiece], votes: int) -> Iterator[NDArray[np.uint8]]:
+    voted = VotedFilter.empty(votes)
+    for piece in pieces:
+        for table in intake.read_piece(piece, schemas.GOLD):
+            voted.add(table["image_id"].drop_null().to_numpy())
+    yield voted.bits
+
+
+def _take_gold(
+    piece: BeliefPiece, space: LabelSpace, partitions: int
+) -> Iterator[tuple[int, Parcel]]:
+    return intake.take_gold(piece, space=space, partitions=partitions)
+
+
+def _take_beliefs(piece: BeliefPiece, voted: Any, partitions: int) -> Iterator[tuple[int, Parcel]]:
+    return intake.take_beliefs(piece, voted.value, partitions)
+
+
+def _assemble_arrived(
+    partition: int, items: Iterable[tuple[int, Parcel]], recipe: Any
+) -> Iterator[Assembly]:
+    yield _assemble(partition, [parcel for _, parcel in items], recipe.value)
+
+
+def _assemble(partition: int, parcels: Sequence[Parcel], recipe: Recipe) -> Assembly:
+    store, workers = recipe.store, pa.array(recipe.workers, pa.string())
+    made = assemble(parcels, workers, recipe.model, recipe.duplicate_votes, recipe.sample)
+    store.write_problems(made.problems, partition)
+    storage.write_parquet(store.url("passengers.parquet", partition), made.passengers)
+    storage.write_parquet(store.url("bystanders.parquet", partition), made.bystanders)
+    if made.duplicates.num_rows:
+        name = f"duplicates-{partition:05d}.parquet"
+        storage.write_parquet(storage.join(store.output, "rejects", name), made.duplicates)
+    return Assembly(
+        cells=len(made.problems.cells),
+        samples=sample_cells(made.problems.cells),
+        evidence=made.evidence,
+        duplicates=made.duplicates.num_rows,
+        unbelieved=made.unbelieved,
+    )

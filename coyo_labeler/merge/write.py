@@ -1,0 +1,71 @@
+"""The posterior of every image, written by as many tasks as there are partitions and pieces."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from coyo_labeler import schemas, storage
+from coyo_labeler.merge import intake
+from coyo_labeler.merge.fit import State
+from coyo_labeler.merge.intake import BeliefPiece, VotedFilter
+from coyo_labeler.merge.local import final_posterior
+from coyo_labeler.merge.model import Calibration, Model, Parameters
+from coyo_labeler.merge.passes import StagePasses
+from coyo_labeler.merge.posterior import believed_rows, voted_rows
+from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.tasks import Tasks
+
+
+def write_posterior(
+    tasks: Tasks,
+    store: Store,
+    passes: StagePasses,
+    state: State,
+    beliefs: Sequence[BeliefPiece],
+    voted: VotedFilter,
+    model: Model,
+) -> int:
+    """Write every image's posterior, and return how many there are. What is there is kept."""
+    work = partial(_write_voted, store=store, model=model)
+    rows = sum(passes.with_skills(state, work))
+    with tasks.share((state.calibration, voted)) as shared:
+        pass_on = partial(_pass_on, shared=shared, store=store, model=model)
+        rows += sum(tasks.each(beliefs, pass_on))
+    return rows
+
+
+def _write_voted(partition: int, parameters: Parameters, store: Store, model: Model) -> int:
+    url = storage.join(store.output, "posterior", f"voted-{partition:05d}.parquet")
+    return _keep_or_write(url, partial(_voted_rows, partition, parameters, store, model))
+
+
+def _pass_on(piece: BeliefPiece, shared: Any, store: Store, model: Model) -> int:
+    calibration, voted = shared.value
+    url = storage.join(store.output, "posterior", f"{piece.name}.parquet")
+    return _keep_or_write(url, partial(_believed_rows, piece, voted, calibration, model))
+
+
+def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
+    if storage.exists(url):  # written whole by a run with the same settings
+        return int(storage.read_footer("output", url).num_rows)
+    return storage.write_tables(url, schemas.POSTERIOR, rows())
+
+
+def _voted_rows(
+    partition: int, parameters: Parameters, store: Store, model: Model
+) -> Iterator[pa.Table]:
+    problems = store.map_problems(partition)
+    posterior = final_posterior(problems, parameters, model)
+    yield voted_rows(problems, posterior, store.read_table("passengers.parquet", partition), model)
+    bystanders = store.read_table("bystanders.parquet", partition)
+    yield believed_rows(bystanders, parameters.calibration, model)
+
+
+def _believed_rows(
+    piece: BeliefPiece, voted: VotedFilter, calibration: Calibration, model: Model
+) -> Iterator[pa.Table]:
+    for table in intake.read_piece(piece, schemas.BELIEFS):
+        passed = ~voted.holds(intake.image_ids(table, piece))
+        yield believed_rows(table.filter(pa.array(passed)), calibration, model)

@@ -1,0 +1,123 @@
+"""Merge without Spark: the same tables, resumed from either side, chosen where it should be."""
+
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from coyo_labeler.config import merge as config
+from coyo_labeler.config.merge import MergeSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.merge import store
+from tests.merge.tables import assert_same_tables, read_rows
+from tests.merge.test_invariance import GIVEN, write
+from tests.merge.test_stage import labels_file, merge, write_votes
+
+
+@pytest.mark.parametrize("truth", ["single", "multi"])
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_threads_write_what_spark_writes(spark, tmp_path, truth, partitions):
+    inputs = write(tmp_path / "in", 0, 3) | {"gold": gold(tmp_path), "partitions": partitions}
+    manifests = [
+        merge(given, tmp_path, name, truth=truth, **GIVEN, **inputs)
+        for name, given in (("spark", spark), ("here", None))
+    ]
+    assert_same_tables(tmp_path / "spark", tmp_path / "here")
+    assert manifests[0].rows == manifests[1].rows
+    assert manifests[0].tables == manifests[1].tables
+
+
+def gold(folder):
+    table = pa.table({"image_id": [0, 4, 61], "label": pa.array([0, 1, 2], pa.int32())})
+    pq.write_table(table, folder / "gold.parquet")
+    return str(folder / "gold.parquet")
+
+
+def test_bad_and_repeated_votes_are_set_aside_without_spark_too(spark, tmp_path):
+    votes = [(1, "w0", 0), (1, "w0", 1), (1, "w1", 9), (2, "w1", 2)]
+    given = {"votes": write_votes(tmp_path / "v.csv", votes), "on_bad_vote": "reject"}
+    for name, session in (("spark", spark), ("here", None)):
+        manifest = merge(session, tmp_path, name, **given)
+        assert manifest.tables["votes"].rejected == {"label_outside": 1, "duplicate": 1}
+    rows = [sorted(map(str, read_rows(tmp_path / name, "rejects"))) for name in ("spark", "here")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("first", ["spark", "local"])
+def test_a_killed_run_is_gone_on_with_by_the_other_engine(spark, tmp_path, monkeypatch, first):
+    inputs = write(tmp_path / "in", 0, 2)
+    merge(None, tmp_path, "whole", **GIVEN, **inputs)
+    save, saved = store.Store.save_state, []
+
+    def save_or_die(self, state):
+        save(self, state)
+        saved.append(len(state.history))
+        if saved == [0, 1, 2]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.Store, "save_state", save_or_die)
+    sessions = [spark, None] if first == "spark" else [None, spark]
+    with pytest.raises(KeyboardInterrupt):
+        merge(sessions[0], tmp_path, "killed", **GIVEN, **inputs)
+    merge(sessions[1], tmp_path, "killed", **GIVEN, **inputs)
+    assert saved == [0, 1, 2, 3, 4, 5, 6]
+    assert_same_tables(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_skills_in_shards_are_left_to_spark(spark, tmp_path, monkeypatch):
+    inputs = write(tmp_path / "in", 0, 2) | {"max_broadcast_mb": 0}
+    with monkeypatch.context() as patched:
+        patched.setattr(store.Store, "save_state", lambda *_: (_ for _ in ()).throw(OSError()))
+        with pytest.raises(OSError):
+            merge(spark, tmp_path, **GIVEN, **inputs)
+    with pytest.raises(InputError, match="engine=spark"):
+        merge(None, tmp_path, engine="local", **GIVEN, **inputs)
+
+
+def test_neither_pyspark_nor_java_is_needed(tmp_path):
+    script = (
+        "import sys; sys.modules['pyspark'] = None\n"
+        "from coyo_labeler.cli import main\nsys.exit(main())"
+    )
+    given = write(tmp_path / "in", 0, 1) | {"output": tmp_path / "out"}
+    given["label_space"] = labels_file(tmp_path)
+    words = [f"{key}={value}" for key, value in given.items()]
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("JAVA_HOME", "MASTER")
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", script, "merge", *words],
+        env=environment | {"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(read_rows(tmp_path / "out", "posterior")) == 67
+
+
+def test_auto_is_spark_where_a_cluster_is_named_or_the_inputs_are_large(tmp_path, monkeypatch):
+    monkeypatch.delenv("MASTER", raising=False)
+    monkeypatch.delenv("PYSPARK_GATEWAY_PORT", raising=False)
+
+    def uses_spark(**given):
+        inputs = {"output": "out", "votes": str(tmp_path / "in" / "votes")} | given
+        return MergeSettings.model_validate(inputs).uses_spark
+
+    beliefs = write(tmp_path / "in", 0, 2)["beliefs"]
+    assert not uses_spark(beliefs=beliefs)
+    assert uses_spark(engine="spark")
+    assert uses_spark(spark={"master": "spark://head:7077"})
+    assert not uses_spark(engine="local", spark={"master": "spark://head:7077"})
+    for name in ("PYSPARK_GATEWAY_PORT", "MASTER"):
+        with monkeypatch.context() as patched:
+            patched.setenv(name, "local[2]")
+            assert uses_spark()
+    monkeypatch.setattr(config, "_LOCAL_BELIEFS", 100)
+    assert uses_spark(beliefs=beliefs)
+    assert not uses_spark()
+    monkeypatch.setattr(config, "_LOCAL_VOTES", 100)
+    assert uses_spark()
