@@ -5,12 +5,12 @@
     python -m benchmarks.em case tasks=1000000 classes=10 workers=1000 contenders=merge,crowdkit
     python -m benchmarks.em case tasks=2000000 classes=21841 workers=1000 votes=700000 beliefs=1
 
-Contenders: merge (this package, on local[*]), crowdkit (DawidSkene), dataframe (EM as a Spark user
-would write it), notebook (this package without Spark), kernel (bare kernels in one process on the
-arrays of merge; only its seconds an iteration count). Each runs in a process of its own, from votes
-in Parquet to posterior in Parquet, and is timed from outside: the interpreter's and Spark's start
-count. Ten iterations; three where votes are 5 M and more with beliefs. Workers are right with a
-probability from Beta(8, 2). Compare within one run.
+Contenders: merge (this package, in threads of one process), spark (the same on local[*]), crowdkit
+(DawidSkene), dataframe (EM as a Spark user would write it), notebook (this package's DawidSkene),
+kernel (bare kernels in one process on the arrays of merge; only its seconds an iteration count).
+Each runs in a process of its own, from votes in Parquet to posterior in Parquet, and is timed from
+outside: the interpreter's and Spark's start count. Ten iterations; three where votes are 5 M and
+more with beliefs. Workers are right with a probability from Beta(8, 2). Compare within one run.
 """
 
 import json
@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.em_data import FOLDER, Case, accuracy, simulate
-from benchmarks.em_peers import ITERATIONS, PEERS, merge_command, peer_command
+from benchmarks.em_peers import ENGINES, ITERATIONS, PEERS, merge_command, peer_command
 
 COLUMNS = (
-    "contender", "tasks", "classes", "votes", "seconds", "times merge", "s/iteration", "peak MB",
-    "driver MB", "accuracy",
+    "contender", "tasks", "classes", "votes", "seconds", "times the first", "s/iteration",
+    "peak MB", "driver MB", "accuracy",
 )  # fmt: skip
 
 
@@ -43,16 +43,16 @@ def cases(scale: float) -> list[tuple[Case, list[str]]]:
     beliefs = [
         (Case(size(2_000_000), 21_841, 1000, size(votes), beliefs=True), contenders)
         for votes, contenders in (
-            (700_000, ["merge", "kernel"]),
-            (5_000_000, ["merge", "kernel"]),
-            (20_000_000, ["merge"]),
+            (700_000, ["spark", "kernel"]),
+            (5_000_000, ["spark", "kernel"]),
+            (20_000_000, ["spark"]),
         )
     ]
     return [
-        (Case(size(1_000_000), 10, 1000), ["merge", "kernel", "crowdkit", "dataframe"]),
-        (Case(size(100_000), 100, 100), ["merge", "crowdkit"]),
-        (Case(size(10_000), 1000, 100), ["merge", "crowdkit"]),
-        (Case(size(100_000), 1000, 1000), ["merge"]),
+        (Case(size(1_000_000), 10, 1000), ["merge", "spark", "kernel", "crowdkit", "dataframe"]),
+        (Case(size(100_000), 100, 100), ["merge", "spark", "crowdkit"]),
+        (Case(size(10_000), 1000, 100), ["merge", "spark", "crowdkit"]),
+        (Case(size(100_000), 1000, 1000), ["merge", "spark"]),
         *beliefs,
     ]
 
@@ -136,13 +136,13 @@ def run(case: Case, contenders: list[str]) -> list[dict[str, object]]:
         print(f"running {name}", file=sys.stderr, flush=True)
         output = case.folder / f"out-{name}"
         shutil.rmtree(output, ignore_errors=True)
-        if name == "merge":
-            command = merge_command(case, output, iterations)
+        if name in ENGINES:
+            command = merge_command(case, output, iterations, ENGINES[name])
         else:
             command = peer_command(name, case, output, iterations)
         row = {"contender": name, "tasks": case.tasks, "classes": case.classes, **measure(command)}
         row |= findings(name, case, output) if "accuracy" not in row else {}
-        row["times merge"] = round(row["seconds"] / (rows or [row])[0]["seconds"], 2)
+        row["times the first"] = round(row["seconds"] / (rows or [row])[0]["seconds"], 2)
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
         shutil.rmtree(output, ignore_errors=True)
@@ -157,7 +157,7 @@ def findings(name: str, case: Case, output: Path) -> dict[str, object]:
         left = json.loads((output / "kernel.json").read_text())
         return {"s/iteration": round(left["seconds"], 3), "seconds": float("nan")}
     found: dict[str, object] = {"accuracy": round(accuracy(case, output), 4)}
-    if name == "merge":
+    if name in ENGINES:
         history = json.loads((output / "history.json").read_text())
         manifest = json.loads((output / "_manifest.json").read_text())
         seconds = [entry["seconds"] for entry in history["iterations"]]

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from benchmarks.em_data import ROOT, Case
 
 ITERATIONS = 10
+#: Contenders that are the stage itself, and its key `engine`.
+ENGINES = {"merge": "local", "spark": "spark"}
 
 
-def merge_command(case: Case, output: Path, iterations: int) -> list[str]:
+def merge_command(case: Case, output: Path, iterations: int, engine: str) -> list[str]:
     """`merge` as a user starts it."""
     given = {
         "votes": case.folder / "votes",
@@ -24,6 +26,7 @@ def merge_command(case: Case, output: Path, iterations: int) -> list[str]:
         "max_iterations": iterations,
         "tolerance": 0,
         "calibration": "none",
+        "engine": engine,
     }
     if case.beliefs:
         given |= {"beliefs": case.beliefs_folder, "beliefs_are": "categorical"}
