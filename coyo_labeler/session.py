@@ -28,10 +28,6 @@ _FIXED = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # An Arrow batch of rows with long lists stays small; bytes never travel in rows.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
-    # glibc gives a freed megabyte back at once, and its pages are faulted in anew for the next
-    # image: a tenth of fetch's time. Workers keep theirs; other systems' mallocs ignore this.
-    "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     # A task that loses its executor is worth trying again many times on a cluster of spot machines.
     "spark.task.maxFailures": "8",
     # Two copies of a download or of a GPU's work cost more than a slow one.

@@ -19,6 +19,7 @@ from coyo_labeler.fetch import generation as generations
 from coyo_labeler.fetch.client import Client, Limits, Manners
 from coyo_labeler.fetch.guard import Guard
 from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
+from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import MANIFEST, Counts, Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts
 from coyo_labeler.tables import read_table, spark_schema
@@ -108,6 +109,7 @@ def fetch_shards(
         # takes a quarter of the event loop's time.
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
+        keep_freed_memory()
         finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, at_once))
         rows = [{"shard": one.shard, "rows": one.rows.rows_in} for one in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)

@@ -7,6 +7,7 @@ from coyo_labeler import storage
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import ShardResult, label_shards
 from coyo_labeler.label.read import Shard
+from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
 
@@ -57,6 +58,7 @@ def label_and_commit(
 
     A damaged tar is told, not raised: the other shards go on.
     """
+    keep_freed_memory()
     receipts = Receipts(job.output, job.fingerprint)
     missing = (shard for shard in shards if receipts.get(shard.number) is None)
     for result in label_shards(
