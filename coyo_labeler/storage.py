@@ -3,6 +3,7 @@
 import json
 import os
 import posixpath
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from coyo_labeler.errors import InputError
 
 #: Marks names that no reader takes for data: Spark and pyarrow skip a leading dot.
 _TEMPORARY_SUFFIX = ".tmp"
+
+_COPIED_BYTES = 8 * 2**20  # at a time
 
 #: Filesystems on which a file is visible while it is being written. On all others (object stores)
 #: a file appears when its writer commits it, so it is put under its final name at once.
@@ -156,6 +159,13 @@ def check_columns(
         if name not in present:
             told = f"{key}: {url} has no column '{name}' (its columns: {', '.join(present)})"
             raise InputError(told if mend is None else f"{told}; {mend}")
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a file, whole or not at all, from any filesystem to any other."""
+    fs, path = resolve(source)
+    with fs.open(path, "rb") as reader, open_atomic(target) as writer:
+        shutil.copyfileobj(reader, writer, _COPIED_BYTES)
 
 
 def remove_temporaries(url: str) -> int:

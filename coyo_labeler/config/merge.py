@@ -1,8 +1,8 @@
 """Settings of the stage `merge`."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
@@ -108,6 +108,11 @@ class MergeSettings(StageSettings):
         description="Spark, or threads of this machine, without Spark and Java; auto: local where "
         "nobody named a cluster and the votes are few enough",
     )
+    incremental: bool = Field(
+        False,
+        description="votes are new ones only; warm_start's posterior takes the place of beliefs, "
+        "and only images that have a new vote are looked at again",
+    )
     partitions: int | None = Field(
         None, ge=1, description="partitions of the voted images; left out: by cores and votes"
     )
@@ -125,6 +130,23 @@ class MergeSettings(StageSettings):
             or _bytes_of(self.votes) > _LOCAL_VOTES
             or (self.beliefs is not None and _bytes_of(self.beliefs) > _LOCAL_BELIEFS)
         )
+
+    @model_validator(mode="after")
+    def _an_increment_has_what_it_adds_to(self) -> Self:
+        if not self.incremental:
+            return self
+        wrong = (
+            "needs warm_start=OUTPUT, the merge that the votes are added to"
+            if self.warm_start is None
+            else "takes the posterior of warm_start for beliefs; leave beliefs out"
+            if self.beliefs is not None
+            else "works for truth=single; merge all votes together instead"
+            if self.truth != "single"
+            else ""
+        )
+        if wrong:
+            raise ValueError(f"incremental {wrong}")
+        return self
 
     @field_validator("prior_accuracy")
     @classmethod

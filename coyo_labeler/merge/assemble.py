@@ -13,7 +13,6 @@ from coyo_labeler.merge.arrays import F64, I64, distinct, offsets_of
 from coyo_labeler.merge.evidence import Evidence, gather_evidence
 from coyo_labeler.merge.intake import BELIEFS, GOLD, VOTES, Parcel
 from coyo_labeler.merge.model import Model
-from coyo_labeler.merge.posterior import PASSENGERS
 from coyo_labeler.merge.problems import Problems
 from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems, check_beliefs
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
@@ -28,7 +27,7 @@ class Assembled:
     """A partition, ready for EM.
 
     passengers: id and what travels along, of images with problems and a belief, sorted by id.
-    bystanders: beliefs (schemas.BELIEFS) that came along without a vote or gold.
+    bystanders: beliefs, as they came, that came along without a vote or gold.
     evidence: of the votes that count. duplicates: schemas.VOTES_REJECTS.
     unbelieved: voted images without a belief.
     """
@@ -59,7 +58,7 @@ def assemble(
     tables = {VOTES: CHECKED, GOLD: schemas.GOLD, BELIEFS: schemas.BELIEFS}
     read = {
         kind: pa.concat_tables(
-            [schema.empty_table(), *(p.table() for p in parcels if p.kind == kind)]
+            [p.table() for p in parcels if p.kind == kind] or [schema.empty_table()]
         ).combine_chunks()
         for kind, schema in tables.items()
     }
@@ -72,7 +71,7 @@ def assemble(
     taking_part = pa.array(np.isin(beliefs.image, problems.image))
     return Assembled(
         problems=problems,
-        passengers=beliefs_table.filter(taking_part).select(["id", *PASSENGERS]),
+        passengers=beliefs_table.filter(taking_part).drop_columns(["labels", "label_probs"]),
         bystanders=beliefs_table.filter(pc.invert(taking_part)),
         evidence=gather_evidence(votes, beliefs, gold, len(workers), sample),
         duplicates=duplicates,

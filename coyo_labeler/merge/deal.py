@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge import intake
 from coyo_labeler.merge.arrays import I64
@@ -224,7 +224,7 @@ def _note_votes(items: Iterable[tuple[int, Any]], votes: int) -> Iterator[NDArra
 def _note_gold(pieces: Iterable[BeliefPiece], votes: int) -> Iterator[NDArray[np.uint8]]:
     voted = VotedFilter.empty(votes)
     for piece in pieces:
-        for table in intake.read_piece(piece, schemas.GOLD):
+        for table in intake.read_piece(piece):
             voted.add(table["image_id"].drop_null().to_numpy())
     yield voted.bits
 

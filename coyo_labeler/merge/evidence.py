@@ -12,6 +12,7 @@ from coyo_labeler.votes.checks import Response
 
 #: Columns of a tally: choices, answers yes or no, answers unsure; votes that the machine's first
 #: class can be held against, and those that agree with it.
+COLUMNS = ("choices", "answers", "unsure", "compared", "agreeing")
 CHOICES, ANSWERS, UNSURE, COMPARED, AGREEING = range(5)
 
 

@@ -3,7 +3,7 @@
 Rows travel between tasks as Arrow IPC bytes, one parcel per piece and partition.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,13 +119,16 @@ class BeliefPiece:
     """Row groups of a Parquet file that one task reads. name: of the posterior file it becomes.
 
     values: how many its longest column holds: where there are lists, all of their elements.
+    whole: whether these are all row groups. schema: the columns to read, and their types.
     """
 
     url: str
     name: str
     rows: int
     row_groups: tuple[int, ...]
-    values: int = 0
+    values: int
+    whole: bool
+    schema: pa.Schema
 
 
 def plan_parquet(key: str, url: str, schema: pa.Schema, rows_per_piece: int) -> list[BeliefPiece]:
@@ -140,7 +143,7 @@ def plan_parquet(key: str, url: str, schema: pa.Schema, rows_per_piece: int) -> 
     for file_url in sorted(files):
         metadata = storage.read_footer(key, file_url)
         _check_schema(key, file_url, metadata.schema.to_arrow_schema(), schema)
-        pieces.extend(_row_group_pieces(file_url, metadata, rows_per_piece))
+        pieces.extend(_row_group_pieces(file_url, metadata, schema, rows_per_piece))
     return pieces
 
 
@@ -157,7 +160,7 @@ def _check_schema(key: str, url: str, present: pa.Schema, wanted: pa.Schema) -> 
 
 
 def _row_group_pieces(
-    url: str, metadata: pq.FileMetaData, rows_per_piece: int
+    url: str, metadata: pq.FileMetaData, schema: pa.Schema, rows_per_piece: int
 ) -> Iterator[BeliefPiece]:
     stem = url.rsplit("/", 1)[-1].removesuffix(".parquet")
     groups: list[int] = []
@@ -170,18 +173,24 @@ def _row_group_pieces(
         values += max(column.num_values for column in columns)
         last = group == metadata.num_row_groups - 1
         if rows >= rows_per_piece or last:
-            name = stem if last and cut == 0 else f"{stem}-{cut:03d}"
-            yield BeliefPiece(url, name, rows, tuple(groups), values)
+            whole = last and cut == 0
+            name = stem if whole else f"{stem}-{cut:03d}"
+            yield BeliefPiece(url, name, rows, tuple(groups), values, whole, schema)
             groups, rows, values, cut = [], 0, 0, cut + 1
 
 
-def read_piece(piece: BeliefPiece, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of a piece in the types of `schema`, row group by row group."""
+def read_piece(piece: BeliefPiece, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a piece in the types of its schema, row group by row group.
+
+    columns: only these.
+    """
+    names = columns or piece.schema.names
+    schema = pa.schema([piece.schema.field(name) for name in names])
     fs, path = storage.resolve(piece.url)
     with fs.open(path, "rb") as file:
         parquet = pq.ParquetFile(file)
         for group in piece.row_groups:
-            yield parquet.read_row_group(group, columns=schema.names).cast(schema)
+            yield parquet.read_row_group(group, columns=names).cast(schema)
 
 
 class VotedFilter:
@@ -220,9 +229,20 @@ def take_beliefs(
     piece: BeliefPiece, voted: VotedFilter, partitions: int
 ) -> Iterator[tuple[int, Parcel]]:
     """The beliefs of images that may be voted on, as parcels by partition."""
-    for table in read_piece(piece, schemas.BELIEFS):
+    if is_left_alone(piece, voted):
+        return
+    for table in read_piece(piece):
         image = image_ids(table, piece)
         yield from deal(table.filter(pa.array(voted.holds(image))), "id", BELIEFS, partitions)
+
+
+def is_left_alone(piece: BeliefPiece, voted: VotedFilter) -> bool:
+    """Whether it is of an earlier posterior, and no image of it has a vote; only ids are read."""
+    if piece.schema != schemas.POSTERIOR:
+        return False
+    return not any(
+        voted.holds(image_ids(table, piece)).any() for table in read_piece(piece, ["id"])
+    )
 
 
 def image_ids(table: pa.Table, piece: BeliefPiece) -> I64:
@@ -237,7 +257,7 @@ def take_gold(
     piece: BeliefPiece, space: LabelSpace, partitions: int
 ) -> Iterator[tuple[int, Parcel]]:
     """Gold rows as parcels by partition. Raises: InputError where one is not usable."""
-    for table in read_piece(piece, schemas.GOLD):
+    for table in read_piece(piece):
         if table["image_id"].null_count or table["label"].null_count:
             raise InputError(f"gold: {piece.url} has a row without image_id or label; drop it")
         label = table["label"].to_numpy()

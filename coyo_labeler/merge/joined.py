@@ -18,7 +18,7 @@ from coyo_labeler.merge.cells import CellSpace
 from coyo_labeler.merge.fit import State
 from coyo_labeler.merge.iteration import add_sums, run_pass
 from coyo_labeler.merge.model import Model, Parameters, PartialSums, Shelved, Sums
-from coyo_labeler.merge.passes import Conclusion, write_skills
+from coyo_labeler.merge.passes import Conclusion, class_prior_of, write_skills
 from coyo_labeler.merge.shards import (
     ClassCounts,
     Shards,
@@ -113,7 +113,7 @@ class JoinedPasses:
         return State(
             shelved=Shelved(1, log_prior),
             true_share=earlier.true_share,
-            log_class_prior=earlier.log_class_prior(self._joint.model),
+            log_class_prior=class_prior_of(earlier, self._joint.model),
         )
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:

@@ -17,6 +17,7 @@ from coyo_labeler.merge.arrays import I64, count_unit
 from coyo_labeler.merge.cells import CellSpace
 from coyo_labeler.merge.deal import Assembly, Recipe, deal_out
 from coyo_labeler.merge.evidence import most_votes
+from coyo_labeler.merge.increment import add_tally, workers_with_earlier
 from coyo_labeler.merge.intake import BeliefPiece, VotedFilter, VotesSummary
 from coyo_labeler.merge.joined import JoinedPasses
 from coyo_labeler.merge.model import Model
@@ -25,6 +26,7 @@ from coyo_labeler.merge.settings import make_model
 from coyo_labeler.merge.shards import Shards, plan_shards
 from coyo_labeler.merge.store import Store
 from coyo_labeler.merge.tasks import SparkTasks, Tasks
+from coyo_labeler.merge.warm import read_earlier
 from coyo_labeler.votes.checks import Reason
 from coyo_labeler.votes.read import plan as plan_votes
 
@@ -78,7 +80,7 @@ def lay_out(
     fresh = layout is None
     if layout is None:
         layout = _lay_out_anew(tasks, settings, space, store, beliefs, gold)
-    passes = _passes(tasks, store, layout)
+    passes = _passes(tasks, settings, store, layout)
     if fresh:
         if isinstance(passes, JoinedPasses):
             with tasks.watch("merge: dealing out skills"):
@@ -87,9 +89,13 @@ def lay_out(
     return layout, passes
 
 
-def _passes(tasks: Tasks, store: Store, layout: Layout) -> StagePasses:
+def _passes(tasks: Tasks, settings: MergeSettings, store: Store, layout: Layout) -> StagePasses:
     if layout.shards is None:
-        return BroadcastPasses(tasks, store, layout.partitions, layout.model)
+        base = None
+        if settings.incremental:
+            earlier = read_earlier(str(settings.warm_start), settings.worker_model)
+            base = earlier, layout.workers
+        return BroadcastPasses(tasks, store, layout.partitions, layout.model, base)
     if not isinstance(tasks, SparkTasks):
         raise InputError(
             f"output: the unfinished run in {store.output} keeps its skills in shards, which takes "
@@ -118,6 +124,9 @@ def _lay_out_anew(
         # Without beliefs nobody asks which images are voted on.
         voted = dealt.voted_filter(gold, expected) if beliefs else VotedFilter.empty(0)
     workers = sorted({name for summary in summaries for name in summary.workers})
+    earlier = settings.warm_start if settings.incremental else None
+    if earlier is not None:
+        workers = workers_with_earlier(earlier, workers)
     used = sum(summary.used for summary in summaries)
     model = make_model(settings, space, len(workers), used)
     with tasks.watch("merge: joining votes and beliefs"):
@@ -128,6 +137,8 @@ def _lay_out_anew(
     if settings.prior_accuracy == "gold":
         model = replace(model, prior_accuracy=_accuracy_on_gold(parts))
     tally = np.sum([part.evidence.tally for part in parts], axis=0)
+    if earlier is not None:
+        tally = add_tally(earlier, workers, tally)
     model = replace(model, count_unit=count_unit(most_votes(tally)))
     duplicates = sum(part.duplicates for part in parts)
     rejected = _add_up(summaries, duplicates)
@@ -159,8 +170,11 @@ def _partitions(tasks: Tasks, votes: int, beliefs: Sequence[BeliefPiece]) -> int
 def _shards(
     parts: Sequence[Assembly], settings: MergeSettings, model: Model, tasks: Tasks
 ) -> Shards | None:
-    """Shards where the skills are too many to go to every task; in one process nothing goes."""
-    if not isinstance(tasks, SparkTasks):
+    """Shards where the skills are too many to go to every task; in one process nothing goes.
+
+    An increment is small: its skills are broadcast with those of the merge that it adds to.
+    """
+    if not isinstance(tasks, SparkTasks) or settings.incremental:
         return None
     cells = sum(part.cells for part in parts)
     # One accuracy per worker, or a few numbers, always fit.

@@ -4,7 +4,7 @@ Where that is too much for one machine, see `joined`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +20,13 @@ from coyo_labeler.merge.local import local_parameters
 from coyo_labeler.merge.model import Model, Parameters, PartialSums, Sums
 from coyo_labeler.merge.store import Store
 from coyo_labeler.merge.tasks import Tasks
-from coyo_labeler.merge.warm import FOLDER, Earlier, earlier_counts, skills_table
+from coyo_labeler.merge.warm import (
+    FOLDER,
+    Earlier,
+    earlier_cells,
+    earlier_counts,
+    skills_table,
+)
 from coyo_labeler.merge.workers import confusions_table, count_pairs, right_votes
 
 T = TypeVar("T")
@@ -51,21 +57,43 @@ class StagePasses(Passes, Protocol):
 class BroadcastPasses:
     """Skills go out by broadcast, counts come back summed per partition."""
 
-    def __init__(self, tasks: Tasks, store: Store, partitions: int, model: Model) -> None:
+    def __init__(
+        self,
+        tasks: Tasks,
+        store: Store,
+        partitions: int,
+        model: Model,
+        base: tuple[Earlier, Sequence[str]] | None = None,
+    ) -> None:
+        """base: a merge and all workers; what it counted is added to what is counted here."""
         self._tasks, self._store, self._model = tasks, store, model
         found = tasks.each(range(partitions), partial(_cells_of, store=store))
-        self.cells = distinct(np.concatenate(found))
+        space = CellSpace(model)
+        before = [] if base is None else [earlier_cells(*base, space)]
+        self.cells = distinct(np.concatenate([*found, *before]))
+        self._base = None if base is None else _base(*base, space, self.cells)
         self._places = [np.searchsorted(self.cells, some) for some in found]
         self.table = describe_cells(CellSpace(model), self.cells)
 
     def run(self, parameters: Parameters, last: bool = False) -> Sums:
         """The sums over all problems, added in the order of the partitions."""
         work = partial(_run_pass, store=self._store, model=self._model, last=last)
-        return add_sums(self._send(parameters, work), self._places, len(self.cells))
+        sums = add_sums(self._send(parameters, work), self._places, len(self.cells))
+        if self._base is None:
+            return sums
+        classes = sums.class_counts + self._base.classes if len(sums.class_counts) else np.zeros(0)
+        return replace(sums, counts=sums.counts + self._base.cells, class_counts=classes)
 
     def skilled(self, state: State) -> tuple[Parameters, float]:
-        """The parameters that a state stands for, and the log prior of its skills."""
-        return parameters_of(state, self.table, self._model)
+        """The parameters that a state stands for, and the log prior of its skills.
+
+        Votes that an earlier merge has counted are part of that prior.
+        """
+        parameters, log_prior = parameters_of(state, self.table, self._model)
+        if self._base is not None and parameters.log_theta is not None:
+            counted = self._base.cells > 0
+            log_prior += float(self._base.cells[counted] @ parameters.log_theta[counted])
+        return parameters, log_prior
 
     def conclude(self, sums: Sums, names: Sequence[str]) -> Conclusion:
         """Write the confusions table; returns what else is known of the workers."""
@@ -83,7 +111,7 @@ class BroadcastPasses:
         return State(
             counts=counts,
             true_share=earlier.true_share,
-            log_class_prior=earlier.log_class_prior(self._model),
+            log_class_prior=class_prior_of(earlier, self._model),
         )
 
     def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
@@ -94,6 +122,24 @@ class BroadcastPasses:
         with self._tasks.share((parameters, self.cells)) as shared:
             send = partial(_with_broadcast, shared=shared, store=self._store, work=work)
             return self._tasks.each(range(len(self._places)), send)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What an earlier merge counted: cells (cells,), and images by class (C + 1,)."""
+
+    cells: F64
+    classes: F64
+
+
+def _base(earlier: Earlier, names: Sequence[str], space: CellSpace, cells: I64) -> _Base:
+    counts = earlier_counts(earlier, names, space, cells)
+    return _Base(counts, earlier.class_counts(space.model.classes))
+
+
+def class_prior_of(earlier: Earlier, model: Model) -> F64 | None:
+    """The class prior to begin from, where it is estimated."""
+    return earlier.log_class_prior(model.classes) if model.estimate_class_prior else None
 
 
 def write_skills(store: Store, number: int, table: pa.Table) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler import schemas
@@ -27,8 +28,9 @@ PASSENGERS = ("url", "imagehash", "width", "height")
 def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: Model) -> pa.Table:
     """Posterior rows of the images of `problems`, by id; posterior: (nnz,) of their entries.
 
-    passengers: id and `PASSENGERS`, of those images that have a belief, sorted by id. A class that
-    `support_mass` lumped is not listed.
+    passengers: id and `PASSENGERS`, of those images that have a belief, sorted by id; perhaps
+    n_votes of an earlier merge, to which new ones were added. A class that `support_mass` lumped is
+    not listed.
     """
     listed = problems.label >= 0
     problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
@@ -49,13 +51,20 @@ def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: 
     where, here = find(passengers["id"].to_numpy(), images)
     rows = pa.array(where, mask=~here)
     columns = {name: passengers[name].take(rows) for name in PASSENGERS}
+    if "n_votes" in passengers.column_names:
+        n_votes += pc.fill_null(passengers["n_votes"].take(rows), 0).to_numpy()
     return _rows(
         images, columns, offsets, label[order], probability[order], n_votes, entropy, model
     )
 
 
 def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> pa.Table:
-    """Posterior rows of images without votes: calibrated beliefs. beliefs: schemas.BELIEFS."""
+    """Posterior rows of images without votes: calibrated beliefs.
+
+    beliefs: schemas.BELIEFS; or schemas.POSTERIOR of an earlier merge, whose rows stay as they are.
+    """
+    if beliefs.schema.equals(schemas.POSTERIOR):
+        return beliefs
     beliefs = beliefs.combine_chunks()
     lists = beliefs["labels"].combine_chunks()
     label = lists.flatten().to_numpy()

@@ -11,6 +11,7 @@ from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.merge.fit import Control, State, fit
+from coyo_labeler.merge.increment import FOLDER, as_increment, plan_posterior, tally_table
 from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
 from coyo_labeler.merge.layout import ROWS_PER_PIECE, Layout, lay_out
 from coyo_labeler.merge.passes import StagePasses
@@ -45,10 +46,14 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     """
     space = load_label_space(settings.label_space)
     store = Store(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
-    beliefs = _plan(settings.beliefs, "beliefs", schemas.BELIEFS)
-    gold = _plan(settings.gold, "gold", schemas.GOLD)
     if settings.warm_start is not None:  # a wrong one is found before the work, not after
         read_earlier(settings.warm_start, settings.worker_model)
+    if settings.incremental:
+        settings = as_increment(settings, space)
+        beliefs = plan_posterior(str(settings.beliefs), ROWS_PER_PIECE)
+    else:
+        beliefs = _plan(settings.beliefs, "beliefs", schemas.BELIEFS)
+    gold = _plan(settings.gold, "gold", schemas.GOLD)
     tasks = tasks_of(None if settings.engine == "local" else spark)
     layout, passes = lay_out(tasks, settings, space, store, beliefs, gold)
     state = _iterate(passes, layout, settings, store)
@@ -58,9 +63,11 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     found = passes.conclude(last, layout.workers)
     workers = workers_table(layout.workers, layout.tally, found.right, layout.model)
     storage.write_parquet(storage.join(run.output, "workers", "part-00000.parquet"), workers)
+    tally = tally_table(layout.workers, layout.tally)
+    storage.write_parquet(storage.join(run.output, FOLDER, "part-00000.parquet"), tally)
     if state.log_class_prior is not None:
         url = storage.join(run.output, CLASSES_FOLDER, "part-00000.parquet")
-        storage.write_parquet(url, classes_table(state.log_class_prior))
+        storage.write_parquet(url, classes_table(state.log_class_prior, last.class_counts))
     _write_rejects(run.output)
     calibration = calibration_document(layout.model, state, last)
     history = history_document(state, calibration, last)

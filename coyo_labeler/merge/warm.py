@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge.arrays import F64, I64, Bool, find
+from coyo_labeler.merge.arrays import F64, I64, Bool, distinct, find
 from coyo_labeler.merge.cells import CellSpace
-from coyo_labeler.merge.model import Calibration, Model
+from coyo_labeler.merge.model import Calibration
 
 #: Expected counts that the table of confusions does not hold. kind: choice (one-coin workers) or
 #: answer; true: whether the question's truth was yes, null for one-coin workers; outcome: of an
@@ -30,11 +30,12 @@ SKILLS = pa.schema(
 )
 FOLDER = "skills"
 
-#: How frequent each class was found to be among images without a belief.
+#: How frequent each class was found to be among images without a belief, and in how many of them.
 CLASSES = pa.schema(
     [
         pa.field("label", pa.int32(), nullable=False),
         pa.field("share", pa.float64(), nullable=False),
+        pa.field("images", pa.float64(), nullable=False),
     ]
 )
 CLASSES_FOLDER = "classes"
@@ -43,10 +44,10 @@ CLASSES_FOLDER = "classes"
 _UNSEEN = 1e-3
 
 
-def classes_table(log_class_prior: F64) -> pa.Table:
-    """The shares of all classes, (C,), as `CLASSES`."""
+def classes_table(log_class_prior: F64, counts: F64) -> pa.Table:
+    """The shares of all classes, log (C,), and what they are from, expected (C + 1,)."""
     label = np.arange(len(log_class_prior), dtype=np.int32)
-    return pa.table([label, np.exp(log_class_prior)], schema=CLASSES)
+    return pa.table([label, np.exp(log_class_prior), counts[:-1]], schema=CLASSES)
 
 
 def skills_table(names: Sequence[str], space: CellSpace, cells: I64, counts: F64) -> pa.Table:
@@ -81,20 +82,21 @@ class Earlier:
     calibration: Calibration
     true_share: float
 
-    def log_class_prior(self, model: Model) -> F64 | None:
-        """The log share of each class, (C,); None where it is not estimated now or was not then.
+    def log_class_prior(self, classes: int) -> F64 | None:
+        """The log share of each class, (C,); None where it was not estimated or C was another."""
+        share = self._of_classes("share", classes)
+        return None if share is None else np.log(np.maximum(share, _UNSEEN / classes))
 
-        None too where there were not as many classes.
-        """
-        if not model.estimate_class_prior:
+    def class_counts(self, classes: int) -> F64:
+        """The expected number of images of each class and of none of them, (C + 1,)."""
+        images = self._of_classes("images", classes)
+        return np.append(np.zeros(classes) if images is None else images, 0.0)
+
+    def _of_classes(self, column: str, classes: int) -> F64 | None:
+        found = list(read_tables(storage.join(self.url, CLASSES_FOLDER), CLASSES))
+        if not found or found[0].num_rows != classes:
             return None
-        shares = [
-            table["share"].to_numpy()
-            for table in _tables(storage.join(self.url, CLASSES_FOLDER), CLASSES)
-        ]
-        if not shares or len(shares[0]) != model.classes:
-            return None
-        return np.asarray(np.log(np.maximum(shares[0], _UNSEEN / model.classes)))
+        return np.asarray(found[0][column].to_numpy())
 
 
 def read_earlier(url: str, worker_model: str) -> Earlier:
@@ -127,16 +129,23 @@ def earlier_counts(earlier: Earlier, workers: Sequence[str], space: CellSpace, c
     return counts
 
 
+def earlier_cells(earlier: Earlier, workers: Sequence[str], space: CellSpace) -> I64:
+    """All cells (keys, sorted) in which the earlier merge counted something."""
+    names = pa.array(workers, pa.string())
+    keys = [keys for keys, _ in _earlier_cells(earlier.url, names, space)]
+    return distinct(np.sort(np.concatenate([np.zeros(0, np.int64), *keys])))
+
+
 def _earlier_cells(url: str, names: pa.Array, space: CellSpace) -> Iterator[tuple[I64, F64]]:
     model = space.model
     if model.worker_model == "confusion":
-        for table in _tables(storage.join(url, "confusions"), schemas.CONFUSIONS):
+        for table in read_tables(storage.join(url, "confusions"), schemas.CONFUSIONS):
             worker, known = _numbers(table, names)
             true, voted = table["true_label"].to_numpy(), table["voted_label"].to_numpy()
             known &= (true < model.classes) & (voted < model.classes)
             keys = space.choice_keys(true[known], worker[known], voted[known])
             yield keys, table["count"].to_numpy()[known]
-    for table in _tables(storage.join(url, FOLDER), SKILLS):
+    for table in read_tables(storage.join(url, FOLDER), SKILLS):
         worker, known = _numbers(table, names)
         choice = np.asarray(pc.equal(table["kind"], "choice"))
         outcome = table["outcome"].to_numpy().astype(np.int64)
@@ -146,7 +155,8 @@ def _earlier_cells(url: str, names: pa.Array, space: CellSpace) -> Iterator[tupl
         yield keys[known], table["count"].to_numpy()[known]
 
 
-def _tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The files of a table that merge wrote, in name order; none where the folder is not there."""
     for file_url in sorted(storage.files_of(url)) if storage.exists(url) else ():
         fs, path = storage.resolve(file_url)
         yield pq.read_table(path, filesystem=fs, columns=schema.names)

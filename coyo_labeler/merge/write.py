@@ -44,6 +44,9 @@ def _write_voted(partition: int, parameters: Parameters, store: Store, model: Mo
 def _pass_on(piece: BeliefPiece, shared: Any, store: Store, model: Model) -> int:
     calibration, voted = shared.value
     url = storage.join(store.output, "posterior", f"{piece.name}.parquet")
+    if piece.whole and intake.is_left_alone(piece, voted):
+        storage.copy(piece.url, url)
+        return piece.rows
     return _keep_or_write(url, partial(_believed_rows, piece, voted, calibration, model))
 
 
@@ -66,6 +69,6 @@ def _voted_rows(
 def _believed_rows(
     piece: BeliefPiece, voted: VotedFilter, calibration: Calibration, model: Model
 ) -> Iterator[pa.Table]:
-    for table in intake.read_piece(piece, schemas.BELIEFS):
+    for table in intake.read_piece(piece):
         passed = ~voted.holds(intake.image_ids(table, piece))
         yield believed_rows(table.filter(pa.array(passed)), calibration, model)

@@ -1,0 +1,195 @@
+"""New votes added to an earlier merge: what is exact, what is left alone, what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from coyo_labeler.config.merge import MergeSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.merge import intake, store
+from coyo_labeler.storage import read_json, remove
+from tests.merge.tables import assert_same_tables, posterior, read_rows
+from tests.merge.test_stage import merge, write_beliefs, write_votes
+
+CLASSES = 3
+
+
+def votes_on(images, workers, seed, before=()):
+    """Two votes on each image, of workers who have not voted on it before."""
+    random = np.random.default_rng(seed)
+    voted = {(image, worker) for image, worker, _ in before}
+    return [
+        (image, worker, int(image if random.random() < 0.8 else random.integers(9)) % CLASSES)
+        for image in images
+        for worker in random.choice([w for w in workers if (image, w) not in voted], 2, False)
+    ]
+
+
+#: Images 0 to 119 have beliefs, in 40 files; 500 and 600 have none. Workers 8 and 9 come later.
+EARLIER = votes_on([*range(60), 500], [f"w{n}" for n in range(8)], 1)
+LATER = votes_on([*range(10), *range(60, 65), 600], [f"w{n}" for n in range(4, 10)], 2, EARLIER)
+TOUCHED = {image for image, _, _ in LATER}
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    random = np.random.default_rng(0)
+    beliefs = {
+        image: dict(zip(range(CLASSES), map(float, random.dirichlet([2] * CLASSES)), strict=True))
+        for image in range(120)
+    }
+    return {
+        "beliefs": write_beliefs(tmp_path / "beliefs", beliefs, 40),
+        "beliefs_are": "categorical",
+        "calibration": "none",
+        "votes": write_votes(tmp_path / "earlier.csv", EARLIER),
+    }
+
+
+def increment(session, tmp_path, output="later", earlier="earlier", **settings):
+    later = tmp_path / "later.csv"
+    if not later.exists():
+        write_votes(later, LATER)
+    given = {"votes": later, "warm_start": tmp_path / earlier, "incremental": True}
+    return merge(session, tmp_path, output, **given, **settings)
+
+
+def test_all_images_stay_and_those_without_a_new_vote_stay_as_they_are(tmp_path, inputs):
+    merge(None, tmp_path, "earlier", **inputs)
+    manifest = increment(None, tmp_path)
+    before, after = posterior(tmp_path / "earlier"), posterior(tmp_path / "later")
+    files = list(Path(tmp_path / "later" / "posterior").glob("*.parquet"))
+    assert len(after) == manifest.rows.rows_out == 122
+    assert sum(pq.read_table(file).num_rows for file in files) == 122
+    assert set(after) - set(before) == {600}
+    assert {image for image in before if before[image] != after[image]} == TOUCHED - {600}
+    assert after[3]["n_votes"] == before[3]["n_votes"] + 2
+    assert after[600]["n_votes"] == after[60]["n_votes"] == 2
+
+
+def test_what_was_counted_of_workers_is_added_to(tmp_path, inputs):
+    merge(None, tmp_path, "earlier", **inputs)
+    increment(None, tmp_path)
+    workers = {row["worker_id"]: row["n_votes"] for row in read_rows(tmp_path / "later", "workers")}
+    names = [worker for _, worker, _ in EARLIER + LATER]
+    assert workers == {name: names.count(name) for name in set(names)}
+    before, after = (confusions(tmp_path / output) for output in ("earlier", "later"))
+    assert all(after[cell] >= count for cell, count in before.items())
+    # Votes on what is none of the classes in play are in no cell: a few.
+    assert len(LATER) - 1 < sum(after.values()) - sum(before.values()) <= len(LATER) + 1e-9
+    # Once more, upon the increment.
+    increment(None, tmp_path, "third", "later")
+    again = read_rows(tmp_path / "third", "workers")
+    assert sum(row["n_votes"] for row in again) == len(names) + len(LATER)
+
+
+def confusions(output):
+    keys = ("worker_id", "true_label", "voted_label")
+    return {tuple(row[k] for k in keys): row["count"] for row in read_rows(output, "confusions")}
+
+
+@pytest.mark.parametrize("class_prior", ["uniform", "estimated"])
+def test_with_skills_that_do_not_move_it_is_the_merge_of_all_votes(tmp_path, inputs, class_prior):
+    """Bayes' rule takes evidence in any order; only the skills of earlier votes are not revised."""
+    fixed = {"prior_strength": 1e12, "pooling": "none", "prior_floor": 1e-9, "support_mass": 1}
+    fixed["class_prior"] = class_prior
+    together = inputs | {"votes": write_votes(tmp_path / "all.csv", EARLIER + LATER)}
+    merge(None, tmp_path, "earlier", **inputs, **fixed)
+    increment(None, tmp_path, **fixed)
+    merge(None, tmp_path, "together", **together, **fixed)
+    whole, added = posterior(tmp_path / "together"), posterior(tmp_path / "later")
+    believed = [image for image in whole if image < 500]
+    for image in believed if class_prior == "estimated" else whole:
+        expected = dict(zip(whole[image]["labels"], whole[image]["label_probs"], strict=True))
+        found = dict(zip(added[image]["labels"], added[image]["label_probs"], strict=True))
+        assert found == pytest.approx(expected, abs=1e-5), image
+        assert added[image]["n_votes"] == whole[image]["n_votes"]
+
+
+def test_it_comes_near_the_merge_of_all_votes_in_fewer_iterations(tmp_path, inputs):
+    together = inputs | {"votes": write_votes(tmp_path / "all.csv", EARLIER + LATER)}
+    merge(None, tmp_path, "earlier", **inputs)
+    few = increment(None, tmp_path).details["iterations"]
+    many = merge(None, tmp_path, "together", **together).details["iterations"]
+    whole, added = posterior(tmp_path / "together"), posterior(tmp_path / "later")
+    same = [whole[image]["labels"][0] == added[image]["labels"][0] for image in whole]
+    assert np.mean(same) > 0.95
+    assert few < many
+
+
+def test_of_files_without_a_new_vote_only_the_ids_are_read(tmp_path, inputs, monkeypatch):
+    merge(None, tmp_path, "earlier", **inputs)
+    read, untouched = intake.read_piece, set()
+    for file in Path(tmp_path / "earlier" / "posterior").glob("*.parquet"):
+        if not TOUCHED & set(pq.read_table(file)["id"].to_pylist()):
+            untouched.add(file)
+    assert len(untouched) > 20
+
+    def watched(piece, columns=None):
+        whole = columns != ["id"]
+        assert not (whole and Path(piece.url.removeprefix("file://")) in untouched), piece.url
+        return read(piece, columns)
+
+    monkeypatch.setattr(intake, "read_piece", watched)
+    increment(None, tmp_path)
+    monkeypatch.undo()
+    kept = [file.read_bytes() for file in Path(tmp_path / "later" / "posterior").glob("kept-*")]
+    for file in untouched:
+        assert file.read_bytes() in kept
+
+
+def test_the_objective_does_not_fall(tmp_path, inputs):
+    alone = {"pooling": "none", "tolerance": 0, "max_iterations": 30}
+    merge(None, tmp_path, "earlier", **inputs, **alone)
+    increment(None, tmp_path, **alone)
+    history = read_json(str(tmp_path / "later" / "history.json"))["iterations"]
+    objectives = [entry["objective"] for entry in history]
+    assert all(np.diff(objectives) >= -1e-9 * np.abs(objectives[:-1]))
+    assert objectives[-1] > objectives[0]
+
+
+@pytest.mark.parametrize("worker_model", ["confusion", "one_coin", "perfect"])
+def test_spark_finds_the_same_and_goes_on_after_a_kill(
+    spark, tmp_path, inputs, monkeypatch, worker_model
+):
+    workers = {"worker_model": worker_model, "max_iterations": 4, "tolerance": 0}
+    merge(None, tmp_path, "earlier", **inputs, **workers)
+    increment(None, tmp_path, "here", **workers)
+    save, saved = store.Store.save_state, []
+
+    def save_or_die(self, state):
+        save(self, state)
+        saved.append(len(state.history))
+        if saved in ([0, 1, 2], [1, 2]):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.Store, "save_state", save_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        increment(spark, tmp_path, "spark", **workers)
+    increment(spark, tmp_path, "spark", **workers)
+    assert len(saved) == len(set(saved))
+    assert_same_tables(tmp_path / "here", tmp_path / "spark")
+
+
+def test_what_it_cannot_add_to_is_refused_in_one_line(tmp_path, inputs):
+    for wrong, told in (
+        ({}, "needs warm_start"),
+        ({"warm_start": "x", "beliefs": "y"}, "leave beliefs out"),
+        ({"warm_start": "x", "truth": "multi"}, "truth=single"),
+    ):
+        with pytest.raises(ValidationError, match=told):
+            MergeSettings(votes="v", output="o", incremental=True, **wrong)
+    merge(None, tmp_path, "earlier", **inputs)
+    other = tmp_path / "other.txt"
+    other.write_text("a\nb\nc\nd\n")
+    with pytest.raises(InputError, match="label space"):
+        merge(
+            None, tmp_path, "later", votes=inputs["votes"], warm_start=tmp_path / "earlier",
+            incremental=True, label_space=other,
+        )  # fmt: skip
+    remove(str(tmp_path / "earlier" / "tally" / "part-00000.parquet"))
+    with pytest.raises(InputError, match="has no tally"):
+        increment(None, tmp_path)
