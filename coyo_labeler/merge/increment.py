@@ -29,7 +29,7 @@ TALLY = pa.schema(
         *(pa.field(name, pa.int64(), nullable=False) for name in COLUMNS),
     ]
 )
-FOLDER = "tally"
+TALLY_FOLDER = "tally"
 
 
 def tally_table(names: Sequence[str], tally: NDArray[np.int64]) -> pa.Table:
@@ -83,7 +83,9 @@ def add_tally(url: str, names: Sequence[str], tally: NDArray[np.int64]) -> NDArr
 
 
 def _earlier_tally(url: str) -> pa.Table:
-    found = list(read_tables(storage.join(url, FOLDER), TALLY))
+    found = list(read_tables(storage.join(url, TALLY_FOLDER), TALLY))
     if not found:
-        raise InputError(f"incremental: {url} has no {FOLDER}/; merge all votes once more, anew")
+        raise InputError(
+            f"incremental: {url} has no {TALLY_FOLDER}/; merge all votes once more, anew"
+        )
     return pa.concat_tables(found)

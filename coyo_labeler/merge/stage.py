@@ -11,7 +11,7 @@ from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.merge.fit import Control, State, fit
-from coyo_labeler.merge.increment import FOLDER, as_increment, plan_posterior, tally_table
+from coyo_labeler.merge.increment import TALLY_FOLDER, as_increment, plan_posterior, tally_table
 from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
 from coyo_labeler.merge.layout import ROWS_PER_PIECE, Layout, lay_out
 from coyo_labeler.merge.passes import StagePasses
@@ -64,7 +64,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     workers = workers_table(layout.workers, layout.tally, found.right, layout.model)
     storage.write_parquet(storage.join(run.output, "workers", "part-00000.parquet"), workers)
     tally = tally_table(layout.workers, layout.tally)
-    storage.write_parquet(storage.join(run.output, FOLDER, "part-00000.parquet"), tally)
+    storage.write_parquet(storage.join(run.output, TALLY_FOLDER, "part-00000.parquet"), tally)
     if state.log_class_prior is not None:
         url = storage.join(run.output, CLASSES_FOLDER, "part-00000.parquet")
         storage.write_parquet(url, classes_table(state.log_class_prior, last.class_counts))
