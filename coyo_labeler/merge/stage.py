@@ -39,7 +39,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     """Merge machine beliefs with human votes by EM; without a session, in threads right here.
 
     Reads `settings.beliefs` (schemas.BELIEFS), `settings.votes` (schemas.VOTES) and `settings.gold`
-    (schemas.GOLD); writes posterior/, workers/, confusions/, skills/, classes/, rejects/,
+    (schemas.GOLD); writes posterior/, workers/, tally/, confusions/, skills/, classes/, rejects/,
     history.json and worker_report.json.
 
     Raises: InputError naming the file, row, column or value at fault.
