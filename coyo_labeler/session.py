@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +91,22 @@ def open_session(settings: SparkSettings, name: str) -> "SparkSession":
     if submitted:
         spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+@contextmanager
+def sql_conf(spark: "SparkSession", values: Mapping[str, str]) -> Iterator[None]:
+    """Within, these properties of Spark SQL; behind it what they were, by default or set."""
+    before = {key: spark.conf.get(key, None) for key in values}
+    try:
+        for key, value in values.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, earlier in before.items():
+            if earlier is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, earlier)
 
 
 def spark_path(url: str) -> str:

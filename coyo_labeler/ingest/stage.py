@@ -34,11 +34,21 @@ from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.receipts import Receipts, total
+from coyo_labeler.session import sql_conf
 
 if TYPE_CHECKING:
     from coyo_labeler.ingest.components import NearTwins
 
 logger = logging.getLogger(__name__)
+
+#: A row is a URL and some numbers: 10,000 of them are a small batch, whatever they weigh.
+_NARROW_ROWS = {
+    # Below this bound, which means none, Spark adds up the bytes of a batch behind every row of it:
+    # that takes longer than to fill it.
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
+    # Hashes do not compress, and to try takes time when they are persisted.
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
+}
 
 
 def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
@@ -52,19 +62,21 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
     """
     source = inspect(settings)
     logger.info("ingest: %s rows in %d files", f"{source.rows:,}", len(source.files))
-    with watch_spark(spark, "ingest: find images"):
-        tasks = shards.tasks_for(spark, source.rows)
-        source, found = find_in_readable(spark, source, tasks, settings)
-    near = None
-    if settings.near_distance:
-        with watch_spark(spark, "ingest: near twins"):
-            near = near_twins(found, settings)
-    with watch_spark(spark, "ingest: shards"):
-        kept = found.images if near is None else found.images.join(near.mapping, "id", "left_anti")
-        sampled = kept.filter(shards.is_sampled(settings.sample))
-        cut = shards.plan(sampled, tasks, settings.rows_per_shard)
-    with watch_spark(spark, "ingest: catalog"):
-        write_catalog(spark, found, near, cut, settings, run)
+    with sql_conf(spark, _NARROW_ROWS):
+        with watch_spark(spark, "ingest: find images"):
+            tasks = shards.tasks_for(spark, source.rows)
+            source, found = find_in_readable(spark, source, tasks, settings)
+        near = None
+        if settings.near_distance:
+            with watch_spark(spark, "ingest: near twins"):
+                near = near_twins(found, settings)
+        with watch_spark(spark, "ingest: shards"):
+            images = found.images
+            kept = images if near is None else images.join(near.mapping, "id", "left_anti")
+            sampled = kept.filter(shards.is_sampled(settings.sample))
+            cut = shards.plan(sampled, tasks, settings.rows_per_shard)
+        with watch_spark(spark, "ingest: catalog"):
+            write_catalog(spark, found, near, cut, settings, run)
     write_corrupt_files(source, settings)
     found.images.unpersist()
     if found.repeated is not None:
