@@ -30,6 +30,9 @@ from coyo_labeler.votes.read import Piece
 
 T = TypeVar("T")
 
+#: Parts of the filter of voted images that are put together on their own.
+_SLICES = 64
+
 
 @dataclass(frozen=True)
 class Assembly:
@@ -62,8 +65,8 @@ class Dealt(Protocol):
     def summaries(self) -> list[VotesSummary]:
         """What each piece of votes held; all votes have been read and checked."""
 
-    def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
-        """Which images have a vote or gold; votes: how many to expect."""
+    def voted_filter(self, gold: Sequence[BeliefPiece], images: int) -> VotedFilter:
+        """Which images have a vote or gold; images: how many to expect."""
 
     def assemble(
         self,
@@ -109,14 +112,16 @@ class _SparkDealt:
         found: list[Any] = self._votes.filter(_is_summary).values().collect()
         return found
 
-    def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
-        noted = self._votes.mapPartitions(partial(_note_votes, votes=votes))
+    def voted_filter(self, gold: Sequence[BeliefPiece], images: int) -> VotedFilter:
+        noted = self._votes.mapPartitions(partial(_note_votes, images=images))
         if gold:
             more = self._context.parallelize(gold, len(gold)).mapPartitions(
-                partial(_note_gold, votes=votes)
+                partial(_note_gold, images=images)
             )
             noted = noted.union(more)
-        return VotedFilter(noted.treeReduce(np.bitwise_or))
+        # Slice by slice on the executors: the driver is sent one filter, not one of every task.
+        slices = dict(noted.flatMap(_slices).reduceByKey(np.bitwise_or).collect())
+        return VotedFilter(np.concatenate([slices[number] for number in range(_SLICES)]))
 
     def assemble(
         self,
@@ -158,9 +163,9 @@ class _HereDealt:
         self._keep(item for item in items if _is_parcel(item))
         return [item[1] for item in items if _is_summary(item)]
 
-    def voted_filter(self, gold: Sequence[BeliefPiece], votes: int) -> VotedFilter:
+    def voted_filter(self, gold: Sequence[BeliefPiece], images: int) -> VotedFilter:
         parcels = [(number, some) for number, many in enumerate(self._parcels) for some in many]
-        noted = [*_note_votes(parcels, votes), *_note_gold(gold, votes)]
+        noted = [*_note_votes(parcels, images), *_note_gold(gold, images)]
         return VotedFilter(np.bitwise_or.reduce(noted))
 
     def assemble(
@@ -213,20 +218,24 @@ def _take_votes(
     return intake.take_votes(piece, space, partitions, url)
 
 
-def _note_votes(items: Iterable[tuple[int, Any]], votes: int) -> Iterator[NDArray[np.uint8]]:
-    voted = VotedFilter.empty(votes)
+def _note_votes(items: Iterable[tuple[int, Any]], images: int) -> Iterator[NDArray[np.uint8]]:
+    voted = VotedFilter.empty(images)
     for item in items:
         if _is_parcel(item):
             voted.add(np.unique(item[1].table()["image_id"].to_numpy()))
     yield voted.bits
 
 
-def _note_gold(pieces: Iterable[BeliefPiece], votes: int) -> Iterator[NDArray[np.uint8]]:
-    voted = VotedFilter.empty(votes)
+def _note_gold(pieces: Iterable[BeliefPiece], images: int) -> Iterator[NDArray[np.uint8]]:
+    voted = VotedFilter.empty(images)
     for piece in pieces:
         for table in intake.read_piece(piece):
             voted.add(table["image_id"].drop_null().to_numpy())
     yield voted.bits
+
+
+def _slices(bits: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    return enumerate(np.split(bits, _SLICES))
 
 
 def _take_gold(

@@ -22,8 +22,10 @@ from coyo_labeler.votes import checks, read
 #: Kinds of parcels.
 VOTES, GOLD, BELIEFS = "votes", "gold", "beliefs"
 
-#: Bits of the filter per vote: about one image in a thousand is taken for voted that is not.
-_BITS_PER_VOTE = 16
+#: Bits of the filter per image: about one in a thousand is taken for voted that is not. At most
+#: 128 MiB: beside 200 M voted images one in ten is, which costs its way to a partition and no more.
+_BITS_PER_IMAGE = 16
+_LOG2_MOST_BITS = 30
 _HASHES = 4
 #: Step 1 deals rows out; were it used here too, a partition's images would share their bits.
 _FIRST_STEP = 2
@@ -200,9 +202,10 @@ class VotedFilter:
         self.bits = bits  # packed, eight to a byte
 
     @classmethod
-    def empty(cls, votes: int) -> "VotedFilter":
-        """For about so many votes."""
-        size = 1 << int(np.clip(np.ceil(np.log2(_BITS_PER_VOTE * votes + 1)), 16, 33))
+    def empty(cls, images: int) -> "VotedFilter":
+        """For about so many images."""
+        wanted = np.ceil(np.log2(_BITS_PER_IMAGE * images + 1))
+        size = 1 << int(np.clip(wanted, 16, _LOG2_MOST_BITS))
         return cls(np.zeros(size // 8, dtype=np.uint8))
 
     def _places(self, images: I64) -> Iterator[NDArray[np.uint64]]:

@@ -122,7 +122,9 @@ def _lay_out_anew(
         summaries = dealt.summaries()
         _stop_at_the_first_complaint(summaries)
         # Without beliefs nobody asks which images are voted on.
-        voted = dealt.voted_filter(gold, expected) if beliefs else VotedFilter.empty(0)
+        known = sum(piece.rows for piece in gold)
+        most = min(expected + known, sum(piece.rows for piece in beliefs))
+        voted = dealt.voted_filter(gold, most) if beliefs else VotedFilter.empty(0)
     workers = sorted({name for summary in summaries for name in summary.workers})
     earlier = settings.warm_start if settings.incremental else None
     if earlier is not None:
