@@ -10,6 +10,8 @@ PORT ?= 18127
 .DEFAULT_GOAL := setup
 BENCHES := ingest fetch label em reader report
 ARGS ?=
+# Test files run side by side, so many at once; each takes up to 4 GB.
+JOBS ?= 3
 .NOTPARALLEL:
 .PHONY: setup demo demo-cluster test test-fast lint bench $(BENCHES:%=bench-%) constraints clean help java
 
@@ -37,10 +39,10 @@ demo-cluster: java $(READY) ## the same, sent by spark-submit to a standalone cl
 	@$(BIN)/coyo-labeler demo output=$(OUT)-cluster cluster=true port=$(PORT)
 
 test: java $(READY) ## every test, the ones on a two-worker cluster too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: java $(READY) ## all but the cluster tests
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not cluster'
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
