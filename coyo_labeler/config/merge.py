@@ -48,8 +48,10 @@ class MergeSettings(StageSettings):
     min_calibration_votes: int = Field(
         200, ge=1, description="with fewer votes (or gold images) nothing is fitted, and it is said"
     )
-    worker_model: Literal["confusion", "one_coin", "perfect"] = Field(
-        "confusion", description="a confusion matrix, one accuracy, or no errors, for each worker"
+    worker_model: Literal["auto", "confusion", "one_coin", "perfect"] = Field(
+        "auto",
+        description="a confusion matrix, one accuracy, or no errors, for each worker; auto: a "
+        "confusion matrix where there are votes enough to tell it, else one accuracy",
     )
     pooling: Literal["global", "none"] = Field(
         "global", description="shrink workers towards what all of them do, or to the prior alone"

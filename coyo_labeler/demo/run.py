@@ -95,10 +95,8 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
             votes,
             f"output={out}/merged",
             labels,
-            "worker_model=one_coin",
-            "calibration=votes",
         ],
-        "merge:votes": [votes, f"output={out}/votes_alone", labels, "worker_model=one_coin"],
+        "merge:votes": [votes, f"output={out}/votes_alone", labels],
         "report": [
             f"labels={out}/merged",
             f"compare={out}/beliefs",

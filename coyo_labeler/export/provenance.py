@@ -50,6 +50,7 @@ class Provenance:
         if manifest is None:
             return None
         settings = {key: manifest.config[key] for key in _EM if key in manifest.config}
+        settings["worker_model"] = manifest.details["worker_model"]  # what auto came to
         votes = manifest.tables.get("votes")
         return {
             "settings": settings,

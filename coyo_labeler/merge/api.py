@@ -12,6 +12,7 @@ import pyarrow as pa
 from coyo_labeler.errors import InputError
 from coyo_labeler.merge.arrays import count_unit
 from coyo_labeler.merge.calibrate import expected_calibration_error
+from coyo_labeler.merge.crowd import Crowd, resolve_worker_model
 from coyo_labeler.merge.evidence import most_votes, tally_votes
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.frames import Encoded, encode, is_spark, to_arrow
@@ -41,7 +42,8 @@ class DawidSkene:
 
     After `fit`: `labels_` (Series by task), `probas_` (DataFrame task × label), `posterior_` (Arrow
     table task, label, probability: only what is in the support), `workers_` (DataFrame),
-    `loss_history_` (the objective by iteration), `calibration_` (a, b), `classes_`.
+    `loss_history_` (the objective by iteration), `calibration_` (a, b), `classes_`,
+    `worker_model_` (what `auto` came to).
 
     >>> votes = pd.DataFrame({"task": ["t1", "t1", "t2"], "worker": ["a", "b", "a"],
     ...                       "label": ["cat", "cat", "dog"]})
@@ -55,7 +57,7 @@ class DawidSkene:
         *,
         n_iter: int = 100,
         tol: float = 1e-6,
-        worker_model: Literal["confusion", "one_coin", "perfect"] = "confusion",
+        worker_model: Literal["auto", "confusion", "one_coin", "perfect"] = "auto",
         truth: Literal["single", "multi"] = "single",
         beliefs_are: Literal["sigmoid", "categorical"] = "sigmoid",
         calibration: Literal["votes", "gold", "none"] | tuple[float, float] = "votes",
@@ -88,6 +90,7 @@ class DawidSkene:
     def classic(cls, **changes: Any) -> DawidSkene:
         """Dawid & Skene 1979: no shrinkage, class prior estimated, every class possible."""
         kept: dict[str, Any] = {
+            "worker_model": "confusion",
             "prior_strength": 0.0,
             "pooling": "none",
             "class_prior": "estimated",
@@ -171,17 +174,19 @@ class DawidSkene:
 
     def _model(self, encoded: Encoded, believed: bool, golden: bool) -> Model:
         fitted = self.calibration if isinstance(self.calibration, str) else "none"
-        votes = len(encoded.votes.image)
-        if not believed or (fitted == "votes" and votes < self.min_calibration_votes):
+        few = len(encoded.votes.image) < self.min_calibration_votes
+        if not believed or (fitted == "votes" and few):
             fitted = "none"
         if fitted == "gold" and not golden:
             raise InputError("DawidSkene: calibration='gold' needs gold; use 'votes' or 'none'")
+        votes = encoded.votes
+        crowd = Crowd.of(votes.image, votes.label, votes.response)
         return Model(
             classes=len(encoded.classes),
             workers=len(encoded.workers),
             truth=self.truth,
             beliefs_are=self.beliefs_are,
-            worker_model=self.worker_model,
+            worker_model=resolve_worker_model(self.worker_model, self.truth, [crowd]),
             prior_strength=self.prior_strength,
             pooling_strength=None if self.pooling == "none" else self.pooling_strength,
             prior_accuracy=self.prior_accuracy,
@@ -250,3 +255,4 @@ class DawidSkene:
             expected_calibration_error(bins) for bins in counts.reliability
         )
         self.n_iter_ = len(state.history)
+        self.worker_model_ = model.worker_model

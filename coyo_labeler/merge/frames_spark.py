@@ -91,6 +91,7 @@ def fit_on_spark(
         "calibration_": (calibrated["a"], calibrated["b"]),
         "expected_calibration_error_": (error["before"], error["after"]),
         "n_iter_": manifest.details["iterations"],
+        "worker_model_": manifest.details["worker_model"],
         "classes_": names,
     }
 

@@ -17,6 +17,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.hashing import splitmix64
 from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.arrays import I64, Bool
+from coyo_labeler.merge.crowd import Crowd
 from coyo_labeler.votes import checks, read
 
 #: Kinds of parcels.
@@ -33,12 +34,16 @@ _FIRST_STEP = 2
 
 @dataclass(frozen=True)
 class VotesSummary:
-    """What a piece of votes held. rejected: by reason. complaint: the first bad row, in words."""
+    """What a piece of votes held. rejected: by reason. complaint: the first bad row, in words.
+
+    crowd: of the votes used.
+    """
 
     file: int
     rows: int
     used: int
     workers: tuple[str, ...]
+    crowd: Crowd
     rejected: dict[str, int] = field(default_factory=dict)
     complaint: str | None = None
 
@@ -85,6 +90,7 @@ def take_votes(
     """
     used = rows = 0
     workers: set[str] = set()
+    crowd = Crowd()
     rejected: list[pa.Table] = []
     complaint = None
     for first_row, table in read.read(piece):
@@ -92,6 +98,9 @@ def take_votes(
         rows += table.num_rows
         used += checked.votes.num_rows
         workers.update(checked.votes["worker_id"].unique().to_pylist())
+        crowd += Crowd.of(
+            *(checked.votes[name].to_numpy() for name in ("image_id", "label", "response"))
+        )
         if checked.rejects.num_rows:
             if rejects is None:
                 complaint = _complaint(piece, checked.rejects.slice(0, 1).to_pylist()[0])
@@ -106,7 +115,8 @@ def take_votes(
             entry["values"]: entry["counts"]
             for entry in pc.value_counts(together["reason"]).to_pylist()
         }
-    yield -1, VotesSummary(piece.file, rows, used, tuple(sorted(workers)), by_reason, complaint)
+    names = tuple(sorted(workers))
+    yield -1, VotesSummary(piece.file, rows, used, names, crowd, by_reason, complaint)
 
 
 def _complaint(piece: read.Piece, reject: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.manifest import Counts
 from coyo_labeler.merge.arrays import I64, count_unit
 from coyo_labeler.merge.cells import CellSpace
+from coyo_labeler.merge.crowd import resolve_worker_model
 from coyo_labeler.merge.deal import Assembly, Recipe, deal_out
 from coyo_labeler.merge.evidence import most_votes
 from coyo_labeler.merge.increment import add_tally, workers_with_earlier
@@ -130,7 +131,10 @@ def _lay_out_anew(
     if earlier is not None:
         workers = workers_with_earlier(earlier, workers)
     used = sum(summary.used for summary in summaries)
-    model = make_model(settings, space, len(workers), used)
+    worker_model = resolve_worker_model(
+        settings.worker_model, settings.truth, [summary.crowd for summary in summaries]
+    )
+    model = make_model(settings, space, worker_model, len(workers), used)
     with tasks.watch("merge: joining votes and beliefs"):
         sample = _VOTES_SAMPLED / max(used, 1)
         recipe = Recipe(workers, model, settings.duplicate_votes, sample, store)

@@ -55,6 +55,7 @@ def manifest_details(
         "stopped": state.stopped,
         "objective": state.history[-1]["objective"],
         "workers": len(layout.workers),
+        "worker_model": layout.model.worker_model,
         "skills": "broadcast" if layout.shards is None else f"{len(layout.shards)} shards",
         "prior_accuracy": layout.model.prior_accuracy,
         "true_share": state.true_share if layout.model.truth == "multi" else None,

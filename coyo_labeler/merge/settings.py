@@ -6,7 +6,7 @@ from typing import Any
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.label_spaces import LabelSpace
-from coyo_labeler.merge.model import Calibration, Model
+from coyo_labeler.merge.model import Calibration, Model, WorkerModel
 
 logger = logging.getLogger(__name__)
 
@@ -14,8 +14,12 @@ logger = logging.getLogger(__name__)
 _LARGEST_FULL_SUPPORT = 2_000
 
 
-def make_model(settings: MergeSettings, space: LabelSpace, workers: int, votes: int) -> Model:
-    """What EM is to compute. A prior accuracy that gold is to tell is 0.8 until it does.
+def make_model(
+    settings: MergeSettings, space: LabelSpace, worker_model: WorkerModel, workers: int, votes: int
+) -> Model:
+    """What EM is to compute; worker_model: `auto` resolved.
+
+    A prior accuracy that gold is to tell is 0.8 until it does.
 
     Raises: InputError where the settings do not fit the label space or each other.
     """
@@ -32,7 +36,7 @@ def make_model(settings: MergeSettings, space: LabelSpace, workers: int, votes: 
         workers=workers,
         truth=settings.truth,
         beliefs_are=settings.beliefs_are,
-        worker_model=settings.worker_model,
+        worker_model=worker_model,
         prior_strength=settings.prior_strength,
         pooling_strength=None if settings.pooling == "none" else settings.pooling_strength,
         prior_accuracy=0.8 if isinstance(accuracy, str) else accuracy,

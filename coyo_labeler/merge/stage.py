@@ -47,7 +47,8 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     space = load_label_space(settings.label_space)
     store = Store(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
     if settings.warm_start is not None:  # a wrong one is found before the work, not after
-        read_earlier(settings.warm_start, settings.worker_model)
+        earlier = read_earlier(settings.warm_start, settings.worker_model)
+        settings = settings.model_copy(update={"worker_model": earlier.worker_model})
     if settings.incremental:
         settings = as_increment(settings, space)
         beliefs = plan_posterior(str(settings.beliefs), ROWS_PER_PIECE)

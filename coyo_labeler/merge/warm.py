@@ -100,12 +100,15 @@ class Earlier:
 
 
 def read_earlier(url: str, worker_model: str) -> Earlier:
-    """Raises: InputError where there is no finished merge, or one of another worker model."""
+    """What there is. worker_model: as wanted; auto: any.
+
+    Raises: InputError where there is no finished merge, or one of another worker model.
+    """
     manifest: Any = storage.read_json(storage.join(url, "_manifest.json"))
     if manifest is None or manifest["stage"] != "merge":
         raise InputError(f"warm_start: {url} is no finished output of merge; give one")
-    before = manifest["config"]["worker_model"]
-    if before != worker_model:
+    before = manifest["details"]["worker_model"]
+    if worker_model not in ("auto", before):
         raise InputError(
             f"warm_start: {url} has workers of the model {before}, not {worker_model}; set "
             f"worker_model={before} or leave warm_start out"

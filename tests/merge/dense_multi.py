@@ -10,6 +10,8 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tests.merge.dense import Choices, Image, Skill
 
 RIGHT_IF = {("yes", True), ("no", False)}
@@ -88,6 +90,10 @@ def count(asked, true, choices) -> dict[tuple, float]:
     return dict(counts)
 
 
+def log(probability: float) -> float:
+    return math.log(probability) if probability else -math.inf
+
+
 def true_share(asked, true) -> float:
     """Of the questions that were answered and that no belief says anything of."""
     free = [true[key] for key, q in asked.items() if q.answers and q.belief is None]
@@ -102,16 +108,17 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
         fit.share = true_share(asked, fit.true)
         likelihood = 0.0
         for key, question in asked.items():
-            yes = prior(question, fit.share, choices)
-            no = 1 - yes
+            before = prior(question, fit.share, choices)
+            yes, no = log(before), log(1 - before)
             for worker, response in question.answers:
-                yes *= theta(skill, cell(worker, True, response, choices))
-                no *= theta(skill, cell(worker, False, response, choices))
+                yes += math.log(theta(skill, cell(worker, True, response, choices)))
+                no += math.log(theta(skill, cell(worker, False, response, choices)))
             if question.truth is not None:
-                yes, no = (yes, 0.0) if question.truth else (0.0, no)
+                yes, no = (yes, -math.inf) if question.truth else (-math.inf, no)
+            either = float(np.logaddexp(yes, no))
             if question.answers or question.belief is not None:
-                likelihood += math.log(yes + no)
-            fit.true[key] = yes / (yes + no)
+                likelihood += either
+            fit.true[key] = math.exp(yes - either)
         estimated = choices.worker_model != "perfect" and choices.alpha
         fit.objective.append(likelihood + (skill.log_prior() if estimated else 0.0))
     return fit

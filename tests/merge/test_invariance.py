@@ -81,7 +81,7 @@ def test_the_number_of_cores_changes_nothing(spark, tmp_path, truth, way):
     for cores in (1, 4):
         given = GIVEN | inputs | {"truth": truth, "max_broadcast_mb": way}
         given |= {"output": tmp_path / f"cores-{cores}", "spark.master": f"local[{cores}]"}
-        given["label_space"] = labels_file(tmp_path)
+        given |= {"label_space": labels_file(tmp_path), "worker_model": "confusion"}
         words = [f"{key}={value}" for key, value in given.items()]
         environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"}
         subprocess.run([sys.executable, str(JOB), *words], check=True, env=environment)

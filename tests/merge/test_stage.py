@@ -55,7 +55,8 @@ def labels_file(tmp_path, classes=3):
 
 
 def merge(spark, tmp_path, output="out", **settings):
-    given = {"label_space": labels_file(tmp_path), "output": str(tmp_path / output), **settings}
+    given = {"label_space": labels_file(tmp_path), "output": str(tmp_path / output)}
+    given |= {"worker_model": "confusion", **settings}
     overrides = [f"{key}={value}" for key, value in given.items()]
     return run_stage(STAGES["merge"], read_stage_settings(STAGES["merge"], overrides), spark)[0]
 
