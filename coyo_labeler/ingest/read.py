@@ -12,8 +12,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from coyo_labeler import storage
-from coyo_labeler.config.ingest import CATALOG_COLUMNS, IngestSettings
+from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
 from coyo_labeler.tables import spark_schema
 
@@ -142,8 +143,7 @@ def _column_names(settings: IngestSettings, present: pa.Schema) -> dict[str, str
         "height": columns.height,
     }
     for name in (*settings.thresholds, *settings.keep_columns):
-        if name not in CATALOG_COLUMNS:
-            names[name] = name
+        names.setdefault(inside(name), name)
     return names
 
 
@@ -173,8 +173,15 @@ def _check_types(settings: IngestSettings, names: dict[str, str], schema: pa.Sch
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if alias in ("url", "imagehash") and not text:
             _refuse(name, schema, "a string")
-        if alias in settings.thresholds and not (whole or pa.types.is_floating(kind)):
+        if outside(alias) in settings.thresholds and not (whole or pa.types.is_floating(kind)):
             _refuse(name, schema, "a number to have a threshold")
+        if name in settings.keep_columns and _holds_map(kind):
+            _refuse(name, schema, "of a type that can be ordered to be kept")
+
+
+def _holds_map(kind: pa.DataType) -> bool:
+    parts = (kind.field(number).type for number in range(kind.num_fields))
+    return pa.types.is_map(kind) or any(_holds_map(part) for part in parts)
 
 
 def _refuse(name: str, schema: pa.Schema, wanted: str) -> None:
@@ -187,9 +194,9 @@ def read_source(spark: SparkSession, source: Source) -> DataFrame:
         *(spark_path(file) for file in source.files)
     )
     columns = [
-        F.col(f"`{name}`").cast("bigint").alias(alias)
+        F.col(quoted(name)).cast("bigint").alias(alias)
         if alias in ("id", "width", "height")
-        else F.col(f"`{name}`").alias(alias)
+        else F.col(quoted(name)).alias(alias)
         for alias, name in source.names.items()
     ]
     return frame.select(*columns)

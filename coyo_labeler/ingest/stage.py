@@ -19,6 +19,7 @@ from coyo_labeler import schemas, storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.ingest import filters, shards
+from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
 from coyo_labeler.ingest.part import write_part
 from coyo_labeler.ingest.phash import FLAT
@@ -129,7 +130,7 @@ def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     good = good.withColumn("place", shards.place(F.col("bits"), F.col("id")))
     # Kept columns are not needed here, but a file in which they cannot be read is found out now,
     # before anything is written.
-    kept = [F.col(f"`{name}`") for name in settings.keep_columns]
+    kept = [F.col(inside(name)) for name in settings.keep_columns]
     touch = [F.xxhash64(*kept).alias("touch")] if kept else []
     by_id = good.select("id", "bits", *touch).repartition(tasks, "id")
     seen = Observation()
@@ -226,7 +227,7 @@ def write_catalog(
         *(() if settings.sample == 1 else (shards.is_sampled(settings.sample).alias("sampled"),)),
         *(() if near is None else ("near_of", "near_distance")),
         *("reason", "detail"),
-        *(F.col(f"`{name}`") for name in settings.keep_columns),
+        *(F.col(inside(name)) for name in settings.keep_columns),
     )
     receipts = Receipts(settings.output, run.fingerprint)
     done = receipts.shards() & receipts.read().keys()
@@ -234,8 +235,10 @@ def write_catalog(
         rows.filter(~F.col("part").isin(*done) if done else F.lit(True))
         .repartitionById(cut.parts, "part")
         .drop("part")
-        .sortWithinPartitions("place", "bits", "id", "url")
     )
+    # By all columns: which of the rows of one id, hash and URL stays must not hang on their order
+    # in the source. Few rows are compared by more than the first.
+    ordered = ordered.sortWithinPartitions(*ordered.columns)
     schema = to_arrow_schema(ordered.schema)
 
     def write(batches: Iterable[pa.RecordBatch], part: int) -> None:

@@ -1,12 +1,15 @@
-"""What is read of the source, and what never leaves the files."""
+"""What is read of the source, what never leaves the files, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from coyo_labeler.config.ingest import IngestSettings
+from coyo_labeler.errors import InputError
 from coyo_labeler.ingest import filters
 from coyo_labeler.ingest.read import inspect, read_source
 
@@ -52,3 +55,23 @@ def test_only_needed_columns_are_read_and_filters_reach_the_files(
         "LessThanOrEqual(watermark_score,0.5)",
     ):
         assert condition in pushed
+
+
+SMALL = {
+    "id": [1],
+    "url": ["http://a.example/1"],
+    "imagehash": ["daf5a50aae4aa54a"],
+    "width": [300],
+    "height": [300],
+}
+
+
+def settings_for(source: Path, **values: Any) -> IngestSettings:
+    return IngestSettings(source=str(source), output="unused", **values)
+
+
+def test_a_kept_map_is_refused_for_rows_cannot_be_ordered_by_it(tmp_path: Path) -> None:
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({**SMALL, "tags": maps}), tmp_path / "part-0.parquet")
+    with pytest.raises(InputError, match="column 'tags' is map"):
+        inspect(settings_for(tmp_path, keep_columns=("tags",)))
