@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError
+from coyo_labeler.ingest import stage
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.stages import STAGES, run_stage
 
@@ -313,6 +314,48 @@ def test_a_file_with_damaged_pages_stops_the_job_or_is_one_reject(
     manifest = ingest(spark, source, tmp_path / "output", "on_corrupt=skip")
     assert len(table(tmp_path / "output", "catalog")) == 3
     assert manifest.rows.rejected == {"corrupt_file": 1}
+
+
+def test_damage_that_only_the_second_reading_meets_stops_the_job_or_is_one_reject(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reading leaves out row groups without one good row."""
+    source = write(tmp_path / "source", [row(i, f"{2**63 + i:016x}") for i in range(1, 4)])
+    for name in ("bad", "bad too"):
+        groups = [
+            [row(i, f"{2**63 + i:016x}", width=width) for i in range(first, first + 500)]
+            for first, width in ((1000, 300), (2000, 100))
+        ]
+        damage_last_group(tmp_path / "source" / f"{name}.parquet", groups)
+    with pytest.raises(InputError, match=r"bad( too)?\.parquet") as stopped:
+        ingest(spark, source, tmp_path / "stopped")
+    assert "\n" not in str(stopped.value)
+    assert [file.name for file in (tmp_path / "stopped").iterdir()] == ["_run.json"]
+    output = tmp_path / "output"
+    manifest = ingest(spark, source, output, "on_corrupt=skip")
+    assert manifest.rows.rejected == {"corrupt_file": 2}
+    assert {found["id"] for found in table(output, "catalog")} == {1, 2, 3}
+    # A run that was cut off goes on without looking for the damage again.
+    before = table(output, "catalog")
+    for file in ("_manifest.json", "_receipts/00000.json"):
+        (output / file).unlink()
+    monkeypatch.setattr(stage, "set_aside", None)
+    again = ingest(spark, source, output, "on_corrupt=skip")
+    assert (again.rows, table(output, "catalog")) == (manifest.rows, before)
+
+
+def damage_last_group(file: Path, groups: list[list[dict[str, Any]]]) -> None:
+    """Write row groups, and overwrite the URLs of the last."""
+    tables = [pa.Table.from_pylist(rows) for rows in groups]
+    with pq.ParquetWriter(file, tables[0].schema, compression="snappy") as writer:
+        for rows in tables:
+            writer.write_table(rows)
+    metadata = pq.read_metadata(file)
+    column = metadata.row_group(metadata.num_row_groups - 1).column(1)
+    begin, size = column.dictionary_page_offset, column.total_compressed_size
+    data = bytearray(file.read_bytes())
+    data[begin + 5 : begin + size - 10] = b"\xff" * (size - 15)
+    file.write_bytes(data)
 
 
 def test_near_twins_go_with_their_exact_twins_to_one_row(
