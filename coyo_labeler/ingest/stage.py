@@ -88,10 +88,10 @@ def make_catalog(
             with watch_spark(spark, "ingest: near twins"):
                 near = near_twins(found, settings)
             persisted.append(near.mapping)
-            kept = kept.join(near.mapping, "id", "left_anti")
+            kept = shards.by_bucket(kept.join(near.mapping, "id", "left_anti"), tasks)
         with watch_spark(spark, "ingest: shards"):
             sampled = kept.filter(shards.is_sampled(settings.sample))
-            cut = shards.plan(sampled, tasks, settings.rows_per_shard)
+            cut = shards.plan(sampled, settings.rows_per_shard)
         with watch_spark(spark, "ingest: catalog"):
             write_catalog(spark, found, near, cut, settings, run)
     finally:
@@ -169,8 +169,7 @@ def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     )
     place = shards.place(F.col("bits"), F.col("id"))
     images = (
-        ids.select("id", "bits", place.alias("place"))
-        .repartition(tasks, "place")
+        shards.by_bucket(ids.select("id", "bits", place.alias("place")), tasks)
         .mapInArrow(_first_of_each, "id bigint, bits bigint, place bigint")
         .persist(StorageLevel.DISK_ONLY)
     )
