@@ -131,6 +131,7 @@ def set_aside(
     source = without_damaged(spark, source.without(dict([at_fault])))
     if not source.files:
         raise InputError(f"source: no file at {settings.source} is readable")
+    logger.warning("ingest: %d damaged files set aside; beginning anew", len(source.corrupt))
     # What a run that was cut off has written was cut into shards with those files' rows.
     for folder in ("catalog", "rejects", "duplicates", "_receipts"):
         storage.clear(storage.join(settings.output, folder))
