@@ -32,6 +32,7 @@ from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.ingest.components import find_pairs
 from coyo_labeler.manifest import Manifest
+from coyo_labeler.progress import every
 from coyo_labeler.session import open_session
 from coyo_labeler.stages import STAGES, run_stage
 
@@ -253,8 +254,8 @@ def found_of(pairs: DataFrame, chosen: npt.NDArray[np.int64]) -> set[tuple[int, 
 
 def memory(folder: Path, sizes: list[int]) -> None:
     """Peak memory of a driver whose executors are processes of their own, by rows."""
-    print("\npeak memory of the driver, MB (its executors are other processes)")
-    print("".join(f"{head:>15}" for head in ("rows", "Python", "JVM heap")), flush=True)
+    print("\nmemory of the driver at its peak, MB (its executors are other processes)")
+    print("".join(f"{head:>15}" for head in ("rows", "Python", "JVM, live")), flush=True)
     for rows in sizes:
         command = [sys.executable, "-m", "benchmarks.ingest", "--driver", str(rows)]
         done = subprocess.run(
@@ -264,33 +265,35 @@ def memory(folder: Path, sizes: list[int]) -> None:
             check=True,
         )
         found = json.loads(done.stdout.splitlines()[-1])
-        cells = (f"{rows:,}", f"{found['python']:.0f}", f"{found['heap']:.0f}")
+        cells = (f"{rows:,}", f"{found['python']:.0f}", f"{found['live']:.0f}")
         print("".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
 def measure_driver(rows: int, folder: Path) -> None:
-    """Run ingest, and print what this process and its JVM needed at most."""
+    """Run ingest, and print what this process and its JVM needed at most.
+
+    Of the JVM what a full collection leaves, every two seconds: a heap holds as much garbage as it
+    is given room for.
+    """
     spark = open_session(SparkSettings(conf={"spark.driver.memory": "1g"}), "benchmark")
     source = folder / f"source-{rows}"
     generate(spark, rows, source)
     jvm = spark.sparkContext._jvm
     assert jvm is not None
-    pools = [
-        pool
-        for pool in jvm.java.lang.management.ManagementFactory.getMemoryPoolMXBeans()
-        if pool.getType().toString() == "Heap memory" and pool.getCollectionUsage() is not None
-    ]
-    jvm.System.gc()
-    for pool in pools:
-        pool.resetPeakUsage()
-    ingest(spark, source, folder / "driver", "near_distance=4")
-    jvm.System.gc()
-    old = [pool for pool in pools if "Old" in pool.getName() or "Tenured" in pool.getName()]
-    heap = sum(pool.getPeakUsage().getUsed() for pool in old) / 1e6
+    heap = jvm.java.lang.management.ManagementFactory.getMemoryMXBean()
+    live: list[float] = []
+
+    def look() -> None:
+        jvm.System.gc()
+        live.append(heap.getHeapMemoryUsage().getUsed() / 1e6)
+
+    with every(2.0, look):
+        ingest(spark, source, folder / "driver", "near_distance=4")
+    look()
     python = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     spark.stop()
     shutil.rmtree(source)
-    print(json.dumps({"python": python, "heap": heap}))
+    print(json.dumps({"python": python, "live": max(live)}))
 
 
 def size_of(folder: Path) -> int:

@@ -8,10 +8,14 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from coyo_labeler.config.ingest import IngestSettings, Threshold
+from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.reasons import Reason
 
 #: http or https, then a host: what else a URL holds is for the client to say.
 URL_PATTERN = r"^(?i:https?)://[^/?#\s]+"
+
+#: What the catalog's int32 can hold.
+_SIDES = (-(2**31), 2**31 - 1)
 
 #: Bytes; servers and proxies refuse longer ones.
 URL_LENGTH = 2083
@@ -44,6 +48,8 @@ def rules(settings: IngestSettings) -> list[Rule]:
     ]
     width, height = F.col("width"), F.col("height")
     sides = F.concat(_text(width), F.lit(" × "), _text(height))
+    can_hold = _fits(width) & _fits(height)
+    found.append(Rule(Reason.BAD_SIZE, can_hold, sides))
     if settings.min_side:
         large = (width >= settings.min_side) & (height >= settings.min_side)
         found.append(Rule(Reason.TOO_SMALL, large, sides))
@@ -100,15 +106,19 @@ def _is_web(url: Column) -> Column:
 
 
 def _bounds(name: str, threshold: Threshold) -> Rule:
-    value = F.col(f"`{name}`")
-    inside = value.isNotNull()
+    value = F.col(inside(name))
+    within = value.isNotNull()
     if threshold.min is not None:
-        inside = inside & (value >= threshold.min)
+        within = within & (value >= threshold.min)
     if threshold.max is not None:
-        inside = inside & (value <= threshold.max)
+        within = within & (value <= threshold.max)
     # NaN is above every number to Spark: it would pass a lower bound.
-    inside = inside & ~F.isnan(value.cast("double"))
-    return Rule(name, inside, _text(value))
+    within = within & ~F.isnan(value.cast("double"))
+    return Rule(name, within, _text(value))
+
+
+def _fits(side: Column) -> Column:
+    return side.isNull() | side.between(*_SIDES)
 
 
 def _broken(rule: Rule) -> Column:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coyo_labeler import schemas, storage
+from coyo_labeler.ingest.columns import outside
 from coyo_labeler.ingest.phash import to_text
 from coyo_labeler.ingest.statistics import Statistics
 from coyo_labeler.ingest.twins import TwinGroups
@@ -134,9 +135,11 @@ def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:
     kept = kept.append_column("imagehash", to_text(kept["bits"].to_numpy()))
     ours = pa.schema([*schemas.CATALOG, FALLBACK_URLS])
     behind = kept.schema.get_field_index("near_distance") + 1
-    extras = [field for field in kept.schema.remove_metadata()][behind:-3]
-    wanted = pa.schema([*ours, *extras])
-    return kept.select(wanted.names).cast(wanted)
+    extras = list(kept.schema.remove_metadata())[behind:-3]
+    chosen = kept.select([*ours.names, *(field.name for field in extras)])
+    named = [field.with_name(outside(field.name)) for field in extras]
+    wanted = pa.schema([*ours, *named])
+    return chosen.rename_columns(wanted.names).cast(wanted)
 
 
 def _whole_shards(kept: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -1,9 +1,10 @@
 """Source files: what they hold, by their footers, and their rows with only the needed columns."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import IO, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from coyo_labeler import storage
-from coyo_labeler.config.ingest import CATALOG_COLUMNS, IngestSettings
-from coyo_labeler.errors import InputError
+from coyo_labeler.config.ingest import IngestSettings
+from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
 from coyo_labeler.tables import spark_schema
 
@@ -29,24 +31,25 @@ class Source:
     """The readable files of a source.
 
     files: rows by URL. schema: the source's needed columns, in the widest type that
-    any file has. names: the source's column by the name that it has from here on. corrupt: URL and
-    fault of each file that is set aside.
+    any file has. names: the source's column by the name that it has from here on. corrupt: what is
+    wrong with each file that is set aside, by URL.
     """
 
     files: dict[str, int]
     schema: pa.Schema
     names: dict[str, str]
-    corrupt: tuple[tuple[str, str], ...] = ()
+    corrupt: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         """Of all files."""
         return sum(self.files.values())
 
-    def without(self, url: str, fault: str) -> "Source":
-        """The source with one more file set aside."""
-        files = {file: rows for file, rows in self.files.items() if file != url}
-        return replace(self, files=files, corrupt=(*self.corrupt, (url, fault)))
+    def without(self, faults: Mapping[str, str]) -> "Source":
+        """The source with more files set aside, by URL."""
+        files = {file: rows for file, rows in self.files.items() if file not in faults}
+        new = {file: fault for file, fault in faults.items() if file in self.files}
+        return replace(self, files=files, corrupt={**self.corrupt, **new})
 
 
 def inspect(settings: IngestSettings) -> Source:
@@ -77,36 +80,45 @@ def inspect(settings: IngestSettings) -> Source:
         files={file: footer.num_rows for file, footer in readable.items()},
         schema=schema,
         names=names,
-        corrupt=tuple((file, str(fault)) for file, fault in faults),
+        corrupt={file: str(fault) for file, fault in faults},
     )
 
 
 def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
-    """URL and fault of a source file on which Spark failed; None where its bytes are sound.
+    """URL and fault of a source file on which Spark failed; None where its content is sound.
 
     A file whose footer is whole may hold damaged pages: they are found when they are read. A store
     that cannot be reached fails there too, so the file named is read once more.
+
+    Raises: WorkError where the store fails again.
     """
     named = re.search(r"while reading file (.+?)\.\s+SQLSTATE", str(error))
     if named is None:
         return None
     for url in source.files:
         if unquote(spark_path(url)) == unquote(named[1]):
-            fault = _fault_of(url, source.schema.names)
+            fault = _damage(url, source.schema.names)
             return None if fault is None else (url, fault)
     return None
 
 
-def _fault_of(url: str, columns: Sequence[str]) -> str | None:
-    fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as stream:
-        try:
-            file = pq.ParquetFile(stream)
-            for _ in file.iter_batches(columns=list(columns)):
-                pass
-        except (pa.ArrowException, OSError) as error:
-            return " ".join(str(error).split())
-    return None
+def without_damaged(spark: SparkSession, source: Source) -> Source:
+    """The source without all files with a damaged page; every needed page is read."""
+    columns, files = source.schema.names, list(source.files)
+    tested = spark.sparkContext.parallelize(files, max(1, len(files))).map(
+        lambda url: (url, _damage(url, columns))
+    )
+    return source.without({url: fault for url, fault in tested.collect() if fault is not None})
+
+
+def _damage(url: str, columns: Sequence[str]) -> str | None:
+    """What is wrong with the pages of some columns, or None."""
+
+    def read(stream: "_Stream") -> None:
+        for _ in pq.ParquetFile(stream).iter_batches(columns=list(columns)):
+            pass
+
+    return _fault_of(url, read)
 
 
 def corrupt_message(file: str, fault: str) -> str:
@@ -118,12 +130,50 @@ def corrupt_message(file: str, fault: str) -> str:
 
 
 def _footer(url: str) -> pq.FileMetaData | str:
+    """The footer, or what is wrong with it."""
+    found: list[pq.FileMetaData] = []
+    fault = _fault_of(url, lambda stream: found.append(pq.read_metadata(stream)))
+    return found[0] if fault is None else fault
+
+
+class _Stream:
+    """A file that remembers whether its store failed: Arrow raises OSError for bad content too."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.store_failed = False
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception:
+            self.store_failed = True
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _fault_of(url: str, read: Callable[[_Stream], None]) -> str | None:
+    """What is wrong with a file's content, if reading it fails.
+
+    Raises: WorkError where its store fails: that says nothing about the file.
+    """
     fs, path = storage.resolve(url)
+    stream: _Stream | None = None
     try:
         with fs.open(path, "rb") as file:
-            return pq.read_metadata(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        return " ".join(str(error).split())
+            stream = _Stream(file)
+            read(stream)
+    except (pa.ArrowException, OSError) as error:
+        told = " ".join(str(error).split())
+        if stream is not None and not stream.store_failed:
+            return told
+        raise WorkError(
+            f"source: {url} cannot be reached ({type(error).__name__}: {told}); what was finished "
+            "is kept: run the same command again to go on"
+        ) from error
+    return None
 
 
 def _bad(footer: pq.FileMetaData | str) -> bool:
@@ -142,8 +192,7 @@ def _column_names(settings: IngestSettings, present: pa.Schema) -> dict[str, str
         "height": columns.height,
     }
     for name in (*settings.thresholds, *settings.keep_columns):
-        if name not in CATALOG_COLUMNS:
-            names[name] = name
+        names.setdefault(inside(name), name)
     return names
 
 
@@ -173,8 +222,15 @@ def _check_types(settings: IngestSettings, names: dict[str, str], schema: pa.Sch
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if alias in ("url", "imagehash") and not text:
             _refuse(name, schema, "a string")
-        if alias in settings.thresholds and not (whole or pa.types.is_floating(kind)):
+        if outside(alias) in settings.thresholds and not (whole or pa.types.is_floating(kind)):
             _refuse(name, schema, "a number to have a threshold")
+        if name in settings.keep_columns and _holds_map(kind):
+            _refuse(name, schema, "of a type that can be ordered to be kept")
+
+
+def _holds_map(kind: pa.DataType) -> bool:
+    parts = (kind.field(number).type for number in range(kind.num_fields))
+    return pa.types.is_map(kind) or any(_holds_map(part) for part in parts)
 
 
 def _refuse(name: str, schema: pa.Schema, wanted: str) -> None:
@@ -187,9 +243,9 @@ def read_source(spark: SparkSession, source: Source) -> DataFrame:
         *(spark_path(file) for file in source.files)
     )
     columns = [
-        F.col(f"`{name}`").cast("bigint").alias(alias)
+        F.col(quoted(name)).cast("bigint").alias(alias)
         if alias in ("id", "width", "height")
-        else F.col(f"`{name}`").alias(alias)
+        else F.col(quoted(name)).alias(alias)
         for alias, name in source.names.items()
     ]
     return frame.select(*columns)

@@ -10,6 +10,7 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate_id"
     BAD_URL = "bad_url"
     BAD_HASH = "bad_hash"
+    BAD_SIZE = "bad_size"
     TOO_SMALL = "too_small"
     ASPECT_RATIO = "aspect_ratio"
     DUPLICATE_HASH = "duplicate_hash"

@@ -74,12 +74,16 @@ class Plan:
         return len(self.part_cuts) + 1
 
 
-def plan(
-    places: DataFrame, tasks: int, rows_per_shard: int, rows_per_part: int = ROWS_PER_PART
-) -> Plan:
+def by_bucket(rows: DataFrame, tasks: int) -> DataFrame:
+    """Bring the rows of a bucket of `place`, and so those of a hash, into one task."""
+    return rows.repartition(tasks, _bucket(F.col("place")))
+
+
+def plan(places: DataFrame, rows_per_shard: int, rows_per_part: int = ROWS_PER_PART) -> Plan:
     """Cut places (column `place` bigint) into runs of `rows_per_shard`, the last one shorter.
 
-    The driver sees a number per bucket and one per shard, never a row.
+    places: as `by_bucket` lays them. The driver sees a number per bucket and one per shard, never a
+    row.
     """
     counted = places.groupBy(_bucket(F.col("place")).alias("bucket")).count().collect()
     sizes = np.zeros(_BUCKETS, np.int64)
@@ -93,8 +97,7 @@ def plan(
             found = shard_cuts(np.concatenate(columns), starts, rows_per_shard)
             yield pa.RecordBatch.from_arrays([pa.array(found)], ["place"])
 
-    spread = places.select("place").repartition(tasks, _bucket(F.col("place")))
-    picked = spread.mapInArrow(pick, "place bigint").toArrow()["place"].to_numpy()
+    picked = places.select("place").mapInArrow(pick, "place bigint").toArrow()["place"].to_numpy()
     cuts = np.sort(picked)
     return Plan(cuts, part_cuts(cuts, max(1, rows_per_part // rows_per_shard)))
 

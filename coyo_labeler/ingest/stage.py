@@ -19,6 +19,7 @@ from coyo_labeler import schemas, storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.ingest import filters, shards
+from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
 from coyo_labeler.ingest.part import write_part
 from coyo_labeler.ingest.phash import FLAT
@@ -28,6 +29,7 @@ from coyo_labeler.ingest.read import (
     file_at_fault,
     inspect,
     read_source,
+    without_damaged,
 )
 from coyo_labeler.ingest.reasons import Reason
 from coyo_labeler.ingest.statistics import sum_up
@@ -60,30 +62,81 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
 
     Raises: InputError naming the source's file or column at fault.
     """
-    source = inspect(settings)
+    source = without_known(inspect(settings), settings)
     logger.info("ingest: %s rows in %d files", f"{source.rows:,}", len(source.files))
     with sql_conf(spark, _NARROW_ROWS):
-        with watch_spark(spark, "ingest: find images"):
-            tasks = shards.tasks_for(spark, source.rows)
-            source, found = find_in_readable(spark, source, tasks, settings)
-        near = None
+        while True:
+            try:
+                near, cut = make_catalog(spark, source, settings, run)
+                break
+            except (PySparkException, Py4JError) as error:
+                source = set_aside(spark, source, error, settings)
+    return conclude(source, near, cut, settings, run)
+
+
+def make_catalog(
+    spark: SparkSession, source: Source, settings: IngestSettings, run: Run
+) -> tuple["NearTwins | None", shards.Plan]:
+    """Write the catalog of the files that are not set aside; returns what it rests on."""
+    with watch_spark(spark, "ingest: find images"):
+        tasks = shards.tasks_for(spark, source.rows)
+        found = find_images(read_source(spark, source), tasks, settings)
+    persisted = [found.images, found.repeated]
+    try:
+        near, kept = None, found.images
         if settings.near_distance:
             with watch_spark(spark, "ingest: near twins"):
                 near = near_twins(found, settings)
+            persisted.append(near.mapping)
+            kept = shards.by_bucket(kept.join(near.mapping, "id", "left_anti"), tasks)
         with watch_spark(spark, "ingest: shards"):
-            images = found.images
-            kept = images if near is None else images.join(near.mapping, "id", "left_anti")
             sampled = kept.filter(shards.is_sampled(settings.sample))
-            cut = shards.plan(sampled, tasks, settings.rows_per_shard)
+            cut = shards.plan(sampled, settings.rows_per_shard)
         with watch_spark(spark, "ingest: catalog"):
             write_catalog(spark, found, near, cut, settings, run)
+    finally:
+        for frame in persisted:
+            if frame is not None:
+                frame.unpersist()
+    return near, cut
+
+
+def without_known(source: Source, settings: IngestSettings) -> Source:
+    """The source without the files that this run has set aside before it was cut off."""
+    if settings.on_corrupt == "stop":
+        return source
+    url = _corrupt_files(settings)
+    if storage.exists(url):
+        with storage.open_parquet("output", url) as file:
+            known = file.read(["url", "detail"]).to_pylist()
+        source = source.without({row["url"]: row["detail"] for row in known})
     write_corrupt_files(source, settings)
-    found.images.unpersist()
-    if found.repeated is not None:
-        found.repeated.unpersist()
-    if near is not None:
-        near.mapping.unpersist()
-    return conclude(source, near, cut, settings, run)
+    return source
+
+
+def set_aside(
+    spark: SparkSession, source: Source, error: Exception, settings: IngestSettings
+) -> Source:
+    """The source without its damaged files, one of which Spark failed on; the output is empty.
+
+    Raises: the error itself where no file is damaged; InputError naming a damaged one unless
+    `on_corrupt` is skip.
+    """
+    at_fault = file_at_fault(source, error)
+    if at_fault is None:
+        raise error
+    if settings.on_corrupt == "stop":
+        raise InputError(corrupt_message(*at_fault)) from None
+    # To start over costs as much as this test: one damaged file seldom comes alone.
+    source = without_damaged(spark, source.without(dict([at_fault])))
+    if not source.files:
+        raise InputError(f"source: no file at {settings.source} is readable")
+    logger.warning("ingest: %d damaged files set aside; beginning anew", len(source.corrupt))
+    # What a run that was cut off has written was cut into shards with those files' rows.
+    for folder in ("catalog", "rejects", "duplicates", "_receipts"):
+        storage.clear(storage.join(settings.output, folder))
+    write_corrupt_files(source, settings)
+    return source
 
 
 @dataclass(frozen=True)
@@ -101,27 +154,6 @@ class Found:
     n_images: int
 
 
-def find_in_readable(
-    spark: SparkSession, source: Source, tasks: int, settings: IngestSettings
-) -> tuple[Source, Found]:
-    """Find the images of the files that can be read; nothing has been written yet.
-
-    Raises: InputError naming a damaged file unless `on_corrupt` is skip.
-    """
-    while True:
-        try:
-            return source, find_images(read_source(spark, source), tasks, settings)
-        except (PySparkException, Py4JError) as error:
-            at_fault = file_at_fault(source, error)
-            if at_fault is None:
-                raise
-            if settings.on_corrupt == "stop":
-                raise InputError(corrupt_message(*at_fault)) from None
-            source = source.without(*at_fault)
-        if not source.files:
-            raise InputError(f"source: no file at {settings.source} is readable")
-
-
 def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     """Find the rows that stand for an image, from the few columns that say so."""
     good = rows.filter(filters.passes(settings))
@@ -129,7 +161,7 @@ def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     good = good.withColumn("place", shards.place(F.col("bits"), F.col("id")))
     # Kept columns are not needed here, but a file in which they cannot be read is found out now,
     # before anything is written.
-    kept = [F.col(f"`{name}`") for name in settings.keep_columns]
+    kept = [F.col(inside(name)) for name in settings.keep_columns]
     touch = [F.xxhash64(*kept).alias("touch")] if kept else []
     by_id = good.select("id", "bits", *touch).repartition(tasks, "id")
     seen = Observation()
@@ -138,8 +170,7 @@ def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
     )
     place = shards.place(F.col("bits"), F.col("id"))
     images = (
-        ids.select("id", "bits", place.alias("place"))
-        .repartition(tasks, "place")
+        shards.by_bucket(ids.select("id", "bits", place.alias("place")), tasks)
         .mapInArrow(_first_of_each, "id bigint, bits bigint, place bigint")
         .persist(StorageLevel.DISK_ONLY)
     )
@@ -226,7 +257,7 @@ def write_catalog(
         *(() if settings.sample == 1 else (shards.is_sampled(settings.sample).alias("sampled"),)),
         *(() if near is None else ("near_of", "near_distance")),
         *("reason", "detail"),
-        *(F.col(f"`{name}`") for name in settings.keep_columns),
+        *(F.col(inside(name)) for name in settings.keep_columns),
     )
     receipts = Receipts(settings.output, run.fingerprint)
     done = receipts.shards() & receipts.read().keys()
@@ -234,8 +265,10 @@ def write_catalog(
         rows.filter(~F.col("part").isin(*done) if done else F.lit(True))
         .repartitionById(cut.parts, "part")
         .drop("part")
-        .sortWithinPartitions("place", "bits", "id", "url")
     )
+    # By all columns: which of the rows of one id, hash and URL stays must not hang on their order
+    # in the source. Few rows are compared by more than the first.
+    ordered = ordered.sortWithinPartitions(*ordered.columns)
     schema = to_arrow_schema(ordered.schema)
 
     def write(batches: Iterable[pa.RecordBatch], part: int) -> None:
@@ -268,11 +301,15 @@ def write_corrupt_files(source: Source, settings: IngestSettings) -> None:
     """Write a reject for each source file that cannot be read."""
     files = [
         {"url": file, "reason": str(Reason.CORRUPT_FILE), "detail": fault}
-        for file, fault in source.corrupt
+        for file, fault in source.corrupt.items()
     ]
     if files:
-        url = storage.join(settings.output, "rejects", "corrupt-files.parquet")
-        storage.write_parquet(url, pa.Table.from_pylist(files, schemas.CATALOG_REJECTS))
+        rejects = pa.Table.from_pylist(files, schemas.CATALOG_REJECTS)
+        storage.write_parquet(_corrupt_files(settings), rejects)
+
+
+def _corrupt_files(settings: IngestSettings) -> str:
+    return storage.join(settings.output, "rejects", "corrupt-files.parquet")
 
 
 def conclude(

@@ -1,5 +1,6 @@
 """The stage on a dozen rows that a reader can check by eye."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pyspark.sql import SparkSession
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError
+from coyo_labeler.ingest import stage
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.stages import STAGES, run_stage
 
@@ -61,6 +63,7 @@ def test_every_row_is_in_the_catalog_or_has_one_reason(spark: SparkSession, tmp_
             row(None, "800000000000000a"),
             row(11, "800000000000000b", url=None),
             row(12, "123"),
+            row(13, "800000000000000d", width=3_000_000_000, height=3_000_000_000),
         ],
     )
     output = tmp_path / "output"
@@ -75,6 +78,7 @@ def test_every_row_is_in_the_catalog_or_has_one_reason(spark: SparkSession, tmp_
         9: "watermark_score",
         None: "missing_id",
         11: "bad_url",
+        13: "bad_size",
     }
     catalog = {found["id"]: found for found in table(output, "catalog")}
     assert {key: found["imagehash"] for key, found in catalog.items()} == {
@@ -88,7 +92,7 @@ def test_every_row_is_in_the_catalog_or_has_one_reason(spark: SparkSession, tmp_
         (found["id"], found["kept_id"], found["distance"]) for found in table(output, "duplicates")
     ]
     assert sorted(twins) == [(2, 1, 0), (4, 3, 0)]
-    assert manifest.rows.rows_in == 12
+    assert manifest.rows.rows_in == 13
     assert manifest.rows.rows_out == 3
 
 
@@ -131,6 +135,18 @@ def test_same_rows_make_the_same_shards_however_they_are_cut_into_files(
     assert ids == sorted(ids)
     # Neighbours in the source, as the rows of one host are, do not share a shard.
     assert len({found["shard"] for found in catalogs[0] if found["id"] < 100}) > 5
+
+
+def test_of_rows_with_one_id_hash_and_url_the_same_stays_whatever_the_order(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows = [row(1, "8000000000000007", text=text) for text in "cab"]
+    rows.append({**rows[0], "width": 299})
+    for name, order in {"a": rows, "b": rows[::-1]}.items():
+        source = write(tmp_path / name, *([one] for one in order))
+        ingest(spark, source, tmp_path / f"output-{name}", "keep_columns=[text]")
+        [kept] = table(tmp_path / f"output-{name}", "catalog")
+        assert (kept["width"], kept["text"]) == (299, "c")
 
 
 def test_a_sample_is_part_of_every_larger_sample(spark: SparkSession, tmp_path: Path) -> None:
@@ -176,6 +192,31 @@ def test_kept_columns_and_both_published_layouts_are_read(
             "text": "a lamp",
         }
     ]
+
+
+def test_a_kept_column_may_have_any_name(spark: SparkSession, tmp_path: Path) -> None:
+    """Also one that the stage uses itself, or that Spark would take apart."""
+    ours = ["place", "reason", "detail", "part", "bits", "sampled", "near_of", "near_distance"]
+    names = [*ours, "bucket", "before", "cut", "touch", "kept_bits", "a.b", "a`b", "source_part"]
+    values = {name: f"the {name}" for name in names}
+    one = row(1, "8000000000000001", **values)
+    rows = [one, {**one, "image_phash": "8000000000000002"}]  # joined with the hash of its id
+    source = write(tmp_path / "source", rows)
+    output = tmp_path / "output"
+    ingest(spark, source, output, f"keep_columns={json.dumps(names)}", "sample=0.99")
+    [kept] = table(output, "catalog")
+    assert {name: kept[name] for name in names} == values
+    assert list(kept)[-len(names) :] == names
+
+
+def test_a_threshold_may_be_of_a_column_with_a_name_of_ours(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows = [row(n, f"800000000000000{n}", bits=n, shard=n) for n in (1, 2, 3)]
+    words = ["thresholds.bits.max=2", "thresholds.shard.min=2"]
+    ingest(spark, write(tmp_path / "source", rows), tmp_path / "output", *words)
+    found = [(r["id"], r["reason"], r["detail"]) for r in table(tmp_path / "output", "rejects")]
+    assert sorted(found) == [(1, "shard", "1"), (3, "bits", "3")]
 
 
 def test_128_snappy_files_as_published_are_read_by_folder_and_by_glob(
@@ -273,6 +314,48 @@ def test_a_file_with_damaged_pages_stops_the_job_or_is_one_reject(
     manifest = ingest(spark, source, tmp_path / "output", "on_corrupt=skip")
     assert len(table(tmp_path / "output", "catalog")) == 3
     assert manifest.rows.rejected == {"corrupt_file": 1}
+
+
+def test_damage_that_only_the_second_reading_meets_stops_the_job_or_is_one_reject(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reading leaves out row groups without one good row."""
+    source = write(tmp_path / "source", [row(i, f"{2**63 + i:016x}") for i in range(1, 4)])
+    for name in ("bad", "bad too"):
+        groups = [
+            [row(i, f"{2**63 + i:016x}", width=width) for i in range(first, first + 500)]
+            for first, width in ((1000, 300), (2000, 100))
+        ]
+        damage_last_group(tmp_path / "source" / f"{name}.parquet", groups)
+    with pytest.raises(InputError, match=r"bad( too)?\.parquet") as stopped:
+        ingest(spark, source, tmp_path / "stopped")
+    assert "\n" not in str(stopped.value)
+    assert [file.name for file in (tmp_path / "stopped").iterdir()] == ["_run.json"]
+    output = tmp_path / "output"
+    manifest = ingest(spark, source, output, "on_corrupt=skip")
+    assert manifest.rows.rejected == {"corrupt_file": 2}
+    assert {found["id"] for found in table(output, "catalog")} == {1, 2, 3}
+    # A run that was cut off goes on without looking for the damage again.
+    before = table(output, "catalog")
+    for file in ("_manifest.json", "_receipts/00000.json"):
+        (output / file).unlink()
+    monkeypatch.setattr(stage, "set_aside", None)
+    again = ingest(spark, source, output, "on_corrupt=skip")
+    assert (again.rows, table(output, "catalog")) == (manifest.rows, before)
+
+
+def damage_last_group(file: Path, groups: list[list[dict[str, Any]]]) -> None:
+    """Write row groups, and overwrite the URLs of the last."""
+    tables = [pa.Table.from_pylist(rows) for rows in groups]
+    with pq.ParquetWriter(file, tables[0].schema, compression="snappy") as writer:
+        for rows in tables:
+            writer.write_table(rows)
+    metadata = pq.read_metadata(file)
+    column = metadata.row_group(metadata.num_row_groups - 1).column(1)
+    begin, size = column.dictionary_page_offset, column.total_compressed_size
+    data = bytearray(file.read_bytes())
+    data[begin + 5 : begin + size - 10] = b"\xff" * (size - 15)
+    file.write_bytes(data)
 
 
 def test_near_twins_go_with_their_exact_twins_to_one_row(

@@ -1,14 +1,18 @@
-"""What is read of the source, and what never leaves the files."""
+"""What is read of the source, what never leaves the files, and what is wrong with them."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileOpener
 from pyspark.sql import DataFrame, SparkSession
 
 from coyo_labeler.config.ingest import IngestSettings
+from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.ingest import filters
-from coyo_labeler.ingest.read import inspect, read_source
+from coyo_labeler.ingest.read import file_at_fault, inspect, read_source
 
 
 def scan_of(frame: DataFrame) -> tuple[str, str]:
@@ -52,3 +56,55 @@ def test_only_needed_columns_are_read_and_filters_reach_the_files(
         "LessThanOrEqual(watermark_score,0.5)",
     ):
         assert condition in pushed
+
+
+SMALL = {
+    "id": [1],
+    "url": ["http://a.example/1"],
+    "imagehash": ["daf5a50aae4aa54a"],
+    "width": [300],
+    "height": [300],
+}
+
+
+def settings_for(source: Path, **values: Any) -> IngestSettings:
+    return IngestSettings(source=str(source), output="unused", **values)
+
+
+def test_a_store_that_fails_says_nothing_about_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table(SMALL), tmp_path / "part-0.parquet")
+    settings = settings_for(tmp_path, on_corrupt="skip")
+    source = inspect(settings)
+    spark_failed = Exception(
+        f"while reading file {(tmp_path / 'part-0.parquet').as_uri()}. SQLSTATE"
+    )
+
+    def fail(*_: object) -> bytes:
+        raise ConnectionResetError("connection reset")
+
+    monkeypatch.setattr(LocalFileOpener, "read", fail)
+    for look in (lambda: inspect(settings), lambda: file_at_fault(source, spark_failed)):
+        with pytest.raises(WorkError, match=r"part-0\.parquet cannot be reached"):
+            look()
+
+
+def test_a_file_that_cannot_be_opened_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table(SMALL), tmp_path / "part-0.parquet")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("denied")
+
+    monkeypatch.setattr(LocalFileOpener, "_open", refuse)
+    with pytest.raises(WorkError, match="denied"):
+        inspect(settings_for(tmp_path, on_corrupt="skip"))
+
+
+def test_a_kept_map_is_refused_for_rows_cannot_be_ordered_by_it(tmp_path: Path) -> None:
+    maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({**SMALL, "tags": maps}), tmp_path / "part-0.parquet")
+    with pytest.raises(InputError, match="column 'tags' is map"):
+        inspect(settings_for(tmp_path, keep_columns=("tags",)))
