@@ -115,6 +115,7 @@ class DawidSkene:
             None if gold is None else to_arrow(gold),
             self.labels,
             self.duplicate_votes,
+            self.truth,
         )
         model = self._model(encoded, beliefs is not None, gold is not None)
         check_beliefs(encoded.beliefs, model)

@@ -12,11 +12,11 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.merge.arrays import F64, I64, distinct, offsets_of
 from coyo_labeler.merge.evidence import Evidence, gather_evidence
 from coyo_labeler.merge.intake import BELIEFS, GOLD, VOTES, Parcel
-from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.model import Model, Truth
 from coyo_labeler.merge.problems import Problems
 from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems, check_beliefs
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
-from coyo_labeler.votes.questions import Duplicates, order_votes, superseded
+from coyo_labeler.votes.questions import Duplicates, as_answers, order_votes, superseded
 
 #: Stands for "no time known": before every time.
 _NO_TIME = np.iinfo(np.int64).min
@@ -62,7 +62,7 @@ def assemble(
         ).combine_chunks()
         for kind, schema in tables.items()
     }
-    votes, duplicates = _arrange_votes(read[VOTES], workers, duplicate_votes)
+    votes, duplicates = _arrange_votes(read[VOTES], workers, duplicate_votes, model.truth)
     beliefs_table = read[BELIEFS].take(pc.sort_indices(read[BELIEFS]["id"]))
     beliefs = _arrange_beliefs(beliefs_table)
     check_beliefs(beliefs, model)
@@ -80,13 +80,13 @@ def assemble(
 
 
 def _arrange_votes(
-    table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates
+    table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates, truth: Truth
 ) -> tuple[Votes, pa.Table]:
     """Votes that count, in the order of all sums, and those that another one stands for."""
     image = table["image_id"].to_numpy()
     worker = pc.index_in(table["worker_id"], value_set=workers).to_numpy().astype(np.int32)
     label = table["label"].to_numpy()
-    response = table["response"].to_numpy()
+    response = as_answers(table["response"].to_numpy(), truth)
     moment = pc.fill_null(table["timestamp"], _NO_TIME).to_numpy()
     file, row = table["file"].to_numpy(), table["row"].to_numpy()
     order = order_votes(image, worker, label, response, moment, file, row)

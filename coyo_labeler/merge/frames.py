@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
 from coyo_labeler.merge.arrays import I32, I64, offsets_of
+from coyo_labeler.merge.model import Truth
 from coyo_labeler.merge.support import Beliefs, Gold, Votes
 from coyo_labeler.votes.checks import Response
-from coyo_labeler.votes.questions import Duplicates, order_votes, superseded
+from coyo_labeler.votes.questions import Duplicates, as_answers, order_votes, superseded
 
 #: The names under which a column is looked for, crowd-kit's first.
 TASK, WORKER, LABEL = ("task", "image_id", "id"), ("worker", "worker_id"), ("label",)
@@ -96,6 +97,7 @@ def encode(
     gold: pa.Table | None,
     labels: int | Sequence[Any] | None,
     duplicate_votes: Duplicates,
+    truth: Truth,
 ) -> Encoded:
     """Number tasks, workers and labels, in sorted order, and drop votes that do not count.
 
@@ -111,7 +113,7 @@ def encode(
     tasks = _numbering([task, belief_task, gold_task])
     workers = _numbering([worker])
     classes = _classes(labels, [label, believed, gold_label])
-    response = _responses(votes)
+    response = as_answers(_responses(votes), truth)
 
     image, who = _places(tasks, task), _places(workers, worker).astype(np.int32)
     voted = _labels(classes, label, "votes")

@@ -195,3 +195,23 @@ def test_a_killed_run_goes_on_after_its_last_finished_iteration(
     assert saved == [0, 1, 2, 3, 4, 5, 6]
     assert_same_tables(tmp_path / "killed", tmp_path / "whole")
     assert not (tmp_path / "killed" / "_state").exists()
+
+
+def test_every_label_that_a_worker_gives_an_image_counts_where_it_may_have_many(tmp_path):
+    """A choice is a yes to its own class: ann's 0 and 2 stand, her yes to 2 is that 2 again."""
+    rows = [(1, "ann", 0, ""), (1, "ann", 2, ""), (1, "ann", 2, "yes"), (1, "bob", 0, "")]
+    path = tmp_path / "votes.csv"
+    lines = [",".join(map(str, row)) for row in [*rows, (1, "bob", 2, "")]]
+    path.write_text("\n".join(["image_id,worker_id,label,response", *lines]))
+    manifest = merge(None, tmp_path, votes=path, truth="multi")
+    assert manifest.tables["votes"].to_json() == {
+        "in": 5,
+        "out": 4,
+        "rejected": {"duplicate": 1},
+    }
+    (reject,) = read_rows(tmp_path / "out", "rejects")
+    assert (reject["row"], reject["response"]) == (2, None)
+    row = posterior(tmp_path / "out")[1]
+    assert sorted(row["labels"]) == [0, 2]
+    assert row["label_probs"][0] == row["label_probs"][1]
+    assert row["n_votes"] == 4
