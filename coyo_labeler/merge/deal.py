@@ -131,10 +131,11 @@ class _SparkDealt:
         recipe: Recipe,
     ) -> list[Assembly]:
         parcels = self._votes.filter(_is_parcel)
+        take_beliefs = partial(_take_beliefs, partitions=self._partitions, model=recipe.model)
         with self._tasks.share(voted) as voted_, self._tasks.share(recipe) as recipe_:
             for pieces, take in (
                 (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
-                (beliefs, partial(_take_beliefs, voted=voted_, partitions=self._partitions)),
+                (beliefs, partial(take_beliefs, voted=voted_)),
             ):
                 if pieces:
                     dealt = self._context.parallelize(pieces, len(pieces)).flatMap(take)
@@ -175,10 +176,11 @@ class _HereDealt:
         voted: VotedFilter,
         recipe: Recipe,
     ) -> list[Assembly]:
+        take_beliefs = partial(_take_beliefs, partitions=self._partitions, model=recipe.model)
         with self._tasks.share(voted) as voted_:
             for pieces, take in (
                 (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
-                (beliefs, partial(_take_beliefs, voted=voted_, partitions=self._partitions)),
+                (beliefs, partial(take_beliefs, voted=voted_)),
             ):
                 for some in self._tasks.each(pieces, partial(_list, take)):
                     self._keep(some)
@@ -244,8 +246,10 @@ def _take_gold(
     return intake.take_gold(piece, space=space, partitions=partitions)
 
 
-def _take_beliefs(piece: BeliefPiece, voted: Any, partitions: int) -> Iterator[tuple[int, Parcel]]:
-    return intake.take_beliefs(piece, voted.value, partitions)
+def _take_beliefs(
+    piece: BeliefPiece, voted: Any, partitions: int, model: Model
+) -> Iterator[tuple[int, Parcel]]:
+    return intake.take_beliefs(piece, voted.value, partitions, model)
 
 
 def _assemble_arrived(

@@ -226,8 +226,11 @@ def _beliefs(
         empty = np.zeros(0, dtype=np.int64)
         return Beliefs(empty, np.zeros(1, np.int64), empty.astype(np.int32), np.zeros(0))
     probability = _flat(table, "label_probs").to_numpy(dtype=np.float64)
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(table["labels"]), 0))
-    if len(labels) != len(probability):
+    lengths, others = (
+        np.asarray(pc.fill_null(pc.list_value_length(table[name]), 0))
+        for name in ("labels", "label_probs")
+    )
+    if (lengths != others).any():
         raise InputError("beliefs: labels and label_probs must have as many values in every row")
     label, image = _labels(classes, labels, "beliefs"), _places(tasks, task)
     order = np.argsort(image, kind="stable")

@@ -17,6 +17,9 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.hashing import splitmix64
 from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.arrays import I64, Bool
+from coyo_labeler.merge.belief_table import refuse_twice, to_beliefs
+from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.support import check_beliefs
 from coyo_labeler.votes import checks, read
 
 #: Kinds of parcels.
@@ -229,14 +232,23 @@ class VotedFilter:
 
 
 def take_beliefs(
-    piece: BeliefPiece, voted: VotedFilter, partitions: int
+    piece: BeliefPiece, voted: VotedFilter, partitions: int, model: Model
 ) -> Iterator[tuple[int, Parcel]]:
-    """The beliefs of images that may be voted on, as parcels by partition."""
+    """The beliefs of images that may be voted on, as parcels by partition.
+
+    All of the piece are checked, so that none is found wrong only when EM is done.
+
+    Raises: InputError naming an image whose belief cannot be used.
+    """
     if is_left_alone(piece, voted):
         return
+    seen = [np.zeros(0, dtype=np.int64)]
     for table in read_piece(piece):
         image = image_ids(table, piece)
+        check_beliefs(to_beliefs(table), model)
+        seen.append(image)
         yield from deal(table.filter(pa.array(voted.holds(image))), "id", BELIEFS, partitions)
+    refuse_twice(np.sort(np.concatenate(seen)))
 
 
 def is_left_alone(piece: BeliefPiece, voted: VotedFilter) -> bool:

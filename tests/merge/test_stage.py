@@ -155,6 +155,45 @@ def test_bad_and_superseded_votes_are_set_aside_with_reasons_and_counted(spark, 
     assert rejects == {1: "duplicate", 7: "label_outside", 8: "missing_image"}
 
 
+def belief_rows(ids, labels, probabilities):
+    n = len(ids)
+    columns = {"id": ids, "url": [""] * n, "imagehash": [""] * n, "labels": labels}
+    columns |= {"label_probs": probabilities, "width": [1] * n, "height": [1] * n}
+    return pa.table(columns, schema=schemas.BELIEFS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "probabilities", "told"),
+    [
+        ([1, 7], [[0], [99, 0]], [[0.7], [0.6, 0.2]], "image 7 has a label outside"),
+        ([1, 7], [[0], [1, 2]], [[0.7], [np.nan, 0.4]], "image 7 has a probability outside"),
+        ([1, 7], [[0], [0]], [[0.7], [7.5]], "image 7 has a probability outside"),
+        ([1, 7, 8], [[0], [0, 1], [2]], [[0.7], [0.9], [0.8, 0.1]], "image 7 has 2 labels and 1 l"),
+        ([1, 7], [[0], [0]], [[0.7], None], "image 7 has 1 labels and 0 label_probs"),
+        ([1, 7], [[0], [0, None]], [[0.7], [0.3, 0.2]], "image 7 misses a label or a probability"),
+        ([1, 8, 7], [[0], [2], [1, 1]], [[0.7], [0.1], [0.3, 0.2]], "image 7 has a class twice"),
+        ([7, 1, 7], [[0], [0], [1]], [[0.7], [0.7], [0.9]], "image 7 has two rows"),
+    ],
+)
+def test_a_belief_that_nobody_voted_on_is_checked_before_em(
+    tmp_path, ids, labels, probabilities, told
+):
+    pq.write_table(belief_rows(ids, labels, probabilities), tmp_path / "beliefs.parquet")
+    votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 0)])
+    with pytest.raises(InputError, match=told):
+        merge(None, tmp_path, beliefs=tmp_path / "beliefs.parquet", votes=votes)
+    assert not (tmp_path / "out" / "posterior").exists()
+
+
+def test_an_image_without_any_class_is_no_fault(tmp_path):
+    rows = belief_rows([1, 7, 8], [[0], [], None], [[0.7], [], None])
+    pq.write_table(rows, tmp_path / "beliefs.parquet")
+    votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 0)])
+    merge(None, tmp_path, beliefs=tmp_path / "beliefs.parquet", votes=votes)
+    found = {image: row["labels"] for image, row in posterior(tmp_path / "out").items()}
+    assert found == {1: [0], 7: [], 8: []}
+
+
 def test_the_same_worker_twice_stops_the_run_where_asked(spark, tmp_path, inputs):
     inputs["votes"] = write_votes(tmp_path / "votes.csv", [*VOTES, (1, "ann", 0)])
     with pytest.raises(Exception, match=r"worker ann voted twice on image 1 \(row 1 and row 7\)"):
