@@ -9,7 +9,8 @@ from coyo_labeler.merge.arrays import F64
 
 WorkerModel = Literal["confusion", "one_coin", "perfect"]
 Truth = Literal["single", "multi"]
-BeliefsAre = Literal["sigmoid", "categorical"]
+#: posterior: categorical, found by an earlier merge, to be taken to the last digit.
+BeliefsAre = Literal["sigmoid", "categorical", "posterior"]
 
 
 @dataclass(frozen=True)

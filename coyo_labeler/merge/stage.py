@@ -50,7 +50,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
         read_earlier(settings.warm_start, settings.worker_model)
     if settings.incremental:
         settings = as_increment(settings, space)
-        beliefs = plan_posterior(str(settings.beliefs), ROWS_PER_PIECE)
+        beliefs = plan_posterior(str(settings.beliefs))
     else:
         beliefs = _plan(settings.beliefs, "beliefs", schemas.BELIEFS)
     gold = _plan(settings.gold, "gold", schemas.GOLD)
