@@ -124,7 +124,8 @@ def _lay_out_anew(
         # Without beliefs nobody asks which images are voted on.
         known = sum(piece.rows for piece in gold)
         most = min(expected + known, sum(piece.rows for piece in beliefs))
-        voted = dealt.voted_filter(gold, most) if beliefs else VotedFilter.empty(0)
+        exact = store if settings.incremental else None
+        voted = dealt.voted_filter(gold, most, exact) if beliefs else VotedFilter.empty(0)
     workers = sorted({name for summary in summaries for name in summary.workers})
     earlier = settings.warm_start if settings.incremental else None
     if earlier is not None:
@@ -229,6 +230,7 @@ def _save(layout: Layout, store: Store) -> None:
         {
             "partitions": layout.partitions,
             "joined": layout.shards is not None,
+            "id_files": layout.voted.id_files,
             "workers": layout.workers,
             "votes": layout.votes.to_json(),
             "unbelieved": layout.unbelieved,
@@ -247,7 +249,7 @@ def _load(store: Store) -> Layout | None:
         workers=kept["workers"],
         tally=store.read_array("tally.npy"),
         sample=store.read_array("sample.npy"),
-        voted=VotedFilter(store.read_array("voted.npy")),
+        voted=VotedFilter(store.read_array("voted.npy"), kept["id_files"]),
         votes=Counts.from_json(kept["votes"]),
         unbelieved=kept["unbelieved"],
         model=Model(**kept["model"]),

@@ -60,6 +60,11 @@ class Store:
         array: NDArray[Any] = np.load(io.BytesIO(_read(self.url(name, partition))))
         return array
 
+    def map_array(self, name: str, partition: int) -> NDArray[Any]:
+        """An array of a partition, mapped."""
+        array: NDArray[Any] = np.load(self._local(self.url(name, partition)), mmap_mode="r")
+        return array
+
     def write_problems(self, problems: Problems, partition: int) -> None:
         """Write a partition's problems."""
         self._write_arrays(problems, self.url("problems.arrow", partition))

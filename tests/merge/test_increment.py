@@ -181,8 +181,15 @@ def test_it_comes_near_the_merge_of_all_votes_in_fewer_iterations(tmp_path, inpu
     assert few < many
 
 
-def test_of_files_without_a_new_vote_only_the_ids_are_read(tmp_path, inputs, monkeypatch):
+@pytest.mark.parametrize("passes_all", [False, True])
+def test_of_files_without_a_new_vote_only_the_ids_are_read(
+    tmp_path, inputs, monkeypatch, passes_all
+):
+    """Beside many votes some images pass the filter that have none: at worst, all."""
     merge(None, tmp_path, "earlier", **inputs)
+    if passes_all:
+        every = lambda _, images: np.ones(len(images), dtype=bool)  # noqa: E731
+        monkeypatch.setattr(intake.VotedFilter, "holds", every)
     read, untouched = intake.read_piece, set()
     for file in Path(tmp_path / "earlier" / "posterior").glob("*.parquet"):
         if not TOUCHED & set(pq.read_table(file)["id"].to_pylist()):
