@@ -19,6 +19,7 @@ from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge import intake
 from coyo_labeler.merge.arrays import I64
 from coyo_labeler.merge.assemble import assemble
+from coyo_labeler.merge.calibrate import calibration_evidence
 from coyo_labeler.merge.evidence import Evidence
 from coyo_labeler.merge.intake import BeliefPiece, Parcel, VotedFilter, VotesSummary
 from coyo_labeler.merge.model import Model
@@ -36,11 +37,15 @@ _SLICES = 64
 
 @dataclass(frozen=True)
 class Assembly:
-    """What assembling a partition tells the driver. cells: how many; samples: some keys."""
+    """What assembling a partition tells the driver. cells: how many; samples: some keys.
+
+    calibration: (2,) as of `calibration_evidence`.
+    """
 
     cells: int
     samples: I64
     evidence: Evidence
+    calibration: I64
     duplicates: int
     unbelieved: int
 
@@ -306,6 +311,7 @@ def _assemble(partition: int, parcels: Sequence[Parcel], recipe: Recipe) -> Asse
         cells=len(made.problems.cells),
         samples=sample_cells(made.problems.cells),
         evidence=made.evidence,
+        calibration=calibration_evidence(made.problems),
         duplicates=made.duplicates.num_rows,
         unbelieved=made.unbelieved,
     )

@@ -22,7 +22,7 @@ from coyo_labeler.merge.intake import BeliefPiece, VotedFilter, VotesSummary
 from coyo_labeler.merge.joined import JoinedPasses
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.passes import BroadcastPasses, StagePasses
-from coyo_labeler.merge.settings import make_model
+from coyo_labeler.merge.settings import enough_to_calibrate, make_model
 from coyo_labeler.merge.shards import Shards, plan_shards
 from coyo_labeler.merge.store import Store
 from coyo_labeler.merge.tasks import SparkTasks, Tasks
@@ -131,7 +131,7 @@ def _lay_out_anew(
     if earlier is not None:
         workers = workers_with_earlier(earlier, workers)
     used = sum(summary.used for summary in summaries)
-    model = make_model(settings, space, len(workers), used)
+    model = make_model(settings, space, len(workers))
     with tasks.watch("merge: joining votes and beliefs"):
         sample = _VOTES_SAMPLED / max(used, 1)
         recipe = Recipe(workers, model, settings.duplicate_votes, sample, store)
@@ -139,6 +139,9 @@ def _lay_out_anew(
     dealt.close()
     if settings.prior_accuracy == "gold":
         model = replace(model, prior_accuracy=_accuracy_on_gold(parts))
+    found = np.sum([part.calibration for part in parts], axis=0)
+    fitted = enough_to_calibrate(model.fit_calibration, found, settings.min_calibration_votes)
+    model = replace(model, fit_calibration=fitted)
     tally = np.sum([part.evidence.tally for part in parts], axis=0)
     if earlier is not None:
         tally = add_tally(earlier, workers, tally)

@@ -125,6 +125,42 @@ def test_one_vote_against_a_belief_is_bayes_rule(spark, tmp_path):
     assert row["label_probs"] == pytest.approx(joint[[1, 0]] / joint.sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("mass", "listed"), [(1, [1, 0, 2]), (0.85, [1, 0])])
+def test_the_far_tail_of_a_belief_is_lumped_and_the_others_stay_as_they_were(
+    tmp_path, mass, listed
+):
+    (tmp_path / "five.txt").write_text("a\nb\nc\nd\ne")
+    beliefs = write_beliefs(tmp_path / "beliefs", {1: {0: 0.6, 1: 0.3, 2: 0.08}}, files=1)
+    votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 1)])
+    merge(
+        None, tmp_path, beliefs=beliefs, votes=votes, calibration="none", pooling="none",
+        prior_strength="1e12", support_mass=mass, label_space=tmp_path / "five.txt",
+    )  # fmt: skip
+    joint = np.array([0.6 * 0.05, 0.3 * 0.8, 0.08 * 0.05])
+    row = posterior(tmp_path / "out")[1]
+    assert row["labels"] == listed
+    expected = joint[listed] / (joint.sum() + 0.02 * 0.05)
+    assert row["label_probs"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_accuracy_expected_of_workers_can_be_that_on_gold(tmp_path, inputs):
+    gold = pa.table({"image_id": [1, 9], "label": [0, 0]}, schema=schemas.GOLD)
+    pq.write_table(gold, tmp_path / "gold.parquet")
+    given = inputs | {"gold": tmp_path / "gold.parquet", "prior_accuracy": "gold"}
+    # Of four votes on gold images two are right, and one of each is added.
+    assert merge(None, tmp_path, **given).details["prior_accuracy"] == 3 / 6
+    given["votes"] = write_votes(tmp_path / "votes.csv", [*VOTES, (9, "dee", 0), (9, "eve", 0)])
+    found = merge(None, tmp_path, "more", **given)
+    assert found.details["prior_accuracy"] == 5 / 8
+    # A worker who is not known is expected to be right as often, with alpha votes of weight.
+    given |= {"pooling": "none", "worker_model": "one_coin"}
+    merge(None, tmp_path, "alone", **given)
+    workers = {
+        row["worker_id"]: row["accuracy"] for row in read_rows(tmp_path / "alone", "workers")
+    }
+    assert workers["dee"] == pytest.approx((10 * 5 / 8 + 1) / 11)
+
+
 def test_perfect_workers_give_the_vote(spark, tmp_path, inputs):
     merge(spark, tmp_path, worker_model="perfect", **inputs)
     rows = posterior(tmp_path / "out")
