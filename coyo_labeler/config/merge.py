@@ -48,8 +48,8 @@ class MergeSettings(StageSettings):
     min_calibration_votes: int = Field(
         200,
         ge=1,
-        description="with fewer votes (or gold images) that have a belief nothing is fitted, and it "
-        "is said",
+        description="with fewer votes (or gold images) that have a belief nothing is fitted, "
+        "and it is said",
     )
     worker_model: Literal["confusion", "one_coin", "perfect"] = Field(
         "confusion", description="a confusion matrix, one accuracy, or no errors, for each worker"
