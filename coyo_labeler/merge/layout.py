@@ -24,7 +24,7 @@ from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.passes import BroadcastPasses, StagePasses
 from coyo_labeler.merge.settings import enough_to_calibrate, make_model
 from coyo_labeler.merge.shards import Shards, plan_shards
-from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.store import LAYOUT, Store
 from coyo_labeler.merge.tasks import SparkTasks, Tasks
 from coyo_labeler.merge.warm import read_earlier
 from coyo_labeler.votes.checks import Reason
@@ -41,6 +41,8 @@ _PAIRS_PER_PARTITION = 12_000_000
 _CELLS_PER_SHARD = 3_000_000
 #: Votes on about so many images show how far workers agree.
 _VOTES_SAMPLED = 20_000
+#: What merge writes in more files than one.
+_TABLES = ("posterior", "rejects", "confusions", "skills")
 #: Bytes of one number.
 _NUMBER = 8
 
@@ -79,6 +81,7 @@ def lay_out(
     layout = _load(store)
     fresh = layout is None
     if layout is None:
+        _begin_anew(store)
         layout = _lay_out_anew(tasks, settings, space, store, beliefs, gold)
     passes = _passes(tasks, settings, store, layout)
     if fresh:
@@ -87,6 +90,14 @@ def lay_out(
                 passes.prepare()
         _save(layout, store)
     return layout, passes
+
+
+def _begin_anew(store: Store) -> None:
+    """Remove what a killed run left that kept no layout: another number of partitions may follow,
+    and would not write over all of it."""
+    store.clear()
+    for table in _TABLES:
+        storage.clear(storage.join(store.output, table))
 
 
 def _passes(tasks: Tasks, settings: MergeSettings, store: Store, layout: Layout) -> StagePasses:
@@ -229,8 +240,9 @@ def _save(layout: Layout, store: Store) -> None:
     if layout.shards is not None:
         store.write_array("bounds.npy", layout.shards.bounds)
     storage.write_json(
-        store.url("layout.json"),
+        store.url(LAYOUT),
         {
+            "run": store.run,
             "partitions": layout.partitions,
             "joined": layout.shards is not None,
             "id_files": layout.voted.id_files,
@@ -244,7 +256,7 @@ def _save(layout: Layout, store: Store) -> None:
 
 def _load(store: Store) -> Layout | None:
     """What an earlier run with these settings has laid out, or None."""
-    kept: Any = storage.read_json(store.url("layout.json"))
+    kept: Any = storage.read_json(store.url(LAYOUT))
     if kept is None:
         return None
     return Layout(

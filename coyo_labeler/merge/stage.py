@@ -45,7 +45,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     Raises: InputError naming the file, row, column or value at fault.
     """
     space = load_label_space(settings.label_space)
-    store = Store(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
+    store = Store.open(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
     if settings.warm_start is not None:  # a wrong one is found before the work, not after
         read_earlier(settings.warm_start, settings.worker_model)
     if settings.incremental:
@@ -74,6 +74,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     storage.write_json(storage.join(run.output, "history.json"), history)
     report = report_document(layout, found, space)
     storage.write_json(storage.join(run.output, "worker_report.json"), report)
+    tasks.each(range(tasks.cores), store.forget)  # on every machine that has tasks
     store.clear()
     images = sum(piece.rows for piece in beliefs) + layout.unbelieved
     details = manifest_details(layout, state, calibration, report)
