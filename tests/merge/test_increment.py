@@ -225,6 +225,9 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
 ):
     workers = {"worker_model": worker_model, "max_iterations": 4, "tolerance": 0}
     merge(None, tmp_path, "earlier", **inputs, **workers)
+    gold = pa.table({"image_id": [61, 80], "label": pa.array([2, 1], pa.int32())})
+    pq.write_table(gold, tmp_path / "gold.parquet")
+    workers["gold"] = tmp_path / "gold.parquet"
     increment(None, tmp_path, "here", **workers)
     save, saved = store.Store.save_state, []
 
@@ -240,6 +243,7 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
     increment(spark, tmp_path, "spark", **workers)
     assert len(saved) == len(set(saved))
     assert_same_tables(tmp_path / "here", tmp_path / "spark")
+    assert posterior(tmp_path / "here")[80]["labels"][0] == 1
 
 
 def test_what_it_cannot_add_to_is_refused_in_one_line(tmp_path, inputs):
