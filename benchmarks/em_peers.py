@@ -125,12 +125,12 @@ def run_kernel(case: Case, output: Path, iterations: int) -> None:
                 voted.add(item.table()["image_id"].to_numpy())
             else:
                 workers.update(item.workers)
+    model = Model(classes=case.classes, workers=len(workers), beliefs_are="categorical")
     if case.beliefs:
         url = str(case.beliefs_folder)
         for believed in intake.plan_parquet("beliefs", url, schemas.BELIEFS, 500_000):
-            for number, parcel in intake.take_beliefs(believed, voted, partitions):
+            for number, parcel in intake.take_beliefs(believed, voted, partitions, model):
                 parcels[number].append(parcel)
-    model = Model(classes=case.classes, workers=len(workers), beliefs_are="categorical")
     names = pa.array(sorted(workers))
     problems = []
     while parcels:

@@ -46,7 +46,10 @@ class MergeSettings(StageSettings):
         "votes", description="fit on votes or on gold, none, or given: 'a,b' (categorical: 'T')"
     )
     min_calibration_votes: int = Field(
-        200, ge=1, description="with fewer votes (or gold images) nothing is fitted, and it is said"
+        200,
+        ge=1,
+        description="with fewer votes (or gold images) that have a belief nothing is fitted, "
+        "and it is said",
     )
     worker_model: Literal["auto", "confusion", "one_coin", "perfect"] = Field(
         "auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.merge.arrays import count_unit
-from coyo_labeler.merge.calibrate import expected_calibration_error
+from coyo_labeler.merge.calibrate import calibration_evidence, expected_calibration_error
 from coyo_labeler.merge.crowd import Crowd, resolve_worker_model
 from coyo_labeler.merge.evidence import most_votes, tally_votes
 from coyo_labeler.merge.fit import Control, State, fit
@@ -19,6 +20,7 @@ from coyo_labeler.merge.frames import Encoded, encode, is_spark, to_arrow
 from coyo_labeler.merge.local import LocalPasses
 from coyo_labeler.merge.model import Calibration, Model
 from coyo_labeler.merge.posterior import believed_rows
+from coyo_labeler.merge.settings import enough_to_calibrate
 from coyo_labeler.merge.support import build_problems, check_beliefs
 from coyo_labeler.merge.workers import right_votes, workers_table
 from coyo_labeler.votes.questions import Duplicates
@@ -118,10 +120,15 @@ class DawidSkene:
             None if gold is None else to_arrow(gold),
             self.labels,
             self.duplicate_votes,
+            self.truth,
         )
         model = self._model(encoded, beliefs is not None, gold is not None)
         check_beliefs(encoded.beliefs, model)
         problems = build_problems(encoded.votes, encoded.beliefs, encoded.gold, model)
+        fitted = enough_to_calibrate(
+            model.fit_calibration, calibration_evidence(problems), self.min_calibration_votes
+        )
+        model = replace(model, fit_calibration=fitted)
         passes = LocalPasses([problems], model)
         given = self._given_calibration()
         state = fit(
@@ -173,10 +180,7 @@ class DawidSkene:
         return self.predict_proba()
 
     def _model(self, encoded: Encoded, believed: bool, golden: bool) -> Model:
-        fitted = self.calibration if isinstance(self.calibration, str) else "none"
-        few = len(encoded.votes.image) < self.min_calibration_votes
-        if not believed or (fitted == "votes" and few):
-            fitted = "none"
+        fitted = self.calibration if believed and isinstance(self.calibration, str) else "none"
         if fitted == "gold" and not golden:
             raise InputError("DawidSkene: calibration='gold' needs gold; use 'votes' or 'none'")
         votes = encoded.votes

@@ -9,14 +9,15 @@ import pyarrow.compute as pc
 
 from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge.arrays import F64, I64, distinct, offsets_of
+from coyo_labeler.merge.arrays import distinct
+from coyo_labeler.merge.belief_table import refuse_twice, to_beliefs
 from coyo_labeler.merge.evidence import Evidence, gather_evidence
 from coyo_labeler.merge.intake import BELIEFS, GOLD, VOTES, Parcel
-from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.model import Model, Truth
 from coyo_labeler.merge.problems import Problems
-from coyo_labeler.merge.support import Beliefs, Gold, Votes, build_problems, check_beliefs
+from coyo_labeler.merge.support import Gold, Votes, build_problems
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
-from coyo_labeler.votes.questions import Duplicates, order_votes, superseded
+from coyo_labeler.votes.questions import Duplicates, as_answers, order_votes, superseded
 
 #: Stands for "no time known": before every time.
 _NO_TIME = np.iinfo(np.int64).min
@@ -62,10 +63,10 @@ def assemble(
         ).combine_chunks()
         for kind, schema in tables.items()
     }
-    votes, duplicates = _arrange_votes(read[VOTES], workers, duplicate_votes)
+    votes, duplicates = _arrange_votes(read[VOTES], workers, duplicate_votes, model.truth)
     beliefs_table = read[BELIEFS].take(pc.sort_indices(read[BELIEFS]["id"]))
-    beliefs = _arrange_beliefs(beliefs_table)
-    check_beliefs(beliefs, model)
+    beliefs = to_beliefs(beliefs_table)
+    refuse_twice(beliefs.image)
     gold = _arrange_gold(read[GOLD], model)
     problems = build_problems(votes, beliefs, gold, model)
     taking_part = pa.array(np.isin(beliefs.image, problems.image))
@@ -80,13 +81,13 @@ def assemble(
 
 
 def _arrange_votes(
-    table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates
+    table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates, truth: Truth
 ) -> tuple[Votes, pa.Table]:
     """Votes that count, in the order of all sums, and those that another one stands for."""
     image = table["image_id"].to_numpy()
     worker = pc.index_in(table["worker_id"], value_set=workers).to_numpy().astype(np.int32)
     label = table["label"].to_numpy()
-    response = table["response"].to_numpy()
+    response = as_answers(table["response"].to_numpy(), truth)
     moment = pc.fill_null(table["timestamp"], _NO_TIME).to_numpy()
     file, row = table["file"].to_numpy(), table["row"].to_numpy()
     order = order_votes(image, worker, label, response, moment, file, row)
@@ -120,29 +121,6 @@ def _duplicates(table: pa.Table) -> pa.Table:
         ],
         schema=schemas.VOTES_REJECTS,
     )
-
-
-def _arrange_beliefs(table: pa.Table) -> Beliefs:
-    """Beliefs as arrays; the table is sorted by id."""
-    image: I64 = table["id"].to_numpy()
-    twice = np.flatnonzero(image[1:] == image[:-1])
-    if len(twice):
-        raise InputError(
-            f"beliefs: image {image[twice[0]]} has two rows; an id must occur once, drop one"
-        )
-    labels, probabilities = (table[name].combine_chunks() for name in ("labels", "label_probs"))
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(labels), 0))
-    others = np.asarray(pc.fill_null(pc.list_value_length(probabilities), 0))
-    unequal = np.flatnonzero(lengths != others)
-    if len(unequal):
-        raise InputError(
-            f"beliefs: image {image[unequal[0]]} has {lengths[unequal[0]]} labels and "
-            f"{others[unequal[0]]} label_probs; give as many of both"
-        )
-    if labels.flatten().null_count or probabilities.flatten().null_count:
-        raise InputError("beliefs: a label or a probability is missing within a list; fill or drop")
-    probability: F64 = probabilities.flatten().to_numpy().astype(np.float64)
-    return Beliefs(image, offsets_of(lengths), labels.flatten().to_numpy(), probability)
 
 
 def _arrange_gold(table: pa.Table, model: Model) -> Gold:

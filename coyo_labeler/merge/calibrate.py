@@ -7,6 +7,7 @@ from coyo_labeler.merge.arrays import (
     I64,
     Bool,
     bin_sum,
+    distinct,
     segment_argmax,
     segment_sum,
     split_sum,
@@ -14,6 +15,7 @@ from coyo_labeler.merge.arrays import (
 )
 from coyo_labeler.merge.model import Calibration
 from coyo_labeler.merge.priors import Prior
+from coyo_labeler.merge.problems import Problems
 
 BINS = 15
 
@@ -21,6 +23,16 @@ BINS = 15
 _MOST_FACTOR, _MOST_SHIFT = 2.0, 2.0
 #: a stays within these, b within ± the last.
 _LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
+
+
+def calibration_evidence(problems: Problems) -> I64:
+    """What a and b could be fitted on: votes, and images with gold, where there is a belief, (2,).
+
+    In `truth: multi` a vote counts where the class that it is about has a belief.
+    """
+    believed = problems.belief_size > 0
+    golden = distinct(problems.image[believed & problems.gold])
+    return np.array([problems.n_votes[believed].sum(), len(golden)], dtype=np.int64)
 
 
 def calibration_sums(prior: Prior, weights: F64, offsets: I64, used: Bool) -> tuple[F64, F64]:

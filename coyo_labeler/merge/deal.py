@@ -19,6 +19,7 @@ from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge import intake
 from coyo_labeler.merge.arrays import I64
 from coyo_labeler.merge.assemble import assemble
+from coyo_labeler.merge.calibrate import calibration_evidence
 from coyo_labeler.merge.evidence import Evidence
 from coyo_labeler.merge.intake import BeliefPiece, Parcel, VotedFilter, VotesSummary
 from coyo_labeler.merge.model import Model
@@ -36,11 +37,15 @@ _SLICES = 64
 
 @dataclass(frozen=True)
 class Assembly:
-    """What assembling a partition tells the driver. cells: how many; samples: some keys."""
+    """What assembling a partition tells the driver. cells: how many; samples: some keys.
+
+    calibration: (2,) as of `calibration_evidence`.
+    """
 
     cells: int
     samples: I64
     evidence: Evidence
+    calibration: I64
     duplicates: int
     unbelieved: int
 
@@ -65,8 +70,13 @@ class Dealt(Protocol):
     def summaries(self) -> list[VotesSummary]:
         """What each piece of votes held; all votes have been read and checked."""
 
-    def voted_filter(self, gold: Sequence[BeliefPiece], images: int) -> VotedFilter:
-        """Which images have a vote or gold; images: how many to expect."""
+    def voted_filter(
+        self, gold: Sequence[BeliefPiece], images: int, exact: Store | None
+    ) -> VotedFilter:
+        """Which images have a vote or gold; images: how many to expect.
+
+        exact: where the ids themselves are to be kept too.
+        """
 
     def assemble(
         self,
@@ -112,16 +122,20 @@ class _SparkDealt:
         found: list[Any] = self._votes.filter(_is_summary).values().collect()
         return found
 
-    def voted_filter(self, gold: Sequence[BeliefPiece], images: int) -> VotedFilter:
-        noted = self._votes.mapPartitions(partial(_note_votes, images=images))
+    def voted_filter(
+        self, gold: Sequence[BeliefPiece], images: int, exact: Store | None
+    ) -> VotedFilter:
+        note = partial(_note, images=images, exact=exact)
+        noted = self._votes.mapPartitionsWithIndex(partial(note, ids_of=_voted_ids, first=0))
+        files = noted.getNumPartitions()
         if gold:
-            more = self._context.parallelize(gold, len(gold)).mapPartitions(
-                partial(_note_gold, images=images)
-            )
-            noted = noted.union(more)
+            golden = self._context.parallelize(gold, len(gold))
+            more = golden.mapPartitionsWithIndex(partial(note, ids_of=_gold_ids, first=files))
+            files, noted = files + len(gold), noted.union(more)
         # Slice by slice on the executors: the driver is sent one filter, not one of every task.
         slices = dict(noted.flatMap(_slices).reduceByKey(np.bitwise_or).collect())
-        return VotedFilter(np.concatenate([slices[number] for number in range(_SLICES)]))
+        bits = np.concatenate([slices[number] for number in range(_SLICES)])
+        return VotedFilter(bits, 0 if exact is None else files)
 
     def assemble(
         self,
@@ -131,10 +145,13 @@ class _SparkDealt:
         recipe: Recipe,
     ) -> list[Assembly]:
         parcels = self._votes.filter(_is_parcel)
+        take_beliefs = partial(
+            _take_beliefs, partitions=self._partitions, model=recipe.model, store=recipe.store
+        )
         with self._tasks.share(voted) as voted_, self._tasks.share(recipe) as recipe_:
             for pieces, take in (
                 (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
-                (beliefs, partial(_take_beliefs, voted=voted_, partitions=self._partitions)),
+                (beliefs, partial(take_beliefs, voted=voted_)),
             ):
                 if pieces:
                     dealt = self._context.parallelize(pieces, len(pieces)).flatMap(take)
@@ -163,10 +180,15 @@ class _HereDealt:
         self._keep(item for item in items if _is_parcel(item))
         return [item[1] for item in items if _is_summary(item)]
 
-    def voted_filter(self, gold: Sequence[BeliefPiece], images: int) -> VotedFilter:
+    def voted_filter(
+        self, gold: Sequence[BeliefPiece], images: int, exact: Store | None
+    ) -> VotedFilter:
         parcels = [(number, some) for number, many in enumerate(self._parcels) for some in many]
-        noted = [*_note_votes(parcels, images), *_note_gold(gold, images)]
-        return VotedFilter(np.bitwise_or.reduce(noted))
+        noted = [
+            *_note(0, parcels, _voted_ids, 0, images, exact),
+            *_note(0, gold, _gold_ids, 1, images, exact),
+        ]
+        return VotedFilter(np.bitwise_or.reduce(noted), 0 if exact is None else len(noted))
 
     def assemble(
         self,
@@ -175,10 +197,13 @@ class _HereDealt:
         voted: VotedFilter,
         recipe: Recipe,
     ) -> list[Assembly]:
+        take_beliefs = partial(
+            _take_beliefs, partitions=self._partitions, model=recipe.model, store=recipe.store
+        )
         with self._tasks.share(voted) as voted_:
             for pieces, take in (
                 (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
-                (beliefs, partial(_take_beliefs, voted=voted_, partitions=self._partitions)),
+                (beliefs, partial(take_beliefs, voted=voted_)),
             ):
                 for some in self._tasks.each(pieces, partial(_list, take)):
                     self._keep(some)
@@ -218,19 +243,34 @@ def _take_votes(
     return intake.take_votes(piece, space, partitions, url)
 
 
-def _note_votes(items: Iterable[tuple[int, Any]], images: int) -> Iterator[NDArray[np.uint8]]:
-    voted = VotedFilter.empty(images)
-    for item in items:
-        if _is_parcel(item):
-            voted.add(np.unique(item[1].table()["image_id"].to_numpy()))
-    yield voted.bits
+def _voted_ids(items: Iterable[tuple[int, Any]]) -> Iterator[I64]:
+    return (item[1].table()["image_id"].to_numpy() for item in items if _is_parcel(item))
 
 
-def _note_gold(pieces: Iterable[BeliefPiece], images: int) -> Iterator[NDArray[np.uint8]]:
-    voted = VotedFilter.empty(images)
+def _gold_ids(pieces: Iterable[BeliefPiece]) -> Iterator[I64]:
     for piece in pieces:
         for table in intake.read_piece(piece):
-            voted.add(table["image_id"].drop_null().to_numpy())
+            yield table["image_id"].drop_null().to_numpy()
+
+
+def _note(
+    number: int,
+    items: Iterable[Any],
+    ids_of: Callable[[Iterable[Any]], Iterator[I64]],
+    first: int,
+    images: int,
+    exact: Store | None,
+) -> Iterator[NDArray[np.uint8]]:
+    """The bits of a `VotedFilter` of the ids in some items; the ids go to file first + number."""
+    voted = VotedFilter.empty(images)
+    kept = [np.zeros(0, dtype=np.int64)]
+    for some in ids_of(items):
+        distinct = np.unique(some)
+        voted.add(distinct)
+        if exact is not None:
+            kept.append(distinct)
+    if exact is not None:
+        exact.write_array(intake.VOTED_IDS, np.unique(np.concatenate(kept)), first + number)
     yield voted.bits
 
 
@@ -244,8 +284,12 @@ def _take_gold(
     return intake.take_gold(piece, space=space, partitions=partitions)
 
 
-def _take_beliefs(piece: BeliefPiece, voted: Any, partitions: int) -> Iterator[tuple[int, Parcel]]:
-    return intake.take_beliefs(piece, voted.value, partitions)
+def _take_beliefs(
+    piece: BeliefPiece, voted: Any, partitions: int, model: Model, store: Store
+) -> Iterator[tuple[int, Parcel]]:
+    if intake.is_left_alone(piece, voted.value, store):
+        return iter(())
+    return intake.take_beliefs(piece, voted.value, partitions, model)
 
 
 def _assemble_arrived(
@@ -267,6 +311,7 @@ def _assemble(partition: int, parcels: Sequence[Parcel], recipe: Recipe) -> Asse
         cells=len(made.problems.cells),
         samples=sample_cells(made.problems.cells),
         evidence=made.evidence,
+        calibration=calibration_evidence(made.problems),
         duplicates=made.duplicates.num_rows,
         unbelieved=made.unbelieved,
     )

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
 from coyo_labeler.merge.arrays import I32, I64, offsets_of
+from coyo_labeler.merge.model import Truth
 from coyo_labeler.merge.support import Beliefs, Gold, Votes
 from coyo_labeler.votes.checks import Response
-from coyo_labeler.votes.questions import Duplicates, order_votes, superseded
+from coyo_labeler.votes.questions import Duplicates, as_answers, order_votes, superseded
 
 #: The names under which a column is looked for, crowd-kit's first.
 TASK, WORKER, LABEL = ("task", "image_id", "id"), ("worker", "worker_id"), ("label",)
@@ -96,6 +97,7 @@ def encode(
     gold: pa.Table | None,
     labels: int | Sequence[Any] | None,
     duplicate_votes: Duplicates,
+    truth: Truth,
 ) -> Encoded:
     """Number tasks, workers and labels, in sorted order, and drop votes that do not count.
 
@@ -111,7 +113,7 @@ def encode(
     tasks = _numbering([task, belief_task, gold_task])
     workers = _numbering([worker])
     classes = _classes(labels, [label, believed, gold_label])
-    response = _responses(votes)
+    response = as_answers(_responses(votes), truth)
 
     image, who = _places(tasks, task), _places(workers, worker).astype(np.int32)
     voted = _labels(classes, label, "votes")
@@ -224,8 +226,11 @@ def _beliefs(
         empty = np.zeros(0, dtype=np.int64)
         return Beliefs(empty, np.zeros(1, np.int64), empty.astype(np.int32), np.zeros(0))
     probability = _flat(table, "label_probs").to_numpy(dtype=np.float64)
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(table["labels"]), 0))
-    if len(labels) != len(probability):
+    lengths, others = (
+        np.asarray(pc.fill_null(pc.list_value_length(table[name]), 0))
+        for name in ("labels", "label_probs")
+    )
+    if (lengths != others).any():
         raise InputError("beliefs: labels and label_probs must have as many values in every row")
     label, image = _labels(classes, labels, "beliefs"), _places(tasks, task)
     order = np.argsort(image, kind="stable")

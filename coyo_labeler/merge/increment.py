@@ -6,6 +6,7 @@ images with new votes alone, which incremental EM allows (Neal & Hinton 1998); t
 their posterior, as if their votes had been seen with the skills of then for good.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.label_spaces import LabelSpace, load_label_space
 from coyo_labeler.merge.evidence import COLUMNS, COMPARED
 from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
+from coyo_labeler.merge.priors import LEAST_POSTERIOR
 from coyo_labeler.merge.warm import read_tables
 
 #: Votes of each worker by kind: `evidence.COLUMNS`.
@@ -54,13 +56,24 @@ def as_increment(settings: MergeSettings, space: LabelSpace) -> MergeSettings:
             f"label_space={before['label_space']}"
         )
     posterior = storage.join(url, "posterior")
-    found = {"beliefs": posterior, "beliefs_are": "categorical", "calibration": "none"}
+    found = {
+        "beliefs": posterior,
+        "beliefs_are": "posterior",
+        "calibration": "none",
+        # What the earlier merge left to classes that it does not list is known: nothing is added
+        # to that, and nothing that it lists is lumped.
+        "prior_floor": LEAST_POSTERIOR,
+        "support_mass": 1.0,
+    }
     return settings.model_copy(update=found)
 
 
-def plan_posterior(url: str, rows_per_piece: int) -> list[BeliefPiece]:
-    """The pieces of the earlier posterior; named anew, for new rows go by the earlier names."""
-    pieces = plan_parquet("warm_start", url, schemas.POSTERIOR, rows_per_piece)
+def plan_posterior(url: str) -> list[BeliefPiece]:
+    """The pieces of the earlier posterior: whole files, for those without new votes are copied.
+
+    They are named anew, for new rows go by the earlier names.
+    """
+    pieces = plan_parquet("warm_start", url, schemas.POSTERIOR, sys.maxsize)
     return [replace(piece, name=f"kept-{n:05d}") for n, piece in enumerate(pieces)]
 
 

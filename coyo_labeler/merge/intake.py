@@ -16,12 +16,19 @@ from coyo_labeler import schemas, storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.hashing import splitmix64
 from coyo_labeler.label_spaces import LabelSpace
-from coyo_labeler.merge.arrays import I64, Bool
+from coyo_labeler.merge.arrays import I64, Bool, find
+from coyo_labeler.merge.belief_table import refuse_twice, to_beliefs
 from coyo_labeler.merge.crowd import Crowd
+from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.support import check_beliefs
 from coyo_labeler.votes import checks, read
 
 #: Kinds of parcels.
 VOTES, GOLD, BELIEFS = "votes", "gold", "beliefs"
+
+#: Where increments keep which images have a vote or gold.
+VOTED_IDS = "voted-ids.npy"
 
 #: Bits of the filter per image: about one in a thousand is taken for voted that is not. At most
 #: 128 MiB: beside 200 M voted images one in ten is, which costs its way to a partition and no more.
@@ -131,7 +138,7 @@ class BeliefPiece:
     """Row groups of a Parquet file that one task reads. name: of the posterior file it becomes.
 
     values: how many its longest column holds: where there are lists, all of their elements.
-    whole: whether these are all row groups. schema: the columns to read, and their types.
+    schema: the columns to read, and their types.
     """
 
     url: str
@@ -139,7 +146,6 @@ class BeliefPiece:
     rows: int
     row_groups: tuple[int, ...]
     values: int
-    whole: bool
     schema: pa.Schema
 
 
@@ -185,9 +191,8 @@ def _row_group_pieces(
         values += max(column.num_values for column in columns)
         last = group == metadata.num_row_groups - 1
         if rows >= rows_per_piece or last:
-            whole = last and cut == 0
-            name = stem if whole else f"{stem}-{cut:03d}"
-            yield BeliefPiece(url, name, rows, tuple(groups), values, whole, schema)
+            name = stem if last and cut == 0 else f"{stem}-{cut:03d}"
+            yield BeliefPiece(url, name, rows, tuple(groups), values, schema)
             groups, rows, values, cut = [], 0, 0, cut + 1
 
 
@@ -206,10 +211,14 @@ def read_piece(piece: BeliefPiece, columns: Sequence[str] | None = None) -> Iter
 
 
 class VotedFilter:
-    """Which images may have a vote or gold: a Bloom filter. It never misses one that has."""
+    """Which images may have a vote or gold: a Bloom filter. It never misses one that has.
 
-    def __init__(self, bits: NDArray[np.uint8]) -> None:
+    id_files: so many files of the store hold the ids themselves, each sorted and distinct.
+    """
+
+    def __init__(self, bits: NDArray[np.uint8], id_files: int = 0) -> None:
         self.bits = bits  # packed, eight to a byte
+        self.id_files = id_files
 
     @classmethod
     def empty(cls, images: int) -> "VotedFilter":
@@ -239,23 +248,37 @@ class VotedFilter:
 
 
 def take_beliefs(
-    piece: BeliefPiece, voted: VotedFilter, partitions: int
+    piece: BeliefPiece, voted: VotedFilter, partitions: int, model: Model
 ) -> Iterator[tuple[int, Parcel]]:
-    """The beliefs of images that may be voted on, as parcels by partition."""
-    if is_left_alone(piece, voted):
-        return
+    """The beliefs of images that may be voted on, as parcels by partition.
+
+    All of the piece are checked, so that none is found wrong only when EM is done.
+
+    Raises: InputError naming an image whose belief cannot be used.
+    """
+    seen = [np.zeros(0, dtype=np.int64)]
     for table in read_piece(piece):
         image = image_ids(table, piece)
+        check_beliefs(to_beliefs(table), model)
+        seen.append(image)
         yield from deal(table.filter(pa.array(voted.holds(image))), "id", BELIEFS, partitions)
+    refuse_twice(np.sort(np.concatenate(seen)))
 
 
-def is_left_alone(piece: BeliefPiece, voted: VotedFilter) -> bool:
-    """Whether it is of an earlier posterior, and no image of it has a vote; only ids are read."""
+def is_left_alone(piece: BeliefPiece, voted: VotedFilter, store: Store) -> bool:
+    """Whether it is of an earlier posterior, and no image of it has a vote; only ids are read.
+
+    Of many images some pass the filter that have none, so those that do are looked up.
+    """
     if piece.schema != schemas.POSTERIOR:
         return False
-    return not any(
-        voted.holds(image_ids(table, piece)).any() for table in read_piece(piece, ["id"])
-    )
+    for table in read_piece(piece, ["id"]):
+        image = image_ids(table, piece)
+        maybe = image[voted.holds(image)]
+        for number in range(voted.id_files):
+            if find(store.map_array(VOTED_IDS, number), maybe)[1].any():
+                return False
+    return True
 
 
 def image_ids(table: pa.Table, piece: BeliefPiece) -> I64:

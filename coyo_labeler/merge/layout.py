@@ -23,9 +23,9 @@ from coyo_labeler.merge.intake import BeliefPiece, VotedFilter, VotesSummary
 from coyo_labeler.merge.joined import JoinedPasses
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.passes import BroadcastPasses, StagePasses
-from coyo_labeler.merge.settings import make_model
+from coyo_labeler.merge.settings import enough_to_calibrate, make_model
 from coyo_labeler.merge.shards import Shards, plan_shards
-from coyo_labeler.merge.store import Store
+from coyo_labeler.merge.store import LAYOUT, Store
 from coyo_labeler.merge.tasks import SparkTasks, Tasks
 from coyo_labeler.merge.warm import read_earlier
 from coyo_labeler.votes.checks import Reason
@@ -42,6 +42,8 @@ _PAIRS_PER_PARTITION = 12_000_000
 _CELLS_PER_SHARD = 3_000_000
 #: Votes on about so many images show how far workers agree.
 _VOTES_SAMPLED = 20_000
+#: What merge writes in more files than one.
+_TABLES = ("posterior", "rejects", "confusions", "skills")
 #: Bytes of one number.
 _NUMBER = 8
 
@@ -80,6 +82,7 @@ def lay_out(
     layout = _load(store)
     fresh = layout is None
     if layout is None:
+        _begin_anew(store)
         layout = _lay_out_anew(tasks, settings, space, store, beliefs, gold)
     passes = _passes(tasks, settings, store, layout)
     if fresh:
@@ -88,6 +91,14 @@ def lay_out(
                 passes.prepare()
         _save(layout, store)
     return layout, passes
+
+
+def _begin_anew(store: Store) -> None:
+    """Remove what a killed run left that kept no layout: another number of partitions may follow,
+    and would not write over all of it."""
+    store.clear()
+    for table in _TABLES:
+        storage.clear(storage.join(store.output, table))
 
 
 def _passes(tasks: Tasks, settings: MergeSettings, store: Store, layout: Layout) -> StagePasses:
@@ -125,7 +136,8 @@ def _lay_out_anew(
         # Without beliefs nobody asks which images are voted on.
         known = sum(piece.rows for piece in gold)
         most = min(expected + known, sum(piece.rows for piece in beliefs))
-        voted = dealt.voted_filter(gold, most) if beliefs else VotedFilter.empty(0)
+        exact = store if settings.incremental else None
+        voted = dealt.voted_filter(gold, most, exact) if beliefs else VotedFilter.empty(0)
     workers = sorted({name for summary in summaries for name in summary.workers})
     earlier = settings.warm_start if settings.incremental else None
     if earlier is not None:
@@ -134,7 +146,7 @@ def _lay_out_anew(
     worker_model = resolve_worker_model(
         settings.worker_model, settings.truth, [summary.crowd for summary in summaries]
     )
-    model = make_model(settings, space, worker_model, len(workers), used)
+    model = make_model(settings, space, worker_model, len(workers))
     with tasks.watch("merge: joining votes and beliefs"):
         sample = _VOTES_SAMPLED / max(used, 1)
         recipe = Recipe(workers, model, settings.duplicate_votes, sample, store)
@@ -142,6 +154,9 @@ def _lay_out_anew(
     dealt.close()
     if settings.prior_accuracy == "gold":
         model = replace(model, prior_accuracy=_accuracy_on_gold(parts))
+    found = np.sum([part.calibration for part in parts], axis=0)
+    fitted = enough_to_calibrate(model.fit_calibration, found, settings.min_calibration_votes)
+    model = replace(model, fit_calibration=fitted)
     tally = np.sum([part.evidence.tally for part in parts], axis=0)
     if earlier is not None:
         tally = add_tally(earlier, workers, tally)
@@ -229,10 +244,12 @@ def _save(layout: Layout, store: Store) -> None:
     if layout.shards is not None:
         store.write_array("bounds.npy", layout.shards.bounds)
     storage.write_json(
-        store.url("layout.json"),
+        store.url(LAYOUT),
         {
+            "run": store.run,
             "partitions": layout.partitions,
             "joined": layout.shards is not None,
+            "id_files": layout.voted.id_files,
             "workers": layout.workers,
             "votes": layout.votes.to_json(),
             "unbelieved": layout.unbelieved,
@@ -243,7 +260,7 @@ def _save(layout: Layout, store: Store) -> None:
 
 def _load(store: Store) -> Layout | None:
     """What an earlier run with these settings has laid out, or None."""
-    kept: Any = storage.read_json(store.url("layout.json"))
+    kept: Any = storage.read_json(store.url(LAYOUT))
     if kept is None:
         return None
     return Layout(
@@ -251,7 +268,7 @@ def _load(store: Store) -> Layout | None:
         workers=kept["workers"],
         tally=store.read_array("tally.npy"),
         sample=store.read_array("sample.npy"),
-        voted=VotedFilter(store.read_array("voted.npy")),
+        voted=VotedFilter(store.read_array("voted.npy"), kept["id_files"]),
         votes=Counts.from_json(kept["votes"]),
         unbelieved=kept["unbelieved"],
         model=Model(**kept["model"]),

@@ -9,7 +9,9 @@ from coyo_labeler.merge.arrays import F64
 
 WorkerModel = Literal["confusion", "one_coin", "perfect"]
 Truth = Literal["single", "multi"]
-BeliefsAre = Literal["sigmoid", "categorical"]
+#: posterior: categorical, found by an earlier merge, to be taken to the last digit.
+BeliefsAre = Literal["sigmoid", "categorical", "posterior"]
+CalibratedOn = Literal["votes", "gold", "none"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Model:
     estimate_class_prior: bool = False
     support_all: bool = False
     support_mass: float = 0.9999
-    fit_calibration: Literal["votes", "gold", "none"] = "none"
+    fit_calibration: CalibratedOn = "none"
     start: Literal["labels", "skills"] = "labels"
     count_unit: float = 2.0**-40
 

@@ -11,6 +11,8 @@ from coyo_labeler.merge.problems import Problems
 #: Probabilities are kept this far from 0 and 1: what float16 can tell from them.
 _LEAST = 1e-8
 _MOST = 1 - 1e-7
+#: A posterior of 0, of what gold has ruled out, is taken for this: no votes weigh against it.
+LEAST_POSTERIOR = 1e-300
 #: Logs of probabilities go no farther: e^−700 can still be divided by.
 _FARTHEST = -700.0
 
@@ -21,6 +23,8 @@ def belief_value(probability: F64, model: Model) -> F64:
     In `truth: multi` each class is a question of its own, and its probability has a logit however
     it was made.
     """
+    if model.beliefs_are == "posterior":
+        return np.log(np.maximum(probability, LEAST_POSTERIOR))
     p = np.clip(probability, _LEAST, _MOST)
     odds = model.beliefs_are == "sigmoid" or model.truth == "multi"
     return np.log(p) - np.log1p(-p) if odds else np.log(p)

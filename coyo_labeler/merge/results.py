@@ -21,7 +21,7 @@ def calibration_document(model: Model, state: State, last: Sums) -> dict[str, An
         "b": state.calibration.b,
         "expected_calibration_error": {"before": before, "after": after},
     }
-    if model.beliefs_are == "categorical":
+    if model.beliefs_are != "sigmoid":
         document["temperature"] = 1.0 / state.calibration.a
     return document
 

@@ -1,12 +1,12 @@
 """From settings, as a user writes them, to the model that EM computes."""
 
 import logging
-from typing import Any
 
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.label_spaces import LabelSpace
-from coyo_labeler.merge.model import Calibration, Model, WorkerModel
+from coyo_labeler.merge.arrays import I64
+from coyo_labeler.merge.model import CalibratedOn, Calibration, Model, WorkerModel
 
 logger = logging.getLogger(__name__)
 
@@ -15,11 +15,12 @@ _LARGEST_FULL_SUPPORT = 2_000
 
 
 def make_model(
-    settings: MergeSettings, space: LabelSpace, worker_model: WorkerModel, workers: int, votes: int
+    settings: MergeSettings, space: LabelSpace, worker_model: WorkerModel, workers: int
 ) -> Model:
     """What EM is to compute; worker_model: `auto` resolved.
 
-    A prior accuracy that gold is to tell is 0.8 until it does.
+    A prior accuracy that gold is to tell is 0.8 until it does. Whether there is enough to calibrate
+    on is seen later: `enough_to_calibrate`.
 
     Raises: InputError where the settings do not fit the label space or each other.
     """
@@ -45,25 +46,39 @@ def make_model(
         estimate_class_prior=settings.class_prior == "estimated",
         support_all=settings.support == "all",
         support_mass=settings.support_mass,
-        fit_calibration=_calibrate_on(settings, votes),
+        fit_calibration=_calibrate_on(settings),
         start=settings.start,
     )
 
 
-def _calibrate_on(settings: MergeSettings, votes: int) -> Any:
-    fitted = settings.calibration if settings.calibration in ("votes", "gold") else "none"
+def _calibrate_on(settings: MergeSettings) -> CalibratedOn:
     if settings.beliefs is None:
         return "none"
-    if fitted == "gold" and settings.gold is None:
-        raise InputError("calibration: gold needs gold=PATH; or use calibration=votes or none")
-    if fitted == "votes" and votes < settings.min_calibration_votes:
-        logger.warning(
-            "merge: %d votes are too few to calibrate on (%d are needed): calibration none",
-            votes,
-            settings.min_calibration_votes,
-        )
-        return "none"
-    return fitted
+    if settings.calibration == "gold":
+        if settings.gold is None:
+            raise InputError("calibration: gold needs gold=PATH; or use calibration=votes or none")
+        return "gold"
+    return "votes" if settings.calibration == "votes" else "none"
+
+
+def enough_to_calibrate(wanted: CalibratedOn, evidence: I64, least: int) -> CalibratedOn:
+    """What calibration is fitted on in the end: none, with a warning, where there is too little.
+
+    evidence: (2,) as of `calibration_evidence`. least: of what is wanted.
+    """
+    if wanted == "none":
+        return wanted
+    found, what = (evidence[0], "votes") if wanted == "votes" else (evidence[1], "gold images")
+    if found >= least:
+        return wanted
+    logger.warning(
+        "merge: calibration none: %d %s with a belief are too few to fit it on (%d are needed, "
+        "min_calibration_votes)",
+        found,
+        what,
+        least,
+    )
+    return "none"
 
 
 def given_calibration(settings: MergeSettings) -> Calibration:

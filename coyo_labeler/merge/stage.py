@@ -45,13 +45,13 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     Raises: InputError naming the file, row, column or value at fault.
     """
     space = load_label_space(settings.label_space)
-    store = Store(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
+    store = Store.open(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
     if settings.warm_start is not None:  # a wrong one is found before the work, not after
         earlier = read_earlier(settings.warm_start, settings.worker_model)
         settings = settings.model_copy(update={"worker_model": earlier.worker_model})
     if settings.incremental:
         settings = as_increment(settings, space)
-        beliefs = plan_posterior(str(settings.beliefs), ROWS_PER_PIECE)
+        beliefs = plan_posterior(str(settings.beliefs))
     else:
         beliefs = _plan(settings.beliefs, "beliefs", schemas.BELIEFS)
     gold = _plan(settings.gold, "gold", schemas.GOLD)
@@ -75,6 +75,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     storage.write_json(storage.join(run.output, "history.json"), history)
     report = report_document(layout, found, space)
     storage.write_json(storage.join(run.output, "worker_report.json"), report)
+    tasks.each(range(tasks.cores), store.forget)  # on every machine that has tasks
     store.clear()
     images = sum(piece.rows for piece in beliefs) + layout.unbelieved
     details = manifest_details(layout, state, calibration, report)

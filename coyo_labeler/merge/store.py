@@ -6,6 +6,7 @@ worker of the machine can take up any partition without copying it.
 
 import io
 import json
+import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from coyo_labeler.merge.problems import Problems, Record, read_arrays, write_arr
 from coyo_labeler.merge.shards import ShardCells
 
 FOLDER = "_state"
+#: What tells that everything has been laid out: written last, removed first.
+LAYOUT = "layout.json"
 
 #: Files that a worker process keeps mapped.
 _MAPPED = 128
@@ -33,10 +36,22 @@ _mapped: "OrderedDict[tuple[str, str], Any]" = OrderedDict()
 
 @dataclass(frozen=True)
 class Store:
-    """Files of one run's state. run: stands for the run, so that no stale map is taken for it."""
+    """Files of one run's state.
+
+    run: stands for all that has been laid out, so that no stale map or copy is taken for it.
+    """
 
     output: str
     run: str
+
+    @classmethod
+    def open(cls, output: str, run: str) -> "Store":
+        """The store of what an unfinished run in `output` has laid out, or else a new one, `run`'s.
+
+        So the copies that this machine has of it are used again.
+        """
+        kept: Any = storage.read_json(storage.join(output, FOLDER, LAYOUT))
+        return cls(output, run if kept is None else kept["run"])
 
     def url(self, name: str, partition: int | None = None) -> str:
         """A file of the state; of a partition where given."""
@@ -58,6 +73,11 @@ class Store:
     def read_array(self, name: str, partition: int | None = None) -> NDArray[Any]:
         """The reverse of `write_array`."""
         array: NDArray[Any] = np.load(io.BytesIO(_read(self.url(name, partition))))
+        return array
+
+    def map_array(self, name: str, partition: int) -> NDArray[Any]:
+        """An array of a partition, mapped."""
+        array: NDArray[Any] = np.load(self._local(self.url(name, partition)), mmap_mode="r")
         return array
 
     def write_problems(self, problems: Problems, partition: int) -> None:
@@ -95,10 +115,22 @@ class Store:
         protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         if protocols & {"file", "local"}:
             return path
-        copy = Path(tempfile.gettempdir()) / f"coyo_labeler-{self.run}" / path.rsplit("/", 1)[-1]
+        copy = self._copies / path.rsplit("/", 1)[-1]
         if not copy.exists():
             storage.write_bytes(str(copy), fs.cat_file(path))
         return str(copy)
+
+    @property
+    def _copies(self) -> Path:
+        return Path(tempfile.gettempdir()) / f"coyo_labeler-{self.run}"
+
+    def forget(self, _: int = 0) -> None:
+        """Let go of what this process has mapped, and of this machine's copies."""
+        for key in list(_mapped):
+            if key[0] == self.run:
+                _mapped.pop(key, None)
+        # Other tasks of this machine do the same.
+        shutil.rmtree(self._copies, ignore_errors=True)
 
     def read_table(self, name: str, partition: int) -> pa.Table:
         """A Parquet table of a partition."""
@@ -151,6 +183,7 @@ class Store:
 
     def clear(self) -> None:
         """Remove the state: the output is whole without it."""
+        storage.remove(self.url(LAYOUT))
         storage.clear(storage.join(self.output, FOLDER))
 
 

@@ -44,8 +44,9 @@ def _write_voted(partition: int, parameters: Parameters, store: Store, model: Mo
 def _pass_on(piece: BeliefPiece, shared: Any, store: Store, model: Model) -> int:
     calibration, voted = shared.value
     url = storage.join(store.output, "posterior", f"{piece.name}.parquet")
-    if piece.whole and intake.is_left_alone(piece, voted):
-        storage.copy(piece.url, url)
+    if intake.is_left_alone(piece, voted, store):
+        if not storage.exists(url):
+            storage.copy(piece.url, url)
         return piece.rows
     return _keep_or_write(url, partial(_believed_rows, piece, voted, calibration, model))
 

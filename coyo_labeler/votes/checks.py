@@ -51,7 +51,16 @@ CHECKED = pa.schema(
 #: What is said of a vote that another one of the same worker stands for.
 DUPLICATE_DETAIL = "the worker has another vote on this question"
 
-_INTEGER = r"^\s*[+-]?[0-9]{1,18}\s*$"
+_INTEGER = r"^\s*[+-]?[0-9]+\s*$"
+#: The greatest int64, and how far −int64 goes, as digits.
+_MOST, _LEAST = "9223372036854775807", "9223372036854775808"
+#: Below this every integer is a float64 of its own.
+_EXACT_FLOATS = 2.0**53
+
+#: What may be an ISO 8601 time, and one with its zone behind it; a date alone ends in what looks
+#: like one.
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?$"
+_ZONED = r"[T ].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,8 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
     """What is wrong with a vote, in words."""
     return {
         Reason.MISSING_IMAGE: "image_id is missing",
-        Reason.BAD_IMAGE: f"image_id '{vote['image_id']}' is not an integer",
+        Reason.BAD_IMAGE: f"image_id '{vote['image_id']}' is not an integer of 64 bits"
+        " (a float from 2^53 on is not exact)",
         Reason.MISSING_WORKER: "worker_id is missing",
         Reason.MISSING_LABEL: "label is missing",
         Reason.BAD_LABEL: f"label '{vote['label']}' is not an integer",
@@ -181,10 +191,20 @@ def _integers(column: pa.ChunkedArray) -> pa.Array:
     column = _whole(column)
     if pa.types.is_integer(column.type) and column.type != pa.uint64():
         return column.cast(pa.int64())
-    text = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        value = column.cast(pa.float64())
+        whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), _EXACT_FLOATS))
+        return pc.if_else(pc.fill_null(whole, False), value, None).cast(pa.int64())
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
     matches = pc.fill_null(pc.match_substring_regex(text, _INTEGER), False)
-    digits = pc.utf8_ltrim(pc.utf8_trim_whitespace(text), "+")
-    return pc.if_else(matches, digits, None).cast(pa.int64())
+    negative = pc.starts_with(text, "-")
+    digits = pc.utf8_ltrim(pc.utf8_ltrim(text, "+-"), "0")
+    length = pc.utf8_length(digits)
+    # Texts of one length are in the order of their numbers.
+    short = pc.less_equal(digits, pc.if_else(negative, _LEAST, _MOST))
+    fits = pc.or_(pc.less(length, len(_MOST)), pc.and_(pc.equal(length, len(_MOST)), short))
+    number = pc.utf8_ltrim(text, "+")
+    return pc.if_else(pc.and_(matches, fits), number, None).cast(pa.int64())
 
 
 def _responses(
@@ -209,28 +229,25 @@ def _timestamps(table: pa.Table) -> tuple[pa.Array, pa.Array]:
         return pa.nulls(n, pa.int64()), pa.array(np.zeros(n, dtype=bool))
     column = _whole(table["timestamp"])
     if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()), pc.and_(
-            pc.is_null(column), False
-        )
-    if not pa.types.is_string(column.type):
-        column = column.cast(pa.string())
-    try:
-        return column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()), pc.and_(
-            pc.is_null(column), False
-        )
-    except pa.ArrowInvalid:
-        times = [_one_timestamp(value) for value in column.to_pylist()]
-    read = pa.array(times, pa.int64())
+        # Nanoseconds, as pandas writes them, are cut.
+        moment = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        return moment.cast(pa.int64()), pa.array(np.zeros(n, dtype=bool))
+    text = column.cast(pa.string())
+    text = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
+    zoned = pc.fill_null(pc.match_substring_regex(text, _ZONED), False)
+    with_zone = _cast_or_null(pc.if_else(zoned, text, None), pa.timestamp("us", "UTC"))
+    without = _cast_or_null(pc.if_else(zoned, None, text), pa.timestamp("us"))
+    read = pc.coalesce(with_zone.cast(pa.int64()), without.cast(pa.int64()))
     return read, pc.and_(pc.is_null(read), pc.is_valid(column))
 
 
-def _one_timestamp(text: str | None) -> int | None:
-    if text is None:
-        return None
-    for kind in (pa.timestamp("us", "UTC"), pa.timestamp("us")):
-        try:
-            value: int = pc.cast(pa.scalar(text), kind).cast(pa.int64()).as_py()
-        except pa.ArrowInvalid:
-            continue
-        return value
-    return None
+def _cast_or_null(text: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Texts as `kind`; null where that cannot be: half by half, for Arrow says only that one is."""
+    try:
+        return text.cast(kind)
+    except pa.ArrowInvalid:
+        if len(text) == 1:
+            return pa.nulls(1, kind)
+    middle = len(text) // 2
+    halves = (text.slice(0, middle), text.slice(middle))
+    return pa.concat_arrays([_cast_or_null(half, kind) for half in halves])

@@ -11,6 +11,18 @@ from coyo_labeler.votes.checks import Response
 Duplicates = Literal["last", "first", "error"]
 
 
+def as_answers(response: NDArray[np.int8], truth: Literal["single", "multi"]) -> NDArray[np.int8]:
+    """The responses (votes,) as EM takes them, before anything is counted twice or once.
+
+    With truth multi every class of an image is a question of its own: a choice is a yes to its
+    class, and says nothing of the others.
+    """
+    if truth == "single":
+        return response
+    yes = np.int8(Response.YES)
+    return np.where(response == Response.CHOICE, yes, response)
+
+
 def order_votes(
     image: NDArray[np.int64],
     worker: NDArray[np.int32],

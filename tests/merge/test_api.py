@@ -117,3 +117,17 @@ def test_a_spark_dataframe_is_fitted_on_spark(spark, tmp_path):
     assert model.workers_["accuracy"].to_dict() == pytest.approx(
         here.workers_["accuracy"].to_dict()
     )
+
+
+def test_every_label_that_a_worker_gives_a_task_counts_where_it_may_have_many():
+    rows = [("t1", "ann", "cat"), ("t1", "ann", "dog"), ("t1", "bob", "cat"), ("t1", "bob", "dog")]
+    votes = pd.DataFrame(rows, columns=["task", "worker", "label"])
+    model = DawidSkene(truth="multi").fit(votes)
+    assert model.posterior_["label"].to_pylist() == ["cat", "dog"]
+    assert model.workers_["n_votes"].to_list() == [2, 2]
+
+
+def test_lists_that_do_not_belong_together_are_refused_though_their_sums_agree():
+    lists = {"labels": [["cat", "dog"], ["owl"]], "label_probs": [[0.9], [0.8, 0.1]]}
+    with pytest.raises(InputError, match="as many values in every row"):
+        DawidSkene().fit(VOTES, pd.DataFrame({"task": ["t1", "t2"], **lists}))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,8 @@ import pytest
 from coyo_labeler.config import merge as config
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge import store
+from coyo_labeler.merge import layout, store
+from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.merge.tables import assert_same_tables, read_rows
 from tests.merge.test_invariance import GIVEN, write
 from tests.merge.test_stage import labels_file, merge, write_votes
@@ -65,6 +67,47 @@ def test_a_killed_run_is_gone_on_with_by_the_other_engine(spark, tmp_path, monke
     merge(sessions[1], tmp_path, "killed", **GIVEN, **inputs)
     assert saved == [0, 1, 2, 3, 4, 5, 6]
     assert_same_tables(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_run_killed_while_it_laid_out_leaves_nothing_behind_in_the_tables(tmp_path, monkeypatch):
+    """With fewer partitions the next run would write over only some of its files."""
+    votes = [(image, f"w{k}", (image + k) % 3) for image in range(30) for k in (0, 1)]
+    votes += [(image, "w0", 0) for image in range(30)]
+    inputs = {"votes": write_votes(tmp_path / "v.csv", votes)}
+    with monkeypatch.context() as patched:
+        patched.setattr(layout, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            merge(None, tmp_path, partitions=5, **inputs)
+    manifest = merge(None, tmp_path, partitions=2, **inputs)
+    assert manifest.tables["votes"].rejected == {"duplicate": 30}
+    assert len(read_rows(tmp_path / "out", "rejects")) == 30
+
+
+def test_copies_of_a_far_state_are_used_again_and_removed_at_the_end(tmp_path, monkeypatch):
+    copies, seen = tmp_path / "tmp", []
+    copies.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(copies))
+    given = write(tmp_path / "in", 0, 2) | GIVEN | {"label_space": labels_file(tmp_path)}
+    given["output"] = f"memory://{tmp_path.name}/out"
+    words = [f"{key}={value}" for key, value in given.items()]
+    settings = read_stage_settings(STAGES["merge"], words)
+    save = store.Store.save_state
+
+    def save_or_die(self, state):
+        save(self, state)
+        seen.append({path: path.stat().st_mtime_ns for path in copies.rglob("*.arrow")})
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.Store, "save_state", save_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(STAGES["merge"], settings)
+    store._mapped.clear()  # as in another process
+    run_stage(STAGES["merge"], settings)
+    assert len(seen) > 3
+    assert seen[0]
+    assert all(some == seen[0] for some in seen)
+    assert list(copies.iterdir()) == []
 
 
 def test_skills_in_shards_are_left_to_spark(spark, tmp_path, monkeypatch):

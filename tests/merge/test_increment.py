@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -109,6 +110,66 @@ def test_with_skills_that_do_not_move_it_is_the_merge_of_all_votes(tmp_path, inp
         assert added[image]["n_votes"] == whole[image]["n_votes"]
 
 
+def by_turns(tmp_path, earlier, later, **settings):
+    """The posterior of an earlier merge, of all votes merged together, and of later ones added."""
+    given = {"beliefs_are": "categorical", "calibration": "none", "prior_strength": 1e12}
+    given |= {"pooling": "none", "class_prior": "uniform"}
+    given["label_space"] = tmp_path / "six.txt"
+    given["label_space"].write_text("\n".join("abcdef"))
+    beliefs = {"beliefs": settings.pop("beliefs")}
+    for name, votes in (("earlier", earlier), ("together", earlier + later)):
+        path = write_votes(tmp_path / f"{name}.csv", votes)
+        merge(None, tmp_path, name, votes=path, **beliefs, **given, **settings)
+    write_votes(tmp_path / "later.csv", later)
+    increment(None, tmp_path, **given)
+    return [posterior(tmp_path / name) for name in ("earlier", "together", "later")]
+
+
+def crowd(image, *votes, prefix="w"):
+    """(label, how many workers say so) as votes on one image, each of another worker."""
+    labels = [label for label, count in votes for _ in range(count)]
+    return [(image, f"{prefix}{n}", label) for n, label in enumerate(labels)]
+
+
+def test_under_the_default_settings_too_evidence_is_taken_in_any_order(tmp_path):
+    beliefs = {3: {0: 0.5, 1: 0.3}, 4: {0: 0.7, 1: 0.2}, 5: {2: 0.9}, 6: {1: 1.0}}
+    earlier = crowd(1, (0, 4)) + crowd(2, (0, 8)) + crowd(3, (0, 2), (1, 1)) + crowd(4, (1, 3))
+    later = [
+        *crowd(1, (1, 3), prefix="n"),  # no belief; its posterior is 1 to five digits
+        *crowd(2, (1, 7), prefix="n"),  # to ten, more than float32 has
+        *crowd(3, (5, 4), prefix="n"),  # a class that neither belief nor earlier votes name
+        *crowd(4, (0, 2), prefix="n"),
+        *crowd(5, (3, 2), prefix="n"),  # not voted on before
+    ]
+    folder = write_beliefs(tmp_path / "beliefs", beliefs, 2)
+    _, whole, added = by_turns(tmp_path, earlier, later, beliefs=folder)
+    for image in whole:
+        expected = dict(zip(whole[image]["labels"], whole[image]["label_probs"], strict=True))
+        found = dict(zip(added[image]["labels"], added[image]["label_probs"], strict=True))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), image
+        assert added[image]["risk"] == pytest.approx(whole[image]["risk"], rel=1e-4), image
+
+
+def test_what_gold_said_then_stands_against_later_votes(tmp_path):
+    gold = pa.table({"image_id": [1], "label": pa.array([2], pa.int32())})
+    pq.write_table(gold, tmp_path / "gold.parquet")
+    beliefs = write_beliefs(tmp_path / "beliefs", {1: {0: 0.5, 1: 0.3}, 2: {0: 0.9}}, 1)
+    before, _, added = by_turns(
+        tmp_path, crowd(1, (0, 1)), crowd(1, (1, 30), prefix="n"),
+        beliefs=beliefs, gold=tmp_path / "gold.parquet",
+    )  # fmt: skip
+    for rows in before, added:
+        assert (rows[1]["labels"][0], rows[1]["label_probs"][0], rows[1]["risk"]) == (2, 1.0, 0.0)
+
+
+def test_a_class_that_float32_has_lost_can_still_be_voted_in(tmp_path):
+    """Of two classes that share an image nearly nothing is left over: rounding must not say 0."""
+    beliefs = write_beliefs(tmp_path / "beliefs", {1: {0: 0.5, 1: 0.5}}, 1)
+    later = crowd(1, (5, 30), prefix="n")
+    _, whole, added = by_turns(tmp_path, crowd(1, (0, 9), (1, 9)), later, beliefs=beliefs)
+    assert whole[1]["labels"][0] == added[1]["labels"][0] == 5
+
+
 def test_it_comes_near_the_merge_of_all_votes_in_fewer_iterations(tmp_path, inputs):
     together = inputs | {"votes": write_votes(tmp_path / "all.csv", EARLIER + LATER)}
     merge(None, tmp_path, "earlier", **inputs)
@@ -120,8 +181,15 @@ def test_it_comes_near_the_merge_of_all_votes_in_fewer_iterations(tmp_path, inpu
     assert few < many
 
 
-def test_of_files_without_a_new_vote_only_the_ids_are_read(tmp_path, inputs, monkeypatch):
+@pytest.mark.parametrize("passes_all", [False, True])
+def test_of_files_without_a_new_vote_only_the_ids_are_read(
+    tmp_path, inputs, monkeypatch, passes_all
+):
+    """Beside many votes some images pass the filter that have none: at worst, all."""
     merge(None, tmp_path, "earlier", **inputs)
+    if passes_all:
+        every = lambda _, images: np.ones(len(images), dtype=bool)  # noqa: E731
+        monkeypatch.setattr(intake.VotedFilter, "holds", every)
     read, untouched = intake.read_piece, set()
     for file in Path(tmp_path / "earlier" / "posterior").glob("*.parquet"):
         if not TOUCHED & set(pq.read_table(file)["id"].to_pylist()):
@@ -157,6 +225,9 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
 ):
     workers = {"worker_model": worker_model, "max_iterations": 4, "tolerance": 0}
     merge(None, tmp_path, "earlier", **inputs, **workers)
+    gold = pa.table({"image_id": [61, 80], "label": pa.array([2, 1], pa.int32())})
+    pq.write_table(gold, tmp_path / "gold.parquet")
+    workers["gold"] = tmp_path / "gold.parquet"
     increment(None, tmp_path, "here", **workers)
     save, saved = store.Store.save_state, []
 
@@ -172,6 +243,7 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
     increment(spark, tmp_path, "spark", **workers)
     assert len(saved) == len(set(saved))
     assert_same_tables(tmp_path / "here", tmp_path / "spark")
+    assert posterior(tmp_path / "here")[80]["labels"][0] == 1
 
 
 def test_what_it_cannot_add_to_is_refused_in_one_line(tmp_path, inputs):

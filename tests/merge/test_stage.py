@@ -126,6 +126,42 @@ def test_one_vote_against_a_belief_is_bayes_rule(spark, tmp_path):
     assert row["label_probs"] == pytest.approx(joint[[1, 0]] / joint.sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("mass", "listed"), [(1, [1, 0, 2]), (0.85, [1, 0])])
+def test_the_far_tail_of_a_belief_is_lumped_and_the_others_stay_as_they_were(
+    tmp_path, mass, listed
+):
+    (tmp_path / "five.txt").write_text("a\nb\nc\nd\ne")
+    beliefs = write_beliefs(tmp_path / "beliefs", {1: {0: 0.6, 1: 0.3, 2: 0.08}}, files=1)
+    votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 1)])
+    merge(
+        None, tmp_path, beliefs=beliefs, votes=votes, calibration="none", pooling="none",
+        prior_strength="1e12", support_mass=mass, label_space=tmp_path / "five.txt",
+    )  # fmt: skip
+    joint = np.array([0.6 * 0.05, 0.3 * 0.8, 0.08 * 0.05])
+    row = posterior(tmp_path / "out")[1]
+    assert row["labels"] == listed
+    expected = joint[listed] / (joint.sum() + 0.02 * 0.05)
+    assert row["label_probs"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_accuracy_expected_of_workers_can_be_that_on_gold(tmp_path, inputs):
+    gold = pa.table({"image_id": [1, 9], "label": [0, 0]}, schema=schemas.GOLD)
+    pq.write_table(gold, tmp_path / "gold.parquet")
+    given = inputs | {"gold": tmp_path / "gold.parquet", "prior_accuracy": "gold"}
+    # Of four votes on gold images two are right, and one of each is added.
+    assert merge(None, tmp_path, **given).details["prior_accuracy"] == 3 / 6
+    given["votes"] = write_votes(tmp_path / "votes.csv", [*VOTES, (9, "dee", 0), (9, "eve", 0)])
+    found = merge(None, tmp_path, "more", **given)
+    assert found.details["prior_accuracy"] == 5 / 8
+    # A worker who is not known is expected to be right as often, with alpha votes of weight.
+    given |= {"pooling": "none", "worker_model": "one_coin"}
+    merge(None, tmp_path, "alone", **given)
+    workers = {
+        row["worker_id"]: row["accuracy"] for row in read_rows(tmp_path / "alone", "workers")
+    }
+    assert workers["dee"] == pytest.approx((10 * 5 / 8 + 1) / 11)
+
+
 def test_perfect_workers_give_the_vote(spark, tmp_path, inputs):
     merge(spark, tmp_path, worker_model="perfect", **inputs)
     rows = posterior(tmp_path / "out")
@@ -154,6 +190,45 @@ def test_bad_and_superseded_votes_are_set_aside_with_reasons_and_counted(spark, 
     }
     rejects = {row["row"]: row["reason"] for row in read_rows(tmp_path / "out", "rejects")}
     assert rejects == {1: "duplicate", 7: "label_outside", 8: "missing_image"}
+
+
+def belief_rows(ids, labels, probabilities):
+    n = len(ids)
+    columns = {"id": ids, "url": [""] * n, "imagehash": [""] * n, "labels": labels}
+    columns |= {"label_probs": probabilities, "width": [1] * n, "height": [1] * n}
+    return pa.table(columns, schema=schemas.BELIEFS)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "probabilities", "told"),
+    [
+        ([1, 7], [[0], [99, 0]], [[0.7], [0.6, 0.2]], "image 7 has a label outside"),
+        ([1, 7], [[0], [1, 2]], [[0.7], [np.nan, 0.4]], "image 7 has a probability outside"),
+        ([1, 7], [[0], [0]], [[0.7], [7.5]], "image 7 has a probability outside"),
+        ([1, 7, 8], [[0], [0, 1], [2]], [[0.7], [0.9], [0.8, 0.1]], "image 7 has 2 labels and 1 l"),
+        ([1, 7], [[0], [0]], [[0.7], None], "image 7 has 1 labels and 0 label_probs"),
+        ([1, 7], [[0], [0, None]], [[0.7], [0.3, 0.2]], "image 7 misses a label or a probability"),
+        ([1, 8, 7], [[0], [2], [1, 1]], [[0.7], [0.1], [0.3, 0.2]], "image 7 has a class twice"),
+        ([7, 1, 7], [[0], [0], [1]], [[0.7], [0.7], [0.9]], "image 7 has two rows"),
+    ],
+)
+def test_a_belief_that_nobody_voted_on_is_checked_before_em(
+    tmp_path, ids, labels, probabilities, told
+):
+    pq.write_table(belief_rows(ids, labels, probabilities), tmp_path / "beliefs.parquet")
+    votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 0)])
+    with pytest.raises(InputError, match=told):
+        merge(None, tmp_path, beliefs=tmp_path / "beliefs.parquet", votes=votes)
+    assert not (tmp_path / "out" / "posterior").exists()
+
+
+def test_an_image_without_any_class_is_no_fault(tmp_path):
+    rows = belief_rows([1, 7, 8], [[0], [], None], [[0.7], [], None])
+    pq.write_table(rows, tmp_path / "beliefs.parquet")
+    votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 0)])
+    merge(None, tmp_path, beliefs=tmp_path / "beliefs.parquet", votes=votes)
+    found = {image: row["labels"] for image, row in posterior(tmp_path / "out").items()}
+    assert found == {1: [0], 7: [], 8: []}
 
 
 def test_the_same_worker_twice_stops_the_run_where_asked(spark, tmp_path, inputs):
@@ -196,3 +271,23 @@ def test_a_killed_run_goes_on_after_its_last_finished_iteration(
     assert saved == [0, 1, 2, 3, 4, 5, 6]
     assert_same_tables(tmp_path / "killed", tmp_path / "whole")
     assert not (tmp_path / "killed" / "_state").exists()
+
+
+def test_every_label_that_a_worker_gives_an_image_counts_where_it_may_have_many(tmp_path):
+    """A choice is a yes to its own class: ann's 0 and 2 stand, her yes to 2 is that 2 again."""
+    rows = [(1, "ann", 0, ""), (1, "ann", 2, ""), (1, "ann", 2, "yes"), (1, "bob", 0, "")]
+    path = tmp_path / "votes.csv"
+    lines = [",".join(map(str, row)) for row in [*rows, (1, "bob", 2, "")]]
+    path.write_text("\n".join(["image_id,worker_id,label,response", *lines]))
+    manifest = merge(None, tmp_path, votes=path, truth="multi")
+    assert manifest.tables["votes"].to_json() == {
+        "in": 5,
+        "out": 4,
+        "rejected": {"duplicate": 1},
+    }
+    (reject,) = read_rows(tmp_path / "out", "rejects")
+    assert (reject["row"], reject["response"]) == (2, None)
+    row = posterior(tmp_path / "out")[1]
+    assert sorted(row["labels"]) == [0, 2]
+    assert row["label_probs"][0] == row["label_probs"][1]
+    assert row["n_votes"] == 4

@@ -1,8 +1,10 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.votes import checks
 from coyo_labeler.votes.checks import Reason, Response, check
 from coyo_labeler.votes.read import plan, read
 
@@ -83,6 +85,52 @@ def test_timestamps_are_read_as_utc_and_bad_ones_set_aside():
     checked = check(votes, 0, 0, SPACE)
     assert checked.votes["timestamp"].to_pylist() == [1_000_000, None]
     assert checked.rejects["reason"].to_pylist() == [Reason.BAD_TIMESTAMP]
+
+
+def ids(values):
+    """The ids that are read of a column, and how many rows are set aside."""
+    n = len(values)
+    checked = check(table(image_id=values, worker_id=["a"] * n, label=[1] * n), 0, 0, SPACE)
+    assert set(checked.rejects["reason"].to_pylist()) <= {Reason.BAD_IMAGE}
+    return checked.votes["image_id"].to_pylist(), checked.rejects.num_rows
+
+
+def test_ids_of_nineteen_digits_are_read_from_text_as_from_numbers():
+    most, least = 2**63 - 1, -(2**63)
+    good = [1_234_567_890_123_456_789, most, least, 0]
+    assert ids(pa.array(list(map(str, good)))) == (good, 0)
+    assert ids(pa.array(good)) == (good, 0)
+    assert ids(pa.array([str(most + 1), str(least - 1), "9" * 20, "-", "+0007"])) == ([7], 4)
+    assert ids(pa.array([most, most + 1], pa.uint64())) == ([most], 1)
+
+
+def test_ids_in_floats_are_read_where_floats_are_exact():
+    good = [8_589_934_592.0, 123_456_789_012.0, -1e15, 2.0**53 - 1]
+    assert ids(pa.array([*good, 2.0**53, 1e19, 1.5, np.inf])) == ([int(x) for x in good], 4)
+
+
+def test_times_of_all_kinds_are_read_together_and_none_by_itself(monkeypatch):
+    """An hour is written in six ways; among 10,000 rows two cannot be read."""
+    same = ["1970-01-01T01:00:00Z", "1970-01-01 01:00:00", "1970-01-01T03:00:00+02:00"]
+    same += ["1970-01-01 01:00", "1970-01-01T01", "1970-01-01T01:00:00.000000"]
+    times = [*(same * 1667)[:10_000], "1970-01-02", None]
+    times[17], times[9_000] = "1970-13-01 00:00:00", "yesterday"
+    n = len(times)
+    casts, cast = [], checks._cast_or_null
+    monkeypatch.setattr(checks, "_cast_or_null", lambda *a: casts.append(1) or cast(*a))
+    votes = table(image_id=range(n), worker_id=["a"] * n, label=[1] * n, timestamp=times)
+    checked = check(votes, 0, 0, SPACE)
+    assert checked.rejects["row"].to_pylist() == [18, 9_001]
+    hour = 3_600_000_000
+    found = checked.votes["timestamp"].to_pylist()
+    assert (set(found[:-2]), found[-2:]) == ({hour}, [24 * hour, None])
+    assert len(casts) < 100
+
+
+def test_nanoseconds_of_a_time_are_cut():
+    times = pa.array([1_000_001_999], pa.timestamp("ns"))
+    votes = table(image_id=[1], worker_id=["a"], label=[1], timestamp=times)
+    assert check(votes, 0, 0, SPACE).votes["timestamp"].to_pylist() == [1_000_001]
 
 
 def test_parquet_and_csv_are_read_alike_with_their_row_numbers(tmp_path):

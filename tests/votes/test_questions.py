@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from coyo_labeler.votes.questions import order_votes, superseded
+from coyo_labeler.votes.checks import Response
+from coyo_labeler.votes.questions import as_answers, order_votes, superseded
 
 
 def arrange(rows, keep):
@@ -26,3 +27,9 @@ def test_time_decides_which_is_last_before_the_row_does():
 def test_answers_about_different_classes_are_different_questions():
     rows = [(1, 0, 5, 1, 0), (1, 0, 6, 2, 0), (1, 0, 5, 0, 0), (1, 0, 5, 3, 1)]
     assert arrange(rows, "last") == [0]
+
+
+def test_where_an_image_may_have_many_labels_a_choice_is_a_yes_to_its_own():
+    response = np.array([Response.CHOICE, Response.YES, Response.NO, Response.UNSURE], np.int8)
+    assert as_answers(response, "single").tolist() == response.tolist()
+    assert as_answers(response, "multi").tolist() == [1, 1, 2, 3]

@@ -1,0 +1,112 @@
+"""What calibration is fitted on, and that it is where the likelihood of gold is greatest."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.optimize import minimize
+
+from coyo_labeler import DawidSkene
+from coyo_labeler.merge.model import Model
+from coyo_labeler.merge.support import Gold
+from tests.merge.local import beliefs_of, build, run_em, votes_of
+from tests.merge.tables import posterior
+from tests.merge.test_stage import merge, write_beliefs, write_votes
+
+CLASSES = 3
+
+
+def doubtful(images, seed=0):
+    """{image: {class: probability}} of two classes each, and what is true: the machine is too sure.
+
+    The first class has 0.5 to 0.9, and is right as often as half of that says.
+    """
+    random = np.random.default_rng(seed)
+    beliefs, true = {}, []
+    for image in range(images):
+        first, second = random.permutation(CLASSES)[:2]
+        sure = float(random.uniform(0.5, 0.9))
+        beliefs[image] = {int(first): sure, int(second): 0.3 * (1 - sure)}
+        true.append(int(first) if random.random() < sure / 2 else int(random.integers(CLASSES)))
+    return beliefs, np.array(true)
+
+
+def log_likelihood_of_gold(a, b, beliefs, true, floor=1e-4):
+    """em.md's calibration of sigmoid rows, an image at a time."""
+    total = 0.0
+    for image, label in enumerate(true):
+        p = np.array(list(beliefs[image].values()))
+        q = 1 / (1 + np.exp(-(a * np.log(p / (1 - p)) + b)))
+        rest = max(floor, 1 - q.sum())
+        shares = dict(zip(beliefs[image], q * (1 - rest) / q.sum(), strict=True))
+        total += np.log(shares.get(label, rest / (CLASSES - len(p))))
+    return total
+
+
+def test_calibration_on_gold_ends_where_gold_is_most_probable():
+    beliefs, true = doubtful(400)
+    gold = Gold(np.arange(400), true.astype(np.int32))
+    model = Model(classes=CLASSES, workers=1, fit_calibration="gold")
+    passes = build(votes_of([(0, 0, 1)]), model, beliefs_of(beliefs), gold)
+    state, _ = run_em(passes, 1)
+    best = minimize(
+        lambda x: -log_likelihood_of_gold(*x, beliefs, true), (1.0, 0.0), method="Nelder-Mead"
+    )
+    found = state.calibration.to_array()
+    assert found == pytest.approx(best.x, abs=2e-3)
+    assert abs(found - [1.0, 0.0]).max() > 0.1
+
+
+def given_gold(tmp_path, count):
+    """Beliefs on 30 images, gold on the first `count` of them and on others; one vote."""
+    beliefs, true = doubtful(30)
+    image = [*range(count), *range(100, 120)]
+    label = pa.array([*true[:count], *[0] * 20], pa.int32())
+    pq.write_table(pa.table({"image_id": image, "label": label}), tmp_path / "gold.parquet")
+    return {
+        "beliefs": write_beliefs(tmp_path / "beliefs", beliefs),
+        "votes": write_votes(tmp_path / "votes.csv", [(29, "ann", 1)]),
+        "gold": tmp_path / "gold.parquet",
+        "calibration": "gold",
+        "min_calibration_votes": 12,
+    }
+
+
+@pytest.mark.parametrize(("count", "fitted"), [(11, "none"), (12, "gold")])
+def test_gold_on_too_few_images_with_a_belief_fits_nothing_and_it_is_said(
+    tmp_path, caplog, count, fitted
+):
+    beliefs = doubtful(30)[0]
+    found = merge(None, tmp_path, **given_gold(tmp_path, count)).details["calibration"]
+    assert found["fitted_on"] == fitted
+    assert ((found["a"], found["b"]) == (1.0, 0.0)) == (fitted == "none")
+    told = "11 gold images with a belief are too few" in caplog.text
+    row = posterior(tmp_path / "out")[20]
+    kept = row["label_probs"] == pytest.approx(list(beliefs[20].values()), rel=1e-6)
+    assert told == kept == (fitted == "none")
+
+
+@pytest.mark.parametrize(("least", "fitted"), [(13, "none"), (12, "votes")])
+def test_only_votes_on_images_with_a_belief_count_for_calibration(tmp_path, caplog, least, fitted):
+    beliefs, true = doubtful(12)
+    votes = [(image, "ann", label) for image, label in enumerate(true)]
+    votes += [(image, "bob", 0) for image in range(500, 600)]
+    found = merge(
+        None, tmp_path, min_calibration_votes=least,
+        beliefs=write_beliefs(tmp_path / "beliefs", beliefs),
+        votes=write_votes(tmp_path / "votes.csv", votes),
+    ).details["calibration"]  # fmt: skip
+    assert found["fitted_on"] == fitted
+    assert ((found["a"], found["b"]) == (1.0, 0.0)) == (fitted == "none")
+    assert ("12 votes with a belief are too few" in caplog.text) == (fitted == "none")
+
+
+@pytest.mark.parametrize("calibration", ["votes", "gold"])
+def test_a_notebook_is_told_too(caplog, calibration):
+    votes = pd.DataFrame({"task": ["t1"], "worker": ["ann"], "label": ["cat"]})
+    belief = {"task": ["t1"], "labels": [["cat", "dog"]], "label_probs": [[0.6, 0.2]]}
+    gold = pd.DataFrame({"task": ["t1"], "label": ["cat"]})
+    model = DawidSkene(calibration=calibration).fit(votes, pd.DataFrame(belief), gold)
+    assert model.calibration_ == (1.0, 0.0)
+    assert "too few" in caplog.text
