@@ -41,6 +41,7 @@ class Fit:
     posterior: list[dict[int, float]]
     objective: list[float] = field(default_factory=list)
     counts: dict = field(default_factory=dict)
+    class_prior: list[float] | None = None
 
 
 def support(image: Image, choices: Choices) -> list[int]:
@@ -59,7 +60,7 @@ def prior(image: Image, choices: Choices, class_prior: list[float] | None) -> di
         share = class_prior or [1 / choices.classes] * choices.classes
         result = {c: share[c] for c in named}
         if others:
-            result[OUTSIDE] = 1 - sum(result.values())
+            result[OUTSIDE] = sum(share[c] for c in range(choices.classes) if c not in named)
         return result
     if choices.beliefs_are == "sigmoid":
         logit = {c: math.log(p / (1 - p)) for c, p in image.belief.items()}
@@ -196,7 +197,7 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
     for _ in range(iterations):
         skill = Skill(count(images, posterior, choices), choices)
         if choices.estimated:
-            class_prior = estimate_class_prior(images, posterior, choices)
+            class_prior = estimate_class_prior(images, posterior, choices, class_prior)
         likelihood = 0.0
         posterior = []
         for image in images:
@@ -211,12 +212,24 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
             posterior.append({c: p / total for c, p in joint.items()})
         result.objective.append(likelihood + (skill.log_prior() if choices.alpha else 0.0))
         result.posterior, result.counts = posterior, count(images, posterior, choices)
+        result.class_prior = class_prior
     return result
 
 
-def estimate_class_prior(images, posterior, choices) -> list[float] | None:
+def estimate_class_prior(images, posterior, choices, before) -> list[float] | None:
+    """The mean posterior over all classes: the lumped state is taken apart into those it stands
+    for, each in proportion to its prior."""
+    share = before or [1 / choices.classes] * choices.classes
     free = [p for image, p in zip(images, posterior, strict=True) if not image.belief]
     if not free:
         return None
-    lumped = sum(p.get(OUTSIDE, 0.0) for p in free) / choices.classes
-    return [(sum(p.get(c, 0.0) for p in free) + lumped) / len(free) for c in range(choices.classes)]
+    total = [0.0] * choices.classes
+    for probabilities in free:
+        lumped = [c for c in range(choices.classes) if c not in probabilities]
+        outside = sum(share[c] for c in lumped)
+        for c in range(choices.classes):
+            if c in probabilities:
+                total[c] += probabilities[c]
+            elif outside > 0:
+                total[c] += probabilities[OUTSIDE] * share[c] / outside
+    return [n / sum(total) for n in total]

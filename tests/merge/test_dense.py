@@ -142,7 +142,7 @@ def test_the_objective_never_falls_with_soft_counts_and_a_fixed_pool(problem, pa
     images, workers, choices = problem
     if not images:
         return
-    choices.beta, choices.estimated = None, False
+    choices.beta = None
     passes = build(*arrays(images, workers, choices), partitions)
     state, _ = run_em(passes, 15, calibration=Calibration(choices.a, choices.b))
     objective = np.array([entry["objective"] for entry in state.history])
@@ -155,7 +155,7 @@ def test_calibration_on_the_votes_never_lowers_the_objective(problem):
     images, workers, choices = problem
     if not images:
         return
-    choices.beta, choices.estimated = None, False
+    choices.beta = None
     passes = build(*arrays(images, workers, choices, fit_calibration="votes"), 2)
     state, _ = run_em(passes, 15)
     objective = np.array([entry["objective"] for entry in state.history])
