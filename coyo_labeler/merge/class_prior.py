@@ -49,7 +49,7 @@ def expected_classes(sums: Sums, log_class_prior: F64 | None) -> F64:
     ratios = np.maximum(sums.class_ratios, 0.0)
     if log_class_prior is None:
         return sums.class_counts + ratios / len(ratios)
-    return sums.class_counts + ratios * np.exp(log_class_prior)
+    return np.asarray(sums.class_counts + ratios * np.exp(log_class_prior))
 
 
 def estimate_class_prior(counts: F64) -> F64:
