@@ -16,7 +16,7 @@ from coyo_labeler.manifest import Counts
 from coyo_labeler.merge.arrays import I64, count_unit
 from coyo_labeler.merge.cells import CellSpace
 from coyo_labeler.merge.deal import Assembly, Recipe, deal_out
-from coyo_labeler.merge.evidence import most_votes
+from coyo_labeler.merge.evidence import accuracy_on_gold, most_votes
 from coyo_labeler.merge.increment import add_tally, workers_with_earlier
 from coyo_labeler.merge.intake import BeliefPiece, VotedFilter, VotesSummary
 from coyo_labeler.merge.joined import JoinedPasses
@@ -137,7 +137,8 @@ def _lay_out_anew(
         parts = dealt.assemble(beliefs, gold, voted, recipe)
     dealt.close()
     if settings.prior_accuracy == "gold":
-        model = replace(model, prior_accuracy=_accuracy_on_gold(parts))
+        on_gold = np.sum([part.evidence.gold for part in parts], axis=0)
+        model = replace(model, prior_accuracy=accuracy_on_gold(on_gold))
     tally = np.sum([part.evidence.tally for part in parts], axis=0)
     if earlier is not None:
         tally = add_tally(earlier, workers, tally)
@@ -185,16 +186,6 @@ def _shards(
     count = max(tasks.cores, -(-cells // _CELLS_PER_SHARD))
     samples = [part.samples for part in parts]
     return plan_shards(samples, [part.cells for part in parts], CellSpace(model), count)
-
-
-def _accuracy_on_gold(parts: Sequence[Assembly]) -> float:
-    """The share of right votes on gold images, one right and one wrong added."""
-    right, told = np.sum([part.evidence.gold for part in parts], axis=0)
-    if told == 0:
-        raise InputError(
-            "prior_accuracy: gold needs votes on gold images, and there is none; give a number"
-        )
-    return float((right + 1) / (told + 2))
 
 
 def _add_up(summaries: Sequence[VotesSummary], duplicates: int) -> dict[str, int]:
