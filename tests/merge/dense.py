@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 
 OUTSIDE = -1
 ANSWERS = ("yes", "no", "unsure")
+#: Stands for 0 where workers are perfect.
+IMPOSSIBLE = 1e-100
+
+
+class TieError(Exception):
+    """Two classes are as probable as each other but for rounding, which decides the top one."""
 
 
 @dataclass
@@ -86,12 +92,13 @@ def prior(image: Image, choices: Choices, class_prior: list[float] | None) -> di
 
 def cell(truth: int, worker: int, label: int, response: str, choices: Choices) -> tuple:
     """What a vote adds to when the image's class is `truth`: (row of the worker, outcome)."""
+    if choices.worker_model == "perfect":
+        wrong = response != "unsure" and (truth == label) != (response != "no")
+        return ("perfect", "wrong" if wrong else "as told")
     if response == "":
         if choices.worker_model == "one_coin":
             return ("choice", worker, "right" if truth == label else "wrong")
-        if truth == OUTSIDE:
-            return ("outside",)
-        return ("choice", worker, truth, label)
+        return ("outside",) if truth == OUTSIDE else ("choice", worker, truth, label)
     true = truth == label
     if choices.worker_model == "one_coin":
         if response == "unsure":
@@ -138,6 +145,8 @@ class Skill:
         return (beta * self.h(row, outcome) + hits) / (beta + total)
 
     def theta(self, key: tuple) -> float:
+        if key[0] == "perfect":
+            return IMPOSSIBLE if key[-1] == "wrong" else 1.0
         if key == ("outside",):
             return (1 - self.choices.accuracy) / (self.choices.classes - 1)
         *row, outcome = key
@@ -151,7 +160,7 @@ class Skill:
 
     def log_prior(self) -> float:
         """−α Σ KL(g ‖ θ), over the rows that have counts and all their outcomes."""
-        rows = {key[:-1] for key in self.n if key != ("outside",)}
+        rows = {key[:-1] for key in self.n if key[0] not in ("outside", "perfect")}
         total = 0.0
         for row in rows:
             for outcome in self.outcomes(row):
@@ -180,6 +189,8 @@ def count(images, posterior, choices) -> dict[tuple, float]:
         weights = probabilities
         if choices.hard:
             best = max(probabilities.values())
+            if any(0 < best - p < 1e-9 for p in probabilities.values()):
+                raise TieError
             states = [c for c in probabilities if c != OUTSIDE]
             states += [OUTSIDE] if OUTSIDE in probabilities else []
             top = next(c for c in states if probabilities[c] == best)
