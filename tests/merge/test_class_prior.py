@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coyo_labeler.merge.class_prior import estimate_class_prior, expected_classes
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.model import Calibration, Model, Parameters
+from coyo_labeler.merge.warm import read_earlier
 from tests.merge import dense
 from tests.merge.local import build, run_em, votes_of
 from tests.merge.sharded import ShardedPasses
@@ -155,3 +156,26 @@ def test_an_increment_has_an_objective_that_never_falls_and_counts_every_image(t
         rows = read_rows(tmp_path / name, "classes")
         assert sum(row["images"] for row in rows) == pytest.approx(images, abs=1e-9)
         assert sum(row["share"] for row in rows) == pytest.approx(1, abs=1e-12)
+    # Classes that nobody named get a little, and the shares are shares still.
+    begun = read_earlier(str(tmp_path / "earlier"), "confusion").log_class_prior(12)
+    assert np.isfinite(begun).all()
+    assert np.exp(begun).sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_the_objective_of_an_increment_counts_what_the_earlier_merge_counted(tmp_path):
+    """With skills held: Σ log evidence + Σ images · log π + Σ votes · log θ."""
+    given = {"pooling": "none", "prior_strength": 1e12, "tolerance": 0, "max_iterations": 1}
+    votes = [(image, worker, image % 3) for image in range(7) for worker in "ab"]
+    votes = write_votes(tmp_path / "one.csv", [*votes, (1, "c", 2), (2, "c", 0)])
+    merge(None, tmp_path, "earlier", votes=votes, **given)
+    votes = write_votes(tmp_path / "two.csv", [(9, "a", 0)])
+    more = {"warm_start": tmp_path / "earlier", "incremental": True}
+    manifest = merge(None, tmp_path, "later", votes=votes, **more, **given)
+    classes = read_rows(tmp_path / "earlier", "classes")
+    share = [row["share"] for row in classes]
+    expected = np.log(share[0] * 0.8 + (1 - share[0]) * 0.1)
+    expected += sum(row["images"] * np.log(row["share"]) for row in classes)
+    for row in read_rows(tmp_path / "earlier", "confusions"):
+        right = row["true_label"] == row["voted_label"]
+        expected += row["count"] * np.log(0.8 if right else 0.1)
+    assert manifest.details["objective"] == pytest.approx(expected, rel=1e-6)
