@@ -137,8 +137,7 @@ def _lay_out_anew(
         parts = dealt.assemble(beliefs, gold, voted, recipe)
     dealt.close()
     if settings.prior_accuracy == "gold":
-        on_gold = np.sum([part.evidence.gold for part in parts], axis=0)
-        model = replace(model, prior_accuracy=accuracy_on_gold(on_gold))
+        model = replace(model, prior_accuracy=_accuracy_on_gold(parts))
     tally = np.sum([part.evidence.tally for part in parts], axis=0)
     if earlier is not None:
         tally = add_tally(earlier, workers, tally)
@@ -186,6 +185,10 @@ def _shards(
     count = max(tasks.cores, -(-cells // _CELLS_PER_SHARD))
     samples = [part.samples for part in parts]
     return plan_shards(samples, [part.cells for part in parts], CellSpace(model), count)
+
+
+def _accuracy_on_gold(parts: Sequence[Assembly]) -> float:
+    return accuracy_on_gold(np.sum([part.evidence.gold for part in parts], axis=0))
 
 
 def _add_up(summaries: Sequence[VotesSummary], duplicates: int) -> dict[str, int]:
