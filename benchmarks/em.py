@@ -1,7 +1,7 @@
 """EM against its peers: wall time, peak memory of the whole process tree, accuracy.
 
     python -m benchmarks.em                  # all cases at a tenth of their size
-    python -m benchmarks.em full             # at full size, about half an hour on 4 cores
+    python -m benchmarks.em full             # at full size, about 40 minutes on 4 cores
     python -m benchmarks.em case tasks=1000000 classes=10 workers=1000 contenders=merge,crowdkit
     python -m benchmarks.em case tasks=2000000 classes=21841 workers=1000 votes=700000 beliefs=1
 
@@ -9,7 +9,10 @@ Contenders: merge (this package, in threads of one process), spark (the same on 
 (DawidSkene), dataframe (EM as a Spark user would write it), notebook (this package's DawidSkene),
 kernel (bare kernels in one process on the arrays of merge; only its seconds an iteration count).
 Each runs in a process of its own, from votes in Parquet to posterior in Parquet, and is timed from
-outside: the interpreter's and Spark's start count. Ten iterations; three where votes are 5 M and
+outside: the interpreter's and Spark's start count. `peak MB` is of the whole process tree, `driver
+MB` of the driver's Python process and its JVM; on local[*] that JVM runs the executor too, so it is
+the most that a driver takes; Python workers are left out. Of contenders without Spark it is the
+process itself. Ten iterations; three where votes are 5 M and
 more with beliefs. Workers are right with a probability from Beta(8, 2). Compare within one run.
 """
 
@@ -52,7 +55,11 @@ def cases(scale: float) -> list[tuple[Case, list[str]]]:
         (Case(size(1_000_000), 10, 1000), ["merge", "spark", "kernel", "crowdkit", "dataframe"]),
         (Case(size(100_000), 100, 100), ["merge", "spark", "crowdkit"]),
         (Case(size(10_000), 1000, 100), ["merge", "spark", "crowdkit"]),
-        (Case(size(100_000), 1000, 1000), ["merge", "spark"]),
+        # As many votes over ever more classes: nothing may grow with these.
+        *(
+            (Case(size(100_000), classes, 1000), ["merge", "spark"])
+            for classes in (10, 100, 1000, 21_841)
+        ),
         *beliefs,
     ]
 
@@ -61,7 +68,7 @@ def cases(scale: float) -> list[tuple[Case, list[str]]]:
 
 
 def measure(command: list[str], seconds_at_most: float = 1800) -> dict[str, object]:
-    """Wall seconds and peak memory (proportional set size) of a command: tree, and its root."""
+    """Wall seconds and peak memory (proportional set size) of a command: tree, and its driver."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     began = time.monotonic()
     process = subprocess.Popen(
@@ -94,8 +101,16 @@ def measure(command: list[str], seconds_at_most: float = 1800) -> dict[str, obje
 
 def watch_memory(root: int, peak: list[int], stop: threading.Event) -> None:
     while not stop.wait(0.3):
-        sizes = list(map(proportional_bytes, descendants(root)))
-        peak[0], peak[1] = max(peak[0], sum(sizes)), max(peak[1], sizes[0])
+        sizes = {pid: proportional_bytes(pid) for pid in descendants(root)}
+        driver = sum(size for pid, size in sizes.items() if pid == root or is_java(pid))
+        peak[0], peak[1] = max(peak[0], sum(sizes.values())), max(peak[1], driver)
+
+
+def is_java(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "java"
+    except OSError:
+        return False  # it has ended
 
 
 def descendants(root: int) -> list[int]:

@@ -11,16 +11,18 @@ import pandas as pd
 import pyarrow as pa
 
 from coyo_labeler.errors import InputError
+from coyo_labeler.merge.api_settings import stage_settings
 from coyo_labeler.merge.arrays import count_unit
 from coyo_labeler.merge.calibrate import calibration_evidence, expected_calibration_error
 from coyo_labeler.merge.crowd import Crowd, resolve_worker_model
-from coyo_labeler.merge.evidence import most_votes, tally_votes
+from coyo_labeler.merge.evidence import accuracy_on_gold, count_on_gold, most_votes, tally_votes
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.frames import Encoded, encode, is_spark, to_arrow
+from coyo_labeler.merge.frames_votes import sort_out_votes
 from coyo_labeler.merge.local import LocalPasses
-from coyo_labeler.merge.model import Calibration, Model
+from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.posterior import believed_rows
-from coyo_labeler.merge.settings import enough_to_calibrate
+from coyo_labeler.merge.settings import enough_to_calibrate, given_calibration
 from coyo_labeler.merge.support import build_problems, check_beliefs
 from coyo_labeler.merge.workers import right_votes, workers_table
 from coyo_labeler.votes.questions import Duplicates
@@ -40,11 +42,15 @@ class DawidSkene:
 
     labels: the label space: how many classes (labels are 0 to n − 1), or their names; left out: the
     labels that occur. workdir: folder for Spark's tables, a URL that all executors reach (default:
-    a temporary one, for local sessions). The other parameters are the keys of the stage `merge`.
+    a temporary one, for local sessions). n_iter and tol are the stage's max_iterations and
+    tolerance; the other parameters are those of its keys that have their names, read and checked by
+    the same code (calibration may be numbers: a, b, or one temperature of categorical beliefs).
 
     After `fit`: `labels_` (Series by task), `probas_` (DataFrame task × label), `posterior_` (Arrow
-    table task, label, probability: only what is in the support), `workers_` (DataFrame),
-    `loss_history_` (the objective by iteration), `calibration_` (a, b), `classes_`,
+    table task, label, probability: only what is in the support; of Spark DataFrames, the stage's
+    table as one), `workers_` (DataFrame), `loss_history_` (the objective by iteration),
+    `calibration_` (a, b), `priors_` (Series by label, of tasks without a belief), `rejects_` (the
+    votes that on_bad_vote='reject' left out; of Spark DataFrames, duplicates too), `classes_`,
     `worker_model_` (what `auto` came to).
 
     >>> votes = pd.DataFrame({"task": ["t1", "t1", "t2"], "worker": ["a", "b", "a"],
@@ -52,6 +58,9 @@ class DawidSkene:
     >>> DawidSkene().fit_predict(votes).to_dict()
     {'t1': 'cat', 't2': 'dog'}
     """
+
+    posterior_: Any
+    _labels: pd.Series[Any] | None = None
 
     def __init__(
         self,
@@ -62,17 +71,18 @@ class DawidSkene:
         worker_model: Literal["auto", "confusion", "one_coin", "perfect"] = "auto",
         truth: Literal["single", "multi"] = "single",
         beliefs_are: Literal["sigmoid", "categorical"] = "sigmoid",
-        calibration: Literal["votes", "gold", "none"] | tuple[float, float] = "votes",
+        calibration: Literal["votes", "gold", "none"] | float | tuple[float, ...] = "votes",
         pooling: Literal["global", "none"] = "global",
         counts: Literal["soft", "hard"] = "soft",
         prior_strength: float = 10.0,
         pooling_strength: float = 10.0,
-        prior_accuracy: float = 0.8,
+        prior_accuracy: float | Literal["gold"] = 0.8,
         prior_floor: float = 1e-4,
         class_prior: Literal["uniform", "estimated"] = "estimated",
         support: Literal["candidates", "all"] = "candidates",
         support_mass: float = 0.9999,
         duplicate_votes: Duplicates = "last",
+        on_bad_vote: Literal["stop", "reject"] = "stop",
         min_calibration_votes: int = 200,
         start: Literal["labels", "skills"] = "labels",
         workdir: str | None = None,
@@ -84,7 +94,7 @@ class DawidSkene:
         self.prior_strength, self.pooling_strength = prior_strength, pooling_strength
         self.prior_accuracy, self.prior_floor = prior_accuracy, prior_floor
         self.class_prior, self.support, self.support_mass = class_prior, support, support_mass
-        self.duplicate_votes = duplicate_votes
+        self.duplicate_votes, self.on_bad_vote = duplicate_votes, on_bad_vote
         self.min_calibration_votes = min_calibration_votes
         self.start, self.workdir = start, workdir
 
@@ -104,18 +114,22 @@ class DawidSkene:
         """Fit to votes.
 
         votes: columns `task, worker, label` (or `image_id, worker_id, label`), perhaps `response`
-        (yes, no, unsure). beliefs: `task` (or `id`), `labels`, `label_probs` (lists). gold: `task`,
-        `label`. Spark DataFrames are fitted on Spark (`posterior_` is one then), all else here.
+        (yes, no, unsure) and `timestamp` (the worker's last vote on a task counts). beliefs: `task`
+        (or `id`), `labels`, `label_probs` (lists). gold: `task`, `label`. Spark DataFrames are
+        fitted on Spark (`posterior_` is one then), all else here.
 
         Raises: InputError where a column is missing or a value is not usable.
         """
+        self._forget()
         if is_spark(votes):
             from coyo_labeler.merge.frames_spark import fit_on_spark  # noqa: PLC0415
 
             self.__dict__.update(fit_on_spark(self, votes, beliefs, gold))
             return self
+        settings = stage_settings(self, votes="votes", output="output")
+        usable, rejects = sort_out_votes(to_arrow(votes), self.labels, settings.on_bad_vote)
         encoded = encode(
-            to_arrow(votes),
+            usable,
             None if beliefs is None else to_arrow(beliefs),
             None if gold is None else to_arrow(gold),
             self.labels,
@@ -130,7 +144,7 @@ class DawidSkene:
         )
         model = replace(model, fit_calibration=fitted)
         passes = LocalPasses([problems], model)
-        given = self._given_calibration()
+        given = given_calibration(settings)
         state = fit(
             passes,
             model,
@@ -139,6 +153,7 @@ class DawidSkene:
             lambda _: None,
         )
         self._keep(encoded, passes, state)
+        self.rejects_ = rejects
         return self
 
     def fit_predict(
@@ -161,23 +176,47 @@ class DawidSkene:
         """
         if not hasattr(self, "posterior_"):
             raise InputError("DawidSkene: call fit first")
-        if not isinstance(self.posterior_, pa.Table):
-            raise InputError("DawidSkene: fitted on Spark; posterior_ is a Spark DataFrame, use it")
         if len(self.labels_) * len(self.classes_) > _DENSE_NUMBERS:
             raise InputError(
                 f"DawidSkene: {len(self.labels_):,} tasks × {len(self.classes_):,} labels are too "
                 "many for a dense table; use posterior_"
             )
+        posterior = self.posterior_
+        if not isinstance(posterior, pa.Table):
+            from coyo_labeler.merge.frames_spark import collect_posterior  # noqa: PLC0415
+
+            posterior = collect_posterior(posterior, self.classes_)
         dense = np.zeros((len(self.labels_), len(self.classes_)))
-        row = self.labels_.index.get_indexer(self.posterior_["task"].to_pandas())
-        column = self.classes_.get_indexer(self.posterior_["label"].to_pandas())
-        dense[row, column] = self.posterior_["probability"].to_numpy()
+        row = self.labels_.index.get_indexer(posterior["task"].to_pandas())
+        column = self.classes_.get_indexer(posterior["label"].to_pandas())
+        dense[row, column] = posterior["probability"].to_numpy()
         return pd.DataFrame(dense, index=self.labels_.index, columns=self.classes_.rename("label"))
 
     @property
     def probas_(self) -> pd.DataFrame:
         """`predict_proba()`."""
         return self.predict_proba()
+
+    @property
+    def labels_(self) -> pd.Series[Any]:
+        """The most probable label of each task, by task.
+
+        On Spark they are collected when they are first asked for. Raises: InputError where these
+        are too many.
+        """
+        if not hasattr(self, "posterior_"):
+            raise AttributeError("DawidSkene: call fit first")
+        if self._labels is None:
+            from coyo_labeler.merge.frames_spark import collect_labels  # noqa: PLC0415
+
+            self._labels = collect_labels(self.posterior_, self.classes_)
+        return self._labels
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit found, so that nothing of it is taken for what this one does."""
+        self._labels = None
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
 
     def _model(self, encoded: Encoded, believed: bool, golden: bool) -> Model:
         fitted = self.calibration if believed and isinstance(self.calibration, str) else "none"
@@ -193,7 +232,7 @@ class DawidSkene:
             worker_model=resolve_worker_model(self.worker_model, self.truth, [crowd]),
             prior_strength=self.prior_strength,
             pooling_strength=None if self.pooling == "none" else self.pooling_strength,
-            prior_accuracy=self.prior_accuracy,
+            prior_accuracy=self._prior_accuracy(encoded, golden),
             prior_floor=self.prior_floor,
             hard_counts=self.counts == "hard",
             estimate_class_prior=self.class_prior == "estimated",
@@ -204,10 +243,12 @@ class DawidSkene:
             count_unit=count_unit(most_votes(tally_votes(encoded.votes, len(encoded.workers)))),
         )
 
-    def _given_calibration(self) -> Calibration:
-        if isinstance(self.calibration, str):
-            return Calibration()
-        return Calibration(*self.calibration)
+    def _prior_accuracy(self, encoded: Encoded, golden: bool) -> float:
+        if not isinstance(self.prior_accuracy, str):
+            return self.prior_accuracy
+        if not golden:
+            raise InputError("DawidSkene: prior_accuracy='gold' needs gold; or give a number")
+        return accuracy_on_gold(count_on_gold(encoded.votes, encoded.gold))
 
     def _keep(self, encoded: Encoded, passes: LocalPasses, state: State) -> None:
         """Set the attributes that end in an underscore."""
@@ -232,7 +273,7 @@ class DawidSkene:
         first[1:] = image[1:] != image[:-1]
         self.classes_ = encoded.classes
         tasks = encoded.tasks.take(image)
-        self.labels_ = pd.Series(
+        self._labels = pd.Series(
             encoded.classes.take(label[first]), index=tasks[first].rename("task"), name="agg_label"
         )
         self.posterior_ = pa.table(
@@ -253,6 +294,10 @@ class DawidSkene:
             .assign(worker=encoded.workers)
             .set_index("worker")
         )
+        shares = np.full(model.classes, 1 / model.classes)
+        if state.log_class_prior is not None:
+            shares = np.exp(state.log_class_prior)
+        self.priors_ = pd.Series(shares, index=self.classes_.rename("label"), name="prior")
         self.loss_history_ = [entry["objective"] for entry in state.history]
         self.calibration_ = (state.calibration.a, state.calibration.b)
         self.expected_calibration_error_ = tuple(

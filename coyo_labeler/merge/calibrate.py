@@ -63,9 +63,12 @@ def calibration_sums(prior: Prior, weights: F64, offsets: I64, used: Bool) -> tu
 
 
 def next_calibration(present: Calibration, gradient: F64, information: F64) -> Calibration:
-    """One step of Fisher scoring, held to a safe length.
+    """One step of Fisher scoring, (a, b) + I⁻¹ g, held to a safe length.
 
-    A direction that the beliefs say nothing of (b of categorical ones) is not moved.
+    gradient: (2,) g, information: (2, 2) I, of `calibration_sums`. The map is Platt's (1999) for
+    sigmoid beliefs, the temperature of Guo et al. (ICML 2017) for categorical ones; the step is
+    that of McCullagh & Nelder (1989, section 2.5). A direction that the beliefs say nothing of (b
+    of categorical ones) is not moved.
     """
     step = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ gradient
     a = np.clip(present.a + step[0], present.a / _MOST_FACTOR, present.a * _MOST_FACTOR)
@@ -92,7 +95,11 @@ def reliability_of(log_prior: F64, posterior: F64, offsets: I64, used: Bool) -> 
 
 
 def expected_calibration_error(reliability: F64) -> float | None:
-    """Σ over bins of share · |accuracy − confidence|; None where nothing was counted."""
+    """Σ_b (n_b / n) |accuracy_b − confidence_b|; None where nothing was counted.
+
+    reliability: (BINS, 3) `reliability_of`; its bins are of equal width. Naeini et al., AAAI 2015;
+    Guo et al., ICML 2017, eq. 3.
+    """
     total = reliability[:, 0].sum()
     if total == 0:
         return None

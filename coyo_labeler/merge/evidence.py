@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coyo_labeler.errors import InputError
 from coyo_labeler.hashing import splitmix64
 from coyo_labeler.merge.arrays import I64, find, segment_argmax
 from coyo_labeler.merge.support import Beliefs, Gold, Votes
@@ -32,7 +33,22 @@ def gather_evidence(
     votes: Votes, beliefs: Beliefs, gold: Gold, workers: int, share: float
 ) -> Evidence:
     """The tallies of some images. share: of all images, how many go into the sample (by hash)."""
-    return Evidence(_tally(votes, beliefs, workers), _on_gold(votes, gold), _sample(votes, share))
+    return Evidence(
+        _tally(votes, beliefs, workers), count_on_gold(votes, gold), _sample(votes, share)
+    )
+
+
+def accuracy_on_gold(counts: NDArray[np.int64]) -> float:
+    """The share of right votes, one right and one wrong added; counts: (2,) `count_on_gold`.
+
+    Raises: InputError where there is no such vote.
+    """
+    right, told = counts
+    if told == 0:
+        raise InputError(
+            "prior_accuracy: gold needs votes on gold images, and there is none; give a number"
+        )
+    return float((right + 1) / (told + 2))
 
 
 def most_votes(tally: NDArray[np.int64]) -> int:
@@ -64,7 +80,7 @@ def _tally(votes: Votes, beliefs: Beliefs, workers: int) -> NDArray[np.int64]:
     return np.concatenate([tally_votes(votes, workers), np.stack(columns, axis=1)], axis=1)
 
 
-def _on_gold(votes: Votes, gold: Gold) -> NDArray[np.int64]:
+def count_on_gold(votes: Votes, gold: Gold) -> NDArray[np.int64]:
     """Right votes on gold images and all that tell (unsure ones do not), (2,)."""
     told = find(gold.image, votes.image)[1] & (votes.response != Response.UNSURE)
     pairs = set(zip(gold.image.tolist(), gold.label.tolist(), strict=True))

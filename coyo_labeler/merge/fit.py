@@ -13,6 +13,7 @@ import numpy as np
 from coyo_labeler.merge.arrays import F64
 from coyo_labeler.merge.calibrate import between, next_calibration
 from coyo_labeler.merge.cells import CellTable
+from coyo_labeler.merge.class_prior import estimate_class_prior, expected_classes
 from coyo_labeler.merge.model import Calibration, Model, Parameters, Shelved, Sums
 from coyo_labeler.merge.skill import estimate_skill
 
@@ -20,6 +21,8 @@ from coyo_labeler.merge.skill import estimate_skill
 _GOLD_STEPS = 25
 #: A step of calibration that makes the objective fall is halved this often, then taken back.
 _HALVINGS = 3
+#: Of the objective, how much of a fall is its rounding.
+_ROUNDING = 1e-9
 
 
 class Passes(Protocol):
@@ -119,8 +122,7 @@ def _iterate(passes: Passes, model: Model, state: State) -> tuple[State, Sums, f
         parameters, log_prior = passes.skilled(state)
         sums = passes.run(parameters)
         objective = sums.log_likelihood + log_prior
-        slack = 1e-9 * abs(objective)
-        if objective >= least - slack or state.calibration == state.before:
+        if objective >= least - _ROUNDING * abs(objective) or state.calibration == state.before:
             break
         shorter = between(state.before, state.calibration) if halving < _HALVINGS else state.before
         state = replace(state, calibration=shorter)
@@ -133,8 +135,9 @@ def _maximise(state: State, sums: Sums, model: Model) -> State:
     if model.fit_calibration == "votes":
         calibration = next_calibration(calibration, sums.gradient, sums.information)
     log_class_prior, true_share = state.log_class_prior, state.true_share
-    if len(sums.class_counts) and sums.class_counts.sum() > 0:
-        log_class_prior = _class_prior(sums.class_counts)
+    classes = expected_classes(sums, log_class_prior)
+    if classes.sum() > 0:
+        log_class_prior = estimate_class_prior(classes)
     if sums.true_counts[1] > 0:
         true_share = float(np.clip(sums.true_counts[0] / sums.true_counts[1], 1e-6, 1 - 1e-6))
     return replace(
@@ -147,17 +150,9 @@ def _maximise(state: State, sums: Sums, model: Model) -> State:
     )
 
 
-def _class_prior(counts: F64) -> F64:
-    """Log share of each class (C,); what lies on the lumped state is spread over all."""
-    classes = len(counts) - 1
-    share = (counts[:-1] + counts[-1] / classes) / counts.sum()
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(share))
-
-
 def _record(state: State, sums: Sums, objective: float, control: Control, seconds: float) -> State:
     previous = state.history[-1]["objective"] if state.history else None
-    change = None if previous is None else abs(objective - previous) / max(abs(objective), 1e-300)
+    change = None if previous is None else (objective - previous) / max(abs(objective), 1e-300)
     entry = {
         "iteration": len(state.history) + 1,
         "objective": objective,
@@ -169,10 +164,19 @@ def _record(state: State, sums: Sums, objective: float, control: Control, second
     stopped = ""
     if control.criterion == "hard" and sums.decisions == state.decisions:
         stopped = "no top class changed"
-    elif control.criterion == "objective" and change is not None and change < control.tolerance:
+    elif control.criterion == "objective" and _stands_still(change, control.tolerance):
         stopped = "the objective stands still"
     elif entry["iteration"] >= control.max_iterations:  # type: ignore[operator]
         stopped = "max_iterations"
     return replace(
         state, decisions=sums.decisions, history=(*state.history, entry), stopped=stopped
     )
+
+
+def _stands_still(change: float | None, tolerance: float) -> bool:
+    """Whether a relative change is so small that EM has converged.
+
+    A fall is no convergence: with a pool that is estimated anew the objective can fall, and then go
+    on rising.
+    """
+    return change is not None and change >= -_ROUNDING and abs(change) < tolerance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,10 @@ from coyo_labeler.votes.questions import Duplicates, as_answers, order_votes, su
 #: The names under which a column is looked for, crowd-kit's first.
 TASK, WORKER, LABEL = ("task", "image_id", "id"), ("worker", "worker_id"), ("label",)
 
-_RESPONSES = {None: Response.CHOICE, "": Response.CHOICE, "yes": Response.YES}
+_RESPONSES = {None: Response.CHOICE, "yes": Response.YES}
 _RESPONSES |= {"no": Response.NO, "unsure": Response.UNSURE}
+#: Stands for "no time known": before every time.
+_NO_TIME = np.iinfo(np.int64).min
 
 
 def is_spark(table: Any) -> bool:
@@ -101,6 +103,8 @@ def encode(
 ) -> Encoded:
     """Number tasks, workers and labels, in sorted order, and drop votes that do not count.
 
+    votes: as `frames_votes.sort_out_votes` leaves them.
+
     Raises: InputError naming the column or value at fault.
     """
     task = _column(votes, TASK, "votes")
@@ -117,13 +121,14 @@ def encode(
 
     image, who = _places(tasks, task), _places(workers, worker).astype(np.int32)
     voted = _labels(classes, label, "votes")
-    order, out = _count_once(image, who, voted, response, duplicate_votes, tasks, workers)
+    moment = _moments(votes)
+    order, out = _count_once(image, who, voted, response, moment, duplicate_votes, tasks, workers)
     kept = order[~out]
     arranged = Votes(image[kept], who[kept], voted[kept], response[kept])
     return Encoded(
         arranged,
         _beliefs(beliefs, belief_task, believed, tasks, classes),
-        _gold(gold_task, gold_label, tasks, classes),
+        _gold(gold_task, gold_label, tasks, classes, truth),
         tasks,
         workers,
         classes,
@@ -158,8 +163,20 @@ def _classes(
         found = _numbering(columns)
         # With one label there is nothing to choose between: whatever else there is joins it.
         return found if len(found) > 1 else pd.Index([*found, "(any other)"], dtype=object)
-    space: pd.Index[Any] = pd.RangeIndex(labels) if isinstance(labels, int) else pd.Index(labels)
-    return space
+    return label_index(labels)
+
+
+@overload
+def label_index(labels: None) -> None: ...
+@overload
+def label_index(labels: int | Sequence[Any]) -> pd.Index[Any]: ...
+@overload
+def label_index(labels: int | Sequence[Any] | None) -> pd.Index[Any] | None: ...
+def label_index(labels: int | Sequence[Any] | None) -> pd.Index[Any] | None:
+    """The labels that were given, or None where none were."""
+    if labels is None:
+        return None
+    return pd.RangeIndex(labels) if isinstance(labels, int) else pd.Index(labels)
 
 
 def _places(index: pd.Index[Any], column: pd.Series[Any]) -> I64:
@@ -181,14 +198,14 @@ def _labels(classes: pd.Index[Any], column: pd.Series[Any], what: str) -> I32:
 def _responses(votes: pa.Table) -> NDArray[np.int8]:
     if "response" not in votes.column_names:
         return np.full(votes.num_rows, Response.CHOICE, dtype=np.int8)
-    words = votes["response"].to_pylist()
-    unknown = [i for i, word in enumerate(words) if word not in _RESPONSES]
-    if unknown:
-        raise InputError(
-            f"votes: row {unknown[0] + 1}: response {words[unknown[0]]!r} is none of yes, no, "
-            "unsure"
-        )
-    return np.array([_RESPONSES[word] for word in words], dtype=np.int8)
+    return np.array([_RESPONSES[word] for word in votes["response"].to_pylist()], dtype=np.int8)
+
+
+def _moments(votes: pa.Table) -> I64:
+    """Microseconds since 1970, before every time where none is known, (votes,)."""
+    if "timestamp" not in votes.column_names:
+        return np.zeros(votes.num_rows, dtype=np.int64)
+    return np.asarray(pc.fill_null(votes["timestamp"], _NO_TIME).to_numpy())
 
 
 def _count_once(
@@ -196,14 +213,14 @@ def _count_once(
     worker: I32,
     label: I32,
     response: NDArray[np.int8],
+    moment: I64,
     duplicate_votes: Duplicates,
     tasks: pd.Index[Any],
     workers: pd.Index[Any],
 ) -> tuple[I64, NDArray[np.bool_]]:
     row = np.arange(len(image))
-    order = order_votes(
-        image, worker, label, response, np.zeros_like(row), np.zeros(len(row), np.int32), row
-    )
+    file = np.zeros(len(row), np.int32)
+    order = order_votes(image, worker, label, response, moment, file, row)
     arranged = (image[order], worker[order], label[order], response[order])
     out = superseded(*arranged, duplicate_votes)
     if duplicate_votes == "error" and out.any():
@@ -249,10 +266,17 @@ def _gold(
     label: pd.Series[Any] | None,
     tasks: pd.Index[Any],
     classes: pd.Index[Any],
+    truth: Truth,
 ) -> Gold:
     if task is None or label is None:
         return Gold(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32))
     places = (_places(tasks, task), _labels(classes, label, "gold").astype(np.int64))
     pairs: I64 = np.stack(places, axis=1)
     unique = np.unique(pairs, axis=0)
+    twice = np.flatnonzero(unique[1:, 0] == unique[:-1, 0])
+    if truth == "single" and len(twice):
+        raise InputError(
+            f"gold: task {tasks[unique[twice[0], 0]]} has two labels; drop one, or set "
+            "truth='multi'"
+        )
     return Gold(unique[:, 0].astype(np.int64), unique[:, 1].astype(np.int32))

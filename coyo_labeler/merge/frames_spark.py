@@ -5,13 +5,17 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from coyo_labeler import schemas, storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.merge.api_settings import stage_settings
 from coyo_labeler.merge.frames import LABEL, TASK, WORKER, column_name
 from coyo_labeler.session import spark_path
-from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+from coyo_labeler.stages import STAGES, run_stage
 from coyo_labeler.tables import write_table
 
 if TYPE_CHECKING:
@@ -19,23 +23,8 @@ if TYPE_CHECKING:
 
     from coyo_labeler.merge.api import DawidSkene
 
-_KEYS = [
-    "worker_model",
-    "truth",
-    "beliefs_are",
-    "pooling",
-    "counts",
-    "prior_strength",
-    "pooling_strength",
-    "prior_accuracy",
-    "prior_floor",
-    "class_prior",
-    "support",
-    "support_mass",
-    "duplicate_votes",
-    "min_calibration_votes",
-    "start",
-]
+#: So many tasks and no more are collected.
+_MOST_TASKS = 20_000_000
 
 
 def fit_on_spark(
@@ -63,27 +52,31 @@ def fit_on_spark(
         written["gold"] = (_rename(gold, {"image_id": TASK, "label": LABEL}), schemas.GOLD)
     for name, (frame, schema) in written.items():
         write_table(frame, storage.join(folder, name), schema)
-    calibration = model.calibration
-    fixed = None if isinstance(calibration, str) else ",".join(map(str, calibration))
-    given = {
-        **{key: getattr(model, key) for key in _KEYS},
+    settings = stage_settings(
+        model,
         **{name: storage.join(folder, name) for name in written},
-        "calibration": fixed or calibration,
-        "max_iterations": model.n_iter,
-        "tolerance": model.tol,
-        "label_space": space,
-        "output": storage.join(folder, "merged"),
-        "overwrite": "true",
-    }
-    settings = read_stage_settings(STAGES["merge"], [f"{k}={v}" for k, v in given.items()])
+        label_space=space,
+        output=storage.join(folder, "merged"),
+        overwrite="true",
+    )
     manifest, _ = run_stage(STAGES["merge"], settings, spark)
-    output = settings.output
+    output = str(settings.output)
+
+    def read(name: str) -> DataFrame:
+        return spark.read.parquet(spark_path(storage.join(output, name)))
+
     history = storage.read_json(storage.join(output, "history.json")) or {}
     calibrated = manifest.details["calibration"]
     error = calibrated["expected_calibration_error"]
+    classes: pd.Index[Any] = pd.Index(names)
+    priors = pd.Series(1 / len(classes), index=classes.rename("label"), name="prior")
+    if storage.exists(storage.join(output, "classes")):
+        priors[:] = read("classes").orderBy("label").toPandas()["share"]
     return {
-        "posterior_": spark.read.parquet(spark_path(storage.join(output, "posterior"))),
-        "workers_": spark.read.parquet(spark_path(storage.join(output, "workers")))
+        "posterior_": read("posterior"),
+        "rejects_": read("rejects").withColumnsRenamed({"image_id": "task", "worker_id": "worker"}),
+        "priors_": priors,
+        "workers_": read("workers")
         .toPandas()
         .rename(columns={"worker_id": "worker"})
         .set_index("worker"),
@@ -92,8 +85,42 @@ def fit_on_spark(
         "expected_calibration_error_": (error["before"], error["after"]),
         "n_iter_": manifest.details["iterations"],
         "worker_model_": manifest.details["worker_model"],
-        "classes_": names,
+        "classes_": classes,
     }
+
+
+def collect_labels(posterior: DataFrame, classes: pd.Index[Any]) -> pd.Series[Any]:
+    """The most probable label of each task, by task; posterior: schemas.POSTERIOR.
+
+    Raises: InputError where there are too many tasks for one machine.
+    """
+    tasks = posterior.count()
+    if tasks > _MOST_TASKS:
+        raise InputError(
+            f"DawidSkene: {tasks:,} tasks are too many to collect; use posterior_, a Spark "
+            "DataFrame: the first of labels is the most probable"
+        )
+    first = posterior.select("id", F.get("labels", F.lit(0)).alias("label"))
+    table = first.where(F.col("label").isNotNull()).orderBy("id").toArrow()
+    return pd.Series(
+        classes.take(table["label"].to_numpy()),
+        index=table["id"].to_pandas().rename("task"),
+        name="agg_label",
+    )
+
+
+def collect_posterior(posterior: DataFrame, classes: pd.Index[Any]) -> pa.Table:
+    """The rows of a posterior as task, label, probability; posterior: schemas.POSTERIOR."""
+    table = posterior.select("id", "labels", "label_probs").toArrow().combine_chunks()
+    lists = table["labels"].combine_chunks()
+    label, probability = lists.flatten(), table["label_probs"].combine_chunks().flatten()
+    return pa.table(
+        {
+            "task": table["id"].combine_chunks().take(pc.list_parent_indices(lists)),
+            "label": pa.array(classes.take(label.to_numpy()).to_numpy()),
+            "probability": probability.cast(pa.float64()),
+        }
+    )
 
 
 def _rename(frame: DataFrame, columns: dict[str, tuple[str, ...]]) -> DataFrame:

@@ -10,11 +10,11 @@ from coyo_labeler.merge.arrays import (
     Bool,
     segment_argmax,
     segment_sum,
-    split_bin_sum,
     split_sum,
     spread,
 )
 from coyo_labeler.merge.calibrate import BINS, calibration_sums, reliability_of
+from coyo_labeler.merge.class_prior import class_sums
 from coyo_labeler.merge.model import Calibration, Model, Parameters, PartialSums, Sums
 from coyo_labeler.merge.priors import log_prior, rule_out
 from coyo_labeler.merge.problems import Problems
@@ -37,13 +37,15 @@ def run_pass(
     if parameters.log_theta is None and model.start == "skills":
         weights = np.zeros_like(weights)  # no counts: the skills are their prior
     weights = np.rint(weights / model.count_unit) * model.count_unit
+    class_counts, class_ratios = _class_sums(problems, posterior, parameters, model)
     gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
     return PartialSums(
         counts=kernel.expected_counts(problems, weights),
         log_likelihood=split_sum(evidence[asked]),
         gradient=gradient,
         information=information,
-        class_counts=_class_counts(problems, posterior, model),
+        class_counts=class_counts,
+        class_ratios=class_ratios,
         true_counts=_true_counts(problems, posterior, model),
         decisions=_checksum(problems, posterior),
         reliability=_reliability(problems, parameters, prior.log, posterior, model, last),
@@ -77,12 +79,12 @@ def calibrated_on(problems: Problems, model: Model) -> Bool:
     return np.zeros(len(problems), dtype=bool)
 
 
-def _class_counts(problems: Problems, posterior: F64, model: Model) -> F64:
+def _class_sums(
+    problems: Problems, posterior: F64, parameters: Parameters, model: Model
+) -> tuple[F64, F64]:
     if not model.estimate_class_prior or model.truth == "multi":
-        return np.zeros((2, 0))
-    unbelieved = spread(problems.belief_size == 0, problems.offsets)
-    place = np.where(problems.label < 0, model.classes, problems.label)
-    return split_bin_sum(place, np.where(unbelieved, posterior, 0.0), model.classes + 1)
+        return np.zeros((2, 0)), np.zeros((2, 0))
+    return class_sums(problems, posterior, parameters.log_class_prior, model.classes)
 
 
 def _true_counts(problems: Problems, posterior: F64, model: Model) -> F64:
@@ -143,6 +145,7 @@ def add_sums(parts: Sequence[PartialSums], places: Sequence[np.ndarray] | None, 
         gradient=_whole([part.gradient for part in parts]),
         information=_whole([part.information for part in parts]),
         class_counts=_whole([part.class_counts for part in parts]),
+        class_ratios=_whole([part.class_ratios for part in parts]),
         true_counts=_whole([part.true_counts for part in parts]),
         decisions=sum(part.decisions for part in parts) % 2**64,
         reliability=np.sum([part.reliability for part in parts], axis=0),

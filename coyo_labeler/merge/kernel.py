@@ -43,12 +43,21 @@ def posterior(log_prior: F64, log_likelihood: F64, offsets: I64) -> tuple[F64, F
 
 
 def expected_counts(problems: Problems, weights: F64) -> F64:
-    """n of each cell, (cells,): the weight of each vote's entries; weights: (nnz,)."""
+    """Expected counts of the cells, (cells,).
+
+    n(cell) = Σ over votes v, over entries y of its problem, of w(y) where v falls into the cell if
+    the truth is y. weights: (nnz,) w, the posterior or its argmax. The sums of Dawid & Skene 1979,
+    eq. 2.3.
+    """
     return bin_sum(problems.pair_cell, weights[problems.pair_entry], len(problems.cells))
 
 
 def harden(probabilities: F64, offsets: I64) -> F64:
-    """1 for the most probable entry of each problem, the lowest class of equals, else 0, (nnz,)."""
+    """w(y) = 1 for the most probable entry of each problem, else 0, (nnz,).
+
+    Of equals it is the one with the lowest class. probabilities: (nnz,); offsets: (n + 1,). The
+    labels that Liao et al. 2021 take for true between two updates of the workers.
+    """
     hard = np.zeros(len(probabilities))
     hard[segment_argmax(probabilities, offsets)] = 1.0
     return hard

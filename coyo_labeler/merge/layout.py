@@ -17,7 +17,7 @@ from coyo_labeler.merge.arrays import I64, count_unit
 from coyo_labeler.merge.cells import CellSpace
 from coyo_labeler.merge.crowd import resolve_worker_model
 from coyo_labeler.merge.deal import Assembly, Recipe, deal_out
-from coyo_labeler.merge.evidence import most_votes
+from coyo_labeler.merge.evidence import accuracy_on_gold, most_votes
 from coyo_labeler.merge.increment import add_tally, workers_with_earlier
 from coyo_labeler.merge.intake import BeliefPiece, VotedFilter, VotesSummary
 from coyo_labeler.merge.joined import JoinedPasses
@@ -207,13 +207,7 @@ def _shards(
 
 
 def _accuracy_on_gold(parts: Sequence[Assembly]) -> float:
-    """The share of right votes on gold images, one right and one wrong added."""
-    right, told = np.sum([part.evidence.gold for part in parts], axis=0)
-    if told == 0:
-        raise InputError(
-            "prior_accuracy: gold needs votes on gold images, and there is none; give a number"
-        )
-    return float((right + 1) / (told + 2))
+    return accuracy_on_gold(np.sum([part.evidence.gold for part in parts], axis=0))
 
 
 def _add_up(summaries: Sequence[VotesSummary], duplicates: int) -> dict[str, int]:

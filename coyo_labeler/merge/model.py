@@ -90,9 +90,9 @@ class Parameters:
 class PartialSums:
     """What one pass adds up over one partition, see `Sums`.
 
-    log_likelihood (2,), gradient (2, 2), information (2, 2, 2), class_counts (2, C + 1) and
-    true_counts (2, 2) are in the two parts of `arrays.split`, so that nothing depends on how
-    problems are partitioned; counts are exact as they are.
+    log_likelihood (2,), gradient (2, 2), information (2, 2, 2), class_counts and class_ratios
+    (2, C) and true_counts (2, 2) are in the two parts of `arrays.split`, so that nothing depends on
+    how problems are partitioned; counts are exact as they are.
     """
 
     counts: F64
@@ -100,6 +100,7 @@ class PartialSums:
     gradient: F64
     information: F64
     class_counts: F64
+    class_ratios: F64
     true_counts: F64
     decisions: int
     reliability: F64
@@ -110,11 +111,10 @@ class Sums:
     """What one pass over the problems adds up.
 
     counts: (cells,) expected counts; empty where they are shelved. log_likelihood: natural log.
-    gradient (2,) and information (2, 2): of the expected log prior by (a, b). class_counts:
-    (C + 1,), the last for the lumped state, of problems without a belief; empty unless the class
-    prior is estimated. true_counts:
-    true and all questions without a belief. decisions: a checksum of the top class of every
-    problem. reliability: (2, bins, 3), before and after calibration.
+    gradient (2,) and information (2, 2): of the expected log prior by (a, b). class_counts,
+    class_ratios: (C,) `class_prior.class_sums`; empty unless the class prior is estimated.
+    true_counts: true and all questions without a belief. decisions: a checksum of the top class of
+    every problem. reliability: (2, bins, 3), before and after calibration.
     """
 
     counts: F64
@@ -122,6 +122,7 @@ class Sums:
     gradient: F64
     information: F64
     class_counts: F64
+    class_ratios: F64
     true_counts: F64
     decisions: int
     reliability: F64

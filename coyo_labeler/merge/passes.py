@@ -87,12 +87,15 @@ class BroadcastPasses:
     def skilled(self, state: State) -> tuple[Parameters, float]:
         """The parameters that a state stands for, and the log prior of its skills.
 
-        Votes that an earlier merge has counted are part of that prior.
+        Votes and images that an earlier merge has counted are part of that prior.
         """
         parameters, log_prior = parameters_of(state, self.table, self._model)
         if self._base is not None and parameters.log_theta is not None:
             counted = self._base.cells > 0
             log_prior += float(self._base.cells[counted] @ parameters.log_theta[counted])
+        if self._base is not None and parameters.log_class_prior is not None:
+            counted = self._base.classes > 0
+            log_prior += float(self._base.classes[counted] @ parameters.log_class_prior[counted])
         return parameters, log_prior
 
     def conclude(self, sums: Sums, names: Sequence[str]) -> Conclusion:
@@ -126,7 +129,7 @@ class BroadcastPasses:
 
 @dataclass(frozen=True)
 class _Base:
-    """What an earlier merge counted: cells (cells,), and images by class (C + 1,)."""
+    """What an earlier merge counted: cells (cells,), and images by class (C,)."""
 
     cells: F64
     classes: F64

@@ -129,8 +129,8 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
         unbelieved = multiplicity / c
     else:
         known = np.exp(parameters.log_class_prior)[np.maximum(problems.label, 0)]
-        named = segment_sum(np.where(lumped, 0.0, known), offsets)
-        unbelieved = np.where(lumped, spread(np.maximum(1.0 - named, 0.0), offsets), known)
+        share = lumped_share(problems, parameters.log_class_prior, c)
+        unbelieved = np.where(lumped, spread(share, offsets), known)
     believed = problems.belief_size > 0
     if not believed.any():
         with np.errstate(divide="ignore"):
@@ -153,6 +153,15 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
     slope = np.where(inside[:, None], prior.slope, spread_rows(prior.rest_slope, offsets))
     slope = np.where(spread(believed, offsets)[:, None], slope, 0.0)
     return Prior(log, slope)
+
+
+def lumped_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:
+    """What all classes that a problem does not list have of the class prior, (n,)."""
+    if log_class_prior is None:
+        return problems.others / classes
+    known = np.exp(log_class_prior)[np.maximum(problems.label, 0)]
+    named = segment_sum(np.where(problems.label < 0, 0.0, known), problems.offsets)
+    return np.where(problems.others > 0, np.maximum(1.0 - named, 0.0), 0.0)
 
 
 def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) -> Prior:

@@ -10,6 +10,7 @@ from coyo_labeler import schemas, storage
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
+from coyo_labeler.merge.class_prior import expected_classes
 from coyo_labeler.merge.fit import Control, State, fit
 from coyo_labeler.merge.increment import TALLY_FOLDER, as_increment, plan_posterior, tally_table
 from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
@@ -68,7 +69,8 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     storage.write_parquet(storage.join(run.output, TALLY_FOLDER, "part-00000.parquet"), tally)
     if state.log_class_prior is not None:
         url = storage.join(run.output, CLASSES_FOLDER, "part-00000.parquet")
-        storage.write_parquet(url, classes_table(state.log_class_prior, last.class_counts))
+        counts = expected_classes(last, state.log_class_prior)
+        storage.write_parquet(url, classes_table(state.log_class_prior, counts))
     _write_rejects(run.output)
     calibration = calibration_document(layout.model, state, last)
     history = history_document(state, calibration, last)

@@ -45,9 +45,9 @@ _UNSEEN = 1e-3
 
 
 def classes_table(log_class_prior: F64, counts: F64) -> pa.Table:
-    """The shares of all classes, log (C,), and what they are from, expected (C + 1,)."""
+    """The shares of all classes, log (C,), and the expected images of each, (C,)."""
     label = np.arange(len(log_class_prior), dtype=np.int32)
-    return pa.table([label, np.exp(log_class_prior), counts[:-1]], schema=CLASSES)
+    return pa.table([label, np.exp(log_class_prior), counts], schema=CLASSES)
 
 
 def skills_table(names: Sequence[str], space: CellSpace, cells: I64, counts: F64) -> pa.Table:
@@ -85,12 +85,15 @@ class Earlier:
     def log_class_prior(self, classes: int) -> F64 | None:
         """The log share of each class, (C,); None where it was not estimated or C was another."""
         share = self._of_classes("share", classes)
-        return None if share is None else np.log(np.maximum(share, _UNSEEN / classes))
+        if share is None:
+            return None
+        share = np.maximum(share, _UNSEEN / classes)
+        return np.asarray(np.log(share / share.sum()))
 
     def class_counts(self, classes: int) -> F64:
-        """The expected number of images of each class and of none of them, (C + 1,)."""
+        """The expected number of images of each class, (C,)."""
         images = self._of_classes("images", classes)
-        return np.append(np.zeros(classes) if images is None else images, 0.0)
+        return np.zeros(classes) if images is None else images
 
     def _of_classes(self, column: str, classes: int) -> F64 | None:
         found = list(read_tables(storage.join(self.url, CLASSES_FOLDER), CLASSES))

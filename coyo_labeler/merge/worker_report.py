@@ -36,8 +36,9 @@ def judge_workers(
     (1 − guessing) at the 95 % point of the accuracy that his own votes alone leave open (Jeffreys'
     prior), so that nobody is judged by what others do. kind: `adversary` where he is surely worse
     than guessing, `spammer` where his skill is surely below `SPAMMER_SKILL`, else `worker`; `new`
-    with fewer than `LEAST_VOTES` votes that tell.
+    with fewer than `LEAST_VOTES` votes that tell; `unjudged` where workers are taken to be perfect.
     """
+    perfect = model.worker_model == "perfect"
     told = tally[:, CHOICES] + tally[:, ANSWERS]
     right = np.minimum(right, told)
     share = tally[:, CHOICES] / model.classes + tally[:, ANSWERS] / 2
@@ -47,13 +48,14 @@ def judge_workers(
     kinds = np.where(most < guessing, "adversary", np.where(skill < SPAMMER_SKILL, "spammer", ""))
     kinds = np.where(kinds == "", "worker", kinds)
     kinds = np.where(told < LEAST_VOTES, "new", kinds)
+    kinds = np.where(perfect, "unjudged", kinds)
     compared, agreeing = tally[:, COMPARED], tally[:, AGREEING]
     return [
         {
             "worker_id": name,
             "n_votes": int(tally[j, :3].sum()),
             "kind": str(kinds[j]),
-            "skill_at_most": round(float(skill[j]), 6),
+            "skill_at_most": None if perfect else round(float(skill[j]), 6),
             "agreement_with_machine": int(agreeing[j]) / int(compared[j]) if compared[j] else None,
         }
         for j, name in enumerate(names)

@@ -12,6 +12,12 @@ from dataclasses import dataclass, field
 
 OUTSIDE = -1
 ANSWERS = ("yes", "no", "unsure")
+#: Stands for 0 where workers are perfect.
+IMPOSSIBLE = 1e-100
+
+
+class TieError(Exception):
+    """Two classes are as probable as each other but for rounding, which decides the top one."""
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Fit:
     posterior: list[dict[int, float]]
     objective: list[float] = field(default_factory=list)
     counts: dict = field(default_factory=dict)
+    class_prior: list[float] | None = None
 
 
 def support(image: Image, choices: Choices) -> list[int]:
@@ -59,7 +66,7 @@ def prior(image: Image, choices: Choices, class_prior: list[float] | None) -> di
         share = class_prior or [1 / choices.classes] * choices.classes
         result = {c: share[c] for c in named}
         if others:
-            result[OUTSIDE] = 1 - sum(result.values())
+            result[OUTSIDE] = sum(share[c] for c in range(choices.classes) if c not in named)
         return result
     if choices.beliefs_are == "sigmoid":
         logit = {c: math.log(p / (1 - p)) for c, p in image.belief.items()}
@@ -85,12 +92,13 @@ def prior(image: Image, choices: Choices, class_prior: list[float] | None) -> di
 
 def cell(truth: int, worker: int, label: int, response: str, choices: Choices) -> tuple:
     """What a vote adds to when the image's class is `truth`: (row of the worker, outcome)."""
+    if choices.worker_model == "perfect":
+        wrong = response != "unsure" and (truth == label) != (response != "no")
+        return ("perfect", "wrong" if wrong else "as told")
     if response == "":
         if choices.worker_model == "one_coin":
             return ("choice", worker, "right" if truth == label else "wrong")
-        if truth == OUTSIDE:
-            return ("outside",)
-        return ("choice", worker, truth, label)
+        return ("outside",) if truth == OUTSIDE else ("choice", worker, truth, label)
     true = truth == label
     if choices.worker_model == "one_coin":
         if response == "unsure":
@@ -137,6 +145,8 @@ class Skill:
         return (beta * self.h(row, outcome) + hits) / (beta + total)
 
     def theta(self, key: tuple) -> float:
+        if key[0] == "perfect":
+            return IMPOSSIBLE if key[-1] == "wrong" else 1.0
         if key == ("outside",):
             return (1 - self.choices.accuracy) / (self.choices.classes - 1)
         *row, outcome = key
@@ -150,7 +160,7 @@ class Skill:
 
     def log_prior(self) -> float:
         """−α Σ KL(g ‖ θ), over the rows that have counts and all their outcomes."""
-        rows = {key[:-1] for key in self.n if key != ("outside",)}
+        rows = {key[:-1] for key in self.n if key[0] not in ("outside", "perfect")}
         total = 0.0
         for row in rows:
             for outcome in self.outcomes(row):
@@ -179,6 +189,8 @@ def count(images, posterior, choices) -> dict[tuple, float]:
         weights = probabilities
         if choices.hard:
             best = max(probabilities.values())
+            if any(0 < best - p < 1e-9 for p in probabilities.values()):
+                raise TieError
             states = [c for c in probabilities if c != OUTSIDE]
             states += [OUTSIDE] if OUTSIDE in probabilities else []
             top = next(c for c in states if probabilities[c] == best)
@@ -196,7 +208,7 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
     for _ in range(iterations):
         skill = Skill(count(images, posterior, choices), choices)
         if choices.estimated:
-            class_prior = estimate_class_prior(images, posterior, choices)
+            class_prior = estimate_class_prior(images, posterior, choices, class_prior)
         likelihood = 0.0
         posterior = []
         for image in images:
@@ -211,12 +223,24 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
             posterior.append({c: p / total for c, p in joint.items()})
         result.objective.append(likelihood + (skill.log_prior() if choices.alpha else 0.0))
         result.posterior, result.counts = posterior, count(images, posterior, choices)
+        result.class_prior = class_prior
     return result
 
 
-def estimate_class_prior(images, posterior, choices) -> list[float] | None:
+def estimate_class_prior(images, posterior, choices, before) -> list[float] | None:
+    """The mean posterior over all classes: the lumped state is taken apart into those it stands
+    for, each in proportion to its prior."""
+    share = before or [1 / choices.classes] * choices.classes
     free = [p for image, p in zip(images, posterior, strict=True) if not image.belief]
     if not free:
         return None
-    lumped = sum(p.get(OUTSIDE, 0.0) for p in free) / choices.classes
-    return [(sum(p.get(c, 0.0) for p in free) + lumped) / len(free) for c in range(choices.classes)]
+    total = [0.0] * choices.classes
+    for probabilities in free:
+        lumped = [c for c in range(choices.classes) if c not in probabilities]
+        outside = sum(share[c] for c in lumped)
+        for c in range(choices.classes):
+            if c in probabilities:
+                total[c] += probabilities[c]
+            elif outside > 0:
+                total[c] += probabilities[OUTSIDE] * share[c] / outside
+    return [n / sum(total) for n in total]

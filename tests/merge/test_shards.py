@@ -42,7 +42,7 @@ def test_the_objective_never_falls_with_joined_skills(problem, partitions, shard
     images, workers, choices = problem
     if not images:
         return
-    choices.worker_model, choices.beta, choices.estimated = "confusion", None, False
+    choices.worker_model, choices.beta = "confusion", None
     _, (joined, _) = both_ways(images, workers, choices, 15, partitions, shards)
     objective = np.array([entry["objective"] for entry in joined.history])
     assert (np.diff(objective) >= -1e-9 * np.abs(objective[:-1])).all()

@@ -123,7 +123,50 @@ def test_one_vote_against_a_belief_is_bayes_rule(spark, tmp_path):
     joint = np.array([0.6 * 0.1, 0.3 * 0.8, 0.1 * 0.1])  # class 2: what the belief left over
     row = posterior(tmp_path / "out")[1]
     assert row["labels"] == [1, 0]
-    assert row["label_probs"] == pytest.approx(joint[[1, 0]] / joint.sum(), rel=1e-5)
+    shares = joint[[1, 0, 2]] / joint.sum()
+    assert row["label_probs"] == pytest.approx(shares[:2], rel=1e-6)
+    assert row["risk"] == pytest.approx(1 - shares[0], rel=1e-6)
+    assert row["entropy"] == pytest.approx(-(shares * np.log(shares)).sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("truth", ["single", "multi"])
+def test_entropy_is_that_of_all_classes_the_lumped_ones_too(tmp_path, truth):
+    """Image 1 has a belief alone, image 2 a vote too, but the worker says nothing new."""
+    beliefs = write_beliefs(tmp_path / "beliefs", {1: {0: 0.5, 3: 0.2}, 2: {0: 0.5, 3: 0.2}}, 1)
+    (tmp_path / "votes.csv").write_text("image_id,worker_id,label,response\n2,ann,0,unsure\n")
+    space = tmp_path / "five.txt"
+    space.write_text("a\nb\nc\nd\ne\n")
+    merge(
+        None, tmp_path, beliefs=beliefs, votes=tmp_path / "votes.csv", label_space=space,
+        truth=truth, worker_model="perfect", calibration="none",
+    )  # fmt: skip
+    # Single: what the belief leaves over, 0.3, lies on three classes. Multi: two questions.
+    shares = [0.5, 0.2, 0.1, 0.1, 0.1] if truth == "single" else [0.5, 0.5, 0.2, 0.8]
+    expected = -sum(share * np.log(share) for share in shares)
+    for row in posterior(tmp_path / "out").values():
+        assert row["entropy"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_hard_stops_when_no_top_class_changes(tmp_path, inputs):
+    """The objective still moves then."""
+    manifest = merge(None, tmp_path, criterion="hard", tolerance=0, **inputs)
+    assert manifest.details["stopped"] == "no top class changed"
+    assert manifest.details["iterations"] < 10
+    merge(None, tmp_path, "long", tolerance=0, **inputs)
+    for image, row in posterior(tmp_path / "long").items():
+        assert posterior(tmp_path / "out")[image]["labels"][0] == row["labels"][0]
+
+
+def test_start_skills_begins_with_workers_as_the_prior_has_them(tmp_path):
+    """Bayes' rule by hand is the first objective, however few votes the prior is worth."""
+    beliefs = write_beliefs(tmp_path / "beliefs", {1: {0: 0.6, 1: 0.3}}, files=1)
+    votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 1)])
+    given = {"beliefs": beliefs, "votes": votes, "calibration": "none", "prior_strength": 0.1}
+    manifest = merge(None, tmp_path, start="skills", max_iterations=1, **given)
+    evidence = 0.6 * 0.1 + 0.3 * 0.8 + 0.1 * 0.1
+    assert manifest.details["objective"] == pytest.approx(np.log(evidence), rel=1e-7)
+    other = merge(None, tmp_path, "other", start="labels", max_iterations=1, **given)
+    assert other.details["objective"] != pytest.approx(np.log(evidence), rel=1e-3)
 
 
 @pytest.mark.parametrize(("mass", "listed"), [(1, [1, 0, 2]), (0.85, [1, 0])])

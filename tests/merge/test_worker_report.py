@@ -14,6 +14,7 @@ from coyo_labeler.merge.worker_report import (
     confused_pairs,
     judge_workers,
     nominal_alpha,
+    worker_report,
 )
 from coyo_labeler.votes.checks import Response
 from tests.merge.local import NO_BELIEFS, NO_GOLD, beliefs_of, votes_of
@@ -41,6 +42,15 @@ def test_workers_are_judged_by_their_own_votes(classes, choices, answers, right,
     model = Model(classes=classes, workers=1)
     (found,) = judge_workers(["ann"], tally(choices, answers), np.array([float(right)]), model)
     assert found["kind"] == kind
+
+
+def test_workers_taken_to_be_perfect_are_not_judged():
+    """There are no expected right votes of theirs to judge them by."""
+    model = Model(classes=21_841, workers=1, worker_model="perfect")
+    (found,) = judge_workers(["ann"], tally(100), np.array([0.0]), model)
+    assert (found["kind"], found["skill_at_most"], found["n_votes"]) == ("unjudged", None, 100)
+    report = worker_report([found], [], np.zeros((0, 3), np.int64))
+    assert report["spammers"] == report["adversaries"] == []
 
 
 def test_agreement_with_the_machine_counts_what_can_agree_or_not():
