@@ -5,8 +5,9 @@
     python -m benchmarks.em case tasks=1000000 classes=10 workers=1000 contenders=merge,crowdkit
     python -m benchmarks.em case tasks=2000000 classes=21841 workers=1000 votes=700000 beliefs=1
 
-Contenders: merge (this package, in threads of one process), spark (the same on local[*]), crowdkit
-(DawidSkene), dataframe (EM as a Spark user would write it), notebook (this package's DawidSkene),
+Contenders: merge (this package in threads of one process, with confusion matrices as the peers have
+them), spark (the same on local[*]), default (this package as it comes), crowdkit (DawidSkene),
+dataframe (EM as a Spark user would write it), notebook (this package's DawidSkene),
 kernel (bare kernels in one process on the arrays of merge; only its seconds an iteration count).
 Each runs in a process of its own, from votes in Parquet to posterior in Parquet, and is timed from
 outside: the interpreter's and Spark's start count. `peak MB` is of the whole process tree, `driver
@@ -29,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.em_data import FOLDER, Case, accuracy, simulate
-from benchmarks.em_peers import ENGINES, ITERATIONS, PEERS, merge_command, peer_command
+from benchmarks.em_peers import ITERATIONS, PEERS, STAGES, merge_command, peer_command
 
 COLUMNS = (
     "contender", "tasks", "classes", "votes", "seconds", "times the first", "s/iteration",
@@ -46,9 +47,9 @@ def cases(scale: float) -> list[tuple[Case, list[str]]]:
     beliefs = [
         (Case(size(2_000_000), 21_841, 1000, size(votes), beliefs=True), contenders)
         for votes, contenders in (
-            (700_000, ["spark", "kernel"]),
-            (5_000_000, ["spark", "kernel"]),
-            (20_000_000, ["spark"]),
+            (700_000, ["spark", "kernel", "default"]),
+            (5_000_000, ["spark", "kernel", "default"]),
+            (20_000_000, ["spark", "default"]),
         )
     ]
     return [
@@ -151,8 +152,8 @@ def run(case: Case, contenders: list[str]) -> list[dict[str, object]]:
         print(f"running {name}", file=sys.stderr, flush=True)
         output = case.folder / f"out-{name}"
         shutil.rmtree(output, ignore_errors=True)
-        if name in ENGINES:
-            command = merge_command(case, output, iterations, ENGINES[name])
+        if name in STAGES:
+            command = merge_command(case, output, iterations, STAGES[name])
         else:
             command = peer_command(name, case, output, iterations)
         row = {"contender": name, "tasks": case.tasks, "classes": case.classes, **measure(command)}
@@ -172,7 +173,7 @@ def findings(name: str, case: Case, output: Path) -> dict[str, object]:
         left = json.loads((output / "kernel.json").read_text())
         return {"s/iteration": round(left["seconds"], 3), "seconds": float("nan")}
     found: dict[str, object] = {"accuracy": round(accuracy(case, output), 4)}
-    if name in ENGINES:
+    if name in STAGES:
         history = json.loads((output / "history.json").read_text())
         manifest = json.loads((output / "_manifest.json").read_text())
         seconds = [entry["seconds"] for entry in history["iterations"]]

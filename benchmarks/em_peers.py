@@ -13,11 +13,16 @@ import pyarrow.parquet as pq
 from benchmarks.em_data import ROOT, Case
 
 ITERATIONS = 10
-#: Contenders that are the stage itself, and its key `engine`.
-ENGINES = {"merge": "local", "spark": "spark"}
+#: Contenders that are the stage itself, and their settings: the model of the peers, or as it comes.
+_CONFUSION = {"worker_model": "confusion", "calibration": "none"}
+STAGES = {
+    "merge": {"engine": "local", **_CONFUSION},
+    "spark": {"engine": "spark", **_CONFUSION},
+    "default": {},
+}
 
 
-def merge_command(case: Case, output: Path, iterations: int, engine: str) -> list[str]:
+def merge_command(case: Case, output: Path, iterations: int, settings: dict[str, str]) -> list[str]:
     """`merge` as a user starts it."""
     given = {
         "votes": case.folder / "votes",
@@ -25,8 +30,7 @@ def merge_command(case: Case, output: Path, iterations: int, engine: str) -> lis
         "label_space": case.folder / "labels.txt",
         "max_iterations": iterations,
         "tolerance": 0,
-        "calibration": "none",
-        "engine": engine,
+        **settings,
     }
     if case.beliefs:
         given |= {"beliefs": case.beliefs_folder, "beliefs_are": "categorical"}
