@@ -23,21 +23,29 @@ JOB = Path(__file__).parents[2] / "jobs" / "merge.py"
 
 
 def crowd():
-    """Rows of votes: choices and answers of eight workers, and beliefs of most images."""
+    """Rows of votes: choices and answers of eight workers, and beliefs of most images.
+
+    With truth multi a choice and an answer can be on one question: then the later one counts, so
+    every vote has its time.
+    """
     random = np.random.default_rng(11)
     votes, beliefs = [], {}
     for image in range(IMAGES):
         for worker in random.choice(8, 3, replace=False):
             named = image if random.random() < 0.7 else random.integers(0, CLASSES)
-            votes.append(f"{image},w{worker},{named % CLASSES},")
+            votes.append(f"{image},w{worker},{named % CLASSES},,{moment(len(votes))}")
             asked = random.integers(0, CLASSES)
             answer = random.choice(["yes", "no", "unsure"], p=[0.45, 0.45, 0.1])
-            votes.append(f"{image},w{worker},{asked},{answer}")
+            votes.append(f"{image},w{worker},{asked},{answer},{moment(len(votes))}")
         if image % 5:
             named = random.choice(CLASSES, random.integers(1, CLASSES + 1), replace=False)
             beliefs[image] = {int(c): round(float(random.uniform(0.01, 0.9)), 4) for c in named}
     beliefs |= {image: {image % CLASSES: 0.5} for image in range(IMAGES, IMAGES + 7)}
     return votes, beliefs
+
+
+def moment(second):
+    return f"2026-01-01T00:{second // 60:02}:{second % 60:02}"
 
 
 def write(folder, seed, files):
@@ -46,7 +54,7 @@ def write(folder, seed, files):
     votes, beliefs = crowd()
     (folder / "votes").mkdir(parents=True)
     for number, rows in enumerate(np.array_split(random.permutation(votes), files)):
-        text = "\n".join(["image_id,worker_id,label,response", *rows]) + "\n"
+        text = "\n".join(["image_id,worker_id,label,response,timestamp", *rows]) + "\n"
         (folder / "votes" / f"{number}.csv").write_text(text)
     turned = {int(image): beliefs[int(image)] for image in random.permutation(list(beliefs))}
     return {
@@ -70,6 +78,7 @@ def test_order_files_partitions_and_the_way_of_skills_change_nothing(spark, tmp_
         inputs = write(tmp_path / f"in {name}", number, 1 + 2 * number)
         manifest = merge(spark, tmp_path, name, truth=truth, **GIVEN, **way, **inputs)
         assert ("shards" in manifest.details["skills"]) == (way["max_broadcast_mb"] == 0)
+        assert ("duplicate" in manifest.tables["votes"].rejected) == (truth == "multi")
         assert_same_tables(tmp_path / "as written", tmp_path / name)
 
 
