@@ -164,7 +164,7 @@ def _record(state: State, sums: Sums, objective: float, control: Control, second
     stopped = ""
     if control.criterion == "hard" and sums.decisions == state.decisions:
         stopped = "no top class changed"
-    elif control.criterion == "objective" and _stands_still(change, control.tolerance):
+    elif control.criterion == "objective" and _stands_still(state, change, control.tolerance):
         stopped = "the objective stands still"
     elif entry["iteration"] >= control.max_iterations:  # type: ignore[operator]
         stopped = "max_iterations"
@@ -173,10 +173,13 @@ def _record(state: State, sums: Sums, objective: float, control: Control, second
     )
 
 
-def _stands_still(change: float | None, tolerance: float) -> bool:
-    """Whether a relative change is so small that EM has converged.
+def _stands_still(state: State, change: float | None, tolerance: float) -> bool:
+    """Whether a relative change is so small that EM has converged; state: before this iteration.
 
-    A fall is no convergence: with a pool that is estimated anew the objective can fall, and then go
-    on rising.
+    A fall is no convergence by itself: with a pool that is estimated anew the objective can turn,
+    and its change is small then. It takes a second small change after it.
     """
-    return change is not None and change >= -_ROUNDING and abs(change) < tolerance
+    if change is None or abs(change) >= tolerance:
+        return False
+    before = state.history[-1]["change"]
+    return change >= -_ROUNDING or (before is not None and bool(abs(before) < tolerance))
