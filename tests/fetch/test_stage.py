@@ -164,7 +164,7 @@ def test_webdataset_reads_the_tars(spark, site, tmp_path):
 
 def test_progress_tells_what_is_done_and_what_fails():
     counts = Counts(100, 80, {"timeout": 15, "http_not_found": 4, "corrupt": 1, "tls_failed": 0})
-    details = {"bytes": 4_000_000, "finished": 1020.0}
+    details = {"asked": 100, "asked_bytes": 4_000_000, "finished": 1020.0}
     shown = facts([Receipt(0, "f", counts, 20.0, details)])
     assert shown == {
         "images": "80",
