@@ -243,7 +243,7 @@ class ShardFetcher:
             try:
                 found = await self._client.download(url, budget, use)
             except FetchError as error:
-                errors.append(error)
+                errors.append(error.bare())
             else:
                 if self._is_meant(found):
                     return url, found

@@ -75,3 +75,7 @@ class FetchError(Exception):
         self.error = error
         self.http_status = http_status
         self.retry_after = retry_after
+
+    def bare(self) -> "FetchError":
+        """The same without the frames that it passed through, whose variables hold the bytes."""
+        return FetchError(self.status, self.error, self.http_status, self.retry_after)
