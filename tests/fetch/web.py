@@ -48,7 +48,7 @@ class Web:
                 self.asked.append((path, headers))
                 answer = self.answers.get(path.partition("?")[0]) or reply(b"", "404 Not Found")
                 await answer(reader, writer)
-                if writer.is_closing():
+                if writer.is_closing() or headers.get("connection") == "close":
                     return
         except (ConnectionError, asyncio.CancelledError):
             return
