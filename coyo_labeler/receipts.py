@@ -123,12 +123,12 @@ class Receipts:
 
         redo: shards whose receipts are to be replaced; they count from then on.
         """
-        known = self._listed(detail=bool(redo))
+        before = self._listed(detail=bool(redo))
         seen = {shard: receipt for shard, receipt in self.read().items() if shard not in redo}
 
         def look(progress: Progress) -> None:
             for shard, version in self._listed(detail=bool(redo)).items():
-                if shard in seen or (shard in redo and version == known.get(shard)):
+                if shard in seen or (shard in redo and version == before.get(shard)):
                     continue
                 receipt = self.get(shard)
                 if receipt is not None:
