@@ -188,6 +188,8 @@ class Run:
     def finish(self, outcome: Outcome) -> Manifest:
         """Check that no row was lost or doubled, then write the manifest.
 
+        What killed writers left behind is removed before.
+
         Raises: CountError where the counts do not add up.
         """
         outcome.rows.check(self.stage)
@@ -205,6 +207,7 @@ class Run:
             config=self.config,
             inputs=self.inputs,
         )
+        storage.remove_temporaries(self.output)
         storage.write_json(storage.join(self.output, MANIFEST), manifest.to_json())
         return manifest
 

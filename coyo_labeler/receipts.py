@@ -1,7 +1,7 @@
 """One receipt per finished shard: written last, so that a shard with a receipt is whole."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,15 +90,20 @@ class Receipts:
 
     def shards(self) -> set[int]:
         """Numbers of the shards that have a receipt file, by one listing of the folder."""
+        return set(self._listed(detail=False))
+
+    def _listed(self, detail: bool) -> dict[int, str]:
+        """The shards that have a receipt file, with what tells its content from the next."""
         pattern = re.escape(self.name).replace(re.escape("{shard:05d}"), r"(\d{5,})") + "$"
         fs, path = storage.resolve(self.output)
         parent = storage.join(path, self.name).rpartition("/")[0]
         fs.invalidate_cache(parent)
         if not fs.isdir(parent):
-            return set()
-        names = fs.ls(parent, detail=False)
-        found = (re.search(pattern, name) for name in names)
-        return {int(match[1]) for match in found if match}
+            return {}
+        listed = fs.ls(parent, detail=detail)
+        infos = ((one["name"], one) if detail else (one, {}) for one in listed)
+        found = ((re.search(pattern, name), info) for name, info in infos)
+        return {int(match[1]): storage.version_of(info) for match, info in found if match}
 
     def read(self) -> dict[int, Receipt]:
         """All receipts by this run, by shard."""
@@ -112,12 +117,19 @@ class Receipts:
         total_shards: int,
         facts: Callable[[Sequence[Receipt]], Mapping[str, Any]],
         interval_seconds: float = 2.0,
+        redo: Collection[int] = (),
     ) -> Iterator[None]:
-        """Show shards done while the `with` block runs, and `facts` of the receipts so far."""
-        seen = self.read()
+        """Show shards done while the `with` block runs, and `facts` of the receipts so far.
+
+        redo: shards whose receipts are to be replaced; they count from then on.
+        """
+        before = self._listed(detail=bool(redo))
+        seen = {shard: receipt for shard, receipt in self.read().items() if shard not in redo}
 
         def look(progress: Progress) -> None:
-            for shard in self.shards() - seen.keys():
+            for shard, version in self._listed(detail=bool(redo)).items():
+                if shard in seen or (shard in redo and version == before.get(shard)):
+                    continue
                 receipt = self.get(shard)
                 if receipt is not None:
                     seen[shard] = receipt

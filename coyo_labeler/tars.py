@@ -98,10 +98,15 @@ def picture(parts: Mapping[str, bytes]) -> tuple[str, bytes] | None:
     return next((part for part in parts.items() if part[0] in IMAGE_ENDINGS), None)
 
 
-def write(file: IO[bytes], samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
+def write(
+    file: IO[bytes], samples: Iterable[tuple[str, Mapping[str, bytes]]], mark: str = ""
+) -> None:
     """Write samples, (key, {ending: bytes}) each, as members `{key}.{ending}` in their order.
 
-    Times and owners are fixed, so that a tar's bytes depend on its samples alone.
+    mark: at most 31 ASCII characters by which to know the tar again without reading through it; it
+    stands where a member's group has its name, which no reader of webdatasets looks at.
+
+    Times and owners are fixed, so that a tar's bytes depend on its samples and mark alone.
     """
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
         for key, parts in samples:
@@ -109,4 +114,15 @@ def write(file: IO[bytes], samples: Iterable[tuple[str, Mapping[str, bytes]]]) -
                 header = tarfile.TarInfo(f"{key}.{ending}")
                 header.size = len(data)
                 header.mode = 0o644
+                header.gname = mark
                 tar.addfile(header, io.BytesIO(data))
+
+
+def mark_of(head: bytes) -> str | None:
+    """The mark of a tar by its first 512 bytes; None where it has no member, "" where no mark."""
+    if not head.strip(b"\0"):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape").gname
+    except tarfile.HeaderError:
+        return ""

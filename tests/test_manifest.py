@@ -69,6 +69,15 @@ def test_an_unfinished_run_goes_on_and_its_temporaries_go(settings):
     assert not left.exists()
 
 
+def test_what_a_killed_writer_left_goes_before_the_run_is_finished(settings):
+    run = Run.begin("ingest", settings)
+    left = Path(settings.output, "catalog", ".a.parquet.123.tmp")
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    run.finish(Outcome(Counts(1, 1)))
+    assert not left.exists()
+
+
 def test_how_the_work_is_done_may_differ_between_runs(settings):
     run = Run.begin("ingest", settings)
     other = settings.model_copy(update={"connections": 64, "log_format": "json"})

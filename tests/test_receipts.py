@@ -1,5 +1,7 @@
+from coyo_labeler import receipts as receipts_module
 from coyo_labeler import storage
 from coyo_labeler.manifest import Counts
+from coyo_labeler.progress import Progress
 from coyo_labeler.receipts import Receipt, Receipts, total
 
 
@@ -46,3 +48,25 @@ def test_watching_ends_with_all_receipts_seen(tmp_path):
             receipts.write(receipt(shard))
     assert seen[-1] == 3
     assert storage.exists(str(tmp_path))
+
+
+def test_shards_that_are_redone_count_when_their_receipts_are_replaced(tmp_path, monkeypatch):
+    receipts = Receipts(str(tmp_path), "f")
+    for shard in range(3):
+        receipts.write(receipt(shard, generation=1))
+    shown = []
+
+    class Shown(Progress):
+        def update(self, done, **facts):
+            shown.append((done, facts["generations"]))
+
+    monkeypatch.setattr(receipts_module, "Progress", Shown)
+
+    def facts(read):
+        return {"generations": sorted(one.details["generation"] for one in read)}
+
+    with receipts.watch("fetch", 3, facts, interval_seconds=60, redo={0, 2}):
+        pass
+    with receipts.watch("fetch", 3, facts, interval_seconds=60, redo={0, 2}):
+        receipts.write(receipt(2, generation=2))
+    assert shown == [(1, [1]), (2, [1, 2])]

@@ -133,3 +133,16 @@ def test_what_is_written_is_read_again_and_equal_samples_give_equal_bytes() -> N
 def test_the_error_goes_from_process_to_process() -> None:
     error = pickle.loads(pickle.dumps(DamagedTarError("s3://b/0.tar", "cut")))
     assert (error.url, error.why, str(error)) == ("s3://b/0.tar", "cut", "s3://b/0.tar: cut")
+
+
+def test_a_tar_is_known_by_its_mark(tmp_path: Path) -> None:
+    samples = [("a", {"jpg": b"1" * 600, "json": b"{}"})]
+    marked, plain, empty = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    tars.write(marked, samples, "0123456789abcdef")
+    tars.write(plain, samples)
+    tars.write(empty, [], "0123456789abcdef")
+    heads = [file.getvalue()[:512] for file in (marked, plain, empty)]
+    assert [tars.mark_of(head) for head in heads] == ["0123456789abcdef", "", None]
+    assert tars.mark_of(b"\x89PNG" * 128) == ""
+    marked.seek(0)
+    assert list(groups(marked, "memory")) == samples

@@ -37,7 +37,9 @@ class FetchSettings(StageSettings):
     allow_private: bool = Field(
         False, description="let private and loopback addresses through (tests, the demo, mirrors)"
     )
-    robots_txt: bool = Field(True, description="ask for robots.txt once per host, and obey it")
+    robots_txt: bool = Field(
+        True, description="ask for robots.txt once per host and task, and obey it"
+    )
     refuse_tags: tuple[str, ...] = Field(
         ("noai", "noimageai", "noindex", "noimageindex", "noml"),
         description="rules in X-Robots-Tag that mean no",
@@ -66,7 +68,10 @@ class FetchSettings(StageSettings):
     resize_quality: int = Field(95, ge=1, le=100, description="JPEG quality of shrunk images")
 
     timeout_seconds: float = Field(
-        30.0, gt=0, description="deadline of an image, all its attempts and URLs included"
+        30.0,
+        gt=0,
+        description="deadline of an image: requests, retries and pauses of all its URLs; not its "
+        "turn at a host, robots.txt (3 × connect_seconds, once per host) and decoding",
     )
     connect_seconds: float = Field(
         10.0, gt=0, description="deadline of one connection, the name's resolution included"
@@ -80,7 +85,7 @@ class FetchSettings(StageSettings):
         8, ge=1, le=4096, description="images asked for at once of one host, per task"
     )
     host_requests_per_second: float | None = Field(
-        None, gt=0, description="requests to one host a second, all tasks together; null: any"
+        None, gt=0, description="requests to one host a second at most, all tasks; null: any"
     )
     verify_threads: int = Field(
         2, ge=1, le=256, description="threads that decode and hash, per task"

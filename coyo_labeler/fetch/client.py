@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from coyo_labeler.fetch.guard import ForbiddenAddressError, Guard, GuardedResolver
-from coyo_labeler.fetch.hosts import Budget, Hosts
+from coyo_labeler.fetch.hosts import Budget, Hosts, Places, Rank
 from coyo_labeler.fetch.policy import (
     ROBOTS_BYTES,
     Robots,
@@ -40,6 +40,8 @@ DNS_CACHE_SECONDS = 300
 #: Downloads that pass this size go on a few at a time, so that memory is bounded.
 LARGE_BYTES = 4 * 2**20
 LARGE_AT_ONCE = 8
+#: Deadline of a host's robots.txt, all its attempts included, in deadlines of a connection.
+ROBOTS_CONNECTS = 3
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FINAL_DNS_ERRORS = frozenset(
@@ -76,6 +78,15 @@ class Manners:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What holds for one kind of file: bytes at most, and which wishes of its owner are obeyed."""
+
+    max_bytes: int
+    robots: Robots | None = None
+    refused_tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Body:
     """What a URL gave."""
 
@@ -100,15 +111,15 @@ class Client:
         self._resolver = GuardedResolver(guard, resolver)
         self._guard = guard
         self._token = product_token(manners.user_agent)
-        self._refused_tags = manners.refused_tags
         self._headers = {
             "User-Agent": manners.user_agent,
             "Accept": "image/*,*/*;q=0.5",
             "Accept-Encoding": "identity",
         }
         self._hosts = Hosts(limits.host_connections, limits.host_interval_seconds)
-        self._robots = Robots(self._read_robots, self._token) if manners.robots_txt else None
-        self._slots = asyncio.Semaphore(limits.connections)
+        robots = Robots(self._read_robots, self._token) if manners.robots_txt else None
+        self._images = Terms(limits.max_bytes, robots, manners.refused_tags)
+        self._places = Places(limits.connections)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def __aenter__(self) -> "Client":
@@ -143,7 +154,7 @@ class Client:
         self._resolver_threads.shutdown(wait=False, cancel_futures=True)
 
     async def download(
-        self, url: str, budget: Budget, use: Callable[[Body], Awaitable[Used]]
+        self, url: str | None, budget: Budget, use: Callable[[Body], Awaitable[Used]]
     ) -> Used:
         """What `use` makes of the body of a URL, after as many attempts as the budget allows.
 
@@ -154,17 +165,16 @@ class Client:
         """
         target = parse_url(url)
         return await self._try_again(
-            lambda budget: self._follow(target, budget, use, self._limits.max_bytes, self._robots),
-            budget,
+            lambda budget: self._follow(target, budget, use, self._images), budget
         )
 
-    async def _read_robots(self, url: URL) -> bytes:
+    async def _read_robots(self, url: URL, rank: Rank) -> bytes:
         async def use(body: Body) -> bytes:
             return body.data
 
         return await self._try_again(
-            lambda budget: self._follow(url, budget, use, ROBOTS_BYTES, robots=None),
-            Budget(3 * self._limits.connect_seconds),
+            lambda budget: self._follow(url, budget, use, Terms(ROBOTS_BYTES)),
+            Budget(ROBOTS_CONNECTS * self._limits.connect_seconds, rank),
         )
 
     async def _try_again(
@@ -188,27 +198,24 @@ class Client:
         target: URL,
         budget: Budget,
         use: Callable[[Body], Awaitable[Used]],
-        max_bytes: int,
-        robots: Robots | None,
+        terms: Terms,
     ) -> Used:
         """One attempt, redirects included; every hop is checked and takes its host's turn."""
         for _ in range(MAX_REDIRECTS + 1):
-            if robots is not None:
-                await robots.check(target)
+            if terms.robots is not None:
+                await terms.robots.check(target, budget.rank)
             assert target.host is not None
             async with AsyncExitStack() as held:
                 async with self._hosts.turn(target.host, budget) as host:
-                    await held.enter_async_context(self._slots)
+                    await held.enter_async_context(self._places.hold(budget.rank))
                     async with budget.spend():
-                        answer = await self._ask(target, max_bytes, held, last=host.users == 1)
+                        answer = await self._ask(target, terms, held, last=host.users == 1)
                 if isinstance(answer, Body):
                     return await use(answer)
             target = answer
         raise FetchError(Status.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS} redirects")
 
-    async def _ask(
-        self, target: URL, max_bytes: int, held: AsyncExitStack, last: bool
-    ) -> Body | URL:
+    async def _ask(self, target: URL, terms: Terms, held: AsyncExitStack, last: bool) -> Body | URL:
         """The body of an answer, or where it redirects to.
 
         held: gets what must be held while the body is in memory. last: nothing else is wanted from
@@ -219,15 +226,15 @@ class Client:
             async with self._session.get(
                 target, allow_redirects=False, headers=headers
             ) as response:
-                rule = refused_by_tag(
-                    response.headers.getall("X-Robots-Tag", ()), self._token, self._refused_tags
-                )
-                if rule is not None:
-                    raise FetchError(Status.ROBOTS_TAG, f"X-Robots-Tag {rule}", response.status)
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return parse_url(response.headers["Location"], base=target)
                 refuse_status(response.status, response.headers.get("Retry-After"))
-                return Body(await self._read(response, max_bytes, held), response.status)
+                # Only now: on any other answer the tag speaks of a page that is no image.
+                tags = response.headers.getall("X-Robots-Tag", ())
+                rule = refused_by_tag(tags, self._token, terms.refused_tags)
+                if rule is not None:
+                    raise FetchError(Status.ROBOTS_TAG, f"X-Robots-Tag {rule}", response.status)
+                return Body(await self._read(response, terms.max_bytes, held), response.status)
         except (aiohttp.ClientError, ValueError, OSError) as error:
             raise explain(error) from error
 
@@ -242,20 +249,26 @@ class Client:
             raise FetchError(
                 Status.BAD_RESPONSE, f"Content-Encoding {encoding[:40]}", response.status
             )
+        compressed = encoding not in ("identity", "")
+        if compressed:  # how large it will be is not known
+            await held.enter_async_context(self._large)
         try:
-            data = await self._stream(response.content, max_bytes, held)
+            data = await self._stream(response.content, max_bytes, None if compressed else held)
         except (aiohttp.ClientError, OSError) as error:
             raise FetchError(Status.INTERRUPTED, "the answer broke off", response.status) from error
-        if data is not None and encoding not in ("identity", ""):
+        if data is not None and compressed:
             data = decompress(data, max_bytes, response.status)
         if data is None:
             raise too_large
         return data
 
     async def _stream(
-        self, content: aiohttp.StreamReader, max_bytes: int, held: AsyncExitStack
+        self, content: aiohttp.StreamReader, max_bytes: int, held: AsyncExitStack | None
     ) -> bytes | None:
-        """All bytes, or None where there are more than `max_bytes`."""
+        """All bytes, or None where there are more than `max_bytes`.
+
+        held: gets one of the few places of large bodies; None where it has one.
+        """
         data = bytearray()
         chunks = content.iter_any()
         async for chunk in chunks:
@@ -265,7 +278,8 @@ class Client:
         if len(data) > max_bytes:
             return None
         if len(data) > LARGE_BYTES:
-            await held.enter_async_context(self._large)
+            if held is not None:
+                await held.enter_async_context(self._large)
             async for chunk in chunks:
                 data += chunk
                 if len(data) > max_bytes:
@@ -273,18 +287,20 @@ class Client:
         return bytes(data)
 
 
-def parse_url(text: str, base: URL | None = None) -> URL:
+def parse_url(text: str | None, base: URL | None = None) -> URL:
     """An absolute http or https URL; relative ones are taken from `base`.
 
     Raises: FetchError (bad_url).
     """
+    if text is None:
+        raise FetchError(Status.BAD_URL, "there is no URL")
     try:
         url = URL(text.strip()) if base is None else base.join(URL(text.strip()))
         if url.scheme not in ("http", "https"):
             raise FetchError(Status.BAD_URL, f"the scheme '{url.scheme}' is not http or https")
         if not url.host or url.port is None:
             raise FetchError(Status.BAD_URL, "the URL has no host")
-    except ValueError:
+    except (ValueError, IndexError):  # yarl raises the latter for an empty address in brackets
         raise FetchError(Status.BAD_URL, "not a URL") from None
     return url
 

@@ -65,6 +65,8 @@ class Guard:
             return self._allow_private
         if address.is_unspecified or address.is_reserved:
             return False
+        if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
+            return self._allow_private  # fec0::/10, which Python takes for global
         return address.is_global or (self._allow_private and address.is_private)
 
     def socket_factory(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:

@@ -1,15 +1,23 @@
 """How a task treats each host: connections at once, pace, pauses that it asks for, failures."""
 
 import asyncio
+import heapq
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 
 from coyo_labeler.fetch.status import FetchError, Status
 
 #: A host with that many failures to connect in a row is left alone for a while.
 FAILURES_IN_A_ROW = 20
 DOWN_SECONDS = 300.0
+#: Hosts that a task remembers for the trouble they gave; those asked longest ago go first.
+REMEMBERED_HOSTS = 10_000
+
+#: Place in line, the lowest first: of the shard among those of the task, of the row in the shard.
+Rank = tuple[int, int]
 
 _NO_ANSWER = frozenset(
     {
@@ -23,11 +31,15 @@ _NO_ANSWER = frozenset(
 
 
 class Budget:
-    """The seconds that an image has left. Waiting for a turn is free; work and pauses cost."""
+    """The seconds that an image has left. Waiting for a turn is free; work and pauses cost.
 
-    def __init__(self, seconds: float) -> None:
+    rank: where it stands in line for a turn.
+    """
+
+    def __init__(self, seconds: float, rank: Rank = (0, 0)) -> None:
         self.seconds = seconds
         self.left = seconds
+        self.rank = rank
 
     @asynccontextmanager
     async def spend(self) -> AsyncIterator[None]:
@@ -48,6 +60,45 @@ class Budget:
         self.left -= seconds
 
 
+class Places:
+    """So many at once, and of those that wait the lowest rank first, whoever came before."""
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []
+        self._arrivals = count()
+
+    @asynccontextmanager
+    async def hold(self, rank: Rank) -> AsyncIterator[None]:
+        """Wait for a place, and keep it inside the block."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(rank)
+        try:
+            yield
+        finally:
+            self._give_up()
+
+    async def _wait(self, rank: Rank) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (rank, next(self._arrivals), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        while self._waiting:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 @dataclass
 class Host:
     """What a task knows of a host; times are the event loop's."""
@@ -58,7 +109,8 @@ class Host:
     blocked_until: float = 0.0
     failures: int = 0  # in a row
     down_until: float = 0.0
-    last_failure: FetchError | None = field(default=None, repr=False)
+    # Status and error; not the exception, which would keep all that it passed through.
+    last_failure: tuple[Status, str] | None = None
 
 
 class Hosts:
@@ -70,7 +122,7 @@ class Hosts:
     def __init__(self, connections: int, interval_seconds: float = 0.0) -> None:
         self._connections = connections
         self._interval = interval_seconds
-        self._hosts: dict[str, Host] = {}
+        self._hosts: OrderedDict[str, Host] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, name: str, budget: Budget) -> AsyncIterator[Host]:
@@ -81,6 +133,7 @@ class Hosts:
         host = self._hosts.get(name)
         if host is None:
             host = self._hosts[name] = Host(asyncio.Semaphore(self._connections))
+        self._hosts.move_to_end(name)
         host.users += 1
         try:
             async with host.slots:
@@ -95,14 +148,20 @@ class Hosts:
             host.users -= 1
             if not host.users and not _is_remembered(host):
                 del self._hosts[name]
+            elif len(self._hosts) > REMEMBERED_HOSTS:
+                self._forget_the_oldest()
+
+    def _forget_the_oldest(self) -> None:
+        oldest = next((name for name, host in self._hosts.items() if not host.users), None)
+        if oldest is not None:
+            del self._hosts[oldest]
 
     async def _wait(self, host: Host, budget: Budget) -> None:
         now = asyncio.get_running_loop().time()
         if host.down_until > now:
             assert host.last_failure is not None
-            raise FetchError(
-                host.last_failure.status, f"{host.last_failure.error}; not asked again for now"
-            )
+            status, error = host.last_failure
+            raise FetchError(status, f"{error}; not asked again for now")
         blocked = host.blocked_until - now
         if blocked >= budget.left:
             raise FetchError(Status.HTTP_THROTTLED, f"the host asked to wait {blocked:.0f} s")
@@ -123,7 +182,7 @@ def _note(host: Host, error: FetchError) -> None:
         host.failures = 0
         return
     host.failures += 1
-    host.last_failure = error
+    host.last_failure = (error.status, error.error)
     # A name that does not exist is not looked up again.
     if error.status is Status.DNS_NOT_FOUND or host.failures >= FAILURES_IN_A_ROW:
         host.down_until = now + DOWN_SECONDS

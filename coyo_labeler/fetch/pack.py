@@ -1,8 +1,10 @@
 """A shard's files: a webdataset tar and a Parquet row for every catalog row.
 
-The tar's bytes depend on its images alone: in index order, with fixed times and owners.
+Both hold a digest of the rows, so that a tar and a Parquet file that belong together are known.
+The tar's bytes depend on the rows alone: in index order, with fixed times and owners.
 """
 
+import hashlib
 import heapq
 import io
 import json
@@ -25,7 +27,7 @@ class ImageRow:
 
     key: str
     id: int
-    url: str
+    url: str | None
     status: Status
     error: str | None = None
     http_status: int | None = None
@@ -59,6 +61,9 @@ JSON_FIELDS = (
     "sha256",
 )
 
+
+#: Under which a Parquet file's metadata hold the digest of its rows.
+DIGEST = "coyo_labeler.digest"
 
 #: Index in the shard, key, and {ending: bytes} of the files of one image.
 Sample = tuple[int, str, Mapping[str, bytes]]
@@ -105,29 +110,40 @@ def keys(shard: int, count: int) -> list[str]:
     return [f"{shard:05d}{index:0{digits}d}" for index in range(count)]
 
 
-def write_tar(url: str, *sources: Iterable[Sample]) -> None:
-    """Write the samples of all sources, each in index order, in index order."""
+def digest(rows: Iterable[ImageRow]) -> str:
+    """16 hex digits that stand for the rows, all but the time that each took."""
+    names = [name for name in schemas.IMAGES.names if name != "seconds"]
+    hashed = hashlib.sha256()
+    for row in rows:
+        hashed.update(json.dumps([getattr(row, name) for name in names]).encode())
+    return hashed.hexdigest()[:16]
+
+
+def write_tar(url: str, mark: str, *sources: Iterable[Sample]) -> None:
+    """Write the samples of all sources, each in index order, in index order. mark: the digest."""
     merged = heapq.merge(*sources, key=lambda sample: sample[0])
     with storage.open_atomic(url) as file:
-        tars.write(file, ((key, parts) for _, key, parts in merged))
+        tars.write(file, ((key, parts) for _, key, parts in merged), mark)
 
 
 def read_tar(url: str, index_of: Mapping[str, int]) -> Iterator[Sample]:
-    """The samples of a tar as they lie in it; index_of: by key.
+    """The samples of a tar as they lie in it, but for those that are not wanted.
+
+    index_of: by key, of those wanted.
 
     Raises: tars.DamagedTarError where it is not whole.
     """
     fs, path = storage.resolve(url)
     with fs.open(path, "rb") as file:
-        for key, parts in tars.groups(file, url):
+        for key, parts in tars.groups(file, url, index_of.__contains__):
             yield index_of[key], key, parts
 
 
-def write_rows(url: str, rows: Sequence[ImageRow]) -> None:
-    """Write the shard's Parquet file."""
+def write_rows(url: str, rows: Sequence[ImageRow], mark: str) -> None:
+    """Write the shard's Parquet file. mark: the digest of the rows."""
     columns = {name: [getattr(row, name) for row in rows] for name in schemas.IMAGES.names}
     columns["status"] = [row.status.value for row in rows]
-    storage.write_parquet(url, pa.table(columns, schema=schemas.IMAGES))
+    storage.write_parquet(url, pa.table(columns, schema=schemas.IMAGES), {DIGEST: mark})
 
 
 def read_rows(url: str) -> list[ImageRow]:

@@ -4,18 +4,22 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from protego import Protego
 from yarl import URL
 
+from coyo_labeler.fetch.hosts import Rank
 from coyo_labeler.fetch.status import TRANSIENT, FetchError, Status
 
 #: Bytes of a robots.txt that are read (RFC 9309, 2.5 asks for at least 500 KiB).
 ROBOTS_BYTES = 512 * 2**10
 #: Characters of robots.txt files kept in memory per task; the hosts asked longest ago go first.
 ROBOTS_CACHE_CHARACTERS = 16 * 2**20
+#: What a host without rules counts for among them.
+HOST_CHARACTERS = 1000
 
 _CLIENT_ERRORS = frozenset({Status.HTTP_NOT_FOUND, Status.HTTP_REFUSED, Status.HTTP_ERROR})
 
@@ -23,6 +27,8 @@ _CLIENT_ERRORS = frozenset({Status.HTTP_NOT_FOUND, Status.HTTP_REFUSED, Status.H
 _RULES_WITH_A_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 )
+#: A line of robots.txt that begins or joins a group, as freely as Protego reads it: the crawler.
+_USER_AGENT_LINE = re.compile(r"\s*user(?:-|\s+)?agent\s*[:\s]\s*([^#]*)", re.IGNORECASE)
 
 
 def product_token(user_agent: str) -> str:
@@ -40,7 +46,8 @@ def refused_by_tag(headers: Iterable[str], token: str, refused: frozenset[str]) 
         for part in header.lower().split(","):
             name, colon, rest = part.strip().partition(":")
             rule = name.strip()
-            if colon and rule not in _RULES_WITH_A_VALUE:
+            # A crawler's name has no space; what has one is the rest of a date with a comma.
+            if colon and " " not in rule and rule not in _RULES_WITH_A_VALUE:
                 meant, rule = rule == token, rest.strip()
             rule = "noindex" if rule == "none" else rule
             if meant and rule in refused:
@@ -57,60 +64,94 @@ def retry_after_seconds(header: str | None, now: datetime | None = None) -> floa
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def parse_robots(text: str, token: str) -> Protego:
+    """The rules of a robots.txt for one crawler.
+
+    Protego keeps a copy of each rule for each crawler of its group, minutes of work where a hostile
+    file names thousands; so the names of crawlers that are not ours are blanked before. An empty
+    name still ends the group before it.
+    """
+
+    def blank(line: str) -> str:
+        agent = _USER_AGENT_LINE.match(line)
+        if agent is None:
+            return line
+        name = agent[1].strip().lower()
+        ours = name == "*" or name.replace("*", "") in token
+        return line if ours else "User-agent:"
+
+    return Protego.parse("\n".join(map(blank, text.splitlines())))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a host's robots.txt comes to.
+
+    rules: None where everything is allowed. refusal: what every row of the host becomes (status,
+    error, HTTP status), or None; not the exception, which would keep all that it passed through.
+    """
+
+    rules: Protego | None = None
+    refusal: tuple[Status, str, int | None] | None = None
+    characters: int = HOST_CHARACTERS
 
 
 class Robots:
     """robots.txt, fetched once per host and task.
 
-    read: the body of a robots.txt, redirects followed; raises FetchError. As RFC 9309 has it, a
-    4xx allows everything and a 5xx nothing; so does a robots.txt that cannot be reached.
+    read: the body of a robots.txt, redirects followed; rank: its place in line; raises FetchError.
+    As RFC 9309 has it, a 4xx allows everything and a 5xx nothing; so does a robots.txt that cannot
+    be reached.
     """
 
-    def __init__(self, read: Callable[[URL], Awaitable[bytes]], token: str) -> None:
+    def __init__(self, read: Callable[[URL, Rank], Awaitable[bytes]], token: str) -> None:
         self._read = read
         self._token = token
-        self._known: OrderedDict[str, asyncio.Task[tuple[Protego | None, int]]] = OrderedDict()
+        self._known: OrderedDict[str, asyncio.Task[Verdict]] = OrderedDict()
         self._characters = 0
 
-    async def check(self, url: URL) -> None:
+    async def check(self, url: URL, rank: Rank) -> None:
         """Raises: FetchError where robots.txt forbids the URL or cannot be read."""
         origin = str(url.origin())
         task = self._known.get(origin)
         if task is None:
-            task = self._known[origin] = asyncio.create_task(self._load(url.origin()))
+            task = self._known[origin] = asyncio.create_task(self._load(url.origin(), rank))
             task.add_done_callback(self._forget_the_oldest)
         self._known.move_to_end(origin)
-        rules, _ = await asyncio.shield(task)
-        if rules is not None and not rules.can_fetch(str(url), self._token):
+        verdict = await asyncio.shield(task)
+        if verdict.refusal is not None:
+            raise FetchError(*verdict.refusal)
+        if verdict.rules is not None and not verdict.rules.can_fetch(str(url), self._token):
             raise FetchError(Status.ROBOTS_TXT, "robots.txt forbids it")
 
-    async def _load(self, origin: URL) -> tuple[Protego | None, int]:
+    async def _load(self, origin: URL, rank: Rank) -> Verdict:
         try:
-            body = await self._read(origin / "robots.txt")
+            body = await self._read(origin / "robots.txt", rank)
         except FetchError as error:
             if error.status in _CLIENT_ERRORS:
-                return None, 0
+                return Verdict()
             if error.status in TRANSIENT or error.status is Status.TOO_LARGE:
-                raise FetchError(
-                    Status.ROBOTS_UNAVAILABLE, f"robots.txt: {error.error}", error.http_status
-                ) from None
-            raise
+                refusal = (Status.ROBOTS_UNAVAILABLE, f"robots.txt: {error.error}")
+                return Verdict(refusal=(*refusal, error.http_status))
+            return Verdict(refusal=(error.status, error.error, error.http_status))
         text = body.decode(errors="replace")
-        return Protego.parse(text), len(text)
+        return Verdict(parse_robots(text, self._token), characters=HOST_CHARACTERS + len(text))
 
-    def _forget_the_oldest(self, done: "asyncio.Task[tuple[Protego | None, int]]") -> None:
+    def _forget_the_oldest(self, done: asyncio.Task[Verdict]) -> None:
         if done.cancelled() or done.exception() is not None:
             return
-        self._characters += done.result()[1]
+        self._characters += done.result().characters
         while self._characters > ROBOTS_CACHE_CHARACTERS:
             oldest = next((key for key, task in self._known.items() if task.done()), None)
             if oldest is None:
                 return
             task = self._known.pop(oldest)
             if not task.cancelled() and task.exception() is None:
-                self._characters -= task.result()[1]
+                self._characters -= task.result().characters

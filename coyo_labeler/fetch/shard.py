@@ -1,23 +1,28 @@
 """One shard: its rows downloaded, verified, packed, and a receipt written last."""
 
 import asyncio
+import logging
+import re
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import count
 from urllib.parse import urlsplit
 
 from coyo_labeler import storage
+from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch import generation as generations
 from coyo_labeler.fetch.client import Body, Client
 from coyo_labeler.fetch.generation import RECEIPT_NAME, rows_name, tar_name
-from coyo_labeler.fetch.hosts import Budget
+from coyo_labeler.fetch.hosts import Budget, Rank
 from coyo_labeler.fetch.pack import (
     ImageRow,
     Sample,
     Spool,
+    digest,
     keys,
     read_rows,
     read_tar,
@@ -30,13 +35,17 @@ from coyo_labeler.fetch.verify import Verified, hamming, verify
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt, Receipts
 
+logger = logging.getLogger(__name__)
+
+_HASH = re.compile(r"[0-9a-fA-F]{16}")
+
 
 @dataclass(frozen=True)
 class CatalogRow:
     """What to fetch. imagehash: 16 hex digits, or None where it is not known."""
 
     id: int
-    url: str
+    url: str | None
     imagehash: str | None = None
     fallback_urls: tuple[str, ...] = ()
 
@@ -76,35 +85,40 @@ class ShardFetcher:
         self._threads = threads
         self._rules = rules
         self._receipts = receipts
+        self._begun = count()
 
     async def fetch(self, shard: int, rows: Sequence[CatalogRow], generation: int = 1) -> Receipt:
         """Fetch the rows of a shard, or of a later generation those that failed for a while.
 
-        A shard that has a receipt of this generation is left alone, so that a second writer does
-        no harm.
+        A shard that is whole in this generation is left alone, so that a second writer does no
+        harm.
+
+        Raises: WorkError where another writer changed the shard in the meantime.
         """
-        done = await asyncio.to_thread(self._receipts.get, shard)
-        if done is not None and done.details["generation"] >= generation:
-            return done
-        start = time.monotonic()
+        before = await asyncio.to_thread(generations.current, self._receipts, shard)
+        if before is not None and before.details["generation"] >= generation:
+            return before
+        start, turn = time.monotonic(), next(self._begun)
         rows = sorted(rows, key=lambda row: row.id)
         names = keys(shard, len(rows))
-        earlier = {} if done is None else await asyncio.to_thread(self._read, shard)
+        earlier = {} if before is None else await asyncio.to_thread(self._read, shard)
         wanted = [index for index in range(len(rows)) if _is_wanted(earlier.get(names[index]))]
         spool = Spool()
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = {
                     index: group.create_task(
-                        self._fetch_row(index, names[index], rows[index], spool)
+                        self._fetch_row(index, names[index], rows[index], spool, (turn, place))
                     )
-                    for index in in_turn(shard, rows, wanted)
+                    for place, index in enumerate(in_turn(shard, rows, wanted))
                 }
-            results = {index: task.result() for index, task in tasks.items()}
-            results |= {
-                index: earlier[name] for index, name in enumerate(names) if index not in results
+            fetched = {index: task.result() for index, task in tasks.items()}
+            kept = {
+                index: earlier[name] for index, name in enumerate(names) if index not in fetched
             }
-            return await asyncio.to_thread(self._write, shard, generation, results, spool, start)
+            return await asyncio.to_thread(
+                self._write, shard, generation, fetched, kept, before, spool, start
+            )
         finally:
             spool.close()
 
@@ -116,41 +130,57 @@ class ShardFetcher:
         self,
         shard: int,
         generation: int,
-        results: Mapping[int, ImageRow],
+        fetched: Mapping[int, ImageRow],
+        kept: Mapping[int, ImageRow],
+        before: Receipt | None,
         spool: Spool,
         start: float,
     ) -> Receipt:
-        """Put the shard's files in place, the receipt last, unless another has done so."""
-        done = self._receipts.get(shard)
+        """Put the shard's files in place, the receipt last, unless another has done so.
+
+        fetched, kept: by index; kept are rows of the generation before.
+        """
+        done = generations.current(self._receipts, shard)
         if done is not None and done.details["generation"] >= generation:
             return done
+        if done != before:
+            raise WorkError(
+                f"fetch: shard {shard:05d} was changed by another writer; run the same command "
+                "again when no other run writes to this output"
+            )
         output = self._receipts.output
-        sources = [spool.samples(results)]
+        sources = [spool.samples(fetched)]
         folder = output
-        if done is not None:
-            folder = generations.staging(output)
-            index_of = {row.key: index for index, row in results.items()}
+        if before is not None:
+            folder = generations.staging(output, shard)
+            index_of = {row.key: index for index, row in kept.items()}
             sources.append(read_tar(storage.join(output, tar_name(shard)), index_of))
-        rows = [row for _, row in sorted(results.items())]
-        sizes = _write_files(folder, shard, sources, rows)
+        rows = [row for _, row in sorted({**fetched, **kept}.items())]
+        written = _write_files(folder, shard, sources, rows)
         counts, details = describe(rows, self._rules, time.monotonic() - start)
+        asked = {
+            "asked": len(fetched),
+            "asked_bytes": sum(row.bytes or 0 for row in fetched.values()),
+        }
         receipt = Receipt(
             shard,
             self._receipts.fingerprint,
             counts,
             round(time.monotonic() - start, 3),
-            {"generation": generation, **details, **sizes},
+            {"generation": generation, **details, **asked, **written},
         )
         Receipts(folder, receipt.fingerprint, RECEIPT_NAME).write(receipt)
-        if done is not None:
-            generations.publish(output, shard)
+        if before is not None:
+            generations.publish(output, folder, shard)
         return receipt
 
-    async def _fetch_row(self, index: int, key: str, row: CatalogRow, spool: Spool) -> ImageRow:
+    async def _fetch_row(
+        self, index: int, key: str, row: CatalogRow, spool: Spool, rank: Rank
+    ) -> ImageRow:
         start = time.monotonic()
         blank = ImageRow(key, row.id, row.url, Status.SUCCESS, imagehash=row.imagehash)
         try:
-            url, found = await self._first_good(index, row, spool)
+            url, found = await self._first_good(index, row, spool, rank)
         except FetchError as error:
             return replace(
                 blank,
@@ -159,6 +189,15 @@ class ShardFetcher:
                 http_status=error.http_status,
                 seconds=time.monotonic() - start,
             )
+        except (OSError, MemoryError):  # this machine's, not the image's
+            raise
+        except Exception as error:
+            # Answers are made up by strangers, and what they run into in one of many parsers must
+            # not end the work on all other rows. The message is not kept, it may hold the URL.
+            where = _place_of(error)
+            logger.warning("fetch: row %s of id %s: %s; please report it", key, row.id, where)
+            seconds = time.monotonic() - start
+            return replace(blank, status=Status.UNEXPECTED, error=where, seconds=seconds)
         changed = not self._is_meant(found)
         return replace(
             blank,
@@ -177,11 +216,16 @@ class ShardFetcher:
             fetched_url=url,
         )
 
-    async def _first_good(self, index: int, row: CatalogRow, spool: Spool) -> tuple[str, Found]:
+    async def _first_good(
+        self, index: int, row: CatalogRow, spool: Spool, rank: Rank
+    ) -> tuple[str | None, Found]:
         """The first URL that gives the image meant, else the first that gives another image.
 
         Raises: FetchError of the first transient failure, else of the first one.
         """
+        known = row.imagehash is not None and self._rules.check_phash
+        if known and not _HASH.fullmatch(row.imagehash or ""):
+            raise FetchError(Status.BAD_HASH, "the catalog's pHash is not 16 hex digits")
 
         async def use(body: Body) -> Found:
             # Decoding and hashing leave the event loop free, and the interpreter's lock too.
@@ -191,15 +235,15 @@ class ShardFetcher:
 
         urls = (row.url, *row.fallback_urls)
         left = self._rules.timeout_seconds
-        changed: tuple[str, Found] | None = None
+        changed: tuple[str | None, Found] | None = None
         errors: list[FetchError] = []
         for place, url in enumerate(urls):
             # Each URL left has an equal share of the time left, so that all get a turn.
-            budget = Budget(left / (len(urls) - place))
+            budget = Budget(left / (len(urls) - place), rank)
             try:
                 found = await self._client.download(url, budget, use)
             except FetchError as error:
-                errors.append(error)
+                errors.append(error.bare())
             else:
                 if self._is_meant(found):
                     return url, found
@@ -239,24 +283,42 @@ def _is_wanted(earlier: ImageRow | None) -> bool:
     return earlier is None or earlier.status in TRANSIENT
 
 
+def _place_of(error: Exception) -> str:
+    """The kind of an exception and the line that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    module = trace.tb_frame.f_globals.get("__name__", "?")
+    return f"{type(error).__name__} in {module}, line {trace.tb_lineno}"
+
+
 def _write_files(
     folder: str, shard: int, sources: Iterable[Iterable[Sample]], rows: Sequence[ImageRow]
-) -> dict[str, int]:
+) -> dict[str, object]:
+    """Write tar and Parquet file; returns what the receipt says of them."""
     tar, parquet = (storage.join(folder, name(shard)) for name in (tar_name, rows_name))
-    write_tar(tar, *sources)
-    write_rows(parquet, rows)
-    return {"tar_bytes": generations.size(tar), "parquet_bytes": generations.size(parquet)}
+    mark = digest(rows)
+    write_tar(tar, mark, *sources)
+    write_rows(parquet, rows, mark)
+    return {
+        "tar_bytes": generations.size(tar),
+        "parquet_bytes": generations.size(parquet),
+        "digest": mark,
+    }
 
 
 def in_turn(shard: int, rows: Sequence[CatalogRow], wanted: Iterable[int]) -> list[int]:
     """The order in which to ask: host after host, in another order in every shard.
 
-    So tasks that run side by side ask different hosts at any moment.
+    So tasks that run side by side ask different hosts at any moment; rows wait for their places in
+    this order (Places).
     """
 
     def place(index: int) -> tuple[int, int]:
         try:
-            host = urlsplit(rows[index].url).hostname or ""
+            host = urlsplit(rows[index].url or "").hostname or ""
         except ValueError:
             host = ""
         return zlib.crc32(f"{shard} {host}".encode()), index

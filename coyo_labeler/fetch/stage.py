@@ -5,6 +5,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -57,9 +58,11 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
         if not work:
             return None
         storage.clear(storage.join(settings.output, MANIFEST))  # unfinished until this run has
-    with receipts.watch("fetch", len(sizes), facts):
+    shown = partial(facts, since=run.started)
+    with receipts.watch("fetch", len(sizes), shown, redo=work.keys()):
         if work:
             fetch_shards(spark, catalog, work, settings, receipts)
+    generations.recover(receipts)
     return outcome(sizes, generations.valid(receipts))
 
 
@@ -75,12 +78,27 @@ def read_catalog(spark: SparkSession, settings: FetchSettings) -> DataFrame:
 def shard_sizes(catalog: DataFrame) -> dict[int, int]:
     """Rows of each shard.
 
-    Raises: InputError where a shard's number is missing or below zero.
+    Raises: InputError where a shard's number is missing or below zero, or a row has no id.
     """
-    counted = catalog.groupBy("shard").count().collect()
+    nameless = F.count_if(F.col("id").isNull()).alias("nameless")
+    counted = catalog.groupBy("shard").agg(F.count("*").alias("count"), nameless).collect()
     if any(row["shard"] is None or row["shard"] < 0 for row in counted):
         raise InputError("fetch: catalog: column 'shard' must hold numbers from 0 in every row")
+    without_id = sum(row["nameless"] for row in counted)
+    if without_id:
+        raise InputError(
+            f"fetch: catalog: column 'id' is null in {without_id:,} rows; give each an id, or drop "
+            "them"
+        )
     return {row["shard"]: row["count"] for row in counted}
+
+
+def tasks_at_once(spark: SparkSession) -> int:
+    """Tasks that the executors which have registered by now run at once."""
+    context = spark.sparkContext
+    executors = context._jsc.sc().statusStore().executorList(True)
+    cores = sum(int(executors.apply(place).totalCores()) for place in range(executors.size()))
+    return max(1, cores // int(context.getConf().get("spark.task.cpus", "1")))
 
 
 def plan(sizes: Mapping[int, int], finished: Mapping[int, Receipt], retry: bool) -> dict[int, int]:
@@ -101,8 +119,11 @@ def fetch_shards(
     receipts: Receipts,
 ) -> None:
     """Make a generation of each shard, some shards per task; a task gets all rows of its shards."""
-    at_once = min(len(work), spark.sparkContext.defaultParallelism)
-    tasks = min(len(work), WAVES * at_once)
+    at_once = min(len(work), tasks_at_once(spark))
+    # What one host may be asked in a second is shared by all tasks, so there are no more of them
+    # than run at once: executors that come later could only make them ask more.
+    paced = settings.host_requests_per_second is not None
+    tasks = at_once if paced else min(len(work), WAVES * at_once)
 
     def fetch_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         # Thousands of downloads that wait are no garbage: looking through them again and again
@@ -110,7 +131,7 @@ def fetch_shards(
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
         keep_freed_memory()
-        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, at_once))
+        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, tasks))
         rows = [{"shard": one.shard, "rows": one.rows.rows_in} for one in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
 
@@ -145,29 +166,16 @@ def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
                 yield shard, generation, rows
                 rows = []
             shard, generation = record["shard"], record["generation"]
-            fallbacks = tuple(record["fallback_urls"] or ())
+            fallbacks = tuple(url for url in record["fallback_urls"] or () if url is not None)
             rows.append(CatalogRow(record["id"], record["url"], record["imagehash"], fallbacks))
     if shard is not None:
         yield shard, generation, rows
 
 
 async def fetch_partition(
-    shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks_at_once: int
+    shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks: int
 ) -> list[Receipt]:
-    """Fetch shards, two at a time, over one client.
-
-    tasks_at_once: tasks that share what one host may be asked in a second.
-    """
-    rate = settings.host_requests_per_second
-    limits = Limits(
-        settings.connect_seconds,
-        settings.retries,
-        settings.backoff_seconds,
-        settings.max_bytes,
-        settings.connections,
-        settings.host_connections,
-        tasks_at_once / rate if rate else 0.0,
-    )
+    """Fetch shards, two at a time, over one client; tasks: how many there are."""
     manners = Manners(
         settings.user_agent or "coyo-labeler",
         settings.robots_txt,
@@ -185,7 +193,7 @@ async def fetch_partition(
     guard = Guard(settings.allow_private, loopback_only=settings.user_agent is None)
     finished: list[Receipt] = []
     with ThreadPoolExecutor(settings.verify_threads, "verify") as threads:
-        async with Client(limits, guard, manners) as client:
+        async with Client(limits_of(settings, tasks), guard, manners) as client:
             fetcher = ShardFetcher(client, threads, rules, receipts)
 
             async def work() -> None:
@@ -196,6 +204,20 @@ async def fetch_partition(
                 for _ in range(SHARDS_AT_ONCE):
                     group.create_task(work())
     return finished
+
+
+def limits_of(settings: FetchSettings, tasks: int) -> Limits:
+    """What one of so many tasks may do; they share what one host may be asked in a second."""
+    rate = settings.host_requests_per_second
+    return Limits(
+        settings.connect_seconds,
+        settings.retries,
+        settings.backoff_seconds,
+        settings.max_bytes,
+        settings.connections,
+        settings.host_connections,
+        tasks / rate if rate else 0.0,
+    )
 
 
 def outcome(sizes: Mapping[int, int], finished: Mapping[int, Receipt]) -> Outcome:
@@ -221,17 +243,22 @@ def outcome(sizes: Mapping[int, int], finished: Mapping[int, Receipt]) -> Outcom
     )
 
 
-def facts(finished: Sequence[Receipt]) -> dict[str, Any]:
-    """What progress shows of the shards that are done."""
+def facts(finished: Sequence[Receipt], since: float = 0.0) -> dict[str, Any]:
+    """What progress shows of the shards that are done.
+
+    since: when the run began; rates are of the shards that it made, and of the rows it asked for.
+    """
     counts = shard_receipts.total(finished)
     if not counts.rows_in:
         return {}
     shown = {"images": f"{counts.rows_out:,}", "success": f"{counts.rows_out / counts.rows_in:.1%}"}
-    begun = min(receipt.details["finished"] - receipt.seconds for receipt in finished)
-    seconds = max(receipt.details["finished"] for receipt in finished) - begun
-    if seconds > 0:
-        received = sum(receipt.details["bytes"] for receipt in finished)
-        shown["img/s"] = f"{counts.rows_in / seconds:.0f}"
+    made = [receipt for receipt in finished if receipt.details["finished"] >= since]
+    if made:
+        begun = min(receipt.details["finished"] - receipt.seconds for receipt in made)
+        seconds = max(max(receipt.details["finished"] for receipt in made) - begun, 1e-3)
+        asked = sum(receipt.details["asked"] for receipt in made)
+        received = sum(receipt.details["asked_bytes"] for receipt in made)
+        shown["img/s"] = f"{asked / seconds:.0f}"
         shown["MB/s"] = f"{received / seconds / 1e6:.1f}"
     worst = Counter(dict(counts.rejected)).most_common(3)
     if worst:

@@ -7,6 +7,8 @@ class Status(StrEnum):
     """The outcome of one row."""
 
     SUCCESS = "success"
+    # The catalog
+    BAD_HASH = "bad_hash"  # not 16 hex digits
     # The URL, or where it leads
     BAD_URL = "bad_url"  # no http or https URL
     FORBIDDEN_ADDRESS = "forbidden_address"  # private, loopback, link-local, cloud metadata …
@@ -35,9 +37,11 @@ class Status(StrEnum):
     CORRUPT = "corrupt"  # does not decode to its end
     TOO_MANY_PIXELS = "too_many_pixels"
     CONTENT_CHANGED = "content_changed"  # decodes, but its pHash is another
+    # Ourselves
+    UNEXPECTED = "unexpected"  # a defect of this program or of a library, on this row
 
 
-#: Failures that another attempt may mend; all others are final.
+#: Failures that another attempt, at once or in a retry run, may mend; all others are final.
 TRANSIENT = frozenset(
     {
         Status.ROBOTS_UNAVAILABLE,
@@ -47,6 +51,7 @@ TRANSIENT = frozenset(
         Status.INTERRUPTED,
         Status.HTTP_THROTTLED,
         Status.HTTP_SERVER_ERROR,
+        Status.UNEXPECTED,  # a later version may have it mended
     }
 )
 
@@ -70,3 +75,7 @@ class FetchError(Exception):
         self.error = error
         self.http_status = http_status
         self.retry_after = retry_after
+
+    def bare(self) -> "FetchError":
+        """The same without the frames that it passed through, whose variables hold the bytes."""
+        return FetchError(self.status, self.error, self.http_status, self.retry_after)

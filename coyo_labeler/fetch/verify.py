@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from coyo_labeler.fetch.jpeg import has_more_scans
 from coyo_labeler.fetch.phash import phash
 from coyo_labeler.fetch.status import FetchError, Status
 
@@ -27,6 +28,8 @@ EXTENSIONS = {
     "TIFF": "tif",
     "AVIF": "avif",
 }
+#: Scans of a JPEG at most; encoders write about ten, and each costs a pass over all pixels.
+MAX_SCANS = 100
 _OPENED = [name for name in EXTENSIONS if name != "MPO"]
 
 Image.init()  # registers all plugins, so that any of the formats can be asked for
@@ -77,6 +80,8 @@ def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             width, height = image.size
             if width * height > max_pixels:
                 raise FetchError(Status.TOO_MANY_PIXELS, f"{width} × {height} pixels by its header")
+            if image.format in ("JPEG", "MPO") and has_more_scans(data, MAX_SCANS):
+                raise FetchError(Status.CORRUPT, f"more than {MAX_SCANS} scans in one JPEG")
             yield image
     except UnidentifiedImageError:
         raise FetchError(Status.NOT_AN_IMAGE, _describe(data)) from None

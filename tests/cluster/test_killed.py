@@ -48,6 +48,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     assert finished_at_the_kill < SHARDS
     assert len(receipts(output, stage)) == SHARDS
     assert content(output) == content(str(undisturbed / stage))
+    assert leftovers(output) == []
 
 
 @pytest.mark.parametrize("stage", ["fetch", "label"])

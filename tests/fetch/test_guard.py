@@ -12,6 +12,7 @@ PRIVATE = [
     "172.16.0.1",
     "192.168.0.1",
     "fd12:3456:789a::1",
+    "fec0::1",  # site-local, deprecated
     "::ffff:10.0.0.1",  # IPv4-mapped
     "64:ff9b::a00:1",  # NAT64 of 10.0.0.1
 ]

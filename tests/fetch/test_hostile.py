@@ -1,6 +1,8 @@
 """What the web does to a crawler: each fault gets its row and status, and the rest goes well."""
 
 import asyncio
+import errno
+import logging
 import socket
 import struct
 import time
@@ -12,11 +14,12 @@ import pytest
 from aiohttp.abc import AbstractResolver
 
 from coyo_labeler.fetch import client as client_module
+from coyo_labeler.fetch import shard as shard_module
 from coyo_labeler.fetch.client import Client, Limits, Manners
 from coyo_labeler.fetch.generation import RECEIPT_NAME
 from coyo_labeler.fetch.guard import Guard
 from coyo_labeler.fetch.hosts import FAILURES_IN_A_ROW
-from coyo_labeler.fetch.pack import read_rows
+from coyo_labeler.fetch.pack import Spool, read_rows
 from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
 from coyo_labeler.receipts import Receipts
 from tests.fetch.web import encode, phash, photograph, reply
@@ -163,6 +166,26 @@ FAULTS = {
     "no content": (reply(b"", "204 No Content"), "http_error", "HTTP 204"),
     "server error": (reply(b"", "500 Oops"), "http_server_error", "HTTP 500"),
     "opted out": (reply(GOOD, X_Robots_Tag="noai"), "robots_tag", "noai"),
+    "opted out after a date": (
+        reply(GOOD, X_Robots_Tag="unavailable_after: Fri, 25 Jun 2010 15:00:00 GMT, noai"),
+        "robots_tag",
+        "noai",
+    ),
+    "a page that is gone, not to be indexed": (
+        reply(b"", "404 Not Found", X_Robots_Tag="noindex"),
+        "http_not_found",
+        "HTTP 404",
+    ),
+    "a pause beyond any clock": (
+        reply(b"", "429 Slow", Retry_After="Fri, 31 Dec 2027 23:59:59 +99999999999999999999"),
+        "http_throttled",
+        "HTTP 429",
+    ),
+    "redirect to no address": (
+        reply(b"", "302 Found", Location="http://[]@/"),
+        "bad_url",
+        "not a URL",
+    ),
     "redirect to nowhere": (reply(b"", "302 Found"), "http_error", "HTTP 302"),
     "redirect to a file": (
         reply(b"", "302 Found", Location="file:///etc/passwd"),
@@ -244,20 +267,6 @@ def test_the_address_is_checked_again_where_it_is_connected_to(web, tmp_path, mo
     assert (row.status, guard.checks, web.asked) == ("forbidden_address", 2, [])
 
 
-def test_a_name_that_nobody_knows_is_looked_up_once(web, tmp_path):
-    names = Names({})
-    looked_up = []
-    names.resolve, resolve = (
-        lambda host, *rest: looked_up.append(host) or resolve(host),
-        names.resolve,
-    )
-    rows = [CatalogRow(place, f"http://gone.example/{place}") for place in range(5)]
-    limits = replace(LIMITS, host_connections=1)
-    found = fetch_rows(web, tmp_path, rows, limits, guard=Guard(), resolver=names)
-    assert {row.status.value for row in found.values()} == {"dns_not_found"}
-    assert looked_up == ["gone.example"]
-
-
 def test_a_host_that_flaps_is_asked_again(web, tmp_path):
     web.answers["/a"] = in_turn(reply(b"", "503 Busy"), reply(GOOD))
     assert fetch_one(web, tmp_path, web.url("/a")).status == "success"
@@ -278,11 +287,14 @@ def test_a_pause_that_the_host_asks_for_is_kept(web, tmp_path):
     assert time.monotonic() - start >= 1
 
 
-@pytest.mark.parametrize("status", ["429 Slow down", "503 Busy"])
-def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path, status):
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [("429 Slow down", {}), ("503 Busy", {}), ("503 Busy", {"X_Robots_Tag": "noindex"})],
+)
+def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path, status, headers):
     rows = []
     for place in range(30):
-        url = web.serve(f"/{place}", status=status, Retry_After=3600)
+        url = web.serve(f"/{place}", status=status, Retry_After=3600, **headers)
         rows.append(CatalogRow(place, url))
     start = time.monotonic()
     found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=2))
@@ -319,6 +331,8 @@ def test_robots_txt_is_asked_for_once_and_obeyed(web, tmp_path):
     [
         (reply(b"", "404 Not Found"), "success"),
         (reply(b"", "403 Forbidden"), "success"),
+        (reply(b"", "404 Not Found", X_Robots_Tag="noindex"), "success"),
+        (reply(b"User-agent: *\nAllow: /", X_Robots_Tag="noindex"), "success"),
         (reply(b"User-agent: *\nDisallow: /", "200 OK"), "robots_txt"),
         (reply(b"User-agent: other\nDisallow: /", "200 OK"), "success"),
         (reply(b"<html>Welcome", "200 OK"), "success"),
@@ -351,7 +365,17 @@ def test_a_fallback_is_tried_before_a_row_is_given_up(web, tmp_path):
     assert found[3].hash_distance > 4
 
 
-def test_no_error_holds_what_a_url_may_hide(web, tmp_path):
+def test_neither_error_nor_log_holds_what_a_url_may_hide(web, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.DEBUG)
+    verify = shard_module.verify
+
+    def stumble(data, *rest):
+        if data == b"stumble":
+            raise KeyError("http://me:SECRET@h/?token=SECRET")
+        return verify(data, *rest)
+
+    monkeypatch.setattr(shard_module, "verify", stumble)
+    web.serve("/stumble", b"stumble")
     secrets = "?token=SECRET"
     rows = []
     for number, (answer, _, _) in enumerate(FAULTS.values()):
@@ -360,8 +384,59 @@ def test_no_error_holds_what_a_url_may_hide(web, tmp_path):
         rows.append(CatalogRow(number, url))
     for url in ("http://me:SECRET@[/", "ftp://me:SECRET@h/", "http://me:SECRET@h:99999/", "SECRET"):
         rows.append(CatalogRow(len(rows), url))
+    rows.append(CatalogRow(len(rows), web.url(f"/stumble{secrets}")))
     found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=100))
     assert all(row.status != "success" and "SECRET" not in row.error for row in found.values())
+    assert found[len(rows) - 1].status == "unexpected"
+    assert "please report it" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_what_nobody_foresaw_ends_a_row_and_not_the_shard(web, tmp_path, monkeypatch):
+    verify = shard_module.verify
+
+    def stumble(data, *rest):
+        if data == b"stumble":
+            raise AssertionError
+        return verify(data, *rest)
+
+    monkeypatch.setattr(shard_module, "verify", stumble)
+    rows = [
+        CatalogRow(1, web.serve("/a", GOOD), phash(GOOD)),
+        CatalogRow(2, web.serve("/b", b"stumble"), phash(GOOD)),
+    ]
+    found = fetch_rows(web, tmp_path, rows)
+    assert [found[place].status.value for place in (1, 2)] == ["success", "unexpected"]
+    assert found[2].error.startswith("AssertionError in tests.fetch.test_hostile, line ")
+
+
+def test_a_full_disk_is_not_the_rows_fault(web, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(Spool, "add", full)
+    with pytest.raises(ExceptionGroup) as failed:
+        fetch_one(web, tmp_path, web.serve("/a", GOOD))
+    assert failed.group_contains(OSError, match="no space left")
+
+
+def test_what_the_catalog_lacks_ends_a_row_and_not_the_shard(web, tmp_path):
+    url = web.serve("/a", GOOD)
+    rows = [
+        CatalogRow(0, None, phash(GOOD)),
+        CatalogRow(1, None, phash(GOOD), (url,)),
+        CatalogRow(2, url, ""),
+        CatalogRow(3, url, "zzz"),
+        CatalogRow(4, url, None),
+        CatalogRow(5, "http://[]@/", phash(GOOD)),
+    ]
+    found = fetch_rows(web, tmp_path, rows)
+    statuses = [found[place].status.value for place in range(6)]
+    assert statuses == ["bad_url", "success", "bad_hash", "bad_hash", "success", "bad_url"]
+    unchecked = fetch_rows(
+        web, tmp_path / "unchecked", rows, rules=replace(RULES, check_phash=False)
+    )
+    assert [unchecked[place].status.value for place in (2, 3)] == ["success", "success"]
 
 
 def in_turn(*answers):

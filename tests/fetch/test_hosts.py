@@ -3,7 +3,8 @@ from itertools import pairwise
 
 import pytest
 
-from coyo_labeler.fetch.hosts import Budget, Hosts
+from coyo_labeler.fetch import hosts as hosts_module
+from coyo_labeler.fetch.hosts import Budget, Hosts, Places
 from coyo_labeler.fetch.status import FetchError, Status
 
 
@@ -67,5 +68,72 @@ def test_a_budget_that_is_spent_is_a_timeout():
                 await asyncio.sleep(5)
         assert failed.value.status is Status.TIMEOUT
         assert budget.left <= 0
+
+    asyncio.run(work())
+
+
+def test_the_lowest_rank_gets_the_next_place():
+    served = []
+
+    async def ask(places, rank):
+        async with places.hold(rank):
+            served.append(rank)
+            await asyncio.sleep(0)
+
+    async def work():
+        places = Places(1)
+        ranks = [(0, 0), (1, 5), (0, 7), (1, 1), (0, 3)]
+        await asyncio.gather(*(ask(places, rank) for rank in ranks))
+
+    asyncio.run(work())
+    assert served == [(0, 0), (0, 3), (0, 7), (1, 1), (1, 5)]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_place_is_not_lost_with_one_who_gave_up_waiting(given):
+    """given: it was given the place in the very moment in which it was cancelled."""
+
+    async def ask(places, rank, release):
+        async with places.hold(rank):
+            await release.wait()
+
+    async def work():
+        places, release = Places(1), asyncio.Event()
+        first = asyncio.create_task(ask(places, (0, 0), release))
+        second = asyncio.create_task(ask(places, (0, 1), release))
+        await asyncio.sleep(0)
+        if given:
+            release.set()
+            await first
+        second.cancel()
+        release.set()
+        await asyncio.gather(first, second, return_exceptions=True)
+        async with asyncio.timeout(1), places.hold((0, 2)):
+            pass
+
+    asyncio.run(work())
+
+
+def test_of_hosts_that_gave_trouble_so_many_are_remembered(monkeypatch):
+    monkeypatch.setattr(hosts_module, "REMEMBERED_HOSTS", 10)
+
+    async def fail(hosts, name):
+        with pytest.raises(FetchError):
+            async with hosts.turn(name, Budget(9)):
+                raise FetchError(Status.DNS_NOT_FOUND, "the host's name is not known")
+
+    async def work():
+        hosts = Hosts(connections=8)
+        for number in range(50):
+            await fail(hosts, f"dead-{number}")
+        assert list(hosts._hosts) == [f"dead-{number}" for number in range(40, 50)]
+        assert not any(
+            isinstance(value, BaseException)
+            for host in hosts._hosts.values()
+            for value in vars(host).values()
+        )
+        with pytest.raises(FetchError, match="not asked again"):
+            async with hosts.turn("dead-49", Budget(9)):
+                pass
 
     asyncio.run(work())

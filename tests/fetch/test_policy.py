@@ -1,8 +1,21 @@
+import asyncio
+import random
+import time
 from datetime import UTC, datetime
 
 import pytest
+from protego import Protego
+from yarl import URL
 
-from coyo_labeler.fetch.policy import product_token, refused_by_tag, retry_after_seconds
+from coyo_labeler.fetch import policy
+from coyo_labeler.fetch.policy import (
+    Robots,
+    parse_robots,
+    product_token,
+    refused_by_tag,
+    retry_after_seconds,
+)
+from coyo_labeler.fetch.status import FetchError, Status
 
 REFUSED = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml"})
 
@@ -21,6 +34,9 @@ REFUSED = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml"})
         (["otherbot: noindex, nofollow", "noml"], "noml"),
         (["otherbot: nofollow, test-bot: noai"], "noai"),
         (["unavailable_after: 25 Jun 2030 15:00:00 PST, noai"], "noai"),
+        (["unavailable_after: Fri, 25 Jun 2010 15:00:00 GMT, noai"], "noai"),
+        (["unavailable_after: Friday, 25-Jun-10 15:00:00 UTC, nofollow, noml"], "noml"),
+        (["otherbot: unavailable_after: Fri, 25 Jun 2010 15:00:00 GMT, noai"], None),
         (["max-image-preview: large"], None),
         (["", " , ,"], None),
     ],
@@ -41,6 +57,8 @@ def test_x_robots_tag_is_read_for_all_and_for_us(headers, rule):
         ("Fri, 31 Dec 2027 23:59:59 GMT", 59),
         ("Fri, 31 Dec 2027 23:00:00 GMT", 0),
         ("9" * 400, 999_999_999),
+        ("Fri, 31 Dec 2027 23:59:59 +99999999999999999999", None),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(header, seconds):
@@ -51,3 +69,67 @@ def test_retry_after_is_seconds_or_a_date(header, seconds):
 def test_the_product_token_is_what_site_owners_write():
     assert product_token("Example-Bot/1.0 (+https://example.org/bot)") == "example-bot"
     assert product_token("example (me@example.org)") == "example"
+
+
+def test_robots_txt_says_the_same_without_the_crawlers_that_are_not_ours():
+    draw = random.Random(0)
+    lines = [
+        "User-agent: *",
+        "User-agent: test-bot",
+        "user agent\ttest*bot # us",
+        "USERAGENT:test",
+        "User-agent: other",
+        "User-agent: bot",
+        "User-agent:",
+        "Disallow: /a",
+        "Disallow: /",
+        "Allow: /a/b",
+        "Disallow",
+        "Sitemap: /s",
+        "Crawl-delay: 1",
+        "Nonsense: x",
+        "",
+        "# nothing",
+    ]
+    urls = [f"http://h.example{path}" for path in ("/", "/a", "/a/b", "/c")]
+    for _ in range(3000):
+        text = "\n".join(draw.choices(lines, k=draw.randint(1, 10)))
+        whole, ours = Protego.parse(text), parse_robots(text, "test-bot")
+        for url in urls:
+            assert whole.can_fetch(url, "test-bot") == ours.can_fetch(url, "test-bot"), text
+
+
+def test_a_robots_txt_that_names_thousands_of_crawlers_is_read_at_once():
+    agents = "".join(f"User-agent: b{number}\n" for number in range(12_000))
+    text = agents + "User-agent: test-bot\n" + "Disallow: /b\n" * 8_000
+    start = time.monotonic()
+    rules = parse_robots(text, "test-bot")
+    assert time.monotonic() - start < 3  # for Protego alone it is minutes
+    assert not rules.can_fetch("http://h.example/b", "test-bot")
+    assert rules.can_fetch("http://h.example/a", "test-bot")
+
+
+def test_robots_txt_files_are_remembered_of_so_many_hosts(monkeypatch):
+    """Of hosts that cannot be reached too, and without the exceptions that said so."""
+    monkeypatch.setattr(policy, "ROBOTS_CACHE_CHARACTERS", 20 * policy.HOST_CHARACTERS)
+    asked = []
+
+    async def read(url, rank):
+        asked.append(url.host)
+        if url.host.startswith("dead"):
+            raise FetchError(Status.TIMEOUT, "no connection in time")
+        return b""
+
+    async def work():
+        robots = Robots(read, "test-bot")
+        for number in range(100):
+            await robots.check(URL(f"http://fine{number}.example/a"), (0, 0))
+            for _ in range(2):
+                with pytest.raises(FetchError, match=r"robots\.txt: no connection") as failed:
+                    await robots.check(URL(f"http://dead{number}.example/a"), (0, 0))
+                assert failed.value.status is Status.ROBOTS_UNAVAILABLE
+        assert len(robots._known) <= 20
+        assert all(task.exception() is None for task in robots._known.values())
+
+    asyncio.run(work())
+    assert len(asked) == len(set(asked)) == 200

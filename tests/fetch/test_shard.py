@@ -2,17 +2,23 @@
 
 import asyncio
 import io
+import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from moto.server import ThreadedMotoServer
 
 from coyo_labeler import storage
 from coyo_labeler.config.fetch import FetchSettings
+from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch import generation
 from coyo_labeler.fetch.client import Client, Limits, Manners
 from coyo_labeler.fetch.generation import RECEIPT_NAME
@@ -21,6 +27,7 @@ from coyo_labeler.fetch.pack import keys, read_rows
 from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher, in_turn
 from coyo_labeler.fetch.stage import fetch_partition, plan
 from coyo_labeler.receipts import Receipts
+from tests.fetch.shards import make
 from tests.fetch.web import encode, phash, photograph, reply
 
 FILES = ["00000.parquet", "00000.tar", "00000_stats.json"]
@@ -60,19 +67,17 @@ def output(request, tmp_path):
     return f"{root}/{uuid.uuid4().hex}"
 
 
-def make(output, rows, number=1, shard=0, **rules):
-    """One generation of a shard; returns its receipt."""
-    receipts = Receipts(output, "f", RECEIPT_NAME)
+def whole(output):
+    return generation.valid(Receipts(output, "f", RECEIPT_NAME))
 
-    async def work():
-        guard = Guard(allow_private=True)
-        limits = Limits(retries=0, backoff_seconds=0.01)
-        with ThreadPoolExecutor(2) as threads:
-            async with Client(limits, guard, Manners("bot", robots_txt=False)) as client:
-                fetcher = ShardFetcher(client, threads, Rules(timeout_seconds=2, **rules), receipts)
-                return await fetcher.fetch(shard, rows, number)
 
-    return asyncio.run(work())
+def assert_agreed(output):
+    """The tar holds the images of the rows that succeeded, each once, and no others."""
+    with tarfile.open(fileobj=io.BytesIO(read(output, "00000.tar"))) as opened:
+        members = opened.getnames()
+    found = read_rows(storage.join(output, "00000.parquet"))
+    keys_of_images = [row.key for row in found if row.sha256 is not None]
+    assert members == [f"{key}.{kind}" for key in keys_of_images for kind in ("jpg", "json")]
 
 
 def files(output):
@@ -161,16 +166,13 @@ def test_a_generation_that_is_there_is_not_made_again(output, rows, web):
     assert len(web.asked) == asked
 
 
-@pytest.mark.parametrize("moved", [0, 1, 2])
-def test_a_move_that_was_cut_off_is_finished(output, rows, web, monkeypatch, moved):
-    """The run dies between the moves of a later generation; no image is lost at any moment."""
-    make(output, rows)
-    web.answers["/1"] = web.answers["/busy"]
+def cut_off(output, rows, monkeypatch, moved):
+    """Make a second generation, and die after so many of its moves."""
     fs, _ = storage.resolve(output)
     move, moves = type(fs).mv, []
 
     def die_after(self, source, *rest, **options):
-        if "/_next/0" in source:  # not the temporary names of files that are being made
+        if "/_next/0" in source and not source.endswith(".tmp"):  # not of files being made
             if len(moves) == moved:
                 raise KeyboardInterrupt
             moves.append(source)
@@ -180,6 +182,14 @@ def test_a_move_that_was_cut_off_is_finished(output, rows, web, monkeypatch, mov
         patch.setattr(type(fs), "mv", die_after)
         with pytest.raises(KeyboardInterrupt):
             make(output, rows, 2)
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_move_that_was_cut_off_is_finished(output, rows, web, monkeypatch, moved):
+    """The run dies between the moves of a later generation; no image is lost at any moment."""
+    make(output, rows)
+    web.answers["/1"] = web.answers["/busy"]
+    cut_off(output, rows, monkeypatch, moved)
     promised = {
         row.key
         for row in read_rows(storage.join(output, "00000.parquet"))
@@ -190,6 +200,71 @@ def test_a_move_that_was_cut_off_is_finished(output, rows, web, monkeypatch, mov
     generation.recover(receipts)
     assert statuses(output) == ["success", "success", "http_not_found", "success"]
     assert generation.valid(receipts)[0].details["generation"] == 2
+    assert files(output) == FILES
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_task_that_is_run_again_finishes_the_move(output, rows, web, monkeypatch, moved):
+    """Spark runs it again after a worker's death, without a word to the driver."""
+    make(output, rows)
+    busy, web.answers["/1"] = web.answers["/1"], web.answers["/busy"]
+    cut_off(output, rows, monkeypatch, moved)
+    web.answers["/1"] = busy
+    web.asked.clear()
+    receipt = make(output, rows, 2)
+    assert web.asked == []
+    assert statuses(output) == ["success", "success", "http_not_found", "success"]
+    assert_agreed(output)
+    assert whole(output) == {0: receipt}
+    assert files(output) == FILES
+
+
+def test_a_killed_process_leaves_a_shard_that_the_next_one_finishes(rows, web, tmp_path):
+    output = str(tmp_path)
+    make(output, rows)
+    busy, web.answers["/1"] = web.answers["/1"], web.answers["/busy"]
+    script = """if True:
+        import json, os, signal, sys
+        from fsspec.implementations.local import LocalFileSystem
+        from coyo_labeler.fetch.shard import CatalogRow
+        from tests.fetch.shards import make
+
+        move = LocalFileSystem.mv
+
+        def die(self, source, *rest, **options):
+            move(self, source, *rest, **options)
+            if "/_next/0" in source and not source.endswith(".tmp"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        LocalFileSystem.mv = die
+        make(sys.argv[1], [CatalogRow(*row) for row in json.loads(sys.argv[2])], 2)
+    """
+    given = json.dumps([(row.id, row.url, row.imagehash) for row in rows])
+    words = [sys.executable, "-c", script, output, given]
+    path = os.pathsep.join(sys.path)
+    died = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert whole(output) == {}  # the tar of one generation, the rows of the other
+    web.answers["/1"] = busy
+    receipt = make(output, rows, 2)
+    assert statuses(output) == ["success", "success", "http_not_found", "success"]
+    assert_agreed(output)
+    assert whole(output) == {0: receipt}
+    generation.recover(Receipts(output, "f", RECEIPT_NAME))
+    assert files(output) == FILES
+
+
+def test_an_earlier_writers_late_generation_replaces_nothing(output, rows, web, monkeypatch):
+    """It was made whole, but others have gone on."""
+    make(output, rows)
+    cut_off(output, rows, monkeypatch, 0)
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "_staged", lambda *_: [])
+        web.answers["/1"] = web.answers["/busy"]
+        newest = make(output, rows, 3)
+    generation.recover(receipts)
+    assert whole(output) == {0: newest}
     assert files(output) == FILES
 
 
@@ -216,6 +291,63 @@ def test_a_tar_and_rows_of_two_writers_do_not_count_as_a_shard(output, rows, web
     storage.write_bytes(storage.join(output, "00000.tar"), read(output, "00000.tar")[:-512])
     assert receipts.read() == {0: first}
     assert generation.valid(receipts) == {}
+
+
+@pytest.mark.parametrize("swapped", ["00000.tar", "00000.parquet"])
+def test_two_writers_files_of_one_size_do_not_count_as_a_shard(output, rows, web, swapped):
+    """Tars are padded, so those of two writers often are of one size."""
+    make(output, rows)
+    web.answers["/1"], web.answers["/3"] = web.answers["/busy"], web.answers["/1"]
+    other = f"{output}-other"
+    make(other, rows)
+    assert len(read(output, "00000.tar")) == len(read(other, "00000.tar"))
+    storage.write_bytes(storage.join(output, swapped), read(other, swapped))
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    stated = receipts.get(0)
+    length = len(read(output, "00000.parquet"))  # the other size may differ by a few bytes
+    receipts.write(replace(stated, details={**stated.details, "parquet_bytes": length}))
+    assert whole(output) == {}
+    receipt = make(output, rows)
+    assert whole(output) == {0: receipt}
+    assert_agreed(output)
+
+
+def test_a_shard_without_images_is_whole(output, rows, web):
+    web.answers.clear()
+    receipt = make(output, rows)
+    assert receipt.rows.rows_out == 0
+    assert whole(output) == {0: receipt}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_writers_at_the_same_time_leave_a_whole_shard_or_none(output, rows, web, number):
+    """Each gets answers of its own; what is torn is made anew."""
+    if number == 2:
+        make(output, rows)
+    web.answers["/1"] = in_turn_of(web.answers["/busy"], reply(b"", "503 Busy"))
+
+    def write(_):
+        try:
+            return make(output, rows, number)
+        except (WorkError, FileNotFoundError) as error:  # Spark would run the task again
+            return error
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(write, range(3)))
+    receipt = make(output, rows, number)
+    assert whole(output) == {0: receipt}
+    assert receipt.details["generation"] == number
+    assert_agreed(output)
+
+
+def in_turn_of(*answers):
+    """One answer after the other, over and over."""
+    turns = itertools.cycle(answers)
+
+    async def answer(reader, writer):
+        await next(turns)(reader, writer)
+
+    return answer
 
 
 def test_a_second_writer_leaves_the_first_ones_files(output, rows, web):

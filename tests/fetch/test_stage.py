@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,8 @@ from pydantic import ValidationError
 from coyo_labeler import schemas, storage
 from coyo_labeler.config.fetch import FetchSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.fetch.stage import facts
+from coyo_labeler.fetch import stage as fetch_stage
+from coyo_labeler.fetch.stage import facts, limits_of, tasks_at_once
 from coyo_labeler.manifest import Counts, Manifest
 from coyo_labeler.receipts import Receipt
 from coyo_labeler.stages import STAGES, run_stage
@@ -25,6 +27,15 @@ BIG = 1 << 33
 def write_catalog(folder: Path, rows: list[dict], name: str = "part-0.parquet") -> str:
     table = pa.Table.from_pylist([{"width": 96, "height": 112, **row} for row in rows])
     storage.write_parquet(str(folder / name), table.cast(schemas_of(table)))
+    return str(folder)
+
+
+def write_bare(folder: Path, rows: list[dict]) -> str:
+    """A catalog as another tool writes it: every column may be null."""
+    storage.write_parquet(
+        str(folder / "a.parquet"),
+        pa.Table.from_pylist([{"width": 96, "height": 112, **row} for row in rows]),
+    )
     return str(folder)
 
 
@@ -164,7 +175,7 @@ def test_webdataset_reads_the_tars(spark, site, tmp_path):
 
 def test_progress_tells_what_is_done_and_what_fails():
     counts = Counts(100, 80, {"timeout": 15, "http_not_found": 4, "corrupt": 1, "tls_failed": 0})
-    details = {"bytes": 4_000_000, "finished": 1020.0}
+    details = {"asked": 100, "asked_bytes": 4_000_000, "finished": 1020.0}
     shown = facts([Receipt(0, "f", counts, 20.0, details)])
     assert shown == {
         "images": "80",
@@ -174,6 +185,64 @@ def test_progress_tells_what_is_done_and_what_fails():
         "failures": "timeout 15 http_not_found 4 corrupt 1",
     }
     assert facts([]) == {}
+
+
+def test_rates_are_of_this_run_and_of_what_it_asked_for():
+    """Not of the rows that a shard had before, nor of the time between two runs."""
+    details = {"asked": 100, "asked_bytes": 4_000_000, "finished": 1020.0}
+    before = Receipt(0, "f", Counts(100, 100), 20.0, details)
+    retried = {"asked": 10, "asked_bytes": 500_000, "finished": 90_002.0}
+    now = Receipt(1, "f", Counts(100, 90, {"timeout": 10}), 2.0, retried)
+    shown = facts([before, now], since=90_000.0)
+    assert (shown["images"], shown["img/s"], shown["MB/s"]) == ("190", "5", "0.2")
+    assert "img/s" not in facts([before], since=90_000.0)
+
+
+def test_what_a_host_may_be_asked_is_shared_by_the_tasks(spark):
+    settings = FetchSettings(catalog="c", output="o", host_requests_per_second=4)
+    assert limits_of(settings, 1).host_interval_seconds == 0.25
+    assert limits_of(settings, 8).host_interval_seconds == 2.0
+    unpaced = FetchSettings(catalog="c", output="o")
+    assert limits_of(unpaced, 8).host_interval_seconds == 0.0
+    # The cores of the session: its spark.default.parallelism is 3.
+    assert tasks_at_once(spark) == 2
+
+
+def test_a_paced_host_is_not_asked_more_by_more_tasks(spark, web, tmp_path):
+    """Six shards, on executors that run two tasks at once."""
+    data, asked_at = encode(photograph(1)), []
+
+    async def timed(reader, writer):
+        asked_at.append(time.monotonic())
+        await reply(data)(reader, writer)
+
+    web.answers = {f"/{place}": timed for place in range(6)}
+    row = {"imagehash": phash(data)}
+    rows = [{**row, "id": place, "url": web.url(f"/{place}"), "shard": place} for place in range(6)]
+    catalog = write_catalog(tmp_path / "catalog", rows)
+    given = {"catalog": catalog, "output": str(tmp_path / "out"), "robots_txt": False}
+    run(spark, **given, host_requests_per_second=4)
+    assert len(asked_at) == 6
+    # Two tasks of three requests each, half a second apart.
+    assert max(asked_at) - min(asked_at) > 0.95
+
+
+def test_what_a_killed_worker_left_is_gone_when_the_job_ends(spark, site, tmp_path, monkeypatch):
+    catalog, out = write_catalog(tmp_path / "catalog", site), tmp_path / "out"
+    fetch_shards = fetch_stage.fetch_shards
+
+    def killed(*given):
+        fetch_shards(*given)
+        (out / ".00000.tar.0123.tmp").write_bytes(b"cut off")
+        (out / "_next" / "00000-0123").mkdir(parents=True)
+        (out / "_next" / "00000-0123" / "00000.tar").write_bytes(b"cut off")
+
+    monkeypatch.setattr(fetch_stage, "fetch_shards", killed)
+    run(spark, catalog=catalog, output=str(out))
+    shards = {
+        f"0000{shard}{end}" for shard in (0, 1) for end in (".tar", ".parquet", "_stats.json")
+    }
+    assert {path.name for path in out.iterdir()} == {*shards, "_manifest.json", "_run.json"}
 
 
 @pytest.mark.parametrize("agent", ["bot", "Mozilla/5.0"])
@@ -187,3 +256,22 @@ def test_a_catalog_without_shards_is_refused(spark, site, tmp_path):
     catalog = write_catalog(tmp_path / "catalog", bare)
     with pytest.raises(InputError, match="has no column 'shard'"):
         run(spark, catalog=catalog, output=str(tmp_path / "out"))
+
+
+def test_a_catalog_with_rows_without_an_id_is_refused(spark, site, tmp_path):
+    catalog = write_bare(tmp_path / "catalog", [*site, {**site[0], "id": None}])
+    with pytest.raises(InputError, match="'id' is null in 1 rows; give each an id"):
+        run(spark, catalog=catalog, output=str(tmp_path / "out"))
+
+
+def test_a_bare_catalog_may_lack_urls_and_hashes(spark, site, tmp_path):
+    bare = [
+        {**site[0], "url": None},
+        {**site[1], "imagehash": "zzz"},
+        {**site[2], "imagehash": None},
+        {**site[3], "url": None, "fallback_urls": [None, site[3]["url"]]},
+    ]
+    rows = [{"fallback_urls": None, **row} for row in bare]
+    catalog = write_bare(tmp_path / "catalog", rows)
+    manifest, _ = run(spark, catalog=catalog, output=str(tmp_path / "out"))
+    assert manifest.rows.to_json() == {"in": 4, "out": 2, "rejected": {"bad_hash": 1, "bad_url": 1}}

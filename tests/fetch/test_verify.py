@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coyo_labeler.fetch.jpeg import has_more_scans
 from coyo_labeler.fetch.resize import shrink
 from coyo_labeler.fetch.status import FetchError
-from coyo_labeler.fetch.verify import hamming, verify
+from coyo_labeler.fetch.verify import MAX_SCANS, hamming, verify
 from tests.fetch.web import encode, photograph
 
 PIXELS = 10**7
@@ -124,3 +125,41 @@ def test_a_shrunk_image_stands_upright_and_keeps_its_transparency():
     glass = shrink(encode(photograph(8, side=200).convert("RGBA"), "PNG"), 100, 95, PIXELS)
     assert glass.extension == "png"
     assert Image.open(io.BytesIO(glass.data)).mode == "RGBA"
+
+
+def with_scans(data: bytes, more: int) -> bytes:
+    """A JPEG with its last scan so many times more."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * more + data[-2:]
+
+
+@pytest.mark.parametrize("with_phash", [True, False])
+def test_a_jpeg_of_endless_scans_is_not_decoded(with_phash):
+    data = encode(photograph(9, side=400), progressive=True)
+    assert verify(with_scans(data, 50), PIXELS, with_phash).extension == "jpg"
+    with pytest.raises(FetchError, match="more than 100 scans") as failed:
+        verify(with_scans(data, 1000), PIXELS, with_phash)
+    assert failed.value.status == "corrupt"
+    with pytest.raises(FetchError, match="more than 100 scans"):
+        shrink(with_scans(data, 1000), 100, 95, PIXELS)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_scans_are_counted_in_the_picture_alone(options):
+    data = encode(photograph(9, side=400), **options)
+    scans = 10 if options.get("progressive") else 1
+    look_alikes = b"\xff\xda\x00" * 500
+    comment = b"\xff\xfe" + (len(look_alikes) + 2).to_bytes(2) + look_alikes
+    for disguised in (data, data[:2] + comment + data[2:], data + look_alikes):
+        assert not has_more_scans(disguised, scans)
+        assert has_more_scans(disguised, scans - 1)
+        assert verify(disguised, PIXELS).extension == "jpg"
+        assert has_more_scans(with_scans(data, MAX_SCANS) + look_alikes, MAX_SCANS)
+
+
+def test_what_cannot_be_written_when_shrunk_is_corrupt():
+    """A JPEG's sides have 16 bits."""
+    tall = Image.new("L", (300, 90_000))
+    with pytest.raises(FetchError) as failed:
+        shrink(encode(tall, "PNG"), 256, 95, 10**8)
+    assert failed.value.status == "corrupt"

@@ -15,11 +15,15 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Web:
-    """A server. answers: by path. asked: (path, header lines) of every request, in order."""
+    """A server. answers: by path. asked: (path, header lines) of every request, in order.
+
+    connections: how many were made to it.
+    """
 
     port: int = 0
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    connections: int = 0
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}{path}"
@@ -33,6 +37,7 @@ class Web:
         return sum(asked == path for asked, _ in self.asked)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while line := await reader.readline():
                 path = line.split()[1].decode()
@@ -43,7 +48,7 @@ class Web:
                 self.asked.append((path, headers))
                 answer = self.answers.get(path.partition("?")[0]) or reply(b"", "404 Not Found")
                 await answer(reader, writer)
-                if writer.is_closing():
+                if writer.is_closing() or headers.get("connection") == "close":
                     return
         except (ConnectionError, asyncio.CancelledError):
             return
