@@ -63,6 +63,35 @@ def test_a_poisoned_image_costs_itself(make_teacher, tmp_path):
         assert np.allclose(ours, theirs, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        b'{"id": 1, "url": 5, "imagehash": 7}',
+        b'{"id": 1, "url": ["a"], "imagehash": {}}',
+        b'{"id": 1, "original_width": 3000000000, "original_height": -2}',
+        b'{"id": 1, "url": "http://x/\\ud800", "imagehash": "\\udfff"}',
+        b"[" * 200_000,
+        b"\xff\xfe{",
+    ],
+)
+def test_what_a_json_may_hold_costs_at_most_its_own_columns(make_teacher, tmp_path, document):
+    members = [("0.jpg", FILES[0]), ("1.jpg", FILES[1]), ("1.json", document), ("2.jpg", FILES[2])]
+    write_members(tmp_path / "00000.tar", members)
+    beliefs = run(make_teacher(), tmp_path)[0].beliefs
+    assert beliefs["id"].to_pylist() == [0, 1, 2]
+    row = beliefs.to_pylist()[1]
+    assert (row["url"], row["imagehash"]) == (None, None)
+    height, width = crops(2, seed=3, small=40, large=90)[1].shape[:2]
+    assert (row["width"], row["height"]) == (width, height)
+
+
+def test_a_name_that_is_no_text_is_written_with_its_bytes_spelt_out(make_teacher, tmp_path):
+    write_members(tmp_path / "00000.tar", [("caf\udce9.jpg", FILES[0]), ("7.jpg", FILES[1])])
+    result = run(make_teacher(), tmp_path)[0]
+    assert result.failures["key"].to_pylist() == ["caf\\udce9"]
+    assert result.beliefs["id"].to_pylist() == [7]
+
+
 def test_nan_is_a_failure_with_a_name(make_teacher, tmp_path):
     write_tar(tmp_path, 0, FILES)
     teacher = make_teacher()
