@@ -15,7 +15,7 @@ from torch import nn
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.head import HEAD_SIZES, match_head
+from coyo_labeler.label.head import match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
 from coyo_labeler.label.weights import (
     count_outputs,
@@ -24,13 +24,14 @@ from coyo_labeler.label.weights import (
     outputs_of,
     read_shapes,
 )
-from coyo_labeler.label_spaces import LabelSpace, load_label_space, read_synsets
+from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
-#: timm's ports of 2021-05-14, before these checkpoints were trained anew with a sigmoid loss.
+#: timm's ports of 2021-05-14, before these checkpoints were trained anew with a sigmoid loss, as
+#: `port_of` calls them.
 SOFTMAX_PORTS = frozenset(
     {"tf_efficientnetv2_s.in21k", "tf_efficientnetv2_m.in21k", "tf_efficientnetv2_l.in21k"}
 )
@@ -89,7 +90,7 @@ class Teacher:
         head = match_head(count_outputs(model), self.space, spec.model_label_space)
         if head.order is not None:
             _reorder(model, head.order)
-        self.activation = choose_activation(spec, self.space)
+        self.activation = choose_activation(spec, self.space, port_of(model))
         self.preset = choose_preset(spec, model)
         self.k = min(spec.top_k, self.space.size)
         on_cpu = device.type == "cpu"
@@ -226,10 +227,20 @@ def top_k(
     return chosen.to(torch.int32), probs.gather(1, chosen), finite
 
 
-def choose_activation(spec: TeacherSpec, space: LabelSpace) -> str:
-    """The activation to use; `auto` goes by what is known of how the head was trained."""
+def port_of(model: nn.Module) -> str:
+    """`architecture.tag` of a timm model, whichever of its names it was created by."""
+    config: Any = model.pretrained_cfg
+    return f"{config.get('architecture')}.{config.get('tag')}"
+
+
+def choose_activation(spec: TeacherSpec, space: LabelSpace, port: str) -> str:
+    """The activation to use; `auto` goes by what is known of how the head was trained.
+
+    port: of the model, by `port_of`.
+    """
     expected = "sigmoid"
-    if space.name != "imagenet21k" or (spec.model in SOFTMAX_PORTS and spec.checkpoint is None):
+    is_21k = space.given is None and space.name == "imagenet21k"
+    if not is_21k or (port in SOFTMAX_PORTS and spec.checkpoint is None):
         expected = "softmax"
     if spec.activation == "auto":
         return expected
@@ -267,9 +278,9 @@ def check_teacher(spec: TeacherSpec) -> None:
 
 def digest_of_space(label_space: str) -> str:
     """sha256 of a label space: of its file, or of the synsets of one known by name, a line each."""
-    known = label_space in HEAD_SIZES
-    text = "\n".join(read_synsets(label_space)) if known else storage.read_text(label_space)
-    return hashlib.sha256(text.encode()).hexdigest()
+    if label_space in SIZES:
+        return hashlib.sha256("\n".join(read_synsets(label_space)).encode()).hexdigest()
+    return storage.sha256_of(label_space)
 
 
 def spec_of(settings: Any) -> TeacherSpec:

@@ -104,7 +104,7 @@ def _work(
         from coyo_labeler.label.read import Shard  # noqa: PLC0415
 
         shards = [Shard(**row) for row in rows]
-        teacher = _teacher(job.spec, seat.device)
+        teacher = _teacher(job.spec, seat.device, job.fingerprint)
         for done in label_and_commit(job, teacher, seat, shards):
             yield pa.RecordBatch.from_pydict(
                 {"shard": [done.shard], "url": [done.url], "damage": [done.damage]},
@@ -157,8 +157,11 @@ def _seat(context: TaskContext, device: str, address: str | None) -> "Seat":
 
 
 @lru_cache(maxsize=1)
-def _teacher(spec: "TeacherSpec", device: str) -> "Teacher":
-    """One model a Python worker, kept from task to task."""
+def _teacher(spec: "TeacherSpec", device: str, fingerprint: str) -> "Teacher":
+    """One model a Python worker, kept from task to task.
+
+    fingerprint: of the run, which changes with the content of the files that the spec names.
+    """
     import torch  # noqa: PLC0415
 
     from coyo_labeler.label.model import Teacher  # noqa: PLC0415

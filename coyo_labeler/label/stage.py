@@ -1,12 +1,19 @@
 """Image tars to a teacher's beliefs: the wiring of the stage."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.commit import Committed, Job, remove_shard
+from coyo_labeler.label.commit import (
+    LABEL_SPACE,
+    WEIGHTS,
+    Committed,
+    Job,
+    read_teacher,
+    remove_shard,
+)
 from coyo_labeler.label.local import run_local, seats_of
 from coyo_labeler.label.model import check_teacher, spec_of
 from coyo_labeler.label.read import Shard, find_shards
@@ -29,22 +36,24 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     all others are done.
     """
     shards = find_shards(settings.images)
+    receipts = Receipts(settings.output, run.fingerprint)
+    if run.inputs_changed:
+        _accept(shards, receipts.read(), settings, run)
+    finished = receipts.read()
+    missing = [shard for shard in shards if shard.number not in finished]
     job = Job(
         spec_of(settings),
         settings.output,
         run.fingerprint,
         settings.sampling.min_top1,
         settings.decode_threads,
+        _known_of_teacher(run, finished) if missing else {},
     )
-    receipts = Receipts(settings.output, run.fingerprint)
-    if run.inputs_changed:
-        _accept(shards, receipts.read(), settings, run)
-    finished = receipts.read()
-    missing = [shard for shard in shards if shard.number not in finished]
     with receipts.watch("label", len(shards), _speed(set(finished))):
         committed = _deal_out(spark, settings, job, missing)
     _refuse_damaged(committed)
     done = list(receipts.read().values())
+    _refuse_mixed(done)
     return Outcome(total(done), details={"shards": len(shards), "devices": _rates(done)})
 
 
@@ -59,6 +68,27 @@ def _deal_out(
 
         return run_on_spark(spark, job, shards, settings.device)
     return list(run_local(job, shards, seats_of(settings.device)))
+
+
+def _known_of_teacher(run: Run, finished: Collection[int]) -> Mapping[str, str]:
+    """What every worker's teacher must be: what the run began with, and finished shards tell."""
+    if finished:
+        return read_teacher(run.output, min(finished))
+    sources = {WEIGHTS: "checkpoint", LABEL_SPACE: "label_space"}
+    return {entry: run.inputs[key] for entry, key in sources.items() if key in run.inputs}
+
+
+def _refuse_mixed(receipts: Sequence[Receipt]) -> None:
+    """See that machines which fetched the weights each for itself got the same ones."""
+    device_of = {
+        receipt.details["weights_sha256"]: receipt.details["device"] for receipt in receipts
+    }
+    if len(device_of) > 1:
+        raise WorkError(
+            f"label: {' and '.join(device_of.values())} found different weights of the model, and "
+            "beliefs of both are in the output; give checkpoint=FILE with the weights that are "
+            "wanted, and another output"
+        )
 
 
 def _accept(

@@ -29,8 +29,12 @@ def load_model(
     not the model's.
     """
     if checkpoint is None:
-        model = create_model(name, pretrained=pretrained is not False)
-        origin = "random" if pretrained is False else "timm"
+        if pretrained is not False:
+            model, origin = create_model(name, pretrained=True), "timm"
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # every process of a run draws the same weights
+                model, origin = create_model(name), "random"
         return model, origin, _digest_of(model.state_dict())
     state, digest = read_checkpoint(checkpoint)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}

@@ -7,6 +7,7 @@ import pytest
 
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label import on_spark
+from coyo_labeler.label.model import TeacherSpec
 
 
 def resources(*addresses):
@@ -49,6 +50,13 @@ def test_a_gpu_that_torch_does_not_see_is_said_and_not_worked_around():
     facts = on_spark._seat(context, "cpu", "1").facts
     assert (facts["gpu"], facts["task"]) == ("1", "4.5.0")
     assert on_spark._seat(context, "auto", None).cores == 2
+
+
+def test_a_worker_keeps_its_model_until_the_content_of_its_files_is_another(small_spec):
+    spec = TeacherSpec(**small_spec)
+    teacher = on_spark._teacher(spec, "cpu", "run")
+    assert on_spark._teacher(spec, "cpu", "run") is teacher
+    assert on_spark._teacher(spec, "cpu", "another run") is not teacher
 
 
 @pytest.mark.parametrize(

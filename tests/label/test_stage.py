@@ -1,9 +1,13 @@
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from coyo_labeler import storage
 from coyo_labeler.config.label import LabelSettings
@@ -12,9 +16,10 @@ from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label.commit import Seat
 from coyo_labeler.label.local import run_local
 from coyo_labeler.label.read import find_shards
-from coyo_labeler.label.stage import Job, spec_of
-from coyo_labeler.manifest import MANIFEST
-from coyo_labeler.receipts import Receipts
+from coyo_labeler.label.stage import Job, _refuse_mixed, spec_of
+from coyo_labeler.label.weights import load_model
+from coyo_labeler.manifest import MANIFEST, Counts
+from coyo_labeler.receipts import Receipt, Receipts
 from coyo_labeler.stages import STAGES, run_stage
 from tests.label.tars import crops, jpeg, write_tar
 
@@ -93,6 +98,85 @@ def test_another_teacher_on_the_same_output_is_refused(settings, tmp_path):
     with pytest.raises(InputError, match="preprocess was 'automl_64', is 'automl_96'"):
         label(settings(preprocess="automl_96"))
     assert label(settings(decode_threads=1))[1] is False
+
+
+@pytest.fixture
+def own_files(tmp_path, small_spec):
+    """Keys of a teacher whose files the test may change."""
+    for name in ("checkpoint", "label_space"):
+        shutil.copy(small_spec[name], tmp_path)
+    return {
+        name: str(tmp_path / Path(small_spec[name]).name) for name in ("checkpoint", "label_space")
+    }
+
+
+def test_a_checkpoint_of_the_same_bytes_is_the_same_wherever_and_whenever(settings, own_files):
+    label(settings(**own_files))
+    os.utime(own_files["checkpoint"], (1, 1))
+    assert label(settings(**own_files))[1] is False
+    moved = shutil.move(own_files["checkpoint"], own_files["checkpoint"] + ".safetensors")
+    assert label(settings(**{**own_files, "checkpoint": moved}))[1] is False
+
+
+def shift_bias(checkpoint):
+    state = load_file(checkpoint)
+    state["classifier.bias"] = state["classifier.bias"] + 1
+    save_file(state, checkpoint)
+
+
+def test_files_of_another_content_under_the_same_name_are_another_teacher(settings, own_files):
+    label(settings(**own_files))
+    names = Path(own_files["label_space"])
+    before = names.read_text()
+    names.write_text("\n".join(reversed(before.splitlines())))
+    with pytest.raises(InputError, match="changed: content of label_space"):
+        label(settings(**own_files))
+    names.write_text(before)
+    times = Path(own_files["checkpoint"]).stat()
+    shift_bias(own_files["checkpoint"])
+    os.utime(own_files["checkpoint"], ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(InputError, match="changed: content of checkpoint"):
+        label(settings(**own_files))
+
+
+def test_one_session_labels_with_the_weights_that_are_there_at_the_time(
+    settings, own_files, spark, tmp_path
+):
+    for name in ("before", "after"):
+        label(settings(name, engine="spark", **own_files), spark)
+        metadata = pq.read_schema(tmp_path / name / "00000.parquet").metadata
+        digest = hashlib.sha256(Path(own_files["checkpoint"]).read_bytes()).hexdigest()
+        assert metadata[b"teacher.weights_sha256"].decode() == digest
+        shift_bias(own_files["checkpoint"])
+
+
+def test_weights_that_changed_at_their_hub_do_not_go_on_where_others_began(
+    settings, tmp_path, monkeypatch
+):
+    """Nothing in the settings tells them apart."""
+    label(settings())
+    output = tmp_path / "beliefs"
+    (output / MANIFEST).unlink()
+    (output / "_receipts" / "00001.json").unlink()
+    monkeypatch.setattr(
+        "coyo_labeler.label.model.load_model", lambda *spec: (*load_model(*spec)[:2], "0" * 64)
+    )
+    before = tables(output)
+    with pytest.raises(InputError, match=r"another teacher \(weights_sha256 was .*, is 0000"):
+        label(settings())
+    assert tables(output) == before
+
+
+def test_machines_that_found_different_weights_are_told_of():
+    receipts = [
+        Receipt(
+            shard, "f", Counts(1, 1), 1.0, {"weights_sha256": f"{shard}", "device": f"m{shard}"}
+        )
+        for shard in range(2)
+    ]
+    _refuse_mixed(receipts[:1] * 2)
+    with pytest.raises(WorkError, match="m0 and m1 found different weights"):
+        _refuse_mixed(receipts)
 
 
 @pytest.mark.parametrize("engine", ["local", "spark"])
