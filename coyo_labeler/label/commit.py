@@ -1,6 +1,8 @@
 """What a worker does with its shards: label each, write its files, then its receipt."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import posixpath
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
@@ -28,6 +30,9 @@ _FOUND = (
 
 #: Folders of the output that are there only where they are needed.
 BELOW, EMBEDDINGS = "below_threshold", "embeddings"
+
+#: Where the files of a shard may lie below the output.
+_FOLDERS = ("", "failures", BELOW, EMBEDDINGS)
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,20 @@ def _refuse_another(job: Job, teacher: Teacher) -> None:
 def remove_shard(output: str, number: int) -> None:
     """Undo what was made of a shard; its receipt goes first."""
     storage.remove(storage.join(output, RECEIPT.format(shard=number)))
-    for folder in ("", "failures", BELOW, EMBEDDINGS):
+    for folder in _FOLDERS:
         storage.remove(storage.join(output, folder, _name(number)))
+
+
+def remove_unfinished(output: str, finished: Container[int]) -> None:
+    """Remove the files of shards that have no receipt, as a run leaves them that is killed."""
+    fs, path = storage.resolve(output)
+    for folder in _FOLDERS:
+        parent = storage.join(path, folder)
+        fs.invalidate_cache(parent)
+        for name in fs.ls(parent, detail=False) if fs.isdir(parent) else ():
+            match = re.fullmatch(r"(\d{5,})\.parquet", posixpath.basename(name))
+            if match and int(match[1]) not in finished:
+                fs.rm_file(name)
 
 
 def _name(number: int) -> str:

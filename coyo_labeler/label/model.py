@@ -23,6 +23,7 @@ from coyo_labeler.label.weights import (
     load_model,
     outputs_of,
     read_shapes,
+    require_weights,
 )
 from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 
@@ -74,7 +75,8 @@ class Answers:
 
 
 class Teacher:
-    """A model on a device. `batch` is how many images it takes at a time.
+    """A model on a device. `batch` is how many images it takes at a time; `features`, how many
+    numbers its head sees of each.
 
     fingerprint: what its answers rest on, for the metadata of every file.
     """
@@ -87,7 +89,7 @@ class Teacher:
         self.spec, self.device = spec, device
         self.space = load_label_space(spec.label_space)
         model, origin, digest = load_model(spec.model, spec.checkpoint, spec.pretrained)
-        head = match_head(count_outputs(model), self.space, spec.model_label_space)
+        head = match_head(count_outputs(model, spec.model), self.space, spec.model_label_space)
         if head.order is not None:
             _reorder(model, head.order)
         self.activation = choose_activation(spec, self.space, port_of(model))
@@ -102,6 +104,8 @@ class Teacher:
         network: nn.Module = _Network(model, spec.embeddings).eval().requires_grad_(False)
         network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Any = torch.compile(network, dynamic=False) if compiled else network
+        linear: Any = model.get_classifier()  # type: ignore[operator]
+        self.features = int(linear.weight.shape[1])
         self._dtype = DTYPES[spec.precision]
         if on_cpu and spec.precision == "float16":
             logger.warning(
@@ -273,7 +277,33 @@ def check_teacher(spec: TeacherSpec) -> None:
     outputs = outputs_of(spec.model, shapes)
     with torch.device("meta"):
         model = create_model(spec.model, outputs=outputs)
-    match_head(count_outputs(model), space, spec.model_label_space)
+    if spec.checkpoint is None and spec.pretrained is not False:
+        require_weights(model, spec.model)
+    match_head(count_outputs(model, spec.model), space, spec.model_label_space)
+    _check_size(spec, _Network(model, spec.embeddings).eval())
+
+
+def _check_size(spec: TeacherSpec, network: "_Network") -> None:
+    """See that the model takes images of the preset's size, by a pass that computes nothing."""
+    size = choose_preset(spec, network.model).size
+    own = int(resolve_model_data_config(network.model)["input_size"][-1])  # type: ignore[no-untyped-call]
+    why = _why_not(network, size)
+    # Where its own size fails as well, it is not the size: such models have no dry pass.
+    if why is not None and size != own and _why_not(network, own) is None:
+        raise InputError(
+            f"preprocess: {spec.model} does not take images of {size} px ({why}); give "
+            f"preprocess=automl_{own}, or preprocess=timm"
+        )
+
+
+def _why_not(network: "_Network", size: int) -> str | None:
+    """Why a network cannot take an image of that size; None where it can."""
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            network(torch.empty(1, 3, size, size))
+    except Exception as error:  # models refuse with whatever comes to hand
+        return " ".join(str(error).split())[:120] or type(error).__name__
+    return None
 
 
 def digest_of_space(label_space: str) -> str:

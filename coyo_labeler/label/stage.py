@@ -13,6 +13,7 @@ from coyo_labeler.label.commit import (
     Job,
     read_teacher,
     remove_shard,
+    remove_unfinished,
 )
 from coyo_labeler.label.local import run_local, seats_of
 from coyo_labeler.label.model import check_teacher, spec_of
@@ -40,6 +41,8 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     if run.inputs_changed:
         _accept(shards, receipts.read(), settings, run)
     finished = receipts.read()
+    if run.resumed:
+        remove_unfinished(settings.output, finished)
     missing = [shard for shard in shards if shard.number not in finished]
     job = Job(
         spec_of(settings),

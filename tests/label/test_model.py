@@ -236,6 +236,36 @@ def test_what_would_stop_every_worker_is_found_before_they_start(small_spec, tmp
         )
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "efficientnetv2_s"}, r"no weights for efficientnetv2_s.*checkpoint=FILE"),
+        ({"model": "timm/resnet10t"}, r"model: .*hf-hub:timm/resnet10t"),
+        ({"model": "vit_small_patch14_dinov2"}, "has no head"),
+        ({"model": "deit_tiny_distilled_patch16_224"}, "has 2 heads"),
+        (
+            {"model": "vit_tiny_patch16_224", "pretrained": False},
+            r"does not take images of 512 px \(.*\); give preprocess=automl_224, or",
+        ),
+    ],
+)
+def test_a_model_that_cannot_work_is_one_line_before_anything_is_loaded(changes, says):
+    with pytest.raises(InputError, match=says) as caught:
+        check_teacher(TeacherSpec(**{"label_space": "imagenet1k", **changes}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "beit_base_patch16_224", "resnet10t"])
+def test_a_model_that_takes_the_preset_is_not_refused(model):
+    keys = {"pretrained": False, "label_space": "imagenet1k", "preprocess": "automl_224"}
+    check_teacher(TeacherSpec(model, **keys))
+
+
+def test_weights_that_are_not_there_are_one_line_in_a_worker_too():
+    with pytest.raises(InputError, match="no weights for efficientnetv2_s"):
+        teacher({"model": "efficientnetv2_s", "label_space": "imagenet1k"})
+
+
 def test_float16_stays_near_float32_and_nearer_than_bfloat16(small_spec):
     batch = images(8)
     answers = {

@@ -127,7 +127,7 @@ def test_images_below_the_threshold_are_set_aside_and_not_lost(make_teacher, tmp
 
 def test_embeddings_stand_beside_the_beliefs_in_the_same_order(make_teacher, tmp_path):
     write_tar(tmp_path, 0, [*FILES[:5], b"poison"])
-    write_tar(tmp_path, 1, [])
+    write_tar(tmp_path, 1, [b"poison"])
     result, empty = run(make_teacher(embeddings=True), tmp_path)
     assert result.embeddings["id"].to_pylist() == result.beliefs["id"].to_pylist()
     assert str(result.embeddings.schema.field("embedding").type) == (
@@ -137,6 +137,7 @@ def test_embeddings_stand_beside_the_beliefs_in_the_same_order(make_teacher, tmp
     assert np.isfinite(vectors).all()
     assert np.ptp(vectors, axis=0).max() > 0.1
     assert empty.embeddings.num_rows == 0
+    assert empty.embeddings.schema == result.embeddings.schema  # so that the folder reads as one
     assert run(make_teacher(), tmp_path)[0].embeddings is None
 
 
