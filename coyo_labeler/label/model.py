@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,10 @@ from coyo_labeler.label.weights import (
 from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 
 logger = logging.getLogger(__name__)
+
+#: A batch of images, (n, 3, size, size) or one tensor an image; and what came of it.
+Images = TypeVar("Images", torch.Tensor, Sequence[torch.Tensor])
+Result = TypeVar("Result")
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -135,28 +140,45 @@ class Teacher:
     def answer(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Labels, probabilities, finite, and embeddings where asked for, still on the device.
 
-        images: (n, 3, size, size) float32 on the device, n at most `batch`.
+        images: (n, 3, size, size) float32 on the device, n at least 1 and at most `batch`.
         """
-        logits, pooled = self._forward(images)
+        parts = self.in_pieces(self.answer_at_once, images)
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def in_pieces(self, work: Callable[[Images], Result], images: Images) -> list[Result]:
+        """What `work` returns of the images, in pieces of their order that fit the device's memory.
+
+        Where it raises OutOfMemoryError, pieces are halved from then on, and it is called again
+        from the same image.
+
+        Raises: WorkError where not even one image fits.
+        """
+        results: list[Result] = []
+        position = 0
+        while position < len(images):
+            piece = images[position : position + self._piece]
+            fits = True
+            try:
+                results.append(work(piece))
+            except torch.OutOfMemoryError:
+                fits = False
+            # Outside of `except`: the error holds on to all that was allocated before it.
+            if fits:
+                position += len(piece)
+            else:
+                self._halve()
+        return results
+
+    @torch.inference_mode()
+    def answer_at_once(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As `answer`, of a piece. Raises: OutOfMemoryError where the device has not the memory."""
+        logits, pooled = self._piece_of(images)
         labels, probs, finite = top_k(
             logits.float(), self.k, self.activation, DTYPES[self.spec.label_probs_dtype]
         )
         if pooled is None:
             return labels, probs, finite
         return labels, probs, finite, pooled.to(torch.float16)
-
-    def _forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits and pooled features of a batch, in pieces that fit the device's memory."""
-        while True:
-            try:
-                parts = [self._piece_of(piece) for piece in torch.split(images, self._piece)]
-                break
-            except torch.OutOfMemoryError:
-                self._halve()
-        if len(parts) == 1:
-            return parts[0]
-        pooled = None if parts[0][1] is None else torch.cat([part[1] for part in parts])  # type: ignore[misc]
-        return torch.cat([part[0] for part in parts]), pooled
 
     def _piece_of(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         n = len(images)
