@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -158,6 +159,7 @@ def _receipt(job: Job, seat: Seat, result: ShardResult, teacher: Teacher) -> Rec
     details = {
         "stamp": result.shard.stamp,
         "busy_seconds": round(result.busy_seconds, 3),
+        "finished": round(time.time(), 3),
         "device": seat.name,
         "weights_sha256": teacher.fingerprint[WEIGHTS],
         **seat.facts,

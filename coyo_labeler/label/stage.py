@@ -155,15 +155,28 @@ def _speed(before: set[int]) -> Callable[[Sequence[Receipt]], Mapping[str, Any]]
 
 
 def _rates(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
-    """Images per second and idle share of each device."""
+    """Images per second, and idle share, of each device while it worked.
+
+    Several tasks of a machine may work side by side under the name of one device.
+    """
     rates = {}
     for device in sorted({receipt.details["device"] for receipt in receipts}):
         own = [receipt for receipt in receipts if receipt.details["device"] == device]
-        seconds = sum(receipt.seconds for receipt in own) or 1e-9
+        images = sum(receipt.rows.rows_in for receipt in own)
+        busy = sum(receipt.details["busy_seconds"] for receipt in own)
+        seconds = sum(receipt.seconds for receipt in own)
         rates[device] = {
-            "images_per_second": round(sum(r.rows.rows_in for r in own) / seconds, 1),
-            "idle_share": round(
-                max(0.0, 1 - sum(r.details["busy_seconds"] for r in own) / seconds), 3
-            ),
+            "images_per_second": round(images / (_seconds_at_work(own) or 1e-9), 1),
+            "idle_share": round(max(0.0, 1 - busy / (seconds or 1e-9)), 3),
         }
     return rates
+
+
+def _seconds_at_work(receipts: Sequence[Receipt]) -> float:
+    """For how long at least one of the shards was being made."""
+    total, until = 0.0, 0.0
+    ends = [(receipt.details["finished"], receipt.seconds) for receipt in receipts]
+    for start, end in sorted((end - seconds, end) for end, seconds in ends):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total

@@ -1,6 +1,9 @@
 import io
 import json
 import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,7 +11,8 @@ import pytest
 import torch
 
 from coyo_labeler import schemas
-from coyo_labeler.label import decode
+from coyo_labeler.label import ahead, decode, predict
+from coyo_labeler.label.devices import Done, to_answers
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import label_shards
 from coyo_labeler.label.read import find_shards, read_samples
@@ -141,6 +145,69 @@ def test_embeddings_stand_beside_the_beliefs_in_the_same_order(make_teacher, tmp
     assert run(make_teacher(), tmp_path)[0].embeddings is None
 
 
+class Watched:
+    """A device that notes what it is given and waited for, in order, and gives no answer of use."""
+
+    depth = 2
+
+    def __init__(self, teacher):
+        self.pool, self.events, self._teacher = ThreadPoolExecutor(1), [], teacher
+
+    def shrink(self, pixels):
+        return torch.zeros(3, 64, 64)
+
+    def submit(self, images):
+        number = sum(what == "submit" for what, _ in self.events)
+        self.events.append(("submit", number))
+
+        def wait():
+            self.events.append(("wait", number))
+            return Done(to_answers(self._teacher.answer(torch.stack(images))), 0.0)
+
+        return wait
+
+    def close(self):
+        self.pool.shutdown()
+
+
+def test_the_device_has_its_next_batch_before_the_last_of_a_shard_is_waited_for(
+    make_teacher, tmp_path, monkeypatch
+):
+    for shard in range(4):
+        write_tar(tmp_path, shard, FILES[:4])  # a batch each
+    teacher = make_teacher()
+    device = Watched(teacher)
+    monkeypatch.setattr(predict, "open_device", lambda *_: device)
+    assert [result.beliefs.num_rows for result in run(teacher, tmp_path)] == [4] * 4
+    ends = {number: device.events.index(("wait", number)) for number in range(4)}
+    starts = {number: device.events.index(("submit", number)) for number in range(4)}
+    assert all(starts[number + 1] < ends[number] for number in range(3))
+
+
+def test_no_more_is_read_ahead_than_the_device_has_use_for(make_teacher, tmp_path, monkeypatch):
+    for shard in range(10):
+        write_tar(tmp_path, shard, FILES[:4])
+    read, let_go = [], threading.Event()
+
+    def watched(shard):
+        for sample in read_samples(shard):
+            read.append(sample)
+            yield sample
+
+    monkeypatch.setattr(ahead, "read_samples", watched)
+    pool = ThreadPoolExecutor(2)
+    with ahead.ReadAhead(find_shards(str(tmp_path)), torch.from_numpy, False, pool, 6) as events:
+        reader = next(thread for thread in threading.enumerate() if thread.name == "read")
+        deadline = time.monotonic() + 30
+        while not events._events.full() and time.monotonic() < deadline:
+            let_go.wait(0.01)
+        let_go.wait(0.2)  # time to go on in, if it did
+        assert reader.is_alive()
+        assert len(read) <= 7
+        assert sum(isinstance(event, tuple) for event in events) == 40
+    pool.shutdown()
+
+
 def test_a_programming_error_in_a_thread_is_raised_and_not_waited_for(
     make_teacher, tmp_path, monkeypatch
 ):
@@ -155,8 +222,6 @@ def test_a_programming_error_in_a_thread_is_raised_and_not_waited_for(
 
 
 def test_a_reader_that_is_left_in_the_middle_ends_its_threads(make_teacher, tmp_path):
-    import threading  # noqa: PLC0415
-
     for shard in range(3):
         write_tar(tmp_path, shard, FILES)
     before = threading.active_count()

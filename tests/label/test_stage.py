@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label.commit import Seat
 from coyo_labeler.label.local import devices_of, run_local
 from coyo_labeler.label.read import find_shards
-from coyo_labeler.label.stage import Job, _refuse_mixed, spec_of
+from coyo_labeler.label.stage import Job, _rates, _refuse_mixed, _speed, spec_of
 from coyo_labeler.label.weights import load_model
 from coyo_labeler.manifest import MANIFEST, Counts
 from coyo_labeler.receipts import Receipt, Receipts
@@ -77,6 +78,62 @@ def test_several_processes_write_the_same_bytes_as_one(settings, images, tmp_pat
     done = list(run_local(job, find_shards(str(images)), seats))
     assert sorted(shard.shard for shard in done) == [0, 1, 2]
     assert tables(tmp_path / "one") == tables(tmp_path / "many")
+
+
+@pytest.mark.parametrize("fails_at", ["00001.parquet", "failures/00001.parquet"])
+def test_a_shard_whose_files_are_not_all_written_has_no_receipt(
+    settings, tmp_path, monkeypatch, fails_at
+):
+    write = storage.write_parquet
+
+    def full_disk(url, *rest):
+        if url.endswith(fails_at):
+            raise OSError("no space left on device")
+        write(url, *rest)
+
+    monkeypatch.setattr(storage, "write_parquet", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        label(settings())
+    output = tmp_path / "beliefs"
+    assert [path.name for path in output.glob("_receipts/*")] == ["00000.json"]
+    monkeypatch.undo()
+    assert label(settings())[0].rows.rows_in == 17
+
+
+def done_at(shard, end, seconds, device="host/cpu", images=1000):
+    counts = Counts(images, images)
+    details = {"device": device, "busy_seconds": 0.9 * seconds, "finished": end}
+    return Receipt(shard, "f", counts, seconds, details)
+
+
+def test_progress_tells_images_a_second_of_each_device_and_in_all_and_what_is_idle():
+    receipts = [
+        done_at(0, 50.0, 10.0, "a/gpu 0"),
+        done_at(1, 110.0, 10.0, "a/gpu 0"),
+        done_at(2, 120.0, 10.0, "a/gpu 0"),
+        done_at(3, 120.0, 20.0, "b/gpu 1"),
+    ]
+    assert _speed({0})(receipts) == {
+        "images": "4,000",
+        "images/s": "150 (a/gpu 0 100/s idle 10%, b/gpu 1 50/s idle 10%)",
+    }
+    assert _speed({0})(receipts[:1]) == {"images": "1,000"}
+
+
+def test_tasks_side_by_side_on_one_device_add_up():
+    """Eight at a time, then none for a minute, then four: 12,000 images in 20 s."""
+    receipts = [done_at(shard, 10.0, 10.0) for shard in range(8)]
+    receipts += [done_at(shard, 80.0, 10.0) for shard in range(8, 12)]
+    assert _rates(receipts[:8])["host/cpu"]["images_per_second"] == 800
+    assert _rates(receipts) == {"host/cpu": {"images_per_second": 600, "idle_share": 0.1}}
+
+
+def test_progress_is_told_while_it_works(settings, caplog, monkeypatch):
+    monkeypatch.setattr("coyo_labeler.progress.LINE_SECONDS", 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    with caplog.at_level("INFO", logger="coyo_labeler.progress"):
+        label(settings())
+    assert re.search(r"3/3 shards.*images 17, images/s .*/cpu .*/s idle \d+%", caplog.text)
 
 
 def test_a_run_that_goes_on_does_only_what_is_missing(settings, tmp_path):
