@@ -1,7 +1,8 @@
 """One receipt per finished shard: written last, so that a shard with a receipt is whole."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,10 @@ from coyo_labeler.progress import Progress, every
 
 #: Where the receipt of a shard lies below its output, unless a stage says otherwise.
 RECEIPT = "_receipts/{shard:05d}.json"
+
+
+#: Receipts that are read side by side.
+_READERS = 32
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,16 @@ class Receipts:
 
     def read(self) -> dict[int, Receipt]:
         """All receipts by this run, by shard."""
-        receipts = {shard: self.get(shard) for shard in sorted(self.shards())}
-        return {shard: receipt for shard, receipt in receipts.items() if receipt is not None}
+        return self._get_all(self.shards())
+
+    def _get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
+        """Those of the shards that have one; many at once, as an object store takes its time."""
+        wanted = sorted(shards)
+        if not wanted:
+            return {}
+        with ThreadPoolExecutor(min(_READERS, len(wanted)), "receipts") as pool:
+            found = pool.map(self.get, wanted)
+            return {receipt.shard: receipt for receipt in found if receipt is not None}
 
     @contextmanager
     def watch(
@@ -112,20 +125,22 @@ class Receipts:
         total_shards: int,
         facts: Callable[[Sequence[Receipt]], Mapping[str, Any]],
         interval_seconds: float = 2.0,
-    ) -> Iterator[None]:
-        """Show shards done while the `with` block runs, and `facts` of the receipts so far."""
-        seen = self.read()
+        known: Mapping[int, Receipt] | None = None,
+    ) -> Iterator[dict[int, Receipt]]:
+        """Show shards done while the `with` block runs, and `facts` of the receipts so far.
+
+        known: what `read` has just returned, where it was called. Gives the receipts by shard; when
+        the block is over they are all there.
+        """
+        seen = self.read() if known is None else dict(known)
 
         def look(progress: Progress) -> None:
-            for shard in self.shards() - seen.keys():
-                receipt = self.get(shard)
-                if receipt is not None:
-                    seen[shard] = receipt
+            seen.update(self._get_all(self.shards() - seen.keys()))
             progress.update(len(seen), **facts(list(seen.values())))
 
         with Progress(label, total_shards, "shards", done=len(seen)) as progress:
             try:
                 with every(interval_seconds, lambda: look(progress)):
-                    yield
+                    yield seen
             finally:
                 look(progress)

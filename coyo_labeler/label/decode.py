@@ -62,8 +62,9 @@ def decode(data: bytes, exif_orientation: bool = False) -> npt.NDArray[np.uint8]
 
     Gray becomes three equal channels; palettes are looked up; alpha is dropped, not blended; CMYK
     is multiplied out, (255 − C)(255 − K) / 255; 16 bits keep their upper 8; one bit becomes 0 or
-    255; of an animation the first frame stands. That is what TensorFlow's decoders make of them,
-    which the published labels came through. Colour profiles are not applied.
+    255; of an animation the first frame stands. Of JPEG, PNG, GIF and BMP that is what TensorFlow's
+    decoders make, which the published labels came through; it has none for the other formats.
+    Colour profiles are not applied.
     exif_orientation: turn the picture as its EXIF tag says.
 
     Raises: ImageError where the bytes are no whole picture.

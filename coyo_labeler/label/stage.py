@@ -38,9 +38,9 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     """
     shards = find_shards(settings.images)
     receipts = Receipts(settings.output, run.fingerprint)
+    finished = receipts.read() if run.resumed else {}
     if run.inputs_changed:
-        _accept(shards, receipts.read(), settings, run)
-    finished = receipts.read()
+        finished = _accept(shards, finished, settings, run)
     if run.resumed:
         remove_unfinished(settings.output, finished)
     missing = [shard for shard in shards if shard.number not in finished]
@@ -52,10 +52,11 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
         settings.decode_threads,
         _known_of_teacher(run, finished) if missing else {},
     )
-    with receipts.watch("label", len(shards), _speed(set(finished))):
+    speed = _speed(set(finished))
+    with receipts.watch("label", len(shards), speed, known=finished) as receipt_of:
         committed = _deal_out(spark, settings, job, missing)
     _refuse_damaged(committed)
-    done = list(receipts.read().values())
+    done = [receipt_of[shard] for shard in sorted(receipt_of)]
     _refuse_mixed(done)
     return Outcome(total(done), details={"shards": len(shards), "devices": _rates(done)})
 
@@ -96,8 +97,10 @@ def _refuse_mixed(receipts: Sequence[Receipt]) -> None:
 
 def _accept(
     shards: Sequence[Shard], finished: Mapping[int, Receipt], settings: LabelSettings, run: Run
-) -> None:
+) -> dict[int, Receipt]:
     """Go on with tars that came or changed since the run began, where none that is done did.
+
+    Returns what is finished still.
 
     Raises: InputError naming a finished tar that is not as it was, unless it is to be overwritten.
     """
@@ -118,6 +121,7 @@ def _accept(
     for number in changed:
         remove_shard(settings.output, number)
     run.accept_inputs(settings)
+    return {number: receipt for number, receipt in finished.items() if number not in changed}
 
 
 def _refuse_damaged(committed: Sequence[Committed]) -> None:

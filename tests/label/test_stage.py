@@ -307,6 +307,22 @@ def test_tars_that_come_later_are_labelled_alone(settings, images, tmp_path):
     assert label(settings())[1] is False
 
 
+def test_receipts_of_finished_shards_are_read_once(settings, images, monkeypatch):
+    """58,000 of them, at an object store's pace."""
+    label(settings())
+    write_tar(images, 7, FILES[:2])
+    reads, read_json = [], storage.read_json
+    monkeypatch.setattr(storage, "read_json", lambda url: reads.append(url) or read_json(url))
+    assert label(settings())[0].rows.rows_in == 19
+    assert sorted(
+        url[-10:] for url in reads if "_receipts/0000" in url and "7.json" not in url
+    ) == [
+        "00000.json",
+        "00001.json",
+        "00002.json",
+    ]
+
+
 @pytest.mark.parametrize("change", ["has changed", "is gone"])
 def test_a_tar_that_is_not_what_was_labelled_is_refused_and_only_it_replaced_on_request(
     settings, images, tmp_path, change
