@@ -38,7 +38,7 @@ from coyo_labeler import tars
 from coyo_labeler.label import decode
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
-from coyo_labeler.label.preprocess import prepare
+from coyo_labeler.label.preprocess import automl_preset, prepare
 from coyo_labeler.label.read import find_shards, read_samples
 from coyo_labeler.machine import cores_of_machine
 
@@ -65,6 +65,7 @@ def main() -> None:
             compare(arguments, Path(folder), size)
             if arguments.techniques:
                 techniques(arguments, size)
+                resizing(arguments, files, size)
             if arguments.precisions:
                 name = arguments.model.partition(".")[0]
                 device = torch.device(arguments.device)
@@ -79,8 +80,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=21_843, help="outputs of the head")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--precision", choices=DTYPES, default="float32")
-    parser.add_argument("--images", type=int, default=900)
-    parser.add_argument("--shards", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1200)
+    parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     yes_or_no = argparse.BooleanOptionalAction
@@ -370,6 +371,32 @@ def techniques(arguments: argparse.Namespace, size: int) -> None:
                     torch.cuda.synchronize()
         rate = repeats * count / (time.perf_counter() - start)
         print(f"    {label:<20} batch {count:<5} {precision:<9} {rate:8.1f} images/s", flush=True)
+
+
+def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> None:
+    """images/s of pictures that become inputs on the device: resized there, or on the host."""
+    device = torch.device(arguments.device)
+    preset = automl_preset(f"automl_{size}")
+    pictures = [torch.from_numpy(decode.decode(data)) for data in files]
+    pictures = (pictures * -(-arguments.batch // len(pictures)))[: arguments.batch]
+    cores = cores_of_machine()
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        ways: dict[str, Callable[[], torch.Tensor]] = {
+            f"resize on host, {cores} cores": lambda: torch.stack(
+                list(pool.map(lambda picture: prepare(picture, preset), pictures))
+            ).to(device),
+            "resize on device": lambda: torch.stack(
+                [prepare(picture.to(device), preset) for picture in pictures]
+            ),
+        }
+        for label, way in ways.items():
+            for _ in range(2):  # the first is for kernels and page faults
+                start = time.perf_counter()
+                way()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                rate = len(pictures) / (time.perf_counter() - start)
+            print(f"    {label:<36} inputs only     {rate:8.1f} images/s", flush=True)
 
 
 if __name__ == "__main__":

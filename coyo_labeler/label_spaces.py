@@ -16,7 +16,7 @@ from coyo_labeler.errors import InputError
 SIZES = {"imagenet21k": 21_841, "imagenet1k": 1_000}
 
 #: What timm calls the lists of these spaces, and of the heads whose outputs lead to imagenet21k.
-_LISTED = {
+LISTED = {
     "imagenet21k": "imagenet22k",
     "imagenet1k": "imagenet",
     "imagenet21k_goog": "imagenet21k_goog",
@@ -85,7 +85,7 @@ def read_synsets(name: str) -> tuple[str, ...]:
 
     Raises: ModuleNotFoundError without timm.
     """
-    return tuple(_read(f"{_LISTED[name]}_synsets.txt").split())
+    return tuple(_read(f"{LISTED[name]}_synsets.txt").split())
 
 
 @cache

@@ -115,11 +115,13 @@ class Run:
         Raises: InputError where an input is missing or unfinished, or where the output holds
         results of other settings or files that are not ours.
         """
+        files = settings.files_by_content()
         inputs = {
             key: _fingerprint_input(stage, key, url)
             for key in settings.inputs
-            if (url := getattr(settings, key)) is not None
+            if key not in files and (url := getattr(settings, key)) is not None
         }
+        inputs |= {key: _sha256_of(stage, key, url) for key, url in files.items()}
         config = settings.model_dump(mode="json")
         shaping = _shaping(settings)
         whole = {key: text for key, text in inputs.items() if key not in settings.inputs_by_shard}
@@ -255,6 +257,13 @@ def _fingerprint_input(stage: str, key: str, url: str) -> str:
             for name, info in files.items()
         ]
     )
+
+
+def _sha256_of(stage: str, key: str, url: str) -> str:
+    try:
+        return storage.sha256_of(url)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{stage}: {key}: no file at {url}; give an existing file") from None
 
 
 def _digest(document: Any) -> str:

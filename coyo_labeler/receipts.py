@@ -1,7 +1,8 @@
 """One receipt per finished shard: written last, so that a shard with a receipt is whole."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,10 @@ from coyo_labeler.progress import Progress, every
 
 #: Where the receipt of a shard lies below its output, unless a stage says otherwise.
 RECEIPT = "_receipts/{shard:05d}.json"
+
+
+#: Receipts that are read side by side.
+_READERS = 32
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,16 @@ class Receipts:
 
     def read(self) -> dict[int, Receipt]:
         """All receipts by this run, by shard."""
-        receipts = {shard: self.get(shard) for shard in sorted(self.shards())}
-        return {shard: receipt for shard, receipt in receipts.items() if receipt is not None}
+        return self._get_all(self.shards())
+
+    def _get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
+        """Those of the shards that have one; many at once, as an object store takes its time."""
+        wanted = sorted(shards)
+        if not wanted:
+            return {}
+        with ThreadPoolExecutor(min(_READERS, len(wanted)), "receipts") as pool:
+            found = pool.map(self.get, wanted)
+            return {receipt.shard: receipt for receipt in found if receipt is not None}
 
     @contextmanager
     def watch(
@@ -117,27 +130,28 @@ class Receipts:
         total_shards: int,
         facts: Callable[[Sequence[Receipt]], Mapping[str, Any]],
         interval_seconds: float = 2.0,
+        known: Mapping[int, Receipt] | None = None,
         redo: Collection[int] = (),
-    ) -> Iterator[None]:
+    ) -> Iterator[dict[int, Receipt]]:
         """Show shards done while the `with` block runs, and `facts` of the receipts so far.
 
-        redo: shards whose receipts are to be replaced; they count from then on.
+        known: what `read` has just returned, where it was called. redo: shards whose receipts are
+        to be replaced; they count from then on. Gives the receipts by shard; when the block is
+        over they are all there.
         """
         before = self._listed(detail=bool(redo))
-        seen = {shard: receipt for shard, receipt in self.read().items() if shard not in redo}
+        found = self.read() if known is None else known
+        seen = {shard: receipt for shard, receipt in found.items() if shard not in redo}
 
         def look(progress: Progress) -> None:
-            for shard, version in self._listed(detail=bool(redo)).items():
-                if shard in seen or (shard in redo and version == before.get(shard)):
-                    continue
-                receipt = self.get(shard)
-                if receipt is not None:
-                    seen[shard] = receipt
+            listed = self._listed(detail=bool(redo))
+            old = {shard for shard in redo if listed.get(shard) == before.get(shard)}
+            seen.update(self._get_all(listed.keys() - seen.keys() - old))
             progress.update(len(seen), **facts(list(seen.values())))
 
         with Progress(label, total_shards, "shards", done=len(seen)) as progress:
             try:
                 with every(interval_seconds, lambda: look(progress)):
-                    yield
+                    yield seen
             finally:
                 look(progress)

@@ -1,5 +1,6 @@
 """Files on any fsspec filesystem: written whole or not at all, found by URL, folder or glob."""
 
+import hashlib
 import json
 import os
 import posixpath
@@ -242,6 +243,16 @@ def version_of(info: Mapping[str, Any]) -> str:
     """What tells one content of a file from the next, of an entry of `files_of`: ETag or time."""
     stamps = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "created"))
     return str(next((stamp for stamp in stamps if stamp is not None), ""))
+
+
+def sha256_of(url: str) -> str:
+    """The sha256 of a file's bytes, which are read piece by piece."""
+    fs, path = resolve(url)
+    digest = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while data := file.read(_COPIED_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def read_text(url: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -142,3 +143,29 @@ def test_an_unfinished_stage_is_no_input(settings, tmp_path):
     with pytest.raises(InputError, match="ingest has not finished"):
         Run.begin("fetch", after)
     assert not storage.exists(after.output)
+
+
+class Known(Example):
+    names: str
+
+    def files_by_content(self):
+        return {"source": self.source, "names": self.names}
+
+
+def test_files_known_by_content_may_be_touched_and_moved_and_not_rewritten(tmp_path):
+    """Where the key is an input; of any other key the name is a setting like others."""
+    names, source = tmp_path / "names.txt", tmp_path / "a.bin"
+    names.write_text("a b")
+    source.write_text("weights")
+    settings = Known(output=str(tmp_path / "out"), source=str(source), names=str(names))
+    Run.begin("ingest", settings).finish(DONE)
+    moved = source.rename(tmp_path / "b.bin")
+    os.utime(names, (1, 1))
+    settings = settings.model_copy(update={"source": str(moved)})
+    assert Run.begin("ingest", settings).done is not None
+    names.write_text("b a")
+    with pytest.raises(InputError, match="changed: content of names"):
+        Run.begin("ingest", settings)
+    moved.unlink()
+    with pytest.raises(InputError, match=r"ingest: source: no file at .*b\.bin"):
+        Run.begin("ingest", settings)

@@ -1,3 +1,5 @@
+import threading
+
 from coyo_labeler import receipts as receipts_module
 from coyo_labeler import storage
 from coyo_labeler.manifest import Counts
@@ -16,6 +18,31 @@ def test_receipts_come_back_by_shard(tmp_path):
         receipts.write(receipt(123456))
         assert receipts.shards() == {7, 123456}
         assert receipts.read() == {7: receipt(7, images_per_second=3), 123456: receipt(123456)}
+
+
+def test_receipts_are_read_side_by_side_and_each_once(tmp_path, monkeypatch):
+    """An object store answers each of 58,000 after 30 ms."""
+    receipts = Receipts(str(tmp_path), "f")
+    for shard in range(8):
+        receipts.write(receipt(shard))
+    together = threading.Barrier(8, timeout=30)
+    reads = []
+    read_json = storage.read_json
+
+    def slow(url):
+        reads.append(url)
+        together.wait()
+        return read_json(url)
+
+    with monkeypatch.context() as context:
+        context.setattr(storage, "read_json", slow)
+        known = receipts.read()
+    assert list(known) == list(range(8))
+    monkeypatch.setattr(storage, "read_json", lambda url: reads.append(url) or read_json(url))
+    with receipts.watch("fetch", 9, lambda _: {}, 0.01, known) as seen:
+        receipts.write(receipt(8))
+    assert seen == {**known, 8: receipt(8)}
+    assert len(reads) == len(set(reads)) == 9
 
 
 def test_a_receipt_of_another_run_does_not_count(tmp_path):

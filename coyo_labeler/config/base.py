@@ -1,6 +1,6 @@
 """What the settings of all stages have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -50,7 +50,8 @@ class StageSettings(Settings):
     path) enters the fingerprint. `operational` names the keys that change how the work is done but
     not one value of what comes out: they may differ between a run and its resumption.
     `inputs_by_shard` names the inputs that the stage itself checks shard by shard: what lies there
-    may change between a run and its resumption where nothing was made of it yet.
+    may change between a run and its resumption where nothing was made of it yet. See also
+    `files_by_content`.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
@@ -72,6 +73,14 @@ class StageSettings(Settings):
     def uses_spark(self) -> bool:
         """Whether the stage works on a Spark session; a stage that also runs bare overrides it."""
         return True
+
+    def files_by_content(self) -> Mapping[str, str]:
+        """URLs of single files, by key, that enter the fingerprint by their sha256.
+
+        Of other inputs names, sizes and times count. An input of `inputs` that is named here too
+        counts by its sha256 alone, so that it may be touched, copied or moved.
+        """
+        return {}
 
     @property
     def reopens(self) -> bool:

@@ -1,12 +1,15 @@
 """Settings of the stage `label`."""
 
 import importlib.util
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from coyo_labeler import storage
 from coyo_labeler.config.base import Settings, StageSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.label_spaces import LISTED
 from coyo_labeler.session import require_java
 
 
@@ -113,6 +116,18 @@ class LabelSettings(StageSettings):
         if value not in {"auto", "cpu", "cuda"} and not (kind == "cuda" and index.isdecimal()):
             raise ValueError(f"'{value}' is no device; give auto, cpu, cuda or cuda:<n>")
         return value
+
+    def files_by_content(self) -> Mapping[str, str]:
+        """The checkpoint, and files that name classes.
+
+        What is neither a file nor a known name is left to the stage, which says what would be one.
+        """
+        files = {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
+        for key in ("label_space", "model_label_space"):
+            value = getattr(self, key)
+            if value is not None and value not in LISTED and storage.exists(value):
+                files[key] = value
+        return files
 
     @property
     def uses_spark(self) -> bool:

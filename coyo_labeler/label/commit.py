@@ -1,9 +1,15 @@
 """What a worker does with its shards: label each, write its files, then its receipt."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import posixpath
+import re
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import pyarrow.parquet as pq
+
 from coyo_labeler import storage
+from coyo_labeler.errors import InputError
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import ShardResult, label_shards
 from coyo_labeler.label.read import Shard
@@ -11,15 +17,31 @@ from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
 
+#: Entries of a teacher's fingerprint: the sha256 of its weights, and of the list of labels.
+WEIGHTS, LABEL_SPACE = "teacher.weights_sha256", "teacher.label_space_sha256"
+
+#: Those that follow from what is found, in files, at a hub or in timm: settings do not fix them.
+_FOUND = (
+    WEIGHTS,
+    LABEL_SPACE,
+    "teacher.activation",
+    "teacher.model_label_space",
+    "teacher.preprocess",
+)
+
 #: Folders of the output that are there only where they are needed.
 BELOW, EMBEDDINGS = "below_threshold", "embeddings"
+
+#: Where the files of a shard may lie below the output.
+_FOLDERS = ("", "failures", BELOW, EMBEDDINGS)
 
 
 @dataclass(frozen=True)
 class Job:
     """What every worker of a run is told.
 
-    min_top1: sampling threshold. decode_threads: of a GPU; None: one a core.
+    min_top1: sampling threshold. decode_threads: of a GPU; None: one a core. teacher: entries of
+    the teacher's fingerprint that are known beforehand; a worker that finds others does no work.
     """
 
     spec: TeacherSpec
@@ -27,6 +49,7 @@ class Job:
     fingerprint: str
     min_top1: float = 0.0
     decode_threads: int | None = None
+    teacher: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,10 @@ def label_and_commit(
     """Label the shards that have no receipt yet, and write each as it is done.
 
     A damaged tar is told, not raised: the other shards go on.
+
+    Raises: InputError where the teacher is not the one that the job speaks of.
     """
+    _refuse_another(job, teacher)
     keep_freed_memory()
     receipts = Receipts(job.output, job.fingerprint)
     missing = (shard for shard in shards if receipts.get(shard.number) is None)
@@ -70,15 +96,46 @@ def label_and_commit(
     ):
         if result.damage is None:
             _write(job.output, result, teacher.fingerprint)
-            receipts.write(_receipt(job, seat, result))
+            receipts.write(_receipt(job, seat, result, teacher))
         yield Committed(result.shard.number, result.shard.url, result.damage)
+
+
+def read_teacher(output: str, number: int) -> dict[str, str]:
+    """Of the teacher of a finished shard what its settings do not say, for `Job.teacher`."""
+    fs, path = storage.resolve(storage.join(output, _name(number)))
+    with fs.open(path, "rb") as file:
+        metadata = pq.read_schema(file).metadata
+    return {key: metadata[key.encode()].decode() for key in _FOUND}
+
+
+def _refuse_another(job: Job, teacher: Teacher) -> None:
+    for key, expected in job.teacher.items():
+        found = teacher.fingerprint[key]
+        if found != expected:
+            raise InputError(
+                f"label: output: {job.output} was begun with another teacher "
+                f"({key.removeprefix('teacher.')} was {expected}, is {found}); put the files back "
+                "with which it was begun, or choose another output"
+            )
 
 
 def remove_shard(output: str, number: int) -> None:
     """Undo what was made of a shard; its receipt goes first."""
     storage.remove(storage.join(output, RECEIPT.format(shard=number)))
-    for folder in ("", "failures", BELOW, EMBEDDINGS):
+    for folder in _FOLDERS:
         storage.remove(storage.join(output, folder, _name(number)))
+
+
+def remove_unfinished(output: str, finished: Container[int]) -> None:
+    """Remove the files of shards that have no receipt, as a run leaves them that is killed."""
+    fs, path = storage.resolve(output)
+    for folder in _FOLDERS:
+        parent = storage.join(path, folder)
+        fs.invalidate_cache(parent)
+        for name in fs.ls(parent, detail=False) if fs.isdir(parent) else ():
+            match = re.fullmatch(r"(\d{5,})\.parquet", posixpath.basename(name))
+            if match and int(match[1]) not in finished:
+                fs.rm_file(name)
 
 
 def _name(number: int) -> str:
@@ -97,12 +154,14 @@ def _write(output: str, result: ShardResult, fingerprint: Mapping[str, str]) -> 
         )
 
 
-def _receipt(job: Job, seat: Seat, result: ShardResult) -> Receipt:
+def _receipt(job: Job, seat: Seat, result: ShardResult, teacher: Teacher) -> Receipt:
     counts = Counts(result.samples, result.beliefs.num_rows, result.rejected)
     details = {
         "stamp": result.shard.stamp,
         "busy_seconds": round(result.busy_seconds, 3),
+        "finished": round(time.time(), 3),
         "device": seat.name,
+        "weights_sha256": teacher.fingerprint[WEIGHTS],
         **seat.facts,
     }
     return Receipt(result.shard.number, job.fingerprint, counts, result.seconds, details)

@@ -5,7 +5,10 @@ libjpeg-turbo with the same settings: the pixels are equal bit for bit (the test
 """
 
 import io
+import re
+import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +32,21 @@ BELOW_THRESHOLD = "below_threshold"
 #: Pixels above which a picture is refused: a small file can unfold to many gigabytes.
 MAX_PIXELS = 178_956_970
 
+#: Pixels from which pictures are unfolded one at a time: that takes ten bytes a pixel.
+LARGE_PIXELS = 16_000_000
+_one_at_a_time = threading.Lock()
+
 #: Formats that are tried, by Pillow's names. Not EPS or PDF, which would start other programs.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
 Image.init()
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+
+
+#: Markers of tables, of applications and of comments, before a JPEG's first scan.
+_TABLES = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
+
+#: A marker inside of a scan: what is no stuffed zero, restart or fill byte.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 
 
 class ImageError(Exception):
@@ -48,8 +62,9 @@ def decode(data: bytes, exif_orientation: bool = False) -> npt.NDArray[np.uint8]
 
     Gray becomes three equal channels; palettes are looked up; alpha is dropped, not blended; CMYK
     is multiplied out, (255 − C)(255 − K) / 255; 16 bits keep their upper 8; one bit becomes 0 or
-    255; of an animation the first frame stands. That is what TensorFlow's decoders make of them,
-    which the published labels came through. Colour profiles are not applied.
+    255; of an animation the first frame stands. Of JPEG, PNG, GIF and BMP that is what TensorFlow's
+    decoders make, which the published labels came through; it has none for the other formats.
+    Colour profiles are not applied.
     exif_orientation: turn the picture as its EXIF tag says.
 
     Raises: ImageError where the bytes are no whole picture.
@@ -69,9 +84,11 @@ def decode_with_pillow(data: bytes, exif_orientation: bool = False) -> npt.NDArr
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.width, image.height)
-                image.seek(0)
-                upright = ImageOps.exif_transpose(image) if exif_orientation else image
-                return np.array(_to_rgb(upright))
+                large = image.width * image.height >= LARGE_PIXELS
+                with _one_at_a_time if large else nullcontext():
+                    image.seek(0)
+                    upright = ImageOps.exif_transpose(image) if exif_orientation else image
+                    return np.array(_to_rgb(upright))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -90,26 +107,43 @@ def _is_plain_jpeg(data: bytes) -> bool:
     """Whether it is a whole 8-bit gray or YCbCr JPEG that OpenCV and Pillow read alike.
 
     A JPEG that breaks off is left to Pillow, which refuses it: OpenCV would fill it up with gray.
-    So are CMYK and files whose Adobe marker says that the channels are RGB.
+    So are CMYK, files whose Adobe marker says that the channels are RGB, and files whose segments
+    do not follow one on another: OpenCV looks for the next marker, and Pillow does not.
     """
     if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-64:]:
         return False
-    position = 2
+    position, frame = 2, 0
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
             continue
-        if marker in (0xC0, 0xC1, 0xC2):  # baseline, extended, progressive
-            height, width = data[position + 5 : position + 7], data[position + 7 : position + 9]
-            pixels = int.from_bytes(height, "big") * int.from_bytes(width, "big")
-            return data[position + 4] == 8 and data[position + 9] in (1, 3) and pixels < MAX_PIXELS
-        if (0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker in (0xD9, 0xDA):
-            return False
-        if marker == 0xEE and data[position + 4 : position + 9] == b"Adobe":
+        if marker == 0xDA:
+            return frame > 0 and _is_plain_frame(data, frame) and _ends_well(data, frame, position)
+        if marker in (0xC0, 0xC1, 0xC2) and not frame:  # baseline, extended, progressive
+            frame = position
+        elif marker not in _TABLES or data[position + 4 : position + 9] == b"Adobe":
             return False
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return False
+
+
+def _is_plain_frame(data: bytes, frame: int) -> bool:
+    """Whether the header of a frame speaks of 8 bits, one or three channels and not of too much."""
+    height, width = data[frame + 5 : frame + 7], data[frame + 7 : frame + 9]
+    pixels = int.from_bytes(height, "big") * int.from_bytes(width, "big")
+    return data[frame + 4] == 8 and data[frame + 9] in (1, 3) and pixels < LARGE_PIXELS
+
+
+def _ends_well(data: bytes, frame: int, scan: int) -> bool:
+    """Whether no marker stands in a JPEG's scans that does not belong there.
+
+    Both libraries fill up what such a marker cuts off; Pillow then refuses the picture, if the
+    marker makes no sense, and OpenCV does not. frame, scan: where the header of the frame and the
+    first scan begin.
+    """
+    found = {match[1][0] for match in _MARKER.finditer(data, scan + 2)}
+    return found <= ({0xC4, 0xD9, 0xDA} if data[frame + 1] == 0xC2 else {0xD9})
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

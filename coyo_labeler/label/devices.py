@@ -123,9 +123,14 @@ class CudaDevice:
             return prepare(pixels, preset)
         return torch.from_numpy(pixels)
 
-    @torch.inference_mode()
     def submit(self, images: Sequence[torch.Tensor]) -> Promise:
         """Launch copies and kernels, and return before they are done."""
+        launched = self._teacher.in_pieces(self._launch, images)
+        return lambda: _join([wait() for wait in launched])
+
+    @torch.inference_mode()
+    def _launch(self, images: Sequence[torch.Tensor]) -> Promise:
+        """Raises: OutOfMemoryError, while copies, inputs, layers or answers are allocated."""
         stage = self._stages[self._turn]
         self._turn = (self._turn + 1) % self.depth
         compute = torch.cuda.current_stream()
@@ -139,7 +144,7 @@ class CudaDevice:
             image.record_stream(compute)
             raw = image.dtype == torch.uint8
             inputs.append(prepare(image, self._teacher.preset) if raw else image)
-        on_device = self._teacher.answer(torch.stack(inputs))
+        on_device = self._teacher.answer_at_once(torch.stack(inputs))
         end.record(compute)
         # Into pinned memory, which PyTorch provides for copies that do not block.
         back = tuple(tensor.to("cpu", non_blocking=True) for tensor in on_device)
@@ -156,6 +161,28 @@ class CudaDevice:
         self.pool.shutdown(wait=True, cancel_futures=True)
         torch.cuda.synchronize(self._teacher.device)
         self._stages.clear()
+
+
+def _join(parts: Sequence[Done]) -> Done:
+    """The answers of a batch from those of its pieces."""
+    if len(parts) == 1:
+        return parts[0]
+    answers = [part.answers for part in parts]
+    embeddings = [part.embeddings for part in answers if part.embeddings is not None]
+    return Done(
+        Answers(
+            np.concatenate([part.labels for part in answers]),
+            np.concatenate([part.probs for part in answers]),
+            np.concatenate([part.finite for part in answers]),
+            np.concatenate(embeddings) if embeddings else None,
+        ),
+        sum(part.busy_seconds for part in parts),
+    )
+
+
+def _pinned(count: int) -> torch.Tensor:
+    """(count,) uint8 that a GPU can copy from while the CPU goes on."""
+    return torch.empty(count, dtype=torch.uint8, pin_memory=True)
 
 
 def _event() -> torch.cuda.Event:
@@ -177,7 +204,7 @@ class _Stage:
         if self._copied is not None:
             self._copied.synchronize()  # the batch before may still be read from here
         if self._buffer.numel() < total:
-            self._buffer = torch.empty(total * 5 // 4, dtype=torch.uint8, pin_memory=True)
+            self._buffer = _pinned(total * 5 // 4)
         offset = 0
         for image, size in zip(images, sizes, strict=True):
             data = image.contiguous().view(-1).view(torch.uint8)

@@ -48,19 +48,52 @@ def match_head(outputs: int, space: LabelSpace, model_label_space: str | None = 
             f"model_label_space: {model_label_space} has {size:,} classes, but the model has "
             f"{outputs:,} outputs{_spaces_of(outputs)}"
         )
-    if model_label_space != space.name and leads(model_label_space, space):
+    if model_label_space not in HEAD_SIZES or space.given is not None:
+        return _match_by_class(model_label_space, space)
+    if model_label_space == space.name:
+        return Head(space.name, None)
+    if leads(model_label_space, space):
         return Head(model_label_space, order_of(model_label_space))
-    if size != space.size or (model_label_space in HEAD_SIZES and model_label_space != space.name):
+    raise InputError(
+        f"model_label_space: there is no map from {model_label_space} ({size:,} classes) to "
+        f"{space.name} ({space.size:,}); give label_space={model_label_space}, or a model "
+        f"trained on {space.name}"
+    )
+
+
+def _match_by_class(model_label_space: str, space: LabelSpace) -> Head:
+    """A head and a space, of which one is a text file at least: by the names of the classes.
+
+    Raises: InputError where a class of the space is not found among the head's, or found twice.
+    """
+    known = model_label_space in HEAD_SIZES
+    head = None if known else load_label_space(model_label_space)
+    name = model_label_space if head is None else head.name
+    theirs = read_synsets(model_label_space) if head is None else head.given or ()
+    ours = space.given or read_synsets(space.name)
+    if theirs == ours:
+        return Head(name, None)
+    place = {line: output for output, line in enumerate(theirs)}
+    missing = [line for line in ours if line not in place]
+    if missing:
         raise InputError(
-            f"model_label_space: there is no map from {model_label_space} ({size:,} classes) to "
-            f"{space.name} ({space.size:,}); give label_space={model_label_space}, or a model "
-            f"trained on {space.name}"
+            f"model_label_space: {model_label_space} has no class '{missing[0]}' of {space.name} "
+            f"({len(missing):,} of {space.size:,} are missing); outputs are led to labels by equal "
+            "lines, and an ImageNet class is called by its synset there, such as n04380533"
         )
-    return Head(model_label_space, None)
+    if len(place) < len(theirs) or len(set(ours)) < len(ours):
+        raise InputError(
+            f"model_label_space: {model_label_space} is in another order than {space.name}, and "
+            "names of classes stand there more than once, so that outputs cannot be told apart; "
+            "make every line of both differ"
+        )
+    return Head(name, np.array([place[line] for line in ours], dtype=np.int64))
 
 
 def leads(head: str, space: LabelSpace) -> bool:
     """Whether there is a way from a head of that name to the space."""
+    if space.given is not None:
+        return False
     to_imagenet21k = head in HEAD_SIZES and head not in SIZES and space.name == "imagenet21k"
     return head == space.name or to_imagenet21k
 

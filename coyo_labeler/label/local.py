@@ -9,7 +9,7 @@ from multiprocessing.queues import Queue
 
 import torch
 
-from coyo_labeler.errors import WorkError
+from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label.commit import Committed, Job, Seat, label_and_commit
 from coyo_labeler.label.model import Teacher
 from coyo_labeler.label.read import Shard
@@ -17,12 +17,23 @@ from coyo_labeler.machine import cores_of_machine
 
 
 def devices_of(device: str) -> list[str]:
-    """The devices that a value of the key `device` stands for on this machine."""
-    if device not in {"auto", "cuda"}:
-        return [device]
-    if torch.cuda.is_available():
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return ["cpu" if device == "auto" else device]
+    """The devices that a value of the key `device` stands for on this machine.
+
+    Raises: InputError where it names a GPU that is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [f"cuda:{index}" for index in range(count)]
+    if device in {"auto", "cuda"} and gpus:
+        return gpus
+    if device in {"auto", "cpu"}:
+        return ["cpu"]
+    if device not in gpus:
+        raise InputError(
+            f"device: {device}: torch sees {', '.join(gpus) or 'no GPU'} on "
+            f"{socket.gethostname()}; give device=auto, or install a CUDA build of torch that fits "
+            "the driver"
+        )
+    return [device]
 
 
 def seats_of(device: str) -> list[Seat]:

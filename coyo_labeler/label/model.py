@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from torch import nn
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.head import HEAD_SIZES, match_head
+from coyo_labeler.label.head import match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
 from coyo_labeler.label.weights import (
     count_outputs,
@@ -23,14 +24,20 @@ from coyo_labeler.label.weights import (
     load_model,
     outputs_of,
     read_shapes,
+    require_weights,
 )
-from coyo_labeler.label_spaces import LabelSpace, load_label_space, read_synsets
+from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 
 logger = logging.getLogger(__name__)
 
+#: A batch of images, (n, 3, size, size) or one tensor an image; and what came of it.
+Images = TypeVar("Images", torch.Tensor, Sequence[torch.Tensor])
+Result = TypeVar("Result")
+
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
-#: timm's ports of 2021-05-14, before these checkpoints were trained anew with a sigmoid loss.
+#: timm's ports of 2021-05-14, before these checkpoints were trained anew with a sigmoid loss, as
+#: `port_of` calls them.
 SOFTMAX_PORTS = frozenset(
     {"tf_efficientnetv2_s.in21k", "tf_efficientnetv2_m.in21k", "tf_efficientnetv2_l.in21k"}
 )
@@ -73,7 +80,8 @@ class Answers:
 
 
 class Teacher:
-    """A model on a device. `batch` is how many images it takes at a time.
+    """A model on a device. `batch` is how many images it takes at a time; `features`, how many
+    numbers its head sees of each.
 
     fingerprint: what its answers rest on, for the metadata of every file.
     """
@@ -86,10 +94,10 @@ class Teacher:
         self.spec, self.device = spec, device
         self.space = load_label_space(spec.label_space)
         model, origin, digest = load_model(spec.model, spec.checkpoint, spec.pretrained)
-        head = match_head(count_outputs(model), self.space, spec.model_label_space)
+        head = match_head(count_outputs(model, spec.model), self.space, spec.model_label_space)
         if head.order is not None:
             _reorder(model, head.order)
-        self.activation = choose_activation(spec, self.space)
+        self.activation = choose_activation(spec, self.space, port_of(model))
         self.preset = choose_preset(spec, model)
         self.k = min(spec.top_k, self.space.size)
         on_cpu = device.type == "cpu"
@@ -101,6 +109,8 @@ class Teacher:
         network: nn.Module = _Network(model, spec.embeddings).eval().requires_grad_(False)
         network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: Any = torch.compile(network, dynamic=False) if compiled else network
+        linear: Any = model.get_classifier()  # type: ignore[operator]
+        self.features = int(linear.weight.shape[1])
         self._dtype = DTYPES[spec.precision]
         if on_cpu and spec.precision == "float16":
             logger.warning(
@@ -130,28 +140,45 @@ class Teacher:
     def answer(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Labels, probabilities, finite, and embeddings where asked for, still on the device.
 
-        images: (n, 3, size, size) float32 on the device, n at most `batch`.
+        images: (n, 3, size, size) float32 on the device, n at least 1 and at most `batch`.
         """
-        logits, pooled = self._forward(images)
+        parts = self.in_pieces(self.answer_at_once, images)
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def in_pieces(self, work: Callable[[Images], Result], images: Images) -> list[Result]:
+        """What `work` returns of the images, in pieces of their order that fit the device's memory.
+
+        Where it raises OutOfMemoryError, pieces are halved from then on, and it is called again
+        from the same image.
+
+        Raises: WorkError where not even one image fits.
+        """
+        results: list[Result] = []
+        position = 0
+        while position < len(images):
+            piece = images[position : position + self._piece]
+            fits = True
+            try:
+                results.append(work(piece))
+            except torch.OutOfMemoryError:
+                fits = False
+            # Outside of `except`: the error holds on to all that was allocated before it.
+            if fits:
+                position += len(piece)
+            else:
+                self._halve()
+        return results
+
+    @torch.inference_mode()
+    def answer_at_once(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As `answer`, of a piece. Raises: OutOfMemoryError where the device has not the memory."""
+        logits, pooled = self._piece_of(images)
         labels, probs, finite = top_k(
             logits.float(), self.k, self.activation, DTYPES[self.spec.label_probs_dtype]
         )
         if pooled is None:
             return labels, probs, finite
         return labels, probs, finite, pooled.to(torch.float16)
-
-    def _forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits and pooled features of a batch, in pieces that fit the device's memory."""
-        while True:
-            try:
-                parts = [self._piece_of(piece) for piece in torch.split(images, self._piece)]
-                break
-            except torch.OutOfMemoryError:
-                self._halve()
-        if len(parts) == 1:
-            return parts[0]
-        pooled = None if parts[0][1] is None else torch.cat([part[1] for part in parts])  # type: ignore[misc]
-        return torch.cat([part[0] for part in parts]), pooled
 
     def _piece_of(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         n = len(images)
@@ -226,10 +253,20 @@ def top_k(
     return chosen.to(torch.int32), probs.gather(1, chosen), finite
 
 
-def choose_activation(spec: TeacherSpec, space: LabelSpace) -> str:
-    """The activation to use; `auto` goes by what is known of how the head was trained."""
+def port_of(model: nn.Module) -> str:
+    """`architecture.tag` of a timm model, whichever of its names it was created by."""
+    config: Any = model.pretrained_cfg
+    return f"{config.get('architecture')}.{config.get('tag')}"
+
+
+def choose_activation(spec: TeacherSpec, space: LabelSpace, port: str) -> str:
+    """The activation to use; `auto` goes by what is known of how the head was trained.
+
+    port: of the model, by `port_of`.
+    """
     expected = "sigmoid"
-    if space.name != "imagenet21k" or (spec.model in SOFTMAX_PORTS and spec.checkpoint is None):
+    is_21k = space.given is None and space.name == "imagenet21k"
+    if not is_21k or (port in SOFTMAX_PORTS and spec.checkpoint is None):
         expected = "softmax"
     if spec.activation == "auto":
         return expected
@@ -262,14 +299,40 @@ def check_teacher(spec: TeacherSpec) -> None:
     outputs = outputs_of(spec.model, shapes)
     with torch.device("meta"):
         model = create_model(spec.model, outputs=outputs)
-    match_head(count_outputs(model), space, spec.model_label_space)
+    if spec.checkpoint is None and spec.pretrained is not False:
+        require_weights(model, spec.model)
+    match_head(count_outputs(model, spec.model), space, spec.model_label_space)
+    _check_size(spec, _Network(model, spec.embeddings).eval())
+
+
+def _check_size(spec: TeacherSpec, network: "_Network") -> None:
+    """See that the model takes images of the preset's size, by a pass that computes nothing."""
+    size = choose_preset(spec, network.model).size
+    own = int(resolve_model_data_config(network.model)["input_size"][-1])  # type: ignore[no-untyped-call]
+    why = _why_not(network, size)
+    # Where its own size fails as well, it is not the size: such models have no dry pass.
+    if why is not None and size != own and _why_not(network, own) is None:
+        raise InputError(
+            f"preprocess: {spec.model} does not take images of {size} px ({why}); give "
+            f"preprocess=automl_{own}, or preprocess=timm"
+        )
+
+
+def _why_not(network: "_Network", size: int) -> str | None:
+    """Why a network cannot take an image of that size; None where it can."""
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            network(torch.empty(1, 3, size, size))
+    except Exception as error:  # models refuse with whatever comes to hand
+        return " ".join(str(error).split())[:120] or type(error).__name__
+    return None
 
 
 def digest_of_space(label_space: str) -> str:
     """sha256 of a label space: of its file, or of the synsets of one known by name, a line each."""
-    known = label_space in HEAD_SIZES
-    text = "\n".join(read_synsets(label_space)) if known else storage.read_text(label_space)
-    return hashlib.sha256(text.encode()).hexdigest()
+    if label_space in SIZES:
+        return hashlib.sha256("\n".join(read_synsets(label_space)).encode()).hexdigest()
+    return storage.sha256_of(label_space)
 
 
 def spec_of(settings: Any) -> TeacherSpec:

@@ -33,6 +33,13 @@ _COMMITTED_ARROW = pa.schema([("shard", pa.int32()), ("url", pa.string()), ("dam
 _SHARDS_PER_TASK = 8
 
 
+_UNTOLD = (
+    "Spark was not told of GPUs, so that all tasks of a machine would work on the first; give "
+    "spark.executor.resource.gpu.amount=1 and spark.task.resource.gpu.amount=1 (and the cluster's "
+    "workers a spark.worker.resource.gpu.discoveryScript), or device=cpu"
+)
+
+
 def run_on_spark(
     spark: SparkSession, job: "Job", shards: Sequence["Shard"], device: str
 ) -> "list[Committed]":
@@ -51,7 +58,7 @@ def run_on_spark(
         seats = seats_of(device)
         tasks = len(seats)
     else:
-        profile = profile_of(dict(context.getConf().getAll()))
+        profile = profile_of(dict(context.getConf().getAll()), device)
         tasks = max(context.defaultParallelism, -(-len(shards) // _SHARDS_PER_TASK))
     rows = [(shard.number, shard.url, shard.stamp) for shard in shards]
     plan = spark.createDataFrame(context.parallelize(rows, min(tasks, len(rows))), _PLAN)
@@ -60,13 +67,14 @@ def run_on_spark(
     return [Committed(row["shard"], row["url"], row["damage"]) for row in committed]
 
 
-def profile_of(conf: Mapping[str, str]) -> ResourceProfile | None:
+def profile_of(conf: Mapping[str, str], device: str) -> ResourceProfile | None:
     """What a task asks for: one GPU with its share of the executor's cores, or all the cores.
 
     conf: of the Spark context. None where the cluster was not told of GPUs nor of the cores of an
     executor.
 
-    Raises: InputError under dynamic allocation, which knows no tasks that ask for a GPU.
+    Raises: InputError under dynamic allocation, which knows no tasks that ask for a GPU, and where
+    GPUs are wanted that Spark was not told of.
     """
     if conf.get("spark.dynamicAllocation.enabled", "false") == "true":
         raise InputError(
@@ -74,6 +82,8 @@ def profile_of(conf: Mapping[str, str]) -> ResourceProfile | None:
             "long tasks; set it to false, with spark.executor.instances"
         )
     gpus = int(conf.get("spark.executor.resource.gpu.amount", "0") or 0)
+    if not gpus and device.startswith("cuda"):
+        raise InputError(f"label: device={device}, but {_UNTOLD}")
     cores = int(conf.get("spark.executor.cores", "0") or 0)
     request = TaskResourceRequests()
     if gpus:
@@ -104,7 +114,7 @@ def _work(
         from coyo_labeler.label.read import Shard  # noqa: PLC0415
 
         shards = [Shard(**row) for row in rows]
-        teacher = _teacher(job.spec, seat.device)
+        teacher = _teacher(job.spec, seat.device, job.fingerprint)
         for done in label_and_commit(job, teacher, seat, shards):
             yield pa.RecordBatch.from_pydict(
                 {"shard": [done.shard], "url": [done.url], "damage": [done.damage]},
@@ -135,12 +145,17 @@ def claim_gpu(resources: "dict[str, Any]", torch_is_loaded: bool) -> str | None:
 
 
 def _seat(context: TaskContext, device: str, address: str | None) -> "Seat":
-    """The seat of a cluster's task."""
+    """The seat of a cluster's task.
+
+    Raises: InputError where there are GPUs that Spark did not deal out: all tasks would take one.
+    """
     from coyo_labeler.label.commit import Seat  # noqa: PLC0415
     from coyo_labeler.label.local import devices_of  # noqa: PLC0415
 
     found = devices_of(device)[0]
     host = socket.gethostname()
+    if address is None and found != "cpu":
+        raise InputError(f"label: torch sees GPUs on {host}, but {_UNTOLD}")
     if address is None:
         return Seat(found, context.cpus(), f"{host}/{found}")
     if found == "cpu" and device == "auto":
@@ -157,8 +172,11 @@ def _seat(context: TaskContext, device: str, address: str | None) -> "Seat":
 
 
 @lru_cache(maxsize=1)
-def _teacher(spec: "TeacherSpec", device: str) -> "Teacher":
-    """One model a Python worker, kept from task to task."""
+def _teacher(spec: "TeacherSpec", device: str, fingerprint: str) -> "Teacher":
+    """One model a Python worker, kept from task to task.
+
+    fingerprint: of the run, which changes with the content of the files that the spec names.
+    """
     import torch  # noqa: PLC0415
 
     from coyo_labeler.label.model import Teacher  # noqa: PLC0415

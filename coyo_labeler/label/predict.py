@@ -181,7 +181,7 @@ class _Finish:
             _beliefs(kept, self._teacher.k),
             _beliefs(below, self._teacher.k),
             pa.Table.from_pylist(failures, schema=schemas.LABEL_FAILURES),
-            _embeddings(kept) if self._teacher.spec.embeddings else None,
+            _embeddings(kept, self._teacher.features) if self._teacher.spec.embeddings else None,
             current.samples,
             dict(rejected),
             self._since - since,
@@ -206,10 +206,9 @@ def _beliefs(rows: list[_Row], k: int) -> pa.Table:
     return pa.table(columns, schema=schemas.BELIEFS)
 
 
-def _embeddings(rows: list[_Row]) -> pa.Table:
-    """id int64, embedding fixed_size_list<float16>; of no rows, lists of length 1."""
+def _embeddings(rows: list[_Row], size: int) -> pa.Table:
+    """id int64, embedding fixed_size_list<float16> of `size` numbers."""
     vectors = [row.embedding for row in rows if row.embedding is not None]
-    size = len(vectors[0]) if vectors else 1
     values = pa.array(np.concatenate(vectors) if vectors else np.empty(0, np.float16))
     return pa.table(
         {

@@ -17,6 +17,9 @@ from torch.nn import functional
 #: From this size up EfficientNetV2's evaluation squashes the whole picture; below it crops first.
 CROP_BELOW = 320
 
+#: Pictures with so many pixels are sampled where the resize looks, in little memory.
+LARGE_PIXELS = 16_000_000
+
 #: What EfficientNetV2's evaluation subtracts from pixel values and divides them by.
 AUTOML_CENTRE = 128.0
 
@@ -76,6 +79,8 @@ def prepare(pixels: npt.NDArray[np.uint8] | torch.Tensor, preset: Preset) -> tor
     image = torch.as_tensor(pixels)
     if preset.crop is not None:
         image = _central_square(image, preset.crop)
+    if image.shape[0] * image.shape[1] >= LARGE_PIXELS:
+        return _sampled(image, preset.size).sub_(AUTOML_CENTRE).div_(AUTOML_CENTRE)
     resized = functional.interpolate(
         image.permute(2, 0, 1)[None].to(torch.float32),
         size=(preset.size, preset.size),
@@ -84,6 +89,28 @@ def prepare(pixels: npt.NDArray[np.uint8] | torch.Tensor, preset: Preset) -> tor
         antialias=False,
     )
     return resized[0].sub_(AUTOML_CENTRE).div_(AUTOML_CENTRE)
+
+
+def _sampled(image: torch.Tensor, size: int) -> torch.Tensor:
+    """(3, size, size) float32, as `interpolate` has it, of the pixels alone that it looks at.
+
+    image: (height, width, 3). `interpolate` takes all of it as float32, twelve bytes a pixel.
+    """
+    top, bottom, down = _between(image.shape[0], size)
+    left, right, across = _between(image.shape[1], size)
+    upper, lower = (
+        torch.lerp(rows[:, left].float(), rows[:, right].float(), across[None, :, None])
+        for rows in (image[top], image[bottom])
+    )
+    return torch.lerp(upper, lower, down[:, None, None]).permute(2, 0, 1).contiguous()
+
+
+def _between(pixels: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of `size` outputs the pixel before, the pixel behind, and how far it is to the latter."""
+    centres = (torch.arange(size, dtype=torch.float64) + 0.5) * pixels / size - 0.5
+    centres = centres.clamp(0, pixels - 1)
+    before = centres.long()
+    return before, (before + 1).clamp(max=pixels - 1), (centres - before).float()
 
 
 def _central_square(image: torch.Tensor, share: float) -> torch.Tensor:

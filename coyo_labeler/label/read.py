@@ -38,7 +38,8 @@ class Shard:
 class Sample:
     """One image of a tar. id: None where neither its JSON nor the side table has one.
 
-    width, height: of the original picture, None where not recorded.
+    url, imagehash: None where not recorded, or not as text. width, height: of the original picture,
+    None where not recorded, or no number of pixels.
     """
 
     key: str
@@ -107,17 +108,17 @@ def _sample(key: str, parts: Mapping[str, bytes], table: "_SideTable") -> Sample
     if "json" in parts:
         try:
             document = json.loads(parts["json"])
-        except ValueError:
+        except (ValueError, RecursionError):  # nested without end, it is no description either
             document = None
         if isinstance(document, dict):
             facts.update({k: v for k, v in document.items() if v is not None})
     return Sample(
-        name,
+        name.encode(errors="backslashreplace").decode(),  # a tar's names may be any bytes
         _id_of(facts, name),
-        facts.get("url"),
-        next((str(facts[column]) for column in _HASH if facts.get(column)), None),
-        _whole(facts.get("original_width")),
-        _whole(facts.get("original_height")),
+        _text(facts.get("url")),
+        next((text for column in _HASH if (text := _text(facts.get(column)))), None),
+        _side(facts.get("original_width")),
+        _side(facts.get("original_height")),
         picture and picture[1],
     )
 
@@ -137,6 +138,23 @@ def _whole(value: Any) -> int | None:
     if isinstance(value, bool) or (isinstance(value, float) and number != value):
         return None
     return number if -(2**63) <= number < 2**63 else None
+
+
+def _side(value: Any) -> int | None:
+    """A width or height in pixels, within int32."""
+    number = _whole(value)
+    return number if number is not None and 0 < number < 2**31 else None
+
+
+def _text(value: Any) -> str | None:
+    """A string that UTF-8 can hold: JSON can also spell halves of surrogate pairs."""
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value
 
 
 class _SideTable:
@@ -163,7 +181,7 @@ class _SideTable:
                 if "key" not in names:
                     return cls({})
                 rows = parquet.read(columns=names, use_threads=False).to_pylist()
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             why = f"the table beside it is unreadable ({error})"
             raise DamagedTarError(shard.url, why) from None
         return cls({str(row.pop("key")): row for row in rows})

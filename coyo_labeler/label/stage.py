@@ -1,12 +1,20 @@
 """Image tars to a teacher's beliefs: the wiring of the stage."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.commit import Committed, Job, remove_shard
+from coyo_labeler.label.commit import (
+    LABEL_SPACE,
+    WEIGHTS,
+    Committed,
+    Job,
+    read_teacher,
+    remove_shard,
+    remove_unfinished,
+)
 from coyo_labeler.label.local import run_local, seats_of
 from coyo_labeler.label.model import check_teacher, spec_of
 from coyo_labeler.label.read import Shard, find_shards
@@ -29,22 +37,27 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     all others are done.
     """
     shards = find_shards(settings.images)
+    receipts = Receipts(settings.output, run.fingerprint)
+    finished = receipts.read() if run.resumed else {}
+    if run.inputs_changed:
+        finished = _accept(shards, finished, settings, run)
+    if run.resumed:
+        remove_unfinished(settings.output, finished)
+    missing = [shard for shard in shards if shard.number not in finished]
     job = Job(
         spec_of(settings),
         settings.output,
         run.fingerprint,
         settings.sampling.min_top1,
         settings.decode_threads,
+        _known_of_teacher(run, finished) if missing else {},
     )
-    receipts = Receipts(settings.output, run.fingerprint)
-    if run.inputs_changed:
-        _accept(shards, receipts.read(), settings, run)
-    finished = receipts.read()
-    missing = [shard for shard in shards if shard.number not in finished]
-    with receipts.watch("label", len(shards), _speed(set(finished))):
+    speed = _speed(set(finished))
+    with receipts.watch("label", len(shards), speed, known=finished) as receipt_of:
         committed = _deal_out(spark, settings, job, missing)
     _refuse_damaged(committed)
-    done = list(receipts.read().values())
+    done = [receipt_of[shard] for shard in sorted(receipt_of)]
+    _refuse_mixed(done)
     return Outcome(total(done), details={"shards": len(shards), "devices": _rates(done)})
 
 
@@ -61,10 +74,33 @@ def _deal_out(
     return list(run_local(job, shards, seats_of(settings.device)))
 
 
+def _known_of_teacher(run: Run, finished: Collection[int]) -> Mapping[str, str]:
+    """What every worker's teacher must be: what the run began with, and finished shards tell."""
+    if finished:
+        return read_teacher(run.output, min(finished))
+    sources = {WEIGHTS: "checkpoint", LABEL_SPACE: "label_space"}
+    return {entry: run.inputs[key] for entry, key in sources.items() if key in run.inputs}
+
+
+def _refuse_mixed(receipts: Sequence[Receipt]) -> None:
+    """See that machines which fetched the weights each for itself got the same ones."""
+    device_of = {
+        receipt.details["weights_sha256"]: receipt.details["device"] for receipt in receipts
+    }
+    if len(device_of) > 1:
+        raise WorkError(
+            f"label: {' and '.join(device_of.values())} found different weights of the model, and "
+            "beliefs of both are in the output; give checkpoint=FILE with the weights that are "
+            "wanted, and another output"
+        )
+
+
 def _accept(
     shards: Sequence[Shard], finished: Mapping[int, Receipt], settings: LabelSettings, run: Run
-) -> None:
+) -> dict[int, Receipt]:
     """Go on with tars that came or changed since the run began, where none that is done did.
+
+    Returns what is finished still.
 
     Raises: InputError naming a finished tar that is not as it was, unless it is to be overwritten.
     """
@@ -85,6 +121,7 @@ def _accept(
     for number in changed:
         remove_shard(settings.output, number)
     run.accept_inputs(settings)
+    return {number: receipt for number, receipt in finished.items() if number not in changed}
 
 
 def _refuse_damaged(committed: Sequence[Committed]) -> None:
@@ -122,15 +159,28 @@ def _speed(before: set[int]) -> Callable[[Sequence[Receipt]], Mapping[str, Any]]
 
 
 def _rates(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
-    """Images per second and idle share of each device."""
+    """Images per second, and idle share, of each device while it worked.
+
+    Several tasks of a machine may work side by side under the name of one device.
+    """
     rates = {}
     for device in sorted({receipt.details["device"] for receipt in receipts}):
         own = [receipt for receipt in receipts if receipt.details["device"] == device]
-        seconds = sum(receipt.seconds for receipt in own) or 1e-9
+        images = sum(receipt.rows.rows_in for receipt in own)
+        busy = sum(receipt.details["busy_seconds"] for receipt in own)
+        seconds = sum(receipt.seconds for receipt in own)
         rates[device] = {
-            "images_per_second": round(sum(r.rows.rows_in for r in own) / seconds, 1),
-            "idle_share": round(
-                max(0.0, 1 - sum(r.details["busy_seconds"] for r in own) / seconds), 3
-            ),
+            "images_per_second": round(images / (_seconds_at_work(own) or 1e-9), 1),
+            "idle_share": round(max(0.0, 1 - busy / (seconds or 1e-9)), 3),
         }
     return rates
+
+
+def _seconds_at_work(receipts: Sequence[Receipt]) -> float:
+    """For how long at least one of the shards was being made."""
+    total, until = 0.0, 0.0
+    ends = [(receipt.details["finished"], receipt.seconds) for receipt in receipts]
+    for start, end in sorted((end - seconds, end) for end, seconds in ends):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total

@@ -29,8 +29,12 @@ def load_model(
     not the model's.
     """
     if checkpoint is None:
-        model = create_model(name, pretrained=pretrained is not False)
-        origin = "random" if pretrained is False else "timm"
+        if pretrained is not False:
+            model, origin = create_model(name, pretrained=True), "timm"
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # every process of a run draws the same weights
+                model, origin = create_model(name), "random"
         return model, origin, _digest_of(model.state_dict())
     state, digest = read_checkpoint(checkpoint)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
@@ -49,12 +53,16 @@ def load_model(
 def create_model(name: str, *, pretrained: bool = False, outputs: int | None = None) -> nn.Module:
     """A model by its timm name; outputs: of its head, None: as timm has it.
 
-    Raises: InputError where timm does not know it, or its weights cannot be fetched.
+    Raises: InputError where timm does not know it, it has no weights, or they cannot be fetched.
     """
     more: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **more)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
+        if pretrained and "No pretrained weights" in str(error):
+            raise _no_weights(name) from None
+        if isinstance(error, ValueError):  # a name that is spelt like a path, or a source unknown
+            raise InputError(f"model: {_one_line(error)}") from None
         if "Unknown model" not in str(error) and "Invalid pretrained tag" not in str(error):
             raise
         close = timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)[:5]
@@ -69,9 +77,32 @@ def create_model(name: str, *, pretrained: bool = False, outputs: int | None = N
     return model
 
 
-def count_outputs(model: nn.Module) -> int:
-    """Outputs of a model's head."""
+def require_weights(model: nn.Module, name: str) -> None:
+    """Raises: InputError where timm has no weights for the model, without looking for them."""
+    config: Any = model.pretrained_cfg
+    if not any(config.get(key) for key in ("url", "file", "hf_hub_id", "state_dict")):
+        raise _no_weights(name)
+
+
+def _no_weights(name: str) -> InputError:
+    tagged = timm.list_models(f"*{name.partition('.')[0]}*", pretrained=True)[:5]
+    return InputError(
+        f"model: timm has no weights for {name}; give checkpoint=FILE"
+        + (f", or a model that has some: {', '.join(tagged)}" if tagged else "")
+    )
+
+
+def count_outputs(model: nn.Module, name: str) -> int:
+    """Outputs of a model's head.
+
+    Raises: InputError where it has none, or more than one.
+    """
     head: Any = model.get_classifier()  # type: ignore[operator]
+    if not isinstance(getattr(head, "weight", None), torch.Tensor):
+        has = f"{len(head)} heads" if isinstance(head, tuple) else "no head"
+        raise InputError(
+            f"model: {name} has {has}, and labels come of one; give a model with a classifier"
+        )
     return int(head.weight.shape[0])
 
 

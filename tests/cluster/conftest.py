@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from coyo_labeler import schemas
 from coyo_labeler.demo import digits
 from coyo_labeler.demo.cluster import Cluster, start_cluster
 from coyo_labeler.demo.server import Handler, serve
+from tests.label.teachers import save_teacher
 
 JOBS = Path(__file__).parents[2] / "jobs"
 IMAGES, PER_SHARD = 60, 5
@@ -75,9 +74,8 @@ def world(tmp_path_factory):
     (folder / "source").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "source" / "a.parquet")
     (folder / "labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
-    torch.manual_seed(0)
-    model = timm.create_model("tf_efficientnetv2_b0", num_classes=10)
-    save_file(model.state_dict(), folder / "model.safetensors")
+    photos = [np.array(digits.photograph(ink[number], number)) for number in range(24)]
+    save_teacher(folder / "model.safetensors", 10, 160, photos)
     votes = [
         {"image_id": row["id"], "worker_id": f"w{(number + j) % 7}", "label": int(labels[number])}
         for number, row in enumerate(rows)

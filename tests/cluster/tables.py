@@ -25,6 +25,15 @@ def content(output: str) -> dict:
     return {name: sorted(rows) if isinstance(rows, list) else rows for name, rows in found.items()}
 
 
+def digests(output: str) -> dict[str, str]:
+    """sha256 of every Parquet file, by path: of stages whose files are the same to the byte."""
+    root = Path(output)
+    return {
+        str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(root.rglob("*.parquet"))
+    }
+
+
 def leftovers(output: str) -> list[str]:
     """Files of a killed writer."""
     return [str(file) for file in Path(output).rglob("*") if file.name.endswith(".tmp")]

@@ -1,18 +1,33 @@
 """Machines die: what comes out is what would have come out."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.cluster.conftest import SHARDS, wait_until, words_of
-from tests.cluster.tables import content, leftovers
+from tests.cluster.tables import content, digests, leftovers
 
 pytestmark = pytest.mark.cluster
 
 STAGE_BEFORE = {"fetch": "ingest", "label": "fetch", "merge": "label"}
+#: Each task of `label` has one of the two fake GPUs, and none starts before both are there.
+GPUS = {"0", "1"}
+CONF = {
+    "fetch": {},
+    "label": {
+        "spark.executor.resource.gpu.amount": "1",
+        "spark.executor.cores": "2",
+        "spark.executor.memory": "512m",
+        "spark.cores.max": "4",
+        "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+        "spark.scheduler.maxRegisteredResourcesWaitingTime": "120s",
+    },
+}
 RECEIPTS = {"fetch": "*_stats.json", "label": "_receipts/*.json"}
 
 
@@ -33,21 +48,41 @@ def receipts(output, stage):
     return list(Path(output).glob(RECEIPTS[stage]))
 
 
+def in_the_middle(output, stage):
+    """Whether shards are done; of `label` by each of the GPUs."""
+    told = [json.loads(file.read_text()) for file in receipts(output, stage)]
+    return {receipt["gpu"] for receipt in told} == GPUS if stage == "label" else bool(told)
+
+
+def assert_same(output, undisturbed, stage):
+    expected = str(undisturbed / stage)
+    assert content(output) == content(expected)
+    if stage == "label":
+        assert digests(output) == digests(expected)
+        told = [json.loads(file.read_text()) for file in receipts(output, stage)]
+        assert all(receipt["cuda_visible_devices"] == receipt["gpu"] for receipt in told)
+
+
+def test_the_teacher_of_these_tests_depends_on_its_input(undisturbed):
+    beliefs = pq.read_table([str(file) for file in (undisturbed / "label").glob("*.parquet")])
+    assert len({labels[0] for labels in beliefs["labels"].to_pylist()}) >= 4
+
+
 @pytest.mark.parametrize("stage", ["fetch", "label"])
 def test_a_killed_worker_loses_and_doubles_nothing(
     stage, world, undisturbed, cluster, submit, tmp_path
 ):
     output = str(tmp_path / stage)
     words = words_of(world, stage, output, str(undisturbed / STAGE_BEFORE[stage]))
-    job = submit(cluster, stage, words)
-    wait_until(lambda: receipts(output, stage), job)
+    job = submit(cluster, stage, words, CONF[stage])
+    wait_until(lambda: in_the_middle(output, stage), job)
     os.kill(cluster.workers[0].pid, signal.SIGKILL)
     finished_at_the_kill = len(receipts(output, stage))
     status, said = job.wait()
     assert status == 0, said
     assert finished_at_the_kill < SHARDS
     assert len(receipts(output, stage)) == SHARDS
-    assert content(output) == content(str(undisturbed / stage))
+    assert_same(output, undisturbed, stage)
     assert leftovers(output) == []
 
 
@@ -57,15 +92,15 @@ def test_a_killed_driver_goes_on_where_it_stopped(
 ):
     output = str(tmp_path / stage)
     words = words_of(world, stage, output, str(undisturbed / STAGE_BEFORE[stage]))
-    job = submit(cluster, stage, words)
+    job = submit(cluster, stage, words, CONF[stage])
     wait_until(lambda: receipts(output, stage), job)
     job.process.kill()
     job.wait()
     kept = {file: file.stat().st_mtime_ns for file in receipts(output, stage)}
     assert 0 < len(kept) < SHARDS
     assert not (Path(output) / "_manifest.json").exists()
-    status, said = submit(cluster, stage, words).wait()
+    status, said = submit(cluster, stage, words, CONF[stage]).wait()
     assert status == 0, said
-    assert content(output) == content(str(undisturbed / stage))
+    assert_same(output, undisturbed, stage)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert leftovers(output) == []

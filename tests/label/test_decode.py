@@ -2,6 +2,8 @@
 
 import io
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -134,6 +136,59 @@ def test_what_is_no_whole_picture_is_undecodable(name):
         decode.decode(BROKEN[name])
     assert caught.value.reason == decode.UNDECODABLE
     assert "0x" not in caught.value.detail
+
+
+SCAN = WHOLE.index(b"\xff\xda")
+ODD = {
+    **{
+        f"marker {marker:02x} in the scan": WHOLE[: SCAN + 400]
+        + bytes([0xFF, marker])
+        + WHOLE[SCAN + 400 :]
+        for marker in (0x02, 0xC0, 0xC3, 0xC4, 0xD8, 0xDB, 0xF0)
+    },
+    "a byte between two segments": WHOLE[:20] + b"\0" + WHOLE[20:],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_damaged_jpeg_is_the_same_with_and_without_opencv(name):
+    assert outcome(ODD[name]) == outcome(ODD[name], decode_with_pillow)
+
+
+def test_however_a_jpeg_is_damaged_opencv_changes_nothing():
+    random = np.random.default_rng(0)
+    files = [jpeg(PHOTO, progressive=progressive) for progressive in (False, True)]
+    for turn in range(400):
+        data = bytearray(files[turn % 2])
+        for _ in range(random.integers(1, 6)):
+            first = 2 if turn % 4 < 2 else SCAN
+            data[random.integers(first, len(data))] = random.integers(256)
+        assert outcome(bytes(data)) == outcome(bytes(data), decode_with_pillow)
+
+
+def outcome(data, way=decode.decode):
+    try:
+        pixels = way(data)
+    except ImageError as error:
+        return error.reason
+    return pixels.shape, pixels.tobytes()
+
+
+def test_large_pictures_are_unfolded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 1)
+    to_rgb, at_work, most = decode._to_rgb, [], []
+
+    def watched(image):
+        at_work.append(image)
+        most.append(len(at_work))
+        threading.Event().wait(0.02)
+        at_work.pop()
+        return to_rgb(image)
+
+    monkeypatch.setattr(decode, "_to_rgb", watched)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decode.decode, [WHOLE, encode(PHOTO, "PNG")] * 4))
+    assert most == [1] * 8
 
 
 def test_a_bomb_is_refused_before_it_unfolds():

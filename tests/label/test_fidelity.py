@@ -2,6 +2,7 @@
 
 import itertools
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -50,7 +51,8 @@ def disagreement(table, expected):
         both = found.keys() & answer.keys()
         # A class at the end of the list may change places with one that is as probable.
         last = min(answer.values()) + 2e-3
-        sure = {label for label in found.keys() ^ answer.keys() if found.get(label, 0) > last}
+        probs = {**answer, **found}
+        sure = {label for label in found.keys() ^ answer.keys() if probs[label] > last}
         shared.append(1 - len(sure) / K if len(both) > K * 0.9 else len(both) / K)
         differences += [abs(found[label] - answer[label]) for label in both] or [1.0]
     return min(shared), max(differences)
@@ -64,6 +66,17 @@ def agrees(table, expected):
 def test_labels_and_probabilities_are_those_of_the_reference(labelled, files, goog_teacher):
     expected = reference.answer(files, MODEL, goog_teacher, SIZE, K)
     assert agrees(labelled, expected), disagreement(labelled, expected)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 10])
+def test_the_comparison_sees_a_label_that_is_missing(files, goog_teacher, rank):
+    """And the next in its place."""
+    expected = reference.answer(files, MODEL, goog_teacher, SIZE, K)
+    more = [list(row.items()) for row in reference.answer(files, MODEL, goog_teacher, SIZE, K + 1)]
+    short = [row[:rank] + row[rank + 1 :] for row in more]
+    columns = [[[pair[side] for pair in row] for row in short] for side in (0, 1)]
+    table = pa.table(columns, names=["labels", "label_probs"])
+    assert not agrees(table, expected), disagreement(table, expected)
 
 
 def test_the_order_is_that_of_the_reference(labelled, files, goog_teacher):

@@ -72,6 +72,48 @@ def test_a_head_that_fits_no_list_is_refused_with_what_would_fit(outputs, space,
     assert "\n" not in str(caught.value)
 
 
+def write_lines(path, lines):
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_a_head_of_stated_order_is_mapped_by_its_classes(tmp_path):
+    ours = write_lines(tmp_path / "ours.txt", ["cat", "dog", "bird"])
+    space = load_label_space(ours)
+    theirs = write_lines(tmp_path / "theirs.txt", ["dog", "bird", "background", "cat"])
+    head = match_head(4, space, theirs)
+    assert (head.name, head.order.tolist()) == ("theirs.txt", [3, 0, 1])
+    same = write_lines(tmp_path / "same.txt", ["cat", "dog", "bird"])
+    assert match_head(3, space, same).order is None
+    reverse = write_lines(tmp_path / "reverse.txt", reversed(synsets("imagenet22k")))
+    order = match_head(21_841, load_label_space("imagenet21k"), reverse).order
+    assert order.tolist() == list(range(21_840, -1, -1))
+    lamps = load_label_space(write_lines(tmp_path / "lamps.txt", ["n03931044", TABLE_LAMP_SYNSET]))
+    order = match_head(21_843, lamps, "imagenet21k_goog").order
+    assert [synsets("imagenet21k_goog")[output] for output in order] == list(lamps.given)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["dog", "bird", "horse"], r"has no class 'cat' of ours.txt \(1 of 3"),
+        (["dog", "bird", "cat", "cat"], r"in another order.*more than once"),
+    ],
+)
+def test_a_stated_order_that_does_not_lead_to_every_class_is_refused(tmp_path, lines, says):
+    space = load_label_space(write_lines(tmp_path / "ours.txt", ["cat", "dog", "bird"]))
+    theirs = write_lines(tmp_path / "theirs.txt", lines)
+    with pytest.raises(InputError, match=says) as caught:
+        match_head(len(lines), space, theirs)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_called_like_a_known_list_is_not_taken_for_it(tmp_path):
+    path = write_lines(tmp_path / "imagenet21k", [f"class {i}" for i in range(21_841)])
+    with pytest.raises(InputError, match="no head for imagenet21k"):
+        match_head(21_843, load_label_space(path))
+
+
 @pytest.mark.parametrize(
     ("synset", "label"), [(TABLE_LAMP_SYNSET, TABLE_LAMP), ("n03931044", None), ("n09859684", None)]
 )

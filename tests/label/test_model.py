@@ -5,8 +5,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.model import Teacher, TeacherSpec, check_teacher, choose_activation, top_k
+from coyo_labeler.label.model import (
+    Teacher,
+    TeacherSpec,
+    check_teacher,
+    choose_activation,
+    port_of,
+    top_k,
+)
 from coyo_labeler.label.preprocess import automl_preset, prepare
+from coyo_labeler.label.weights import create_model
 from coyo_labeler.label_spaces import load_label_space
 from tests.label.tars import crops
 from tests.label.teachers import MODEL
@@ -128,12 +136,38 @@ def test_where_shapes_must_be_static_they_are_and_padding_changes_nothing(small_
 )
 def test_auto_goes_by_how_the_head_was_trained(model, space, checkpoint, expected):
     spec = TeacherSpec(model, checkpoint=checkpoint, label_space=space)
-    assert choose_activation(spec, load_label_space(space)) == expected
+    assert choose_activation(spec, load_label_space(space), port(model)) == expected
+
+
+def port(model):
+    with torch.device("meta"):
+        return port_of(create_model(model))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tf_efficientnetv2_s.in21k",
+        "tf_efficientnetv2_s_in21k",
+        "hf-hub:timm/tf_efficientnetv2_s.in21k",
+        "hf_hub:mirror/tf_efficientnetv2_s.in21k",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Mapping deprecated")
+def test_auto_knows_a_port_under_all_its_names(name, monkeypatch):
+    at_the_hub = {"tag": "in21k", "source": "hf-hub", "num_classes": 21_843}
+    monkeypatch.setattr(
+        "timm.models._factory.load_model_config_from_hf",
+        lambda *_, **__: (at_the_hub, "tf_efficientnetv2_s", {}),
+    )
+    space = load_label_space("imagenet21k")
+    assert choose_activation(TeacherSpec(name), space, port(name)) == "softmax"
 
 
 def test_another_activation_than_the_known_one_is_warned_of(caplog):
     spec = TeacherSpec("tf_efficientnetv2_xl.in21k", activation="softmax")
-    assert choose_activation(spec, load_label_space("imagenet21k")) == "softmax"
+    space = load_label_space("imagenet21k")
+    assert choose_activation(spec, space, "tf_efficientnetv2_xl.in21k") == "softmax"
     assert "trained for sigmoid" in caplog.text
 
 
@@ -161,6 +195,15 @@ def test_a_pth_file_gives_the_answers_of_the_safetensors_file(small_spec, tmp_pa
     assert torch.equal(other.answer(images(2))[1], ours.answer(images(2))[1])
     digests = [t.fingerprint["teacher.weights_sha256"] for t in (ours, other)]
     assert digests[0] != digests[1]
+
+
+def test_a_model_without_weights_is_the_same_in_every_process():
+    keys = {"model": MODEL, "pretrained": False, "label_space": "imagenet1k"}
+    spec = {**keys, "preprocess": "automl_64", "precision": "float32"}
+    first, state = teacher(spec), torch.random.get_rng_state()
+    assert teacher(spec).fingerprint == first.fingerprint
+    assert first.fingerprint["teacher.weights"] == "random"
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 class Evil:
@@ -191,6 +234,36 @@ def test_what_would_stop_every_worker_is_found_before_they_start(small_spec, tmp
         check_teacher(
             TeacherSpec(**{**small_spec, "checkpoint": str(tmp_path / "bad.safetensors")})
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "efficientnetv2_s"}, r"no weights for efficientnetv2_s.*checkpoint=FILE"),
+        ({"model": "timm/resnet10t"}, r"model: .*hf-hub:timm/resnet10t"),
+        ({"model": "vit_small_patch14_dinov2"}, "has no head"),
+        ({"model": "deit_tiny_distilled_patch16_224"}, "has 2 heads"),
+        (
+            {"model": "vit_tiny_patch16_224", "pretrained": False},
+            r"does not take images of 512 px \(.*\); give preprocess=automl_224, or",
+        ),
+    ],
+)
+def test_a_model_that_cannot_work_is_one_line_before_anything_is_loaded(changes, says):
+    with pytest.raises(InputError, match=says) as caught:
+        check_teacher(TeacherSpec(**{"label_space": "imagenet1k", **changes}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "beit_base_patch16_224", "resnet10t"])
+def test_a_model_that_takes_the_preset_is_not_refused(model):
+    keys = {"pretrained": False, "label_space": "imagenet1k", "preprocess": "automl_224"}
+    check_teacher(TeacherSpec(model, **keys))
+
+
+def test_weights_that_are_not_there_are_one_line_in_a_worker_too():
+    with pytest.raises(InputError, match="no weights for efficientnetv2_s"):
+        teacher({"model": "efficientnetv2_s", "label_space": "imagenet1k"})
 
 
 def test_float16_stays_near_float32_and_nearer_than_bfloat16(small_spec):

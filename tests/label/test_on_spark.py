@@ -7,6 +7,8 @@ import pytest
 
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label import on_spark
+from coyo_labeler.label.local import seats_of
+from coyo_labeler.label.model import TeacherSpec
 
 
 def resources(*addresses):
@@ -51,6 +53,13 @@ def test_a_gpu_that_torch_does_not_see_is_said_and_not_worked_around():
     assert on_spark._seat(context, "auto", None).cores == 2
 
 
+def test_a_worker_keeps_its_model_until_the_content_of_its_files_is_another(small_spec):
+    spec = TeacherSpec(**small_spec)
+    teacher = on_spark._teacher(spec, "cpu", "run")
+    assert on_spark._teacher(spec, "cpu", "run") is teacher
+    assert on_spark._teacher(spec, "cpu", "another run") is not teacher
+
+
 @pytest.mark.parametrize(
     ("conf", "asked"),
     [
@@ -61,7 +70,7 @@ def test_a_gpu_that_torch_does_not_see_is_said_and_not_worked_around():
     ],
 )
 def test_a_task_asks_for_one_gpu_and_its_share_of_the_cores(spark, conf, asked):
-    profile = on_spark.profile_of(conf)
+    profile = on_spark.profile_of(conf, "auto")
     if asked is None:
         assert profile is None
         return
@@ -72,4 +81,26 @@ def test_a_task_asks_for_one_gpu_and_its_share_of_the_cores(spark, conf, asked):
 
 def test_dynamic_allocation_is_refused_where_it_would_end_executors_at_work():
     with pytest.raises(InputError, match=r"dynamicAllocation.*false"):
-        on_spark.profile_of({"spark.dynamicAllocation.enabled": "true"})
+        on_spark.profile_of({"spark.dynamicAllocation.enabled": "true"}, "auto")
+
+
+def test_gpus_that_spark_was_not_told_of_are_not_all_given_to_the_first_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    context = SimpleNamespace(
+        cpus=lambda: 2, stageId=lambda: 4, partitionId=lambda: 5, attemptNumber=lambda: 0
+    )
+    says = r"not told of GPUs.*executor\.resource\.gpu.*task\.resource\.gpu.*device=cpu"
+    for device in ("auto", "cuda", "cuda:3"):
+        with pytest.raises(InputError, match=says):
+            on_spark._seat(context, device, None)
+    with pytest.raises(InputError, match=says):
+        on_spark.profile_of({"spark.executor.cores": "4"}, "cuda")
+    assert on_spark._seat(context, "cpu", None).device == "cpu"
+    assert on_spark._seat(context, "auto", "3").device == "cuda:0"
+
+
+def test_on_one_machine_each_device_has_one_task(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    assert [seat.device for seat in seats_of("auto")] == [f"cuda:{index}" for index in range(8)]

@@ -1,6 +1,9 @@
 import io
 import json
 import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,7 +11,8 @@ import pytest
 import torch
 
 from coyo_labeler import schemas
-from coyo_labeler.label import decode
+from coyo_labeler.label import ahead, decode, predict
+from coyo_labeler.label.devices import Done, to_answers
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import label_shards
 from coyo_labeler.label.read import find_shards, read_samples
@@ -63,6 +67,35 @@ def test_a_poisoned_image_costs_itself(make_teacher, tmp_path):
         assert np.allclose(ours, theirs, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        b'{"id": 1, "url": 5, "imagehash": 7}',
+        b'{"id": 1, "url": ["a"], "imagehash": {}}',
+        b'{"id": 1, "original_width": 3000000000, "original_height": -2}',
+        b'{"id": 1, "url": "http://x/\\ud800", "imagehash": "\\udfff"}',
+        b"[" * 200_000,
+        b"\xff\xfe{",
+    ],
+)
+def test_what_a_json_may_hold_costs_at_most_its_own_columns(make_teacher, tmp_path, document):
+    members = [("0.jpg", FILES[0]), ("1.jpg", FILES[1]), ("1.json", document), ("2.jpg", FILES[2])]
+    write_members(tmp_path / "00000.tar", members)
+    beliefs = run(make_teacher(), tmp_path)[0].beliefs
+    assert beliefs["id"].to_pylist() == [0, 1, 2]
+    row = beliefs.to_pylist()[1]
+    assert (row["url"], row["imagehash"]) == (None, None)
+    height, width = crops(2, seed=3, small=40, large=90)[1].shape[:2]
+    assert (row["width"], row["height"]) == (width, height)
+
+
+def test_a_name_that_is_no_text_is_written_with_its_bytes_spelt_out(make_teacher, tmp_path):
+    write_members(tmp_path / "00000.tar", [("caf\udce9.jpg", FILES[0]), ("7.jpg", FILES[1])])
+    result = run(make_teacher(), tmp_path)[0]
+    assert result.failures["key"].to_pylist() == ["caf\\udce9"]
+    assert result.beliefs["id"].to_pylist() == [7]
+
+
 def test_nan_is_a_failure_with_a_name(make_teacher, tmp_path):
     write_tar(tmp_path, 0, FILES)
     teacher = make_teacher()
@@ -98,7 +131,7 @@ def test_images_below_the_threshold_are_set_aside_and_not_lost(make_teacher, tmp
 
 def test_embeddings_stand_beside_the_beliefs_in_the_same_order(make_teacher, tmp_path):
     write_tar(tmp_path, 0, [*FILES[:5], b"poison"])
-    write_tar(tmp_path, 1, [])
+    write_tar(tmp_path, 1, [b"poison"])
     result, empty = run(make_teacher(embeddings=True), tmp_path)
     assert result.embeddings["id"].to_pylist() == result.beliefs["id"].to_pylist()
     assert str(result.embeddings.schema.field("embedding").type) == (
@@ -108,7 +141,71 @@ def test_embeddings_stand_beside_the_beliefs_in_the_same_order(make_teacher, tmp
     assert np.isfinite(vectors).all()
     assert np.ptp(vectors, axis=0).max() > 0.1
     assert empty.embeddings.num_rows == 0
+    assert empty.embeddings.schema == result.embeddings.schema  # so that the folder reads as one
     assert run(make_teacher(), tmp_path)[0].embeddings is None
+
+
+class Watched:
+    """A device that notes what it is given and waited for, in order, and gives no answer of use."""
+
+    depth = 2
+
+    def __init__(self, teacher):
+        self.pool, self.events, self._teacher = ThreadPoolExecutor(1), [], teacher
+
+    def shrink(self, pixels):
+        return torch.zeros(3, 64, 64)
+
+    def submit(self, images):
+        number = sum(what == "submit" for what, _ in self.events)
+        self.events.append(("submit", number))
+
+        def wait():
+            self.events.append(("wait", number))
+            return Done(to_answers(self._teacher.answer(torch.stack(images))), 0.0)
+
+        return wait
+
+    def close(self):
+        self.pool.shutdown()
+
+
+def test_the_device_has_its_next_batch_before_the_last_of_a_shard_is_waited_for(
+    make_teacher, tmp_path, monkeypatch
+):
+    for shard in range(4):
+        write_tar(tmp_path, shard, FILES[:4])  # a batch each
+    teacher = make_teacher()
+    device = Watched(teacher)
+    monkeypatch.setattr(predict, "open_device", lambda *_: device)
+    assert [result.beliefs.num_rows for result in run(teacher, tmp_path)] == [4] * 4
+    ends = {number: device.events.index(("wait", number)) for number in range(4)}
+    starts = {number: device.events.index(("submit", number)) for number in range(4)}
+    assert all(starts[number + 1] < ends[number] for number in range(3))
+
+
+def test_no_more_is_read_ahead_than_the_device_has_use_for(make_teacher, tmp_path, monkeypatch):
+    for shard in range(10):
+        write_tar(tmp_path, shard, FILES[:4])
+    read, let_go = [], threading.Event()
+
+    def watched(shard):
+        for sample in read_samples(shard):
+            read.append(sample)
+            yield sample
+
+    monkeypatch.setattr(ahead, "read_samples", watched)
+    pool = ThreadPoolExecutor(2)
+    with ahead.ReadAhead(find_shards(str(tmp_path)), torch.from_numpy, False, pool, 6) as events:
+        reader = next(thread for thread in threading.enumerate() if thread.name == "read")
+        deadline = time.monotonic() + 30
+        while not events._events.full() and time.monotonic() < deadline:
+            let_go.wait(0.01)
+        let_go.wait(0.2)  # time to go on in, if it did
+        assert reader.is_alive()
+        assert len(read) <= 7
+        assert sum(isinstance(event, tuple) for event in events) == 40
+    pool.shutdown()
 
 
 def test_a_programming_error_in_a_thread_is_raised_and_not_waited_for(
@@ -125,8 +222,6 @@ def test_a_programming_error_in_a_thread_is_raised_and_not_waited_for(
 
 
 def test_a_reader_that_is_left_in_the_middle_ends_its_threads(make_teacher, tmp_path):
-    import threading  # noqa: PLC0415
-
     for shard in range(3):
         write_tar(tmp_path, shard, FILES)
     before = threading.active_count()

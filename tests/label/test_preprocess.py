@@ -4,6 +4,7 @@ import timm
 import torch
 from PIL import Image
 
+from coyo_labeler.label import preprocess
 from coyo_labeler.label.preprocess import automl_preset, prepare, timm_preset
 from tests.label import reference
 from tests.label.tars import crops, encode
@@ -16,6 +17,18 @@ def test_presets_are_the_float64_formula(size):
         slow = reference.prepare(encode(pixels, "PNG"), size)
         assert ours.shape == (3, size, size)
         assert np.abs(ours - slow).max() < 2e-4
+
+
+@pytest.mark.parametrize("size", [64, 224, 320])
+def test_large_pictures_are_the_same_formula(size, monkeypatch):
+    for pixels in [*crops(2, seed=size), np.arange(297).astype(np.uint8).reshape(9, 11, 3) % 251]:
+        usual = prepare(pixels, automl_preset(f"automl_{size}")).numpy()
+        with monkeypatch.context() as context:
+            context.setattr(preprocess, "LARGE_PIXELS", 0)
+            ours = prepare(pixels, automl_preset(f"automl_{size}")).numpy()
+        slow = reference.prepare(encode(pixels, "PNG"), size)
+        assert np.abs(ours - slow).max() < 2e-4
+        assert np.abs(ours - usual).max() < 2e-4
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 3), (2, 2)])

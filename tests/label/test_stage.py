@@ -1,20 +1,26 @@
+import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from coyo_labeler import storage
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label.commit import Seat
-from coyo_labeler.label.local import run_local
+from coyo_labeler.label.local import devices_of, run_local
 from coyo_labeler.label.read import find_shards
-from coyo_labeler.label.stage import Job, spec_of
-from coyo_labeler.manifest import MANIFEST
-from coyo_labeler.receipts import Receipts
+from coyo_labeler.label.stage import Job, _rates, _refuse_mixed, _speed, spec_of
+from coyo_labeler.label.weights import load_model
+from coyo_labeler.manifest import MANIFEST, Counts
+from coyo_labeler.receipts import Receipt, Receipts
 from coyo_labeler.stages import STAGES, run_stage
 from tests.label.tars import crops, jpeg, write_tar
 
@@ -74,6 +80,62 @@ def test_several_processes_write_the_same_bytes_as_one(settings, images, tmp_pat
     assert tables(tmp_path / "one") == tables(tmp_path / "many")
 
 
+@pytest.mark.parametrize("fails_at", ["00001.parquet", "failures/00001.parquet"])
+def test_a_shard_whose_files_are_not_all_written_has_no_receipt(
+    settings, tmp_path, monkeypatch, fails_at
+):
+    write = storage.write_parquet
+
+    def full_disk(url, *rest):
+        if url.endswith(fails_at):
+            raise OSError("no space left on device")
+        write(url, *rest)
+
+    monkeypatch.setattr(storage, "write_parquet", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        label(settings())
+    output = tmp_path / "beliefs"
+    assert [path.name for path in output.glob("_receipts/*")] == ["00000.json"]
+    monkeypatch.undo()
+    assert label(settings())[0].rows.rows_in == 17
+
+
+def done_at(shard, end, seconds, device="host/cpu", images=1000):
+    counts = Counts(images, images)
+    details = {"device": device, "busy_seconds": 0.9 * seconds, "finished": end}
+    return Receipt(shard, "f", counts, seconds, details)
+
+
+def test_progress_tells_images_a_second_of_each_device_and_in_all_and_what_is_idle():
+    receipts = [
+        done_at(0, 50.0, 10.0, "a/gpu 0"),
+        done_at(1, 110.0, 10.0, "a/gpu 0"),
+        done_at(2, 120.0, 10.0, "a/gpu 0"),
+        done_at(3, 120.0, 20.0, "b/gpu 1"),
+    ]
+    assert _speed({0})(receipts) == {
+        "images": "4,000",
+        "images/s": "150 (a/gpu 0 100/s idle 10%, b/gpu 1 50/s idle 10%)",
+    }
+    assert _speed({0})(receipts[:1]) == {"images": "1,000"}
+
+
+def test_tasks_side_by_side_on_one_device_add_up():
+    """Eight at a time, then none for a minute, then four: 12,000 images in 20 s."""
+    receipts = [done_at(shard, 10.0, 10.0) for shard in range(8)]
+    receipts += [done_at(shard, 80.0, 10.0) for shard in range(8, 12)]
+    assert _rates(receipts[:8])["host/cpu"]["images_per_second"] == 800
+    assert _rates(receipts) == {"host/cpu": {"images_per_second": 600, "idle_share": 0.1}}
+
+
+def test_progress_is_told_while_it_works(settings, caplog, monkeypatch):
+    monkeypatch.setattr("coyo_labeler.progress.LINE_SECONDS", 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    with caplog.at_level("INFO", logger="coyo_labeler.progress"):
+        label(settings())
+    assert re.search(r"3/3 shards.*images 17, images/s .*/cpu .*/s idle \d+%", caplog.text)
+
+
 def test_a_run_that_goes_on_does_only_what_is_missing(settings, tmp_path):
     output = tmp_path / "beliefs"
     label(settings())
@@ -93,6 +155,85 @@ def test_another_teacher_on_the_same_output_is_refused(settings, tmp_path):
     with pytest.raises(InputError, match="preprocess was 'automl_64', is 'automl_96'"):
         label(settings(preprocess="automl_96"))
     assert label(settings(decode_threads=1))[1] is False
+
+
+@pytest.fixture
+def own_files(tmp_path, small_spec):
+    """Keys of a teacher whose files the test may change."""
+    for name in ("checkpoint", "label_space"):
+        shutil.copy(small_spec[name], tmp_path)
+    return {
+        name: str(tmp_path / Path(small_spec[name]).name) for name in ("checkpoint", "label_space")
+    }
+
+
+def test_a_checkpoint_of_the_same_bytes_is_the_same_wherever_and_whenever(settings, own_files):
+    label(settings(**own_files))
+    os.utime(own_files["checkpoint"], (1, 1))
+    assert label(settings(**own_files))[1] is False
+    moved = shutil.move(own_files["checkpoint"], own_files["checkpoint"] + ".safetensors")
+    assert label(settings(**{**own_files, "checkpoint": moved}))[1] is False
+
+
+def shift_bias(checkpoint):
+    state = load_file(checkpoint)
+    state["classifier.bias"] = state["classifier.bias"] + 1
+    save_file(state, checkpoint)
+
+
+def test_files_of_another_content_under_the_same_name_are_another_teacher(settings, own_files):
+    label(settings(**own_files))
+    names = Path(own_files["label_space"])
+    before = names.read_text()
+    names.write_text("\n".join(reversed(before.splitlines())))
+    with pytest.raises(InputError, match="changed: content of label_space"):
+        label(settings(**own_files))
+    names.write_text(before)
+    times = Path(own_files["checkpoint"]).stat()
+    shift_bias(own_files["checkpoint"])
+    os.utime(own_files["checkpoint"], ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(InputError, match="changed: content of checkpoint"):
+        label(settings(**own_files))
+
+
+def test_one_session_labels_with_the_weights_that_are_there_at_the_time(
+    settings, own_files, spark, tmp_path
+):
+    for name in ("before", "after"):
+        label(settings(name, engine="spark", **own_files), spark)
+        metadata = pq.read_schema(tmp_path / name / "00000.parquet").metadata
+        digest = hashlib.sha256(Path(own_files["checkpoint"]).read_bytes()).hexdigest()
+        assert metadata[b"teacher.weights_sha256"].decode() == digest
+        shift_bias(own_files["checkpoint"])
+
+
+def test_weights_that_changed_at_their_hub_do_not_go_on_where_others_began(
+    settings, tmp_path, monkeypatch
+):
+    """Nothing in the settings tells them apart."""
+    label(settings())
+    output = tmp_path / "beliefs"
+    (output / MANIFEST).unlink()
+    (output / "_receipts" / "00001.json").unlink()
+    monkeypatch.setattr(
+        "coyo_labeler.label.model.load_model", lambda *spec: (*load_model(*spec)[:2], "0" * 64)
+    )
+    kept = {name: data for name, data in tables(output).items() if "00001" not in name}
+    with pytest.raises(InputError, match=r"another teacher \(weights_sha256 was .*, is 0000"):
+        label(settings())
+    assert tables(output) == kept
+
+
+def test_machines_that_found_different_weights_are_told_of():
+    receipts = [
+        Receipt(
+            shard, "f", Counts(1, 1), 1.0, {"weights_sha256": f"{shard}", "device": f"m{shard}"}
+        )
+        for shard in range(2)
+    ]
+    _refuse_mixed(receipts[:1] * 2)
+    with pytest.raises(WorkError, match="m0 and m1 found different weights"):
+        _refuse_mixed(receipts)
 
 
 @pytest.mark.parametrize("engine", ["local", "spark"])
@@ -125,6 +266,35 @@ def test_a_tar_that_is_taken_away_before_it_is_labelled_is_not_missed(settings, 
     assert label(settings())[0].rows.rows_in == 11
 
 
+def test_files_of_a_killed_writer_do_not_outlive_their_tar(settings, images, tmp_path):
+    """Killed between a shard's files and its receipt; then the tar is taken away."""
+    chosen = settings(embeddings=True, sampling={"min_top1": 0.5})
+    label(chosen)
+    output = tmp_path / "beliefs"
+    (output / MANIFEST).unlink()
+    (output / "_receipts" / "00001.json").unlink()
+    (output / "below_threshold").mkdir(exist_ok=True)
+    (output / "below_threshold" / "00001.parquet").write_bytes(b"of another content")
+    (output / "notes.parquet").write_bytes(b"not ours")
+    (images / "00001.tar").unlink()
+    label(chosen)
+    assert not list(output.rglob("00001.*"))
+    assert (output / "00000.parquet").exists()
+    assert (output / "notes.parquet").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+@pytest.mark.parametrize(("gpus", "seen"), [(0, "no GPU"), (2, "cuda:0, cuda:1")])
+def test_a_device_that_is_not_there_is_one_line(settings, monkeypatch, device, gpus, seen):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    if device == "cuda" and gpus:
+        assert devices_of(device) == ["cuda:0", "cuda:1"]
+        return
+    with pytest.raises(InputError, match=f"device: {device}: torch sees {seen} on"):
+        label(settings(device=device))
+
+
 def test_tars_that_come_later_are_labelled_alone(settings, images, tmp_path):
     label(settings())
     output = tmp_path / "beliefs"
@@ -135,6 +305,22 @@ def test_tars_that_come_later_are_labelled_alone(settings, images, tmp_path):
     assert manifest.rows.rows_in == 19
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert label(settings())[1] is False
+
+
+def test_receipts_of_finished_shards_are_read_once(settings, images, monkeypatch):
+    """58,000 of them, at an object store's pace."""
+    label(settings())
+    write_tar(images, 7, FILES[:2])
+    reads, read_json = [], storage.read_json
+    monkeypatch.setattr(storage, "read_json", lambda url: reads.append(url) or read_json(url))
+    assert label(settings())[0].rows.rows_in == 19
+    assert sorted(
+        url[-10:] for url in reads if "_receipts/0000" in url and "7.json" not in url
+    ) == [
+        "00000.json",
+        "00001.json",
+        "00002.json",
+    ]
 
 
 @pytest.mark.parametrize("change", ["has changed", "is gone"])
