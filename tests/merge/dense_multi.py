@@ -1,4 +1,4 @@
-"""em.md's `truth: multi` word for word, in loops: every image and class is a question of its own.
+"""`truth: multi` word for word, in loops: every image and class is a question of its own.
 
 Images are those of `dense.py`; gold is the set of all labels of an image, or None. Skills are those
 of `dense.py` too: answers have the same rates in both modes.

@@ -33,7 +33,7 @@ def doubtful(images, seed=0):
 
 
 def log_likelihood_of_gold(a, b, beliefs, true, floor=1e-4):
-    """em.md's calibration of sigmoid rows, an image at a time."""
+    """The model's calibration of sigmoid rows, an image at a time."""
     total = 0.0
     for image, label in enumerate(true):
         p = np.array(list(beliefs[image].values()))

@@ -1,4 +1,4 @@
-"""The flat kernels equal em.md written out in dense loops."""
+"""The flat kernels equal the model written out in dense loops."""
 
 import numpy as np
 import pytest

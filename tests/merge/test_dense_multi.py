@@ -1,4 +1,4 @@
-"""`truth: multi`: the flat kernels equal em.md written out in loops over questions."""
+"""`truth: multi`: the flat kernels equal the model written out in loops over questions."""
 
 import numpy as np
 import pytest
