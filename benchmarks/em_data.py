@@ -84,23 +84,24 @@ def neighbours(label: np.ndarray, step: np.ndarray, case: Case) -> np.ndarray:
 
 
 def write_beliefs(case: Case, truth: np.ndarray) -> None:
-    """A machine that is right in 71 of 100, and as sure as one that is in 82.
+    """A machine that is right in 71 of 100, and as sure as one that is in 79.
 
-    Its probabilities fall by a power of the rank, a different one for each image; the true class
-    has a rank drawn from the same law, flattened by `TEMPERATURE`.
+    Its probabilities fall with the rank, for some images faster than for others; the true class has
+    a rank drawn from the same law, flattened by `TEMPERATURE`.
     """
     random = np.random.default_rng(2)
     case.beliefs_folder.mkdir(parents=True, exist_ok=True)
     for number, rows in enumerate(np.array_split(np.arange(case.tasks), 8)):
         n = len(rows)
-        power = random.gamma(4, 0.6, n) + 1
-        score = -power[:, None] * np.log(np.arange(1, BELIEVED + 1))
+        power = random.gamma(4, 0.6, n) + 0.4
+        ranks = np.arange(BELIEVED)
+        score = -power[:, None] * np.log(1 + ranks) - 0.2 * ranks
         flat = np.cumsum(np.exp(score / TEMPERATURE), axis=1)
         rank = (flat < random.random((n, 1)) * flat[:, -1:]).sum(axis=1)
         steps = 1 + np.argsort(random.random((n, BELIEVED - 1)), axis=1)
         others = neighbours(truth[rows][:, None], steps, case)
         labels = np.empty((n, BELIEVED), np.int32)
-        true = np.arange(BELIEVED) == rank[:, None]
+        true = ranks == rank[:, None]
         labels[true], labels[~true] = truth[rows], others.ravel()
         probability = np.exp(score).astype(np.float32)
         probability *= 0.98 / probability.sum(axis=1, keepdims=True)
