@@ -84,7 +84,7 @@ def neighbours(label: np.ndarray, step: np.ndarray, case: Case) -> np.ndarray:
 
 
 def write_beliefs(case: Case, truth: np.ndarray) -> None:
-    """A machine that is right in 71 of 100, and as sure as one that is in 79.
+    """A machine that is right in 70 of 100, and as sure as one that is in 79.
 
     Its probabilities fall with the rank, for some images faster than for others; the true class has
     a rank drawn from the same law, flattened by `TEMPERATURE`.
