@@ -96,7 +96,8 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
             f"output={out}/merged",
             labels,
         ],
-        "merge:votes": [votes, f"output={out}/votes_alone", labels],
+        # Digits are alike frequent: estimating how frequent would make this baseline worse.
+        "merge:votes": [votes, f"output={out}/votes_alone", labels, "class_prior=uniform"],
         "report": [
             f"labels={out}/merged",
             f"compare={out}/beliefs",
