@@ -5,7 +5,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from coyo_labeler.fetch.status import FetchError, Status
@@ -104,6 +104,7 @@ class Host:
     """What a task knows of a host; times are the event loop's."""
 
     slots: asyncio.Semaphore
+    pace: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by who starts next
     users: int = 0  # requests that wait or run
     next_time: float = 0.0
     blocked_until: float = 0.0
@@ -167,11 +168,15 @@ class Hosts:
             raise FetchError(Status.HTTP_THROTTLED, f"the host asked to wait {blocked:.0f} s")
         if blocked > 0:
             await budget.pause(blocked)
-        if self._interval:
-            now = asyncio.get_running_loop().time()
-            start = max(now, host.next_time)
-            host.next_time = start + self._interval
-            await asyncio.sleep(start - now)
+        await self._keep_pace(host)
+
+    async def _keep_pace(self, host: Host) -> None:
+        """Sleep until the interval since the last start is over, however late that start was."""
+        loop = asyncio.get_running_loop()
+        async with host.pace:
+            while (early := host.next_time - loop.time()) > 0:
+                await asyncio.sleep(early)
+            host.next_time = loop.time() + self._interval
 
 
 def _note(host: Host, error: FetchError) -> None:

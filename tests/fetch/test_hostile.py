@@ -27,7 +27,7 @@ from tests.memory import peak_growth
 
 GOOD = encode(photograph(1))
 LIMITS = Limits(connect_seconds=1, retries=1, backoff_seconds=0.01, max_bytes=200_000)
-RULES = Rules(timeout_seconds=1.0, max_pixels=1_000_000)
+RULES = Rules(timeout_seconds=2.0, max_pixels=1_000_000)
 AGENT = "test-bot/1.0 (+https://example.org/bot)"
 TAGS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml"})
 
@@ -135,8 +135,8 @@ LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
 
 #: Faults of a server by name: (what it does, status, part of the error).
 FAULTS = {
-    "slow drip": (drip, "timeout", "not done in 1 s"),
-    "no answer": (silent, "timeout", "not done in 1 s"),
+    "slow drip": (drip, "timeout", "not done in 2 s"),
+    "no answer": (silent, "timeout", "not done in 2 s"),
     "endless body": (endless, "too_large", "more than 200,000 bytes"),
     "long body announced": (reply(b"", Content_Length=10**12), "too_large", "200,000"),
     "longer than its length": (reply(GOOD, Content_Length=400), "corrupt|bad_response", ""),

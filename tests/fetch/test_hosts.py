@@ -6,6 +6,7 @@ import pytest
 from coyo_labeler.fetch import hosts as hosts_module
 from coyo_labeler.fetch.hosts import Budget, Hosts, Places
 from coyo_labeler.fetch.status import FetchError, Status
+from tests import clock
 
 
 def test_a_host_is_asked_by_few_at_once_and_other_hosts_do_not_wait_for_it():
@@ -27,23 +28,30 @@ def test_a_host_is_asked_by_few_at_once_and_other_hosts_do_not_wait_for_it():
         await asyncio.gather(*tasks)
         assert hosts._hosts == {}  # nothing is kept of hosts that gave no trouble
 
-    asyncio.run(work())
+    clock.run(work)
     assert most == {"a": 2, "b": 1}
 
 
-def test_requests_to_one_host_keep_their_distance():
+@pytest.mark.parametrize("stalls", [(), (0.3, 1.7, 2.2)], ids=["on time", "busy machine"])
+def test_requests_to_one_host_keep_their_distance(stalls):
     starts = []
 
-    async def ask(hosts):
+    async def ask(hosts, name):
         async with hosts.turn("a", Budget(9)):
-            starts.append(asyncio.get_running_loop().time())
+            starts.append((asyncio.get_running_loop().time(), name))
 
     async def work():
-        hosts = Hosts(connections=8, interval_seconds=0.05)
-        await asyncio.gather(*(ask(hosts) for _ in range(4)))
+        hosts = Hosts(connections=8, interval_seconds=0.5)
+        for seconds in stalls:
+            asyncio.get_running_loop().call_later(seconds, clock.stall, 0.4)
+        await asyncio.gather(*(ask(hosts, name) for name in "abcdef"))
 
-    asyncio.run(work())
-    assert all(later - one > 0.045 for one, later in pairwise(starts))
+    clock.run(work)
+    times, names = zip(*starts, strict=True)
+    distances = [later - one for one, later in pairwise(times)]
+    assert min(distances) >= 0.5 - 1e-9
+    assert max(distances) == pytest.approx(0.9 if stalls else 0.5)
+    assert "".join(names) == "abcdef"
 
 
 def test_a_budget_counts_work_and_not_the_wait_for_a_turn():
@@ -52,12 +60,12 @@ def test_a_budget_counts_work_and_not_the_wait_for_a_turn():
 
         async def ask(budget):
             async with hosts.turn("a", budget), budget.spend():
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(1)
 
         await asyncio.gather(ask(first), ask(second))
-        assert first.left == pytest.approx(second.left, abs=0.03)
+        assert first.left == second.left == pytest.approx(4)
 
-    asyncio.run(work())
+    clock.run(work)
 
 
 def test_a_budget_that_is_spent_is_a_timeout():
@@ -69,7 +77,7 @@ def test_a_budget_that_is_spent_is_a_timeout():
         assert failed.value.status is Status.TIMEOUT
         assert budget.left <= 0
 
-    asyncio.run(work())
+    clock.run(work)
 
 
 def test_the_lowest_rank_gets_the_next_place():
@@ -85,7 +93,7 @@ def test_the_lowest_rank_gets_the_next_place():
         ranks = [(0, 0), (1, 5), (0, 7), (1, 1), (0, 3)]
         await asyncio.gather(*(ask(places, rank) for rank in ranks))
 
-    asyncio.run(work())
+    clock.run(work)
     assert served == [(0, 0), (0, 3), (0, 7), (1, 1), (1, 5)]
 
 
@@ -111,7 +119,7 @@ def test_a_place_is_not_lost_with_one_who_gave_up_waiting(given):
         async with asyncio.timeout(1), places.hold((0, 2)):
             pass
 
-    asyncio.run(work())
+    clock.run(work)
 
 
 def test_of_hosts_that_gave_trouble_so_many_are_remembered(monkeypatch):
@@ -136,4 +144,4 @@ def test_of_hosts_that_gave_trouble_so_many_are_remembered(monkeypatch):
             async with hosts.turn("dead-49", Budget(9)):
                 pass
 
-    asyncio.run(work())
+    clock.run(work)
