@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.api_settings import stage_settings
 from coyo_labeler.merge.arrays import count_unit
 from coyo_labeler.merge.calibrate import calibration_evidence, expected_calibration_error
@@ -22,7 +24,7 @@ from coyo_labeler.merge.frames_votes import sort_out_votes
 from coyo_labeler.merge.local import LocalPasses
 from coyo_labeler.merge.model import Model
 from coyo_labeler.merge.posterior import believed_rows
-from coyo_labeler.merge.settings import enough_to_calibrate, given_calibration
+from coyo_labeler.merge.settings import enough_to_calibrate, given_calibration, make_model
 from coyo_labeler.merge.support import build_problems, check_beliefs
 from coyo_labeler.merge.workers import right_votes, workers_table
 from coyo_labeler.votes.questions import Duplicates
@@ -126,7 +128,9 @@ class DawidSkene:
 
             self.__dict__.update(fit_on_spark(self, votes, beliefs, gold))
             return self
-        settings = stage_settings(self, votes="votes", output="output")
+        tables = {"votes": votes, "beliefs": beliefs, "gold": gold}
+        given = {name: name for name, table in tables.items() if table is not None}
+        settings = stage_settings(self, **given, output="output")  # names for tables, not URLs
         usable, rejects = sort_out_votes(to_arrow(votes), self.labels, settings.on_bad_vote)
         encoded = encode(
             usable,
@@ -136,7 +140,7 @@ class DawidSkene:
             self.duplicate_votes,
             self.truth,
         )
-        model = self._model(encoded, beliefs is not None, gold is not None)
+        model = self._model(encoded, settings)
         check_beliefs(encoded.beliefs, model)
         problems = build_problems(encoded.votes, encoded.beliefs, encoded.gold, model)
         fitted = enough_to_calibrate(
@@ -144,12 +148,12 @@ class DawidSkene:
         )
         model = replace(model, fit_calibration=fitted)
         passes = LocalPasses([problems], model)
-        given = given_calibration(settings)
+        start = given_calibration(settings)
         state = fit(
             passes,
             model,
             Control(self.n_iter, self.tol),
-            State(calibration=given, before=given),
+            State(calibration=start, before=start),
             lambda _: None,
         )
         self._keep(encoded, passes, state)
@@ -218,37 +222,17 @@ class DawidSkene:
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
 
-    def _model(self, encoded: Encoded, believed: bool, golden: bool) -> Model:
-        fitted = self.calibration if believed and isinstance(self.calibration, str) else "none"
-        if fitted == "gold" and not golden:
-            raise InputError("DawidSkene: calibration='gold' needs gold; use 'votes' or 'none'")
-        votes = encoded.votes
+    def _model(self, encoded: Encoded, settings: MergeSettings) -> Model:
+        """The stage's model of these settings; what it learns from the votes is learnt here too."""
+        votes, workers = encoded.votes, len(encoded.workers)
         crowd = Crowd.of(votes.image, votes.label, votes.response)
-        return Model(
-            classes=len(encoded.classes),
-            workers=len(encoded.workers),
-            truth=self.truth,
-            beliefs_are=self.beliefs_are,
-            worker_model=resolve_worker_model(self.worker_model, self.truth, [crowd]),
-            prior_strength=self.prior_strength,
-            pooling_strength=None if self.pooling == "none" else self.pooling_strength,
-            prior_accuracy=self._prior_accuracy(encoded, golden),
-            prior_floor=self.prior_floor,
-            hard_counts=self.counts == "hard",
-            estimate_class_prior=self.class_prior == "estimated",
-            support_all=self.support == "all",
-            support_mass=self.support_mass,
-            fit_calibration=fitted,
-            start=self.start,
-            count_unit=count_unit(most_votes(tally_votes(encoded.votes, len(encoded.workers)))),
-        )
-
-    def _prior_accuracy(self, encoded: Encoded, golden: bool) -> float:
-        if not isinstance(self.prior_accuracy, str):
-            return self.prior_accuracy
-        if not golden:
-            raise InputError("DawidSkene: prior_accuracy='gold' needs gold; or give a number")
-        return accuracy_on_gold(count_on_gold(encoded.votes, encoded.gold))
+        worker_model = resolve_worker_model(settings.worker_model, settings.truth, [crowd])
+        space = LabelSpace("labels", len(encoded.classes))
+        model = make_model(settings, space, worker_model, workers)
+        if settings.prior_accuracy == "gold":
+            accuracy = accuracy_on_gold(count_on_gold(votes, encoded.gold))
+            model = replace(model, prior_accuracy=accuracy)
+        return replace(model, count_unit=count_unit(most_votes(tally_votes(votes, workers))))
 
     def _keep(self, encoded: Encoded, passes: LocalPasses, state: State) -> None:
         """Set the attributes that end in an underscore."""

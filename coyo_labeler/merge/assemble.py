@@ -16,11 +16,8 @@ from coyo_labeler.merge.intake import BELIEFS, GOLD, VOTES, Parcel
 from coyo_labeler.merge.model import Model, Truth
 from coyo_labeler.merge.problems import Problems
 from coyo_labeler.merge.support import Gold, Votes, build_problems
-from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason
-from coyo_labeler.votes.questions import Duplicates, as_answers, order_votes, superseded
-
-#: Stands for "no time known": before every time.
-_NO_TIME = np.iinfo(np.int64).min
+from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason, response_words
+from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def _arrange_votes(
     worker = pc.index_in(table["worker_id"], value_set=workers).to_numpy().astype(np.int32)
     label = table["label"].to_numpy()
     response = as_answers(table["response"].to_numpy(), truth)
-    moment = pc.fill_null(table["timestamp"], _NO_TIME).to_numpy()
+    moment = pc.fill_null(table["timestamp"], NO_TIME).to_numpy()
     file, row = table["file"].to_numpy(), table["row"].to_numpy()
     order = order_votes(image, worker, label, response, moment, file, row)
     image, worker = image[order], worker[order]
@@ -107,7 +104,6 @@ def _arrange_votes(
 
 def _duplicates(table: pa.Table) -> pa.Table:
     n = table.num_rows
-    words = pa.array([None, "yes", "no", "unsure"])
     detail = DUPLICATE_DETAIL
     return pa.table(
         [
@@ -115,7 +111,7 @@ def _duplicates(table: pa.Table) -> pa.Table:
             table["image_id"].cast(pa.string()),
             table["worker_id"],
             table["label"].cast(pa.string()),
-            words.take(table["response"].combine_chunks()),
+            response_words(table["response"]),
             pa.array([str(Reason.DUPLICATE)] * n, pa.string()),
             pa.array([detail] * n, pa.string()),
         ],

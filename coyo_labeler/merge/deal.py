@@ -145,14 +145,9 @@ class _SparkDealt:
         recipe: Recipe,
     ) -> list[Assembly]:
         parcels = self._votes.filter(_is_parcel)
-        take_beliefs = partial(
-            _take_beliefs, partitions=self._partitions, model=recipe.model, store=recipe.store
-        )
         with self._tasks.share(voted) as voted_, self._tasks.share(recipe) as recipe_:
-            for pieces, take in (
-                (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
-                (beliefs, partial(take_beliefs, voted=voted_)),
-            ):
+            takes = _takes(voted_, self._space, self._partitions, recipe)
+            for pieces, take in zip((gold, beliefs), takes, strict=True):
                 if pieces:
                     dealt = self._context.parallelize(pieces, len(pieces)).flatMap(take)
                     parcels = parcels.union(dealt)
@@ -197,14 +192,9 @@ class _HereDealt:
         voted: VotedFilter,
         recipe: Recipe,
     ) -> list[Assembly]:
-        take_beliefs = partial(
-            _take_beliefs, partitions=self._partitions, model=recipe.model, store=recipe.store
-        )
         with self._tasks.share(voted) as voted_:
-            for pieces, take in (
-                (gold, partial(_take_gold, space=self._space, partitions=self._partitions)),
-                (beliefs, partial(take_beliefs, voted=voted_)),
-            ):
+            takes = _takes(voted_, self._space, self._partitions, recipe)
+            for pieces, take in zip((gold, beliefs), takes, strict=True):
                 for some in self._tasks.each(pieces, partial(_list, take)):
                     self._keep(some)
         return self._tasks.each(
@@ -278,10 +268,13 @@ def _slices(bits: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     return enumerate(np.split(bits, _SLICES))
 
 
-def _take_gold(
-    piece: BeliefPiece, space: LabelSpace, partitions: int
-) -> Iterator[tuple[int, Parcel]]:
-    return intake.take_gold(piece, space=space, partitions=partitions)
+def _takes(voted: Any, space: LabelSpace, partitions: int, recipe: Recipe) -> tuple[Any, Any]:
+    """What turns a piece of gold, and one of beliefs, into parcels by partition."""
+    model, store = recipe.model, recipe.store
+    return (
+        partial(intake.take_gold, space=space, partitions=partitions),
+        partial(_take_beliefs, voted=voted, partitions=partitions, model=model, store=store),
+    )
 
 
 def _take_beliefs(

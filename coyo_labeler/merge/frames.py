@@ -18,15 +18,13 @@ from coyo_labeler.merge.arrays import I32, I64, offsets_of
 from coyo_labeler.merge.model import Truth
 from coyo_labeler.merge.support import Beliefs, Gold, Votes
 from coyo_labeler.votes.checks import Response
-from coyo_labeler.votes.questions import Duplicates, as_answers, order_votes, superseded
+from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 
 #: The names under which a column is looked for, crowd-kit's first.
 TASK, WORKER, LABEL = ("task", "image_id", "id"), ("worker", "worker_id"), ("label",)
 
 _RESPONSES = {None: Response.CHOICE, "yes": Response.YES}
 _RESPONSES |= {"no": Response.NO, "unsure": Response.UNSURE}
-#: Stands for "no time known": before every time.
-_NO_TIME = np.iinfo(np.int64).min
 
 
 def is_spark(table: Any) -> bool:
@@ -204,8 +202,8 @@ def _responses(votes: pa.Table) -> NDArray[np.int8]:
 def _moments(votes: pa.Table) -> I64:
     """Microseconds since 1970, before every time where none is known, (votes,)."""
     if "timestamp" not in votes.column_names:
-        return np.zeros(votes.num_rows, dtype=np.int64)
-    return np.asarray(pc.fill_null(votes["timestamp"], _NO_TIME).to_numpy())
+        return np.full(votes.num_rows, NO_TIME)
+    return np.asarray(pc.fill_null(votes["timestamp"], NO_TIME).to_numpy())
 
 
 def _count_once(

@@ -71,7 +71,7 @@ def fit_on_spark(
     classes: pd.Index[Any] = pd.Index(names)
     priors = pd.Series(1 / len(classes), index=classes.rename("label"), name="prior")
     if storage.exists(storage.join(output, "classes")):
-        priors[:] = read("classes").orderBy("label").toPandas()["share"]
+        priors[:] = read("classes").orderBy("label").toPandas()["share"].to_numpy()
     return {
         "posterior_": read("posterior"),
         "rejects_": read("rejects").withColumnsRenamed({"image_id": "task", "worker_id": "worker"}),

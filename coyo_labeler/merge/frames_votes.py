@@ -12,7 +12,7 @@ import pyarrow as pa
 from coyo_labeler.errors import InputError
 from coyo_labeler.label_spaces import LabelSpace
 from coyo_labeler.merge.frames import LABEL, TASK, WORKER, column_name, label_index
-from coyo_labeler.votes.checks import Checked, Reason, check, mend
+from coyo_labeler.votes.checks import Checked, Reason, check, mend, response_words
 
 _OPTIONAL = ("response", "timestamp")
 
@@ -67,9 +67,8 @@ def _check(votes: pa.Table, columns: Sequence[str], space: pd.Index[Any] | None)
 
 def _kept(votes: pa.Table, checked: Checked) -> pa.Table:
     kept = votes.take(pa.array(checked.votes["row"].to_numpy() - 1))
-    words = pa.array([None, "yes", "no", "unsure"])
     read = {
-        "response": words.take(checked.votes["response"].combine_chunks()),
+        "response": response_words(checked.votes["response"]),
         "timestamp": checked.votes["timestamp"],
     }
     for name in _OPTIONAL:

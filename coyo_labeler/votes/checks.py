@@ -20,6 +20,11 @@ class Response(IntEnum):
     UNSURE = 3
 
 
+def response_words(response: pa.ChunkedArray) -> pa.Array:
+    """Numbers of `Response` as a table of votes has them: null for a choice, yes, no, unsure."""
+    return pa.array([None, "yes", "no", "unsure"]).take(response.combine_chunks())
+
+
 class Reason(StrEnum):
     """Why a vote was set aside."""
 

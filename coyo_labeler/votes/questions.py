@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from coyo_labeler.votes.checks import Response
 
+#: Stands for "no time known": before every time.
+NO_TIME = np.iinfo(np.int64).min
+
 #: Which vote of a worker on one question counts.
 Duplicates = Literal["last", "first", "error"]
 
@@ -35,7 +38,7 @@ def order_votes(
     """The order of votes in which all sums are made, whatever order they came in.
 
     By image, worker, kind (choice before verification), the label asked about, then time, file and
-    row. All arrays are (votes,); moment is 0 where no time is known.
+    row. All arrays are (votes,); moment is `NO_TIME` where none is known.
     """
     verification = response != Response.CHOICE
     asked = np.where(verification, label, -1)

@@ -162,7 +162,7 @@ def test_a_given_temperature_is_the_stages(tmp_path, calibration):
         ({"calibration": "vote"}, "calibration.*'vote' is wrong; it must be votes, gold, none"),
         ({"prior_accuracy": 1.5}, "prior_accuracy.*must lie between 0 and 1"),
         ({"n_iter": 0}, "max_iterations"),
-        ({"prior_accuracy": "gold"}, "prior_accuracy='gold' needs gold"),
+        ({"prior_accuracy": "gold"}, "prior_accuracy: gold needs gold"),
     ],
 )
 def test_parameters_are_checked_as_the_stages_settings(given, message):
