@@ -248,11 +248,8 @@ def version_of(info: Mapping[str, Any]) -> str:
 def sha256_of(url: str) -> str:
     """The sha256 of a file's bytes, which are read piece by piece."""
     fs, path = resolve(url)
-    digest = hashlib.sha256()
     with fs.open(path, "rb") as file:
-        while data := file.read(_COPIED_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(url: str) -> str:

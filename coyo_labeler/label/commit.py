@@ -6,8 +6,6 @@ import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import pyarrow.parquet as pq
-
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.label.model import Teacher, TeacherSpec
@@ -102,9 +100,7 @@ def label_and_commit(
 
 def read_teacher(output: str, number: int) -> dict[str, str]:
     """Of the teacher of a finished shard what its settings do not say, for `Job.teacher`."""
-    fs, path = storage.resolve(storage.join(output, _name(number)))
-    with fs.open(path, "rb") as file:
-        metadata = pq.read_schema(file).metadata
+    metadata = storage.read_footer("output", storage.join(output, _name(number))).metadata
     return {key: metadata[key.encode()].decode() for key in _FOUND}
 
 

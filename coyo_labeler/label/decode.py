@@ -32,7 +32,8 @@ BELOW_THRESHOLD = "below_threshold"
 #: Pixels above which a picture is refused: a small file can unfold to many gigabytes.
 MAX_PIXELS = 178_956_970
 
-#: Pixels from which pictures are unfolded one at a time: that takes ten bytes a pixel.
+#: Pixels from which pictures are unfolded one at a time, for that takes ten bytes a pixel, and are
+#: sampled only where the resize looks.
 LARGE_PIXELS = 16_000_000
 _one_at_a_time = threading.Lock()
 

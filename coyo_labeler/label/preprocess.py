@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from coyo_labeler.label.decode import LARGE_PIXELS
+
 #: From this size up EfficientNetV2's evaluation squashes the whole picture; below it crops first.
 CROP_BELOW = 320
-
-#: Pictures with so many pixels are sampled where the resize looks, in little memory.
-LARGE_PIXELS = 16_000_000
 
 #: What EfficientNetV2's evaluation subtracts from pixel values and divides them by.
 AUTOML_CENTRE = 128.0
