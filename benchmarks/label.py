@@ -32,13 +32,13 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import label_precision
+from benchmarks import label_precision, label_techniques
 from benchmarks.label_peers import Peer, ray_python
 from coyo_labeler import tars
 from coyo_labeler.label import decode
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
-from coyo_labeler.label.preprocess import automl_preset, prepare
+from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.label.read import find_shards, read_samples
 from coyo_labeler.machine import cores_of_machine
 
@@ -64,8 +64,8 @@ def main() -> None:
         for size in arguments.sizes:
             compare(arguments, Path(folder), size)
             if arguments.techniques:
-                techniques(arguments, size)
-                resizing(arguments, files, size)
+                label_techniques.techniques(arguments, size)
+                label_techniques.resizing(arguments, files, size)
             if arguments.precisions:
                 name = arguments.model.partition(".")[0]
                 device = torch.device(arguments.device)
@@ -333,70 +333,6 @@ def decoders(files: list[bytes]) -> None:
                 way(data)
             rates.append(len(files) / (time.perf_counter() - start))
         print(f"  {name:<12} {max(rates):7.0f} images/s, {equal}/{len(files)} equal to Pillow's")
-
-
-def techniques(arguments: argparse.Namespace, size: int) -> None:
-    """images/s of the bare network with one technique after another."""
-    device = torch.device(arguments.device)
-    print("  technique by technique, bare forward pass:")
-    steps = [
-        ("float32, NCHW", False, "float32", False, arguments.batch),
-        ("+ channels_last", True, "float32", False, arguments.batch),
-        ("+ float16", True, "float16", False, arguments.batch),
-        ("or bfloat16", True, "bfloat16", False, arguments.batch),
-        ("+ compile", True, arguments.precision, True, arguments.batch),
-        ("batch × 2", True, arguments.precision, True, arguments.batch * 2),
-        ("batch / 2", True, arguments.precision, True, arguments.batch // 2),
-    ]
-    name = arguments.model.partition(".")[0]
-    for label, channels_last, precision, compiled, count in steps:
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        model = timm.create_model(name, num_classes=arguments.classes).eval()
-        model = model.to(device, memory_format=layout)
-        network = torch.compile(model, dynamic=False) if compiled else model
-        batch = torch.randn(count, 3, size, size, device=device).contiguous(memory_format=layout)
-        half = precision != "float32"
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=DTYPES[precision], enabled=half),
-        ):
-            repeats = max(3, 200 // count)
-            for turn in range(2):
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                start = time.perf_counter()
-                for _ in range(repeats if turn else 3):
-                    network(batch)
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-        rate = repeats * count / (time.perf_counter() - start)
-        print(f"    {label:<20} batch {count:<5} {precision:<9} {rate:8.1f} images/s", flush=True)
-
-
-def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> None:
-    """images/s of pictures that become inputs on the device: resized there, or on the host."""
-    device = torch.device(arguments.device)
-    preset = automl_preset(f"automl_{size}")
-    pictures = [torch.from_numpy(decode.decode(data)) for data in files]
-    pictures = (pictures * -(-arguments.batch // len(pictures)))[: arguments.batch]
-    cores = cores_of_machine()
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ways: dict[str, Callable[[], torch.Tensor]] = {
-            f"resize on host, {cores} cores": lambda: torch.stack(
-                list(pool.map(lambda picture: prepare(picture, preset), pictures))
-            ).to(device),
-            "resize on device": lambda: torch.stack(
-                [prepare(picture.to(device), preset) for picture in pictures]
-            ),
-        }
-        for label, way in ways.items():
-            for _ in range(2):  # the first is for kernels and page faults
-                start = time.perf_counter()
-                way()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                rate = len(pictures) / (time.perf_counter() - start)
-            print(f"    {label:<36} inputs only     {rate:8.1f} images/s", flush=True)
 
 
 if __name__ == "__main__":

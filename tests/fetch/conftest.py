@@ -1,10 +1,15 @@
 import asyncio
+import os
 import threading
+import uuid
 from collections.abc import Iterator
 
 import pytest
+from moto.server import ThreadedMotoServer
 
-from tests.fetch.web import Web
+from coyo_labeler import storage
+from coyo_labeler.fetch.shard import CatalogRow
+from tests.fetch.web import Web, encode, phash, photograph, reply
 
 
 @pytest.fixture
@@ -28,3 +33,50 @@ def web() -> Iterator[Web]:
     asyncio.run_coroutine_threadsafe(stop(), loop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    given = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    fs, _ = storage.resolve("s3://bucket")
+    fs.mkdir("bucket")
+    yield "s3://bucket"
+    server.stop()
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    type(fs).clear_instance_cache()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def output(request, tmp_path):
+    """A folder of its own on each kind of filesystem."""
+    if request.param == "file":
+        return str(tmp_path / "out")
+    root = "memory://" if request.param == "memory" else request.getfixturevalue("s3")
+    return f"{root}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def rows(web):
+    """Good, busy for now, gone for good, good; ids from 10."""
+    found = []
+    for place in range(4):
+        data = encode(photograph(place))
+        found.append(CatalogRow(10 + place, web.serve(f"/{place}", data), phash(data)))
+    web.answers["/busy"] = web.answers["/1"]
+    web.answers["/1"] = reply(b"", "503 Busy")
+    del web.answers["/2"]
+    return found

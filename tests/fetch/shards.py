@@ -1,13 +1,20 @@
 """One shard, fetched in this process without Spark."""
 
 import asyncio
+import io
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
+from coyo_labeler import storage
+from coyo_labeler.fetch import generation
 from coyo_labeler.fetch.client import Client, Limits, Manners
 from coyo_labeler.fetch.generation import RECEIPT_NAME
 from coyo_labeler.fetch.guard import Guard
+from coyo_labeler.fetch.pack import read_rows
 from coyo_labeler.fetch.shard import Rules, ShardFetcher
 from coyo_labeler.receipts import Receipts
+
+FILES = ["00000.parquet", "00000.tar", "00000_stats.json"]
 
 
 def make(output, rows, number=1, shard=0, **rules):
@@ -23,3 +30,37 @@ def make(output, rows, number=1, shard=0, **rules):
                 return await fetcher.fetch(shard, rows, number)
 
     return asyncio.run(work())
+
+
+def whole(output):
+    return generation.valid(Receipts(output, "f", RECEIPT_NAME))
+
+
+def assert_agreed(output):
+    """The tar holds the images of the rows that succeeded, each once, and no others."""
+    with tarfile.open(fileobj=io.BytesIO(read(output, "00000.tar"))) as opened:
+        members = opened.getnames()
+    found = read_rows(storage.join(output, "00000.parquet"))
+    keys_of_images = [row.key for row in found if row.sha256 is not None]
+    assert members == [f"{key}.{kind}" for key in keys_of_images for kind in ("jpg", "json")]
+
+
+def files(output):
+    fs, path = storage.resolve(output)
+    fs.invalidate_cache()
+    return sorted(name.rpartition("/")[2] for name in fs.find(path))
+
+
+def read(output, name):
+    fs, path = storage.resolve(storage.join(output, name))
+    return fs.cat_file(path)
+
+
+def tar(output):
+    """{name: bytes} of the shard's tar, in its order."""
+    with tarfile.open(fileobj=io.BytesIO(read(output, "00000.tar"))) as opened:
+        return {member.name: opened.extractfile(member).read() for member in opened}
+
+
+def statuses(output):
+    return [row.status.value for row in read_rows(storage.join(output, "00000.parquet"))]

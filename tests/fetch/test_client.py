@@ -16,7 +16,7 @@ from coyo_labeler.fetch.guard import Guard
 from coyo_labeler.fetch.hosts import Budget
 from coyo_labeler.fetch.shard import CatalogRow
 from coyo_labeler.fetch.status import FetchError
-from tests.fetch.test_hostile import (
+from tests.fetch.rows import (
     AGENT,
     GOOD,
     LIMITS,

@@ -3,92 +3,21 @@
 import asyncio
 import errno
 import logging
-import socket
 import struct
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from aiohttp.abc import AbstractResolver
 
 from coyo_labeler.fetch import client as client_module
 from coyo_labeler.fetch import shard as shard_module
-from coyo_labeler.fetch.client import Client, Limits, Manners
-from coyo_labeler.fetch.generation import RECEIPT_NAME
 from coyo_labeler.fetch.guard import Guard
-from coyo_labeler.fetch.hosts import FAILURES_IN_A_ROW
-from coyo_labeler.fetch.pack import Spool, read_rows
-from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
-from coyo_labeler.receipts import Receipts
-from tests.fetch.web import encode, phash, photograph, reply
+from coyo_labeler.fetch.pack import Spool
+from coyo_labeler.fetch.shard import CatalogRow
+from tests.fetch.rows import GOOD, LIMITS, RULES, Names, fetch_one, fetch_rows, gzipped
+from tests.fetch.web import drip, encode, phash, photograph, reply, reset_after
 from tests.memory import peak_growth
-
-GOOD = encode(photograph(1))
-LIMITS = Limits(connect_seconds=1, retries=1, backoff_seconds=0.01, max_bytes=200_000)
-RULES = Rules(timeout_seconds=2.0, max_pixels=1_000_000)
-AGENT = "test-bot/1.0 (+https://example.org/bot)"
-TAGS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml"})
-
-
-class OnlyThisServer(Guard):
-    """A guard as for the real web, to which one port of 127.0.0.1 passes for a public host."""
-
-    def __init__(self, port):
-        super().__init__()
-        self.port = port
-
-    def allows(self, address, port):
-        return (address, port) == ("127.0.0.1", self.port) or super().allows(address, port)
-
-
-class Names(AbstractResolver):
-    """A resolver of invented names."""
-
-    def __init__(self, addresses):
-        self.addresses = addresses
-
-    async def resolve(self, host, port=0, family=socket.AF_INET):
-        if host not in self.addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "unknown")
-        return [
-            {"hostname": host, "host": address, "port": port, "family": 0, "proto": 0, "flags": 0}
-            for address in self.addresses[host]
-        ]
-
-    async def close(self):
-        pass
-
-
-def fetch_rows(web, folder, rows, limits=LIMITS, rules=RULES, guard=None, resolver=None, **manners):
-    """The rows of one shard, by id."""
-    manners = Manners(AGENT, **{"robots_txt": False, "refused_tags": TAGS, **manners})
-    receipts = Receipts(str(folder), "f", RECEIPT_NAME)
-    site = guard or OnlyThisServer(web.port)
-
-    async def work():
-        with ThreadPoolExecutor(2) as threads:
-            async with Client(limits, site, manners, resolver) as client:
-                return await ShardFetcher(client, threads, rules, receipts).fetch(0, rows)
-
-    receipt = asyncio.run(work())
-    found = {row.id: row for row in read_rows(f"{folder}/00000.parquet")}
-    assert receipt.rows.rows_in == len(rows) == len(found)
-    return found
-
-
-def fetch_one(web, folder, url, expected=GOOD, **options):
-    row = CatalogRow(1, url, phash(expected))
-    return fetch_rows(web, folder, [row], **options)[1]
-
-
-async def drip(reader, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
-    while True:
-        writer.write(b"x")
-        await writer.drain()
-        await asyncio.sleep(0.05)
 
 
 async def endless(reader, writer):
@@ -102,18 +31,6 @@ async def silent(reader, writer):
     await asyncio.sleep(60)
 
 
-def reset_after(prefix):
-    async def answer(reader, writer):
-        writer.write(prefix)
-        await writer.drain()
-        await asyncio.sleep(0.02)
-        linger = struct.pack("ii", 1, 0)  # a reset, not an orderly end
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        writer.transport.abort()
-
-    return answer
-
-
 def png_header(width, height):
     """A PNG that says it is of that size, and holds next to nothing."""
 
@@ -124,11 +41,6 @@ def png_header(width, height):
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(b"\0" * 1000)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-def gzipped(data):
-    packer = zlib.compressobj(wbits=31)
-    return packer.compress(data) + packer.flush()
 
 
 LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
@@ -267,87 +179,6 @@ def test_the_address_is_checked_again_where_it_is_connected_to(web, tmp_path, mo
     assert (row.status, guard.checks, web.asked) == ("forbidden_address", 2, [])
 
 
-def test_a_host_that_flaps_is_asked_again(web, tmp_path):
-    web.answers["/a"] = in_turn(reply(b"", "503 Busy"), reply(GOOD))
-    assert fetch_one(web, tmp_path, web.url("/a")).status == "success"
-    assert web.times("/a") == 2
-
-
-def test_what_will_not_change_is_asked_for_once(web, tmp_path):
-    web.answers["/a"] = in_turn(reply(b"", "404 Not Found"), reply(GOOD))
-    assert fetch_one(web, tmp_path, web.url("/a")).status == "http_not_found"
-    assert web.times("/a") == 1
-
-
-def test_a_pause_that_the_host_asks_for_is_kept(web, tmp_path):
-    web.answers["/a"] = in_turn(reply(b"", "429 Slow down", Retry_After=1), reply(GOOD))
-    start = time.monotonic()
-    row = fetch_one(web, tmp_path, web.url("/a"), rules=replace(RULES, timeout_seconds=5))
-    assert row.status == "success"
-    assert time.monotonic() - start >= 1
-
-
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [("429 Slow down", {}), ("503 Busy", {}), ("503 Busy", {"X_Robots_Tag": "noindex"})],
-)
-def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path, status, headers):
-    rows = []
-    for place in range(30):
-        url = web.serve(f"/{place}", status=status, Retry_After=3600, **headers)
-        rows.append(CatalogRow(place, url))
-    start = time.monotonic()
-    found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=2))
-    assert {row.status.value for row in found.values()} == {"http_throttled"}
-    assert len(web.asked) == 2
-    assert time.monotonic() - start < 5
-
-
-def test_a_host_that_never_answers_is_given_up_after_some_rows(web, tmp_path):
-    web.answers = {f"/{place}": reset_after(b"") for place in range(100)}
-    rows = [CatalogRow(place, web.url(f"/{place}")) for place in range(100)]
-    limits = replace(LIMITS, retries=0, host_connections=2)
-    found = fetch_rows(web, tmp_path, rows, limits)
-    assert {row.status.value for row in found.values()} == {"connection_failed"}
-    asked = {path for path, _ in web.asked}
-    assert FAILURES_IN_A_ROW <= len(asked) <= FAILURES_IN_A_ROW + 2
-    assert "not asked again" in found[99].error
-
-
-def test_robots_txt_is_asked_for_once_and_obeyed(web, tmp_path):
-    web.serve("/robots.txt", b"User-agent: test-bot\nDisallow: /private/\n")
-    rows = [
-        CatalogRow(place, web.serve(path, GOOD), phash(GOOD))
-        for place, path in enumerate(("/a", "/private/b", "/c", "/private/d"))
-    ]
-    found = fetch_rows(web, tmp_path, rows, robots_txt=True)
-    statuses = [found[place].status.value for place in range(4)]
-    assert statuses == ["success", "robots_txt", "success", "robots_txt"]
-    assert (web.times("/robots.txt"), web.times("/private/b")) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("answer", "status"),
-    [
-        (reply(b"", "404 Not Found"), "success"),
-        (reply(b"", "403 Forbidden"), "success"),
-        (reply(b"", "404 Not Found", X_Robots_Tag="noindex"), "success"),
-        (reply(b"User-agent: *\nAllow: /", X_Robots_Tag="noindex"), "success"),
-        (reply(b"User-agent: *\nDisallow: /", "200 OK"), "robots_txt"),
-        (reply(b"User-agent: other\nDisallow: /", "200 OK"), "success"),
-        (reply(b"<html>Welcome", "200 OK"), "success"),
-        (reply(b"", "500 Oops"), "robots_unavailable"),
-        (reset_after(b""), "robots_unavailable"),
-        (reply(b"#" * 1_000_000), "robots_unavailable"),
-        (reply(b"", "302 Found", Location="http://169.254.169.254/"), "forbidden_address"),
-    ],
-)
-def test_robots_txt_as_rfc_9309_has_it(web, tmp_path, answer, status):
-    web.answers["/robots.txt"] = answer
-    row = fetch_one(web, tmp_path, web.serve("/a", GOOD), robots_txt=True)
-    assert row.status == status
-
-
 def test_a_fallback_is_tried_before_a_row_is_given_up(web, tmp_path):
     other = web.serve("/other", encode(photograph(9)))
     good = web.serve("/good", GOOD)
@@ -437,13 +268,3 @@ def test_what_the_catalog_lacks_ends_a_row_and_not_the_shard(web, tmp_path):
         web, tmp_path / "unchecked", rows, rules=replace(RULES, check_phash=False)
     )
     assert [unchecked[place].status.value for place in (2, 3)] == ["success", "success"]
-
-
-def in_turn(*answers):
-    """One answer after the other, then the last for ever."""
-    left = list(answers)
-
-    async def answer(reader, writer):
-        await (left.pop(0) if len(left) > 1 else left[0])(reader, writer)
-
-    return answer

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -83,3 +85,33 @@ def encode(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
 
 def phash(data: bytes) -> str:
     return str(imagehash.phash(Image.open(io.BytesIO(data))))
+
+
+async def drip(reader, writer):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+def reset_after(prefix):
+    async def answer(reader, writer):
+        writer.write(prefix)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        linger = struct.pack("ii", 1, 0)  # a reset, not an orderly end
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    return answer
+
+
+def in_turn(*answers):
+    """One answer after the other, then the last for ever."""
+    left = list(answers)
+
+    async def answer(reader, writer):
+        await (left.pop(0) if len(left) > 1 else left[0])(reader, writer)
+
+    return answer

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from coyo_labeler.config.label import LabelSettings
+from tests.label.jobs import FILES
+from tests.label.tars import write_tar
 from tests.label.teachers import MODEL, save_teacher
 
 
@@ -44,3 +47,19 @@ def small_spec(small_teacher):
         "precision": "float32",
         "batch_size": 4,
     }
+
+
+@pytest.fixture
+def images(tmp_path):
+    for shard, count in enumerate((6, 5, 3)):
+        write_tar(tmp_path / "images", shard, [*FILES[:count], b"poison"])
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def settings(images, tmp_path, small_spec):
+    def make(output="beliefs", **changes):
+        keys = {"engine": "local", "device": "cpu", **small_spec, **changes}
+        return LabelSettings(images=str(images), output=str(tmp_path / output), **keys)
+
+    return make

@@ -1,0 +1,78 @@
+"""What each technique of `label` adds, on the bare network and on inputs alone."""
+
+import argparse
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import timm
+import torch
+
+from coyo_labeler.label import decode
+from coyo_labeler.label.model import DTYPES
+from coyo_labeler.label.preprocess import automl_preset, prepare
+from coyo_labeler.machine import cores_of_machine
+
+
+def techniques(arguments: argparse.Namespace, size: int) -> None:
+    """images/s of the bare network with one technique after another."""
+    device = torch.device(arguments.device)
+    print("  technique by technique, bare forward pass:")
+    steps = [
+        ("float32, NCHW", False, "float32", False, arguments.batch),
+        ("+ channels_last", True, "float32", False, arguments.batch),
+        ("+ float16", True, "float16", False, arguments.batch),
+        ("or bfloat16", True, "bfloat16", False, arguments.batch),
+        ("+ compile", True, arguments.precision, True, arguments.batch),
+        ("batch × 2", True, arguments.precision, True, arguments.batch * 2),
+        ("batch / 2", True, arguments.precision, True, arguments.batch // 2),
+    ]
+    name = arguments.model.partition(".")[0]
+    for label, channels_last, precision, compiled, count in steps:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = timm.create_model(name, num_classes=arguments.classes).eval()
+        model = model.to(device, memory_format=layout)
+        network = torch.compile(model, dynamic=False) if compiled else model
+        batch = torch.randn(count, 3, size, size, device=device).contiguous(memory_format=layout)
+        half = precision != "float32"
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=DTYPES[precision], enabled=half),
+        ):
+            repeats = max(3, 200 // count)
+            for turn in range(2):
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                start = time.perf_counter()
+                for _ in range(repeats if turn else 3):
+                    network(batch)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+        rate = repeats * count / (time.perf_counter() - start)
+        print(f"    {label:<20} batch {count:<5} {precision:<9} {rate:8.1f} images/s", flush=True)
+
+
+def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> None:
+    """images/s of pictures that become inputs on the device: resized there, or on the host."""
+    device = torch.device(arguments.device)
+    preset = automl_preset(f"automl_{size}")
+    pictures = [torch.from_numpy(decode.decode(data)) for data in files]
+    pictures = (pictures * -(-arguments.batch // len(pictures)))[: arguments.batch]
+    cores = cores_of_machine()
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        ways: dict[str, Callable[[], torch.Tensor]] = {
+            f"resize on host, {cores} cores": lambda: torch.stack(
+                list(pool.map(lambda picture: prepare(picture, preset), pictures))
+            ).to(device),
+            "resize on device": lambda: torch.stack(
+                [prepare(picture.to(device), preset) for picture in pictures]
+            ),
+        }
+        for label, way in ways.items():
+            for _ in range(2):  # the first is for kernels and page faults
+                start = time.perf_counter()
+                way()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                rate = len(pictures) / (time.perf_counter() - start)
+            print(f"    {label:<36} inputs only     {rate:8.1f} images/s", flush=True)

@@ -1,0 +1,174 @@
+"""Generations of a shard: what a retry writes, and how it takes the place of what was there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from coyo_labeler import storage
+from coyo_labeler.fetch import generation
+from coyo_labeler.fetch.generation import RECEIPT_NAME
+from coyo_labeler.fetch.pack import read_rows
+from coyo_labeler.fetch.stage import plan
+from coyo_labeler.receipts import Receipts
+from tests.fetch.shards import FILES, assert_agreed, files, make, read, statuses, tar, whole
+
+
+def test_a_later_generation_asks_only_for_what_failed_for_a_while(output, rows, web):
+    make(output, rows)
+    before = tar(output)
+    web.answers["/1"] = web.answers["/busy"]
+    web.asked.clear()
+    receipt = make(output, rows, 2)
+    assert [path for path, _ in web.asked] == ["/1"]
+    assert receipt.details["generation"] == 2
+    assert receipt.rows.to_json() == {"in": 4, "out": 3, "rejected": {"http_not_found": 1}}
+    assert statuses(output) == ["success", "success", "http_not_found", "success"]
+    after = tar(output)
+    assert [name[:9] for name in after] == [f"00000000{place}" for place in (0, 0, 1, 1, 3, 3)]
+    assert before.items() <= after.items()
+    assert files(output) == FILES
+
+
+def test_the_generations_end_in_what_one_undisturbed_run_gives(output, rows, web, tmp_path):
+    make(output, rows)
+    web.answers["/1"] = web.answers["/busy"]
+    make(output, rows, 2)
+    make(str(tmp_path / "once"), rows)
+    assert read(output, "00000.tar") == (tmp_path / "once/00000.tar").read_bytes()
+
+
+def test_a_generation_that_is_there_is_not_made_again(output, rows, web):
+    first = make(output, rows)
+    asked = len(web.asked)
+    assert make(output, rows) == first
+    assert len(web.asked) == asked
+
+
+def cut_off(output, rows, monkeypatch, moved):
+    """Make a second generation, and die after so many of its moves."""
+    fs, _ = storage.resolve(output)
+    move, moves = type(fs).mv, []
+
+    def die_after(self, source, *rest, **options):
+        if "/_next/0" in source and not source.endswith(".tmp"):  # not of files being made
+            if len(moves) == moved:
+                raise KeyboardInterrupt
+            moves.append(source)
+        return move(self, source, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fs), "mv", die_after)
+        with pytest.raises(KeyboardInterrupt):
+            make(output, rows, 2)
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_move_that_was_cut_off_is_finished(output, rows, web, monkeypatch, moved):
+    """The run dies between the moves of a later generation; no image is lost at any moment."""
+    make(output, rows)
+    web.answers["/1"] = web.answers["/busy"]
+    cut_off(output, rows, monkeypatch, moved)
+    promised = {
+        row.key
+        for row in read_rows(storage.join(output, "00000.parquet"))
+        if row.sha256 is not None
+    }
+    assert promised <= {name.partition(".")[0] for name in tar(output)}
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    generation.recover(receipts)
+    assert statuses(output) == ["success", "success", "http_not_found", "success"]
+    assert generation.valid(receipts)[0].details["generation"] == 2
+    assert files(output) == FILES
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_task_that_is_run_again_finishes_the_move(output, rows, web, monkeypatch, moved):
+    """Spark runs it again after a worker's death, without a word to the driver."""
+    make(output, rows)
+    busy, web.answers["/1"] = web.answers["/1"], web.answers["/busy"]
+    cut_off(output, rows, monkeypatch, moved)
+    web.answers["/1"] = busy
+    web.asked.clear()
+    receipt = make(output, rows, 2)
+    assert web.asked == []
+    assert statuses(output) == ["success", "success", "http_not_found", "success"]
+    assert_agreed(output)
+    assert whole(output) == {0: receipt}
+    assert files(output) == FILES
+
+
+def test_a_killed_process_leaves_a_shard_that_the_next_one_finishes(rows, web, tmp_path):
+    output = str(tmp_path)
+    make(output, rows)
+    busy, web.answers["/1"] = web.answers["/1"], web.answers["/busy"]
+    script = """if True:
+        import json, os, signal, sys
+        from fsspec.implementations.local import LocalFileSystem
+        from coyo_labeler.fetch.shard import CatalogRow
+        from tests.fetch.shards import make
+
+        move = LocalFileSystem.mv
+
+        def die(self, source, *rest, **options):
+            move(self, source, *rest, **options)
+            if "/_next/0" in source and not source.endswith(".tmp"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        LocalFileSystem.mv = die
+        make(sys.argv[1], [CatalogRow(*row) for row in json.loads(sys.argv[2])], 2)
+    """
+    given = json.dumps([(row.id, row.url, row.imagehash) for row in rows])
+    words = [sys.executable, "-c", script, output, given]
+    path = os.pathsep.join(sys.path)
+    died = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert whole(output) == {}  # the tar of one generation, the rows of the other
+    web.answers["/1"] = busy
+    receipt = make(output, rows, 2)
+    assert statuses(output) == ["success", "success", "http_not_found", "success"]
+    assert_agreed(output)
+    assert whole(output) == {0: receipt}
+    generation.recover(Receipts(output, "f", RECEIPT_NAME))
+    assert files(output) == FILES
+
+
+def test_an_earlier_writers_late_generation_replaces_nothing(output, rows, web, monkeypatch):
+    """It was made whole, but others have gone on."""
+    make(output, rows)
+    cut_off(output, rows, monkeypatch, 0)
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "_staged", lambda *_: [])
+        web.answers["/1"] = web.answers["/busy"]
+        newest = make(output, rows, 3)
+    generation.recover(receipts)
+    assert whole(output) == {0: newest}
+    assert files(output) == FILES
+
+
+def test_a_generation_that_was_not_finished_is_forgotten(output, rows, web, monkeypatch):
+    make(output, rows)
+    before = {name: read(output, name) for name in FILES}
+    web.answers["/1"] = web.answers["/busy"]
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Receipts, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            make(output, rows, 2)
+    generation.recover(Receipts(output, "f", RECEIPT_NAME))
+    assert {name: read(output, name) for name in FILES} == before
+    assert files(output) == FILES
+
+
+def test_retry_makes_generations_of_shards_with_something_to_gain(output, rows):
+    first = make(output, rows)
+    finished = {0: first, 1: make(output, rows[:1], shard=1)}
+    assert plan({0: 4, 1: 1, 2: 9}, finished, retry=False) == {2: 1}
+    assert plan({0: 4, 1: 1, 2: 9}, finished, retry=True) == {2: 1, 0: 2}

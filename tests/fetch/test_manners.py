@@ -1,0 +1,92 @@
+"""How hosts are treated that are busy, down, or ask to be left alone."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from coyo_labeler.fetch.hosts import FAILURES_IN_A_ROW
+from coyo_labeler.fetch.shard import CatalogRow
+from tests.fetch.rows import GOOD, LIMITS, RULES, fetch_one, fetch_rows
+from tests.fetch.web import in_turn, phash, reply, reset_after
+
+
+def test_a_host_that_flaps_is_asked_again(web, tmp_path):
+    web.answers["/a"] = in_turn(reply(b"", "503 Busy"), reply(GOOD))
+    assert fetch_one(web, tmp_path, web.url("/a")).status == "success"
+    assert web.times("/a") == 2
+
+
+def test_what_will_not_change_is_asked_for_once(web, tmp_path):
+    web.answers["/a"] = in_turn(reply(b"", "404 Not Found"), reply(GOOD))
+    assert fetch_one(web, tmp_path, web.url("/a")).status == "http_not_found"
+    assert web.times("/a") == 1
+
+
+def test_a_pause_that_the_host_asks_for_is_kept(web, tmp_path):
+    web.answers["/a"] = in_turn(reply(b"", "429 Slow down", Retry_After=1), reply(GOOD))
+    start = time.monotonic()
+    row = fetch_one(web, tmp_path, web.url("/a"), rules=replace(RULES, timeout_seconds=5))
+    assert row.status == "success"
+    assert time.monotonic() - start >= 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [("429 Slow down", {}), ("503 Busy", {}), ("503 Busy", {"X_Robots_Tag": "noindex"})],
+)
+def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path, status, headers):
+    rows = []
+    for place in range(30):
+        url = web.serve(f"/{place}", status=status, Retry_After=3600, **headers)
+        rows.append(CatalogRow(place, url))
+    start = time.monotonic()
+    found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=2))
+    assert {row.status.value for row in found.values()} == {"http_throttled"}
+    assert len(web.asked) == 2
+    assert time.monotonic() - start < 5
+
+
+def test_a_host_that_never_answers_is_given_up_after_some_rows(web, tmp_path):
+    web.answers = {f"/{place}": reset_after(b"") for place in range(100)}
+    rows = [CatalogRow(place, web.url(f"/{place}")) for place in range(100)]
+    limits = replace(LIMITS, retries=0, host_connections=2)
+    found = fetch_rows(web, tmp_path, rows, limits)
+    assert {row.status.value for row in found.values()} == {"connection_failed"}
+    asked = {path for path, _ in web.asked}
+    assert FAILURES_IN_A_ROW <= len(asked) <= FAILURES_IN_A_ROW + 2
+    assert "not asked again" in found[99].error
+
+
+def test_robots_txt_is_asked_for_once_and_obeyed(web, tmp_path):
+    web.serve("/robots.txt", b"User-agent: test-bot\nDisallow: /private/\n")
+    rows = [
+        CatalogRow(place, web.serve(path, GOOD), phash(GOOD))
+        for place, path in enumerate(("/a", "/private/b", "/c", "/private/d"))
+    ]
+    found = fetch_rows(web, tmp_path, rows, robots_txt=True)
+    statuses = [found[place].status.value for place in range(4)]
+    assert statuses == ["success", "robots_txt", "success", "robots_txt"]
+    assert (web.times("/robots.txt"), web.times("/private/b")) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (reply(b"", "404 Not Found"), "success"),
+        (reply(b"", "403 Forbidden"), "success"),
+        (reply(b"", "404 Not Found", X_Robots_Tag="noindex"), "success"),
+        (reply(b"User-agent: *\nAllow: /", X_Robots_Tag="noindex"), "success"),
+        (reply(b"User-agent: *\nDisallow: /", "200 OK"), "robots_txt"),
+        (reply(b"User-agent: other\nDisallow: /", "200 OK"), "success"),
+        (reply(b"<html>Welcome", "200 OK"), "success"),
+        (reply(b"", "500 Oops"), "robots_unavailable"),
+        (reset_after(b""), "robots_unavailable"),
+        (reply(b"#" * 1_000_000), "robots_unavailable"),
+        (reply(b"", "302 Found", Location="http://169.254.169.254/"), "forbidden_address"),
+    ],
+)
+def test_robots_txt_as_rfc_9309_has_it(web, tmp_path, answer, status):
+    web.answers["/robots.txt"] = answer
+    row = fetch_one(web, tmp_path, web.serve("/a", GOOD), robots_txt=True)
+    assert row.status == status
