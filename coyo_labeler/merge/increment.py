@@ -58,7 +58,6 @@ def as_increment(settings: MergeSettings, space: LabelSpace) -> MergeSettings:
     posterior = storage.join(url, "posterior")
     found = {
         "beliefs": posterior,
-        "beliefs_are": "posterior",
         "calibration": "none",
         # What the earlier merge left to classes that it does not list is known: nothing is added
         # to that, and nothing that it lists is lumped.

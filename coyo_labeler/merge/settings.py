@@ -36,7 +36,8 @@ def make_model(
         classes=space.size,
         workers=workers,
         truth=settings.truth,
-        beliefs_are=settings.beliefs_are,
+        # What new votes of an increment meet is the earlier posterior.
+        beliefs_are="posterior" if settings.incremental else settings.beliefs_are,
         worker_model=worker_model,
         prior_strength=settings.prior_strength,
         pooling_strength=None if settings.pooling == "none" else settings.pooling_strength,
