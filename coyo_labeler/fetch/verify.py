@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from coyo_labeler.fetch.jpeg import has_more_scans
 from coyo_labeler.fetch.phash import phash
 from coyo_labeler.fetch.status import FetchError, Status
+from coyo_labeler.jpeg import MAX_SCANS, has_more_scans
 
 #: File name extension by Pillow's format; no other format is opened.
 EXTENSIONS = {
@@ -28,8 +28,6 @@ EXTENSIONS = {
     "TIFF": "tif",
     "AVIF": "avif",
 }
-#: Scans of a JPEG at most; encoders write about ten, and each costs a pass over all pixels.
-MAX_SCANS = 100
 _OPENED = [name for name in EXTENSIONS if name != "MPO"]
 
 Image.init()  # registers all plugins, so that any of the formats can be asked for

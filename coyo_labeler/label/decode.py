@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from coyo_labeler.jpeg import MAX_SCANS, has_more_scans
+
 try:
     import cv2
 except ImportError:  # Pillow gives the same pixels, in more time
@@ -85,6 +87,8 @@ def decode_with_pillow(data: bytes, exif_orientation: bool = False) -> npt.NDArr
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.width, image.height)
+                if image.format in ("JPEG", "MPO") and has_more_scans(data, MAX_SCANS):
+                    raise ImageError(UNDECODABLE, f"more than {MAX_SCANS} scans in one JPEG")
                 large = image.width * image.height >= LARGE_PIXELS
                 with _one_at_a_time if large else nullcontext():
                     image.seek(0)
@@ -137,14 +141,16 @@ def _is_plain_frame(data: bytes, frame: int) -> bool:
 
 
 def _ends_well(data: bytes, frame: int, scan: int) -> bool:
-    """Whether no marker stands in a JPEG's scans that does not belong there.
+    """Whether no marker stands in a JPEG's scans that does not belong there, nor too many scans.
 
     Both libraries fill up what such a marker cuts off; Pillow then refuses the picture, if the
     marker makes no sense, and OpenCV does not. frame, scan: where the header of the frame and the
     first scan begin.
     """
     found = {match[1][0] for match in _MARKER.finditer(data, scan + 2)}
-    return found <= ({0xC4, 0xD9, 0xDA} if data[frame + 1] == 0xC2 else {0xD9})
+    if data[frame + 1] != 0xC2:
+        return found <= {0xD9}
+    return found <= {0xC4, 0xD9, 0xDA} and not has_more_scans(data, MAX_SCANS)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coyo_labeler.fetch.jpeg import has_more_scans
 from coyo_labeler.fetch.resize import shrink
 from coyo_labeler.fetch.status import FetchError
-from coyo_labeler.fetch.verify import MAX_SCANS, hamming, verify
+from coyo_labeler.fetch.verify import hamming, verify
+from coyo_labeler.jpeg import MAX_SCANS, has_more_scans
 from tests.fetch.web import encode, photograph
+from tests.jpegs import with_scans
 
 PIXELS = 10**7
 
@@ -125,12 +126,6 @@ def test_a_shrunk_image_stands_upright_and_keeps_its_transparency():
     glass = shrink(encode(photograph(8, side=200).convert("RGBA"), "PNG"), 100, 95, PIXELS)
     assert glass.extension == "png"
     assert Image.open(io.BytesIO(glass.data)).mode == "RGBA"
-
-
-def with_scans(data: bytes, more: int) -> bytes:
-    """A JPEG with its last scan so many times more."""
-    last = data.rindex(b"\xff\xda")
-    return data[:-2] + data[last:-2] * more + data[-2:]
 
 
 @pytest.mark.parametrize("with_phash", [True, False])

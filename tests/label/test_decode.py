@@ -11,6 +11,7 @@ from PIL import Image
 
 from coyo_labeler.label import decode
 from coyo_labeler.label.decode import ImageError, decode_with_pillow
+from tests.jpegs import with_scans
 from tests.label.tars import crops, encode, jpeg
 
 PHOTO = crops(1, small=60, large=90)[0]
@@ -203,6 +204,16 @@ def test_a_bomb_is_refused_before_it_unfolds():
     with pytest.raises(ImageError) as caught:
         decode.decode(bytes(frame))
     assert caught.value.reason == decode.TOO_LARGE
+
+
+@pytest.mark.parametrize("opencv", [True, False])
+def test_a_jpeg_of_endless_scans_costs_itself_and_no_time(monkeypatch, opencv):
+    monkeypatch.setattr(decode, "HAS_OPENCV", opencv and decode.HAS_OPENCV)
+    data = jpeg(PHOTO, progressive=True)
+    assert decode.decode(with_scans(data, 50)).shape == PHOTO.shape
+    with pytest.raises(ImageError, match="more than 100 scans") as caught:
+        decode.decode(with_scans(data, 1000))
+    assert caught.value.reason == decode.UNDECODABLE
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -7,6 +7,9 @@ them are hours of work.
 import re
 from itertools import islice
 
+#: Scans of a JPEG at most; encoders write about ten, and each costs a pass over all pixels.
+MAX_SCANS = 100
+
 _END, _START_OF_SCAN = 0xD9, 0xDA
 #: A scan's marker and the upper byte of its header's length. By re, which is twice as fast as find.
 _SCAN = re.compile(rb"\xff\xda\x00")
