@@ -4,7 +4,7 @@ import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -158,25 +158,27 @@ class Hosts:
             del self._hosts[oldest]
 
     async def _wait(self, host: Host, budget: Budget) -> None:
-        now = asyncio.get_running_loop().time()
-        if host.down_until > now:
-            assert host.last_failure is not None
-            status, error = host.last_failure
-            raise FetchError(status, f"{error}; not asked again for now")
-        blocked = host.blocked_until - now
-        if blocked >= budget.left:
-            raise FetchError(Status.HTTP_THROTTLED, f"the host asked to wait {blocked:.0f} s")
-        if blocked > 0:
-            await budget.pause(blocked)
-        await self._keep_pace(host)
-
-    async def _keep_pace(self, host: Host) -> None:
-        """Sleep until the interval since the last start is over, however late that start was."""
+        """Until the interval since the last start is over, however late that start was."""
         loop = asyncio.get_running_loop()
-        async with host.pace:
+        async with host.pace if self._interval else nullcontext():
+            await _respect(host, budget)
             while (early := host.next_time - loop.time()) > 0:
                 await asyncio.sleep(early)
+                await _respect(host, budget)  # what it answered to others meanwhile
             host.next_time = loop.time() + self._interval
+
+
+async def _respect(host: Host, budget: Budget) -> None:
+    """Make the pauses that a host asked for. Raises: FetchError as `Hosts.turn` does."""
+    loop = asyncio.get_running_loop()
+    if host.down_until > loop.time():
+        assert host.last_failure is not None
+        status, error = host.last_failure
+        raise FetchError(status, f"{error}; not asked again for now")
+    while (blocked := host.blocked_until - loop.time()) > 0:
+        if blocked >= budget.left:
+            raise FetchError(Status.HTTP_THROTTLED, f"the host asked to wait {blocked:.0f} s")
+        await budget.pause(blocked)
 
 
 def _note(host: Host, error: FetchError) -> None:

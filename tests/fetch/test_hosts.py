@@ -54,6 +54,29 @@ def test_requests_to_one_host_keep_their_distance(stalls):
     assert "".join(names) == "abcdef"
 
 
+def test_a_pause_that_a_host_asks_for_holds_for_those_who_wait_for_its_pace():
+    starts, ends = [], []
+
+    async def ask(hosts, budget):
+        try:
+            async with hosts.turn("a", budget):
+                starts.append(asyncio.get_running_loop().time())
+                await asyncio.sleep(0.1)
+                if len(starts) == 1:
+                    raise FetchError(Status.HTTP_THROTTLED, "HTTP 429", retry_after=20)
+        except FetchError as error:
+            ends.append(error.error)
+
+    async def work():
+        hosts = Hosts(connections=8, interval_seconds=0.25)
+        budgets = [Budget(60), Budget(5), Budget(60), Budget(60)]
+        await asyncio.gather(*(ask(hosts, budget) for budget in budgets))
+
+    clock.run(work)
+    assert starts == pytest.approx([0, 20.1, 20.35])
+    assert ends == ["HTTP 429", "the host asked to wait 20 s"]
+
+
 def test_a_budget_counts_work_and_not_the_wait_for_a_turn():
     async def work():
         hosts, first, second = Hosts(connections=1), Budget(5), Budget(5)

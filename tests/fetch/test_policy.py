@@ -102,9 +102,9 @@ def test_robots_txt_says_the_same_without_the_crawlers_that_are_not_ours():
 def test_a_robots_txt_that_names_thousands_of_crawlers_is_read_at_once():
     agents = "".join(f"User-agent: b{number}\n" for number in range(12_000))
     text = agents + "User-agent: test-bot\n" + "Disallow: /b\n" * 8_000
-    start = time.monotonic()
+    start = time.thread_time()
     rules = parse_robots(text, "test-bot")
-    assert time.monotonic() - start < 3  # for Protego alone it is minutes
+    assert time.thread_time() - start < 3  # for Protego alone it is minutes
     assert not rules.can_fetch("http://h.example/b", "test-bot")
     assert rules.can_fetch("http://h.example/a", "test-bot")
 
