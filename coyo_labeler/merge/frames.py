@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -164,16 +164,8 @@ def _classes(
     return label_index(labels)
 
 
-@overload
-def label_index(labels: None) -> None: ...
-@overload
-def label_index(labels: int | Sequence[Any]) -> pd.Index[Any]: ...
-@overload
-def label_index(labels: int | Sequence[Any] | None) -> pd.Index[Any] | None: ...
-def label_index(labels: int | Sequence[Any] | None) -> pd.Index[Any] | None:
-    """The labels that were given, or None where none were."""
-    if labels is None:
-        return None
+def label_index(labels: int | Sequence[Any]) -> pd.Index[Any]:
+    """The labels that were given, by place."""
     return pd.RangeIndex(labels) if isinstance(labels, int) else pd.Index(labels)
 
 

@@ -29,7 +29,7 @@ def sort_out_votes(
     and where no vote is left.
     """
     columns = [column_name(votes.column_names, names, "votes") for names in (TASK, WORKER, LABEL)]
-    space = label_index(labels)
+    space = None if labels is None else label_index(labels)
     checked = _check(votes, columns, space)
     row = checked.rejects["row"].to_numpy()
     rejects = votes.select(columns).take(pa.array(row - 1)).to_pandas()

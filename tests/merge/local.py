@@ -13,6 +13,12 @@ NO_BELIEFS = Beliefs(
 NO_GOLD = Gold(np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
+def never_falls(history):
+    """Whether EM's objective never falls, but for rounding. history: entries of iterations."""
+    objective = np.array([entry["objective"] for entry in history])
+    return (np.diff(objective) >= -1e-9 * np.abs(objective[:-1])).all()
+
+
 def votes_of(rows):
     """Votes from (image, worker, label[, response code]) rows."""
     table = np.array([(*row, 0)[:4] for row in rows], dtype=np.int64).reshape(-1, 4)
