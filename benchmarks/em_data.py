@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coyo_labeler import schemas
+from coyo_labeler.formats import schemas
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(os.environ.get("BENCH_FOLDER", ROOT / "out" / "bench" / "em"))

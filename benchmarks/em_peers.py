@@ -107,13 +107,13 @@ def run_notebook(case: Case, output: Path, iterations: int) -> None:
 
 def run_kernel(case: Case, output: Path, iterations: int) -> None:
     """Bare kernels on the arrays that `merge` iterates over, in this process; only EM is timed."""
-    from coyo_labeler import schemas  # noqa: PLC0415
-    from coyo_labeler.label_spaces import load_label_space  # noqa: PLC0415
-    from coyo_labeler.merge import intake  # noqa: PLC0415
+    from coyo_labeler.em.local import LocalPasses  # noqa: PLC0415
+    from coyo_labeler.em.loop import Control, State, fit  # noqa: PLC0415
+    from coyo_labeler.em.model import Model  # noqa: PLC0415
+    from coyo_labeler.formats import schemas  # noqa: PLC0415
+    from coyo_labeler.formats.label_spaces import load_label_space  # noqa: PLC0415
+    from coyo_labeler.merge import read as intake  # noqa: PLC0415
     from coyo_labeler.merge.assemble import assemble  # noqa: PLC0415
-    from coyo_labeler.merge.fit import Control, State, fit  # noqa: PLC0415
-    from coyo_labeler.merge.local import LocalPasses  # noqa: PLC0415
-    from coyo_labeler.merge.model import Model  # noqa: PLC0415
     from coyo_labeler.votes import read  # noqa: PLC0415
 
     space = load_label_space(str(case.folder / "labels.txt"))

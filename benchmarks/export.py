@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.report import CLASSES, LISTED, generate, measure
-from coyo_labeler import schemas, storage, tars
+from coyo_labeler import storage
+from coyo_labeler.formats import schemas, tars
 
 PER_TAR, IMAGE_BYTES = 2_500, 110_000
 

@@ -32,12 +32,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.fetch import FetchSettings
 from coyo_labeler.fetch.generation import RECEIPT_NAME
 from coyo_labeler.fetch.shard import CatalogRow
 from coyo_labeler.fetch.stage import fetch_partition
 from coyo_labeler.fetch.verify import verify
+from coyo_labeler.formats import schemas
 from coyo_labeler.receipts import Receipts
 
 LATENCY_SECONDS = (0.005, 0.03)

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import label_precision, label_techniques
 from benchmarks.label_peers import Peer, ray_python
-from coyo_labeler import tars
+from coyo_labeler.formats import tars
 from coyo_labeler.label import decode
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k

@@ -31,10 +31,11 @@ import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from coyo_labeler import schemas, storage, tars
+from coyo_labeler import storage
 from coyo_labeler.config.pretrain_vit import AugmentSettings
 from coyo_labeler.data import Batch, LabelledImages, Loader, MultiHot, collate
 from coyo_labeler.data.decode import decode_rgb
+from coyo_labeler.formats import schemas, tars
 from coyo_labeler.pretrain.augment import training_transform
 from coyo_labeler.progress import Progress
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
+from coyo_labeler.formats import schemas
 
 CLASSES, LISTED, PER_FILE = 21_841, 50, 50_000
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coyo_labeler.merge.api import DawidSkene
+    from coyo_labeler.dawid_skene.estimator import DawidSkene
 
 __all__ = ["DawidSkene"]
 
@@ -11,7 +11,7 @@ __all__ = ["DawidSkene"]
 def __getattr__(name: str) -> Any:
     """Import `DawidSkene` when it is asked for: most users of the package do without pandas."""
     if name == "DawidSkene":
-        from coyo_labeler.merge.api import DawidSkene  # noqa: PLC0415
+        from coyo_labeler.dawid_skene.estimator import DawidSkene  # noqa: PLC0415
 
         return DawidSkene
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 
 #: Marks names that no reader takes for data: Spark and pyarrow skip a leading dot.
 _TEMPORARY_SUFFIX = ".tmp"

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from coyo_labeler import storage
 from coyo_labeler.config.base import Settings, StageSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import LISTED
+from coyo_labeler.formats.label_spaces import LISTED
 from coyo_labeler.session import require_java
 
 

@@ -14,7 +14,7 @@ from coyo_labeler.data.labels import Labels, open_labels
 from coyo_labeler.data.reader import Reader, Recipe
 from coyo_labeler.data.targets import Checked, Choice, MultiHot, Target
 from coyo_labeler.data.tars import find_shards
-from coyo_labeler.label_spaces import SIZES
+from coyo_labeler.formats.label_spaces import SIZES
 
 #: Classes of ImageNet-21k as COYO-Labeled-300M numbers them.
 IMAGENET_21K = SIZES["imagenet21k"]

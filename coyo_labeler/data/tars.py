@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import schemas, storage, tars
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas, tars
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
+from coyo_labeler.formats import schemas
 
 ANNOTATORS = 25
 VOTES_PER_IMAGE = 0.35  # on average over all images (Liao, Kar & Fidler 2021)

@@ -16,8 +16,9 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import csv
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.demo import digits
+from coyo_labeler.formats import schemas
 
 #: Scans that the stand-in teacher learns from; gold holds only the others.
 TEACHER_SCANS = 300

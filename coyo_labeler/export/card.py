@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from coyo_labeler.config.export import ExportSettings
 from coyo_labeler.export.provenance import Provenance
 from coyo_labeler.export.statistics import QUANTILES, Statistics
-from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.formats.label_spaces import LabelSpace
 
 #: The Hub's names of sizes: below a power of thousand, and what it is called.
 _SIZES = [

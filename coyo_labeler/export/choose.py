@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 
 I64 = npt.NDArray[np.int64]
 

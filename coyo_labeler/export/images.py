@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from coyo_labeler import storage, tars
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.export import tfrecord
 from coyo_labeler.export.choose import Choice, Reason, choose, rejected
 from coyo_labeler.export.parquet import Written
 from coyo_labeler.export.tars import Sample, Tar, read_samples
+from coyo_labeler.formats import tars
 
 #: What Pillow raises of a picture that does not decode.
 _UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)

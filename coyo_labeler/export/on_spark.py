@@ -11,13 +11,14 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.export.choose import Reason
 from coyo_labeler.export.job import REJECTS, Job, export_images, export_rows
 from coyo_labeler.export.plan import Shard
 from coyo_labeler.export.tars import INDEX, Tar, read_index
-from coyo_labeler.tables import read_table, spark_schema, write_table
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.spark_tables import read_table, spark_schema, write_table
 
 _DONE = pa.schema([pa.field("shard", pa.int32())])
 

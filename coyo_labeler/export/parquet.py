@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.export.choose import Choice, choose, count_reasons
 from coyo_labeler.export.plan import Shard, read_shard
+from coyo_labeler.formats import schemas
 from coyo_labeler.manifest import Counts
 
 

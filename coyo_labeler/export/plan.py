@@ -8,8 +8,9 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 
 #: Footers read at a time; object stores take some 50 ms to answer.
 _THREADS = 16

@@ -18,11 +18,11 @@ from coyo_labeler.export.provenance import read_provenance
 from coyo_labeler.export.statistics import read_statistics
 from coyo_labeler.export.tars import find_tars
 from coyo_labeler.export.tfrecord import metadata_files
-from coyo_labeler.label_spaces import load_label_space
+from coyo_labeler.formats.label_spaces import load_label_space
+from coyo_labeler.formats.spark_tables import read_table
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.receipts import Receipt
-from coyo_labeler.tables import read_table
 
 #: Of the layout of a TFDS folder, as its metadata wants one.
 _TFDS_VERSION = "1.0.0"

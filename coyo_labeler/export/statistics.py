@@ -8,8 +8,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler.published import THRESHOLDS
-from coyo_labeler.tables import read_table
+from coyo_labeler.formats.published import THRESHOLDS
+from coyo_labeler.formats.spark_tables import read_table
 
 #: Shares at which the quantiles of the highest probability are told; they are approximate.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

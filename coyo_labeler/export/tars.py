@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import schemas, storage, tars
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas, tars
 
 #: Which images lie in a tar. tar: its number in the plan.
 INDEX = pa.schema(

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from coyo_labeler import storage, tars
+from coyo_labeler import storage
 from coyo_labeler.fetch.pack import DIGEST
+from coyo_labeler.formats import tars
 from coyo_labeler.receipts import Receipt, Receipts
 
 #: Name of a shard's statistics, which are its receipt too.

@@ -17,8 +17,9 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coyo_labeler import schemas, storage, tars
+from coyo_labeler import storage
 from coyo_labeler.fetch.status import Status
+from coyo_labeler.formats import schemas, tars
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,18 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from coyo_labeler import receipts as shard_receipts
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.fetch import FetchSettings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.fetch import generation as generations
 from coyo_labeler.fetch.client import Client, Limits, Manners
 from coyo_labeler.fetch.guard import Guard
 from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.spark_tables import read_table, spark_schema
 from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import MANIFEST, Counts, Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts
-from coyo_labeler.tables import read_table, spark_schema
 
 FALLBACK = pa.schema([pa.field("fallback_urls", pa.list_(pa.string()))])
 FINISHED = pa.schema([pa.field("shard", pa.int32()), pa.field("rows", pa.int64())])

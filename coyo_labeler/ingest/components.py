@@ -10,12 +10,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from coyo_labeler.ingest.near import (
-    block_masks,
-    lowest_of_component,
-    near_pairs,
-    representatives,
-)
+from coyo_labeler.ingest.near import block_masks, lowest_of_component, near_pairs, representatives
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
+from coyo_labeler.formats import schemas
 from coyo_labeler.ingest.columns import outside
 from coyo_labeler.ingest.phash import to_text
 from coyo_labeler.ingest.statistics import Statistics

@@ -15,9 +15,9 @@ from pyspark.sql import functions as F
 from coyo_labeler import storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.formats.spark_tables import spark_schema
 from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
-from coyo_labeler.tables import spark_schema
 
 #: What the hash column is called in COYO-700M and in COYO-Labeled-300M.
 HASH_COLUMNS = ("image_phash", "imagehash")

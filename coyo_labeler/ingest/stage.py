@@ -15,9 +15,10 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 from coyo_labeler.ingest import filters, shards
 from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.images import first_of_each, one_hash_each

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import schemas
+from coyo_labeler.formats import schemas
 from coyo_labeler.ingest.reasons import Reason
 
 I64 = npt.NDArray[np.int64]

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from coyo_labeler.formats.tars import DamagedTarError
 from coyo_labeler.label import decode
 from coyo_labeler.label.decode import ImageError
 from coyo_labeler.label.read import Sample, Shard, read_samples
-from coyo_labeler.tars import DamagedTarError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
+from coyo_labeler.formats.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 
 #: Outputs of the heads known by name: the label spaces, and two lists that lead to imagenet21k:
 #: Google's (timm's tf_efficientnetv2_*.in21k) and Microsoft's (timm's *.ms_in22k).

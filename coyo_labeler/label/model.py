@@ -16,6 +16,7 @@ from torch import nn
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.formats.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 from coyo_labeler.label.head import match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
 from coyo_labeler.label.weights import (
@@ -26,7 +27,6 @@ from coyo_labeler.label.weights import (
     read_shapes,
     require_weights,
 )
-from coyo_labeler.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 
 logger = logging.getLogger(__name__)
 

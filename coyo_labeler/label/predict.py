@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from coyo_labeler import schemas
+from coyo_labeler.formats import schemas
 from coyo_labeler.label import decode
 from coyo_labeler.label.ahead import End, ReadAhead, Ready
 from coyo_labeler.label.decode import ImageError

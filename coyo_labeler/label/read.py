@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coyo_labeler import storage, tars
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
-from coyo_labeler.tars import DamagedTarError
+from coyo_labeler.formats import tars
+from coyo_labeler.formats.tars import DamagedTarError
 
 #: Bytes that are fetched at once from a remote filesystem.
 _READ_BYTES = 2**24

@@ -7,15 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import schemas
+from coyo_labeler.em.build import Gold, Votes, build_problems
+from coyo_labeler.em.evidence import Evidence, gather_evidence
+from coyo_labeler.em.model import Model, Truth
+from coyo_labeler.em.problems import Problems
+from coyo_labeler.em.segments import distinct
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge.arrays import distinct
+from coyo_labeler.formats import schemas
 from coyo_labeler.merge.belief_table import refuse_twice, to_beliefs
-from coyo_labeler.merge.evidence import Evidence, gather_evidence
-from coyo_labeler.merge.intake import BELIEFS, GOLD, VOTES, Parcel
-from coyo_labeler.merge.model import Model, Truth
-from coyo_labeler.merge.problems import Problems
-from coyo_labeler.merge.support import Gold, Votes, build_problems
+from coyo_labeler.merge.read import BELIEFS, GOLD, VOTES, Parcel
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason, response_words
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 

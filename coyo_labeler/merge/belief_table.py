@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coyo_labeler.em.build import Beliefs
+from coyo_labeler.em.segments import F64, I64, offsets_of, segment_sum
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge.arrays import F64, I64, offsets_of, segment_sum
-from coyo_labeler.merge.support import Beliefs
 
 #: The last digit of a float32, relative to it.
 _FLOAT32_DIGIT = float(np.finfo(np.float32).eps)

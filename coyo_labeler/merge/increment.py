@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
+from coyo_labeler.em.evidence import COLUMNS, COMPARED
+from coyo_labeler.em.priors import LEAST_POSTERIOR
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import LabelSpace, load_label_space
-from coyo_labeler.merge.evidence import COLUMNS, COMPARED
-from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
-from coyo_labeler.merge.priors import LEAST_POSTERIOR
-from coyo_labeler.merge.warm import read_tables
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.merge.earlier import read_tables
+from coyo_labeler.merge.read import BeliefPiece, plan_parquet
 
 #: Votes of each worker by kind: `evidence.COLUMNS`.
 TALLY = pa.schema(

@@ -5,8 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from coyo_labeler import schemas
-from coyo_labeler.merge.arrays import (
+from coyo_labeler.em.model import Calibration, Model
+from coyo_labeler.em.priors import belief_prior, belief_value, sigmoid
+from coyo_labeler.em.problems import Problems
+from coyo_labeler.em.segments import (
     F64,
     I64,
     bin_sum,
@@ -17,9 +19,7 @@ from coyo_labeler.merge.arrays import (
     segment_sum,
     spread,
 )
-from coyo_labeler.merge.model import Calibration, Model
-from coyo_labeler.merge.priors import belief_prior, belief_value, sigmoid
-from coyo_labeler.merge.problems import Problems
+from coyo_labeler.formats import schemas
 
 #: The columns of a belief that travel along unread.
 PASSENGERS = ("url", "imagehash", "width", "height")

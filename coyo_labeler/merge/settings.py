@@ -3,10 +3,10 @@
 import logging
 
 from coyo_labeler.config.merge import MergeSettings
+from coyo_labeler.em.model import CalibratedOn, Calibration, Model, WorkerModel
+from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import LabelSpace
-from coyo_labeler.merge.arrays import I64
-from coyo_labeler.merge.model import CalibratedOn, Calibration, Model, WorkerModel
+from coyo_labeler.formats.label_spaces import LabelSpace
 
 logger = logging.getLogger(__name__)
 

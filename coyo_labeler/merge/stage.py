@@ -6,26 +6,27 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
-from coyo_labeler.label_spaces import load_label_space
+from coyo_labeler.em.class_prior import expected_classes
+from coyo_labeler.em.loop import Control, State, fit
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
-from coyo_labeler.merge.class_prior import expected_classes
-from coyo_labeler.merge.fit import Control, State, fit
+from coyo_labeler.merge.broadcast import StagePasses
+from coyo_labeler.merge.earlier import CLASSES_FOLDER, classes_table, read_earlier
+from coyo_labeler.merge.executor import tasks_of
 from coyo_labeler.merge.increment import TALLY_FOLDER, as_increment, plan_posterior, tally_table
-from coyo_labeler.merge.intake import BeliefPiece, plan_parquet
-from coyo_labeler.merge.layout import ROWS_PER_PIECE, Layout, lay_out
-from coyo_labeler.merge.passes import StagePasses
-from coyo_labeler.merge.results import (
+from coyo_labeler.merge.prepare import ROWS_PER_PIECE, Layout, lay_out
+from coyo_labeler.merge.read import BeliefPiece, plan_parquet
+from coyo_labeler.merge.reports import (
     calibration_document,
     history_document,
     manifest_details,
     report_document,
 )
 from coyo_labeler.merge.settings import given_calibration
-from coyo_labeler.merge.store import Store
-from coyo_labeler.merge.tasks import tasks_of
-from coyo_labeler.merge.warm import CLASSES_FOLDER, classes_table, read_earlier
+from coyo_labeler.merge.state import Store
 from coyo_labeler.merge.workers import workers_table
 from coyo_labeler.merge.write import write_posterior
 from coyo_labeler.progress import Progress

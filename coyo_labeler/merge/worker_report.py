@@ -9,10 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from coyo_labeler.label_spaces import LabelSpace
-from coyo_labeler.merge.arrays import F64, I64
-from coyo_labeler.merge.evidence import AGREEING, ANSWERS, CHOICES, COMPARED
-from coyo_labeler.merge.model import Model
+from coyo_labeler.em.evidence import AGREEING, ANSWERS, CHOICES, COMPARED
+from coyo_labeler.em.model import Model
+from coyo_labeler.em.segments import F64, I64
+from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.votes.checks import Response
 
 #: A worker who is surely less than this share of the way from guessing to perfect is a spammer.

@@ -7,11 +7,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from coyo_labeler import schemas
-from coyo_labeler.merge.arrays import F64, bin_sum, distinct
-from coyo_labeler.merge.cells import CellTable
-from coyo_labeler.merge.evidence import ANSWERS, CHOICES, UNSURE
-from coyo_labeler.merge.model import Model
+from coyo_labeler.em.cells import CellTable
+from coyo_labeler.em.evidence import ANSWERS, CHOICES, UNSURE
+from coyo_labeler.em.model import Model
+from coyo_labeler.em.segments import F64, bin_sum, distinct
+from coyo_labeler.formats import schemas
 
 #: The interval of `accuracy_low` and `accuracy_high`.
 _LOW, _HIGH = 0.05, 0.95

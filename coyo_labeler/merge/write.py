@@ -6,16 +6,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from coyo_labeler import schemas, storage
-from coyo_labeler.merge import intake
-from coyo_labeler.merge.fit import State
-from coyo_labeler.merge.intake import BeliefPiece, VotedFilter
-from coyo_labeler.merge.local import final_posterior
-from coyo_labeler.merge.model import Calibration, Model, Parameters
-from coyo_labeler.merge.passes import StagePasses
+from coyo_labeler import storage
+from coyo_labeler.em.local import final_posterior
+from coyo_labeler.em.loop import State
+from coyo_labeler.em.model import Calibration, Model, Parameters
+from coyo_labeler.formats import schemas
+from coyo_labeler.merge import read as intake
+from coyo_labeler.merge.broadcast import StagePasses
+from coyo_labeler.merge.executor import Tasks
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
-from coyo_labeler.merge.store import Store
-from coyo_labeler.merge.tasks import Tasks
+from coyo_labeler.merge.read import BeliefPiece, VotedFilter
+from coyo_labeler.merge.state import Store
 
 
 def write_posterior(

@@ -30,12 +30,7 @@ from coyo_labeler.pretrain.inputs import (
 from coyo_labeler.pretrain.journal import Journal
 from coyo_labeler.pretrain.meter import Meter
 from coyo_labeler.pretrain.metrics import mean_average_precision
-from coyo_labeler.pretrain.model import (
-    build_model,
-    load_weights,
-    start_head,
-    write_safetensors,
-)
+from coyo_labeler.pretrain.model import build_model, load_weights, start_head, write_safetensors
 from coyo_labeler.pretrain.optimise import (
     binary_cross_entropy,
     build_optimiser,

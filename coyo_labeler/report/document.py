@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from coyo_labeler.config.report import ReportSettings
-from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.report import metrics, ranking
 from coyo_labeler.report.boil import most_frequent
 from coyo_labeler.report.sums import Sums

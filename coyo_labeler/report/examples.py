@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 
 from PIL import Image
 
-from coyo_labeler import storage, tars
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import tars
 
 #: Longest side of a thumbnail, in pixels: twice its size on the page, for dense screens.
 SIDE = 176

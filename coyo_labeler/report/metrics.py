@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from coyo_labeler.published import TABLE, THRESHOLDS
+from coyo_labeler.formats.published import TABLE, THRESHOLDS
 from coyo_labeler.report.ragged import F64, I64
 from coyo_labeler.report.sums import Sums
 from coyo_labeler.report.tally import UNIT_BINS

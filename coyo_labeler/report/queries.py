@@ -7,13 +7,14 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.spark_tables import read_table, spark_schema
 from coyo_labeler.report.boil import add_batches, extremes, sums_of, tally_batches
 from coyo_labeler.report.sums import PACKED, Sums
 from coyo_labeler.report.tally import EXAMPLES, TOP_K
 from coyo_labeler.session import spark_path
-from coyo_labeler.tables import read_table, spark_schema
 
 #: Groups that images can be put into; an image may be in several.
 SLICES = pa.schema([pa.field("image_id", pa.int64()), pa.field("slice", pa.string())])

@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import load_label_space
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler.errors import InputError
-from coyo_labeler.published import THRESHOLDS
+from coyo_labeler.formats.published import THRESHOLDS
 from coyo_labeler.report.ragged import F64, I64, Mask, Ragged, candidates_of, lengths_of, sets_of
 from coyo_labeler.report.sums import Cells, Ledger, key_of
 

@@ -5,8 +5,9 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler import schemas, storage
-from coyo_labeler.tables import read_table
+from coyo_labeler import storage
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.spark_tables import read_table
 
 
 def read_workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:

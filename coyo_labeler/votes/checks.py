@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import schemas
-from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import LabelSpace
 
 
 class Response(IntEnum):

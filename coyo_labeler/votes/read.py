@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 
 COLUMNS = tuple(schemas.VOTES.names)
 OPTIONAL = tuple(schemas.VOTES_OPTIONAL.names)

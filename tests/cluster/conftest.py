@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from coyo_labeler import schemas
 from coyo_labeler.demo import digits
 from coyo_labeler.demo.cluster import Cluster, start_cluster
 from coyo_labeler.demo.server import Handler, serve
+from coyo_labeler.formats import schemas
 from tests.label.teachers import save_teacher
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coyo_labeler import schemas
-from coyo_labeler.merge.store import Store
+from coyo_labeler.formats import schemas
+from coyo_labeler.merge.state import Store
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.cluster.conftest import wait_until
 from tests.merge.tables import assert_same_tables

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from coyo_labeler import schemas
 from coyo_labeler.data import LabelledImages
+from coyo_labeler.formats import schemas
 from tests.tars import write_members
 
 #: ids beyond 32 bits, as COYO's are.

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coyo_labeler import schemas
 from coyo_labeler.demo.annotators import skills, write_votes
+from coyo_labeler.formats import schemas
 
 IMAGES = 2000
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.export import ExportSettings
+from coyo_labeler.formats import schemas
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.stages import STAGES, run_stage
 from tests.tars import write_members

@@ -2,12 +2,12 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from coyo_labeler import schemas
 from coyo_labeler.config.export import ExportSettings
 from coyo_labeler.export.card import cell, front_matter, render_card, size_category
 from coyo_labeler.export.provenance import Provenance
 from coyo_labeler.export.statistics import Statistics
-from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import LabelSpace
 
 SIZES = {"rows": 3, "bytes": 1234, "nbytes": 4321}
 FOUND = Statistics(

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
 from coyo_labeler.export.choose import Choice, choose, count_reasons
+from coyo_labeler.formats import schemas
 
 
 def rows(*lists: tuple[list[int] | None, list[float] | None]) -> pa.Table:

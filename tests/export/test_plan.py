@@ -4,9 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
 from coyo_labeler.export.plan import find_labels, plan_shards, read_shard
+from coyo_labeler.formats import schemas
 
 
 def write(folder: Path, name: str, ids: range, groups: int = 4, **metadata: str) -> None:

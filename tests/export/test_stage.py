@@ -21,10 +21,10 @@ from PIL import Image
 from pyspark.sql import SparkSession
 from tfrecord.reader import tfrecord_loader
 
-from coyo_labeler import schemas
 from coyo_labeler.config.export import ExportSettings
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.spark_tables import spark_schema
 from coyo_labeler.stages import STAGES, run_stage
-from coyo_labeler.tables import spark_schema
 from tests.export.builders import (
     ENDINGS,
     expected,

@@ -16,16 +16,7 @@ from coyo_labeler.fetch.guard import Guard
 from coyo_labeler.fetch.hosts import Budget
 from coyo_labeler.fetch.shard import CatalogRow
 from coyo_labeler.fetch.status import FetchError
-from tests.fetch.rows import (
-    AGENT,
-    GOOD,
-    LIMITS,
-    RULES,
-    Names,
-    OnlyThisServer,
-    fetch_rows,
-    gzipped,
-)
+from tests.fetch.rows import AGENT, GOOD, LIMITS, RULES, Names, OnlyThisServer, fetch_rows, gzipped
 from tests.fetch.web import Web, phash, reply
 from tests.memory import peak_growth
 

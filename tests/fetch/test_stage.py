@@ -11,11 +11,12 @@ import pytest
 import webdataset
 from pydantic import ValidationError
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.fetch import FetchSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.fetch import stage as fetch_stage
 from coyo_labeler.fetch.stage import facts, limits_of, tasks_at_once
+from coyo_labeler.formats import schemas
 from coyo_labeler.manifest import Counts, Manifest
 from coyo_labeler.receipts import Receipt
 from coyo_labeler.stages import STAGES, run_stage

@@ -8,11 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components as scipy_components
 
-from coyo_labeler.ingest.components import (
-    components,
-    components_in_one_task,
-    find_near_twins,
-)
+from coyo_labeler.ingest.components import components, components_in_one_task, find_near_twins
 
 
 @pytest.mark.parametrize("connected", [components, components_in_one_task])

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from coyo_labeler import schemas
 from coyo_labeler.config.ingest import IngestSettings
+from coyo_labeler.formats import schemas
 from coyo_labeler.stages import STAGES, run_stage
 
 DOCS = Path(__file__).parents[2] / "docs" / "ingest.md"

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coyo_labeler import schemas
 from coyo_labeler.config.label import LabelSettings
+from coyo_labeler.formats import schemas
 from coyo_labeler.stages import STAGES, run_stage
 from tests.label import reference
 from tests.label.tars import crops, jpeg, write_tar

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.label.model import (
     Teacher,
     TeacherSpec,
@@ -15,7 +16,6 @@ from coyo_labeler.label.model import (
 )
 from coyo_labeler.label.preprocess import automl_preset, prepare
 from coyo_labeler.label.weights import create_model
-from coyo_labeler.label_spaces import load_label_space
 from tests.label.tars import crops
 from tests.label.teachers import MODEL
 

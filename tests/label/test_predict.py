@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from coyo_labeler import schemas
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.tars import DamagedTarError
 from coyo_labeler.label import ahead, decode, predict
 from coyo_labeler.label.devices import Done, to_answers
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import label_shards
 from coyo_labeler.label.read import find_shards, read_samples
-from coyo_labeler.tars import DamagedTarError
 from tests.label.tars import crops, jpeg, write_tar
 from tests.tars import write_members
 

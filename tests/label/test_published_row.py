@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from coyo_labeler import schemas
 from coyo_labeler.data import LabelledImages, MultiHot, Soft, collate
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.spark_tables import read_table
 from coyo_labeler.label.model import top_k
 from coyo_labeler.report import metrics
 from coyo_labeler.report.sums import Sums
 from coyo_labeler.report.tally import Tally
-from coyo_labeler.tables import read_table
 from tests.label.tars import crops, jpeg
 from tests.tars import write_members
 

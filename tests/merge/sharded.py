@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from coyo_labeler.merge.arrays import distinct
-from coyo_labeler.merge.cells import CellSpace
-from coyo_labeler.merge.iteration import add_sums, run_pass
-from coyo_labeler.merge.local import final_posterior
-from coyo_labeler.merge.model import Parameters, Shelved
-from coyo_labeler.merge.shards import (
+from coyo_labeler.em.cells import CellSpace
+from coyo_labeler.em.e_step import add_sums, run_pass
+from coyo_labeler.em.local import final_posterior
+from coyo_labeler.em.model import Parameters, Shelved
+from coyo_labeler.em.segments import distinct
+from coyo_labeler.merge.cell_shards import (
     add_class_counts,
     class_counts,
     gather_cells,

@@ -12,10 +12,11 @@ import pytest
 from coyo_labeler.config import merge as config
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge import layout, store
+from coyo_labeler.merge import prepare as layout
+from coyo_labeler.merge import state as store
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+from tests.em.test_invariance import GIVEN, write
 from tests.merge.tables import assert_same_tables, read_rows
-from tests.merge.test_invariance import GIVEN, write
 from tests.merge.test_stage import labels_file, merge, write_votes
 
 

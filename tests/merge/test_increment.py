@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.merge import intake, store
+from coyo_labeler.merge import read as intake
+from coyo_labeler.merge import state as store
 from coyo_labeler.storage import read_json, remove
-from tests.merge.local import never_falls
+from tests.em.local import never_falls
 from tests.merge.tables import assert_same_tables, posterior, read_rows
 from tests.merge.test_stage import merge, write_beliefs, write_votes
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coyo_labeler.merge.cells import CellSpace
-from coyo_labeler.merge.model import Calibration, Model
-from coyo_labeler.merge.shards import plan_shards, sample_cells, shared_classes
-from tests.merge.local import build, never_falls, run_em, votes_of
+from coyo_labeler.em.cells import CellSpace
+from coyo_labeler.em.model import Calibration, Model
+from coyo_labeler.merge.cell_shards import plan_shards, sample_cells, shared_classes
+from tests.em.local import build, never_falls, run_em, votes_of
+from tests.em.test_dense import arrays, problems
 from tests.merge.sharded import ShardedPasses
-from tests.merge.test_dense import arrays, problems
 
 
 def both_ways(images, workers, choices, iterations, partitions, shards, **more):

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coyo_labeler import schemas
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.merge.tables import assert_same_tables, posterior, read_rows
 
@@ -295,7 +295,7 @@ def test_gold_is_taken_as_given(spark, tmp_path, inputs):
 def test_a_killed_run_goes_on_after_its_last_finished_iteration(
     spark, tmp_path, inputs, monkeypatch, way
 ):
-    from coyo_labeler.merge import store  # noqa: PLC0415
+    from coyo_labeler.merge import state as store  # noqa: PLC0415
 
     settings = {"tolerance": 0, "max_iterations": 6, "max_broadcast_mb": way, **inputs}
     merge(spark, tmp_path, "whole", **settings)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from coyo_labeler.merge.intake import VotedFilter
+from coyo_labeler.merge.read import VotedFilter
 
 
 @given(hnp.arrays(np.int64, st.integers(0, 50)), st.integers(0, 100))

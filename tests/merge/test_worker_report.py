@@ -5,10 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coyo_labeler.label_spaces import LabelSpace
-from coyo_labeler.merge.evidence import gather_evidence
-from coyo_labeler.merge.model import Model
-from coyo_labeler.merge.support import Gold
+from coyo_labeler.em.build import Gold
+from coyo_labeler.em.evidence import gather_evidence
+from coyo_labeler.em.model import Model
+from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.merge.worker_report import (
     agreement_alpha,
     confused_pairs,
@@ -17,7 +17,7 @@ from coyo_labeler.merge.worker_report import (
     worker_report,
 )
 from coyo_labeler.votes.checks import Response
-from tests.merge.local import NO_BELIEFS, NO_GOLD, beliefs_of, votes_of
+from tests.em.local import NO_BELIEFS, NO_GOLD, beliefs_of, votes_of
 
 YES, NO, UNSURE = int(Response.YES), int(Response.NO), int(Response.UNSURE)
 

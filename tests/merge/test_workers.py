@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from coyo_labeler.merge.model import Model
+from coyo_labeler.em.model import Model
 from coyo_labeler.merge.workers import workers_table
 
 #: choices, answers, unsure, compared, agreeing.

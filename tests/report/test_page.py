@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from coyo_labeler.config.report import ReportSettings
-from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.report.page import render
 from coyo_labeler.report.summary import summarise

@@ -8,9 +8,10 @@ from PIL import Image
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from coyo_labeler import schemas, storage
+from coyo_labeler import storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.session import explain
 from coyo_labeler.stages import STAGES, run_stage

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from coyo_labeler.errors import InputError
-from coyo_labeler.label_spaces import LabelSpace
+from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.votes import checks
 from coyo_labeler.votes.checks import Reason, Response, check
 from coyo_labeler.votes.read import plan, read

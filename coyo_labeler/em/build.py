@@ -1,0 +1,335 @@
+"""From votes and beliefs of some images to problems: the states of each, and every vote's cell."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coyo_labeler.em.cells import CellSpace
+from coyo_labeler.em.model import Model
+from coyo_labeler.em.priors import belief_value
+from coyo_labeler.em.problems import OUTSIDE, Problems
+from coyo_labeler.em.segments import (
+    F64,
+    I32,
+    I64,
+    Bool,
+    bin_sum,
+    distinct,
+    falling_order,
+    find,
+    offsets_of,
+    segment_sum,
+    spread,
+    unique_inverse,
+)
+from coyo_labeler.errors import InputError
+from coyo_labeler.votes.checks import Response
+
+#: Units of probability in which a belief's mass is added up: finer than float16 and float32 tell.
+_UNITS = 2.0**40
+
+#: Votes times classes of one image, at most: one task computes them all.
+_PAIRS_PER_IMAGE = 250_000
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Votes as arrays, all (votes,), in the order of `votes.questions.order_votes`."""
+
+    image: I64
+    worker: I32
+    label: I32
+    response: NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """Beliefs as arrays: image (n,) sorted; offsets (n + 1,); label, probability: flat."""
+
+    image: I64
+    offsets: I64
+    label: I32
+    probability: F64
+
+
+@dataclass(frozen=True)
+class Gold:
+    """True classes: image, label (n,), sorted by both; one label an image in `truth: single`."""
+
+    image: I64
+    label: I32
+
+
+def check_beliefs(beliefs: Beliefs, model: Model) -> None:
+    """Raises: InputError naming the image whose belief cannot be read."""
+    outside = (beliefs.label < 0) | (beliefs.label >= model.classes)
+    _refuse(
+        beliefs,
+        outside,
+        f"has a label outside 0..{model.classes - 1}; set label_space to the one that it was "
+        "written with",
+    )
+    bad = ~((beliefs.probability >= 0) & (beliefs.probability <= 1))
+    _refuse(beliefs, bad, "has a probability outside 0..1; label_probs must be probabilities")
+    _refuse(beliefs, _named_again(beliefs), "has a class twice; drop one")
+
+
+def _named_again(beliefs: Beliefs) -> Bool:
+    """Which images name a class twice, marked at their first entry, (nnz,)."""
+    again = np.zeros(len(beliefs.label), dtype=bool)
+    lengths = np.diff(beliefs.offsets)
+    # Length by length: rows of one length are sorted all at once, and most have the same.
+    for length in np.unique(lengths[lengths > 1]):
+        first = beliefs.offsets[:-1][lengths == length]
+        if len(first) == len(lengths):
+            rows = beliefs.label.reshape(-1, length)
+        else:
+            rows = beliefs.label[first[:, None] + np.arange(length)]
+        rows = np.sort(rows, axis=1)
+        again[first[(rows[:, 1:] == rows[:, :-1]).any(axis=1)]] = True
+    return again
+
+
+def _refuse(beliefs: Beliefs, wrong: Bool, message: str) -> None:
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        image = beliefs.image[np.searchsorted(beliefs.offsets, first, side="right") - 1]
+        raise InputError(f"beliefs: image {image} {message}")
+
+
+def build_problems(votes: Votes, beliefs: Beliefs, gold: Gold, model: Model) -> Problems:
+    """The problems of all images that have a vote, or gold and a belief.
+
+    Raises: InputError where a belief names a class twice.
+    """
+    voted = distinct(votes.image)
+    known = beliefs.image[find(distinct(gold.image), beliefs.image)[1]]
+    images = distinct(np.concatenate([voted, known]))
+    if model.truth == "multi":
+        return _build_questions(images, votes, beliefs, gold, model)
+    return _build_images(images, votes, beliefs, gold, model)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Classes in play: key = image's place · C + class, sorted; belief NaN where it has none."""
+
+    key: I64
+    belief: F64
+
+
+def _candidates(
+    images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model, mass: float
+) -> _Candidates:
+    c = model.classes
+    vote_key = find(images, votes.image)[0] * c + votes.label
+    gold_place, gold_here = find(images, gold.image)
+    gold_key = gold_place[gold_here] * c + gold.label[gold_here]
+    named = distinct(np.concatenate([vote_key, gold_key]))
+
+    place, here = find(images, beliefs.image)
+    inside = spread(here, beliefs.offsets)
+    belief_key = (spread(place, beliefs.offsets) * c + beliefs.label)[inside]
+    probability = beliefs.probability[inside]
+    order = np.argsort(belief_key)
+    belief_key, probability = belief_key[order], probability[order]
+    twice = np.flatnonzero(belief_key[1:] == belief_key[:-1])
+    if len(twice):
+        raise InputError(
+            f"beliefs: image {images[belief_key[twice[0]] // c]} has class "
+            f"{belief_key[twice[0]] % c} twice; drop one"
+        )
+    kept = _within_mass(belief_key // c, probability, mass) | find(named, belief_key)[1]
+    belief_key, probability = belief_key[kept], probability[kept]
+    keys = distinct(np.concatenate([named, belief_key]))
+    if model.support_all:
+        keys = np.arange(len(images) * c, dtype=np.int64)
+    belief = np.full(len(keys), np.nan)
+    belief[find(keys, belief_key)[0]] = belief_value(probability, model)
+    return _Candidates(keys, belief)
+
+
+def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
+    """The most probable classes of each image that hold together `mass` of its belief."""
+    if mass >= 1 or len(image) == 0:
+        return np.ones(len(image), dtype=bool)
+    fresh = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))
+    offsets = np.append(fresh, len(image))
+    order = falling_order(image, probability.astype(np.float32))
+    # In whole units: a running sum of floats would depend on what other images come before.
+    units = np.rint(probability[order] * _UNITS).astype(np.int64)
+    total = np.add.reduceat(units, offsets[:-1])
+    before = np.cumsum(units) - units
+    before -= spread(before[offsets[:-1]], offsets)
+    kept = np.empty(len(image), dtype=bool)
+    kept[order] = before < mass * spread(total, offsets)
+    return kept
+
+
+def _without_stragglers(
+    candidates: _Candidates, place: I64, votes: Votes, gold_key: I64, model: Model
+) -> _Candidates:
+    """Of images with very many votes only the classes that most of these name, and gold.
+
+    The others join the lumped state, so that no image takes more than `_PAIRS_PER_IMAGE`. place:
+    (votes,) of each vote's image.
+    """
+    c, key = model.classes, candidates.key
+    image = key // c
+    n_votes = np.bincount(place, minlength=int(image[-1]) + 1 if len(image) else 0)
+    crowded = (n_votes * np.bincount(image, minlength=len(n_votes)) > _PAIRS_PER_IMAGE)[image]
+    if model.support_all or not crowded.any():
+        return candidates
+    support = bin_sum(find(key, place * c + votes.label)[0], _naming(votes), len(key))
+    support[find(key, gold_key)[0]] = np.inf
+    belief = np.where(np.isnan(candidates.belief), -np.inf, candidates.belief)
+    rows = np.flatnonzero(crowded)
+    order = rows[np.lexsort((key[rows], -belief[rows], -support[rows], image[rows]))]
+    fresh = np.concatenate([[True], image[order][1:] != image[order][:-1]])
+    first = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))
+    kept = np.ones(len(key), dtype=bool)
+    kept[order] = np.arange(len(order)) - first < np.maximum(
+        _PAIRS_PER_IMAGE // np.maximum(n_votes[image[order]], 1), 2
+    )
+    return _Candidates(key[kept], candidates.belief[kept])
+
+
+def _naming(votes: Votes) -> Bool:
+    """Which votes say that their label is there, (votes,)."""
+    return np.asarray((votes.response == Response.CHOICE) | (votes.response == Response.YES))
+
+
+def _build_images(
+    images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model
+) -> Problems:
+    n, c = len(images), model.classes
+    place = find(images, votes.image)[0]
+    gold_place, gold_here = find(images, gold.image)
+    gold_key = gold_place[gold_here] * c + gold.label[gold_here]
+    candidates = _candidates(images, votes, beliefs, gold, model, model.support_mass)
+    candidates = _without_stragglers(candidates, place, votes, gold_key, model)
+    image = candidates.key // c
+    named = np.bincount(image, minlength=n)
+    others = c - named
+    # OUTSIDE is the last entry of every image that leaves a class out.
+    offsets = offsets_of(named + (others > 0))
+    entry = np.arange(len(image)) + np.concatenate([[0], np.cumsum(others > 0)])[image]
+    label = np.full(offsets[-1], OUTSIDE, dtype=np.int32)
+    label[entry] = candidates.key % c
+    belief = np.full(offsets[-1], np.nan)
+    belief[entry] = candidates.belief
+    believed = bin_sum(image, ~np.isnan(candidates.belief), n).astype(np.int32)
+
+    where, listed = find(candidates.key, place * c + votes.label)
+    voted_entry = np.where(listed, entry[where], offsets[place + 1] - 1)
+    naming = _naming(votes)
+    start = np.bincount(voted_entry[naming], minlength=offsets[-1]).astype(np.float64)
+    start = _shares(start, offsets, believed == 0)
+
+    gold_images = np.zeros(n, dtype=bool)
+    gold_images[gold_place[gold_here]] = True
+    allowed = ~spread(gold_images, offsets)
+    allowed[entry[find(candidates.key, gold_key)[0]]] = True
+
+    pair_vote, pair_entry = _pairs(place, offsets)
+    keys = _image_keys(CellSpace(model), votes, pair_vote, label[pair_entry])
+    cells, pair_cell = unique_inverse(keys, CellSpace(model).size)
+    return Problems(
+        image=images,
+        n_votes=np.bincount(place, minlength=n).astype(np.int32),
+        others=others.astype(np.int64),
+        belief_size=believed,
+        gold=gold_images,
+        offsets=offsets,
+        label=label,
+        belief=belief,
+        start=start,
+        allowed=allowed,
+        pair_entry=pair_entry.astype(np.int32),
+        pair_cell=pair_cell,
+        cells=cells,
+    )
+
+
+def _shares(counts: F64, offsets: I64, wanted: Bool) -> F64:
+    """Counts as shares of their segment; NaN where nothing is counted or not wanted."""
+    total = segment_sum(counts, offsets)
+    usable = wanted & (total > 0)
+    return np.where(
+        spread(usable, offsets), counts / spread(np.where(usable, total, 1.0), offsets), np.nan
+    )
+
+
+def _pairs(place: I64, offsets: I64) -> tuple[I64, I64]:
+    """Every vote with every entry of its problem: (vote, entry), each (pairs,)."""
+    lengths = np.diff(offsets)[place]
+    pair_offsets = offsets_of(lengths)
+    pair_vote = np.repeat(np.arange(len(place)), lengths)
+    first = offsets[place] - pair_offsets[:-1]
+    return pair_vote, np.arange(pair_offsets[-1]) + first[pair_vote]
+
+
+def _image_keys(space: CellSpace, votes: Votes, pair_vote: I64, truth: I32) -> I64:
+    worker, voted = votes.worker[pair_vote], votes.label[pair_vote]
+    response = votes.response[pair_vote]
+    choice = response == Response.CHOICE
+    keys = space.choice_keys(truth, worker, voted)
+    if choice.all():
+        return keys
+    answers = space.answer_keys(truth == voted, worker, np.where(choice, Response.YES, response))
+    return np.where(choice, keys, answers)
+
+
+def _build_questions(
+    images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model
+) -> Problems:
+    """One problem per image and candidate class; entries: true, false. A choice is a yes."""
+    c = model.classes
+    candidates = _candidates(images, votes, beliefs, gold, model, 1.0)
+    n = len(candidates.key)
+    image = candidates.key // c
+    place = find(candidates.key, find(images, votes.image)[0] * c + votes.label)[0]
+    response = np.where(votes.response == Response.CHOICE, Response.YES, votes.response)
+    response = response.astype(np.int8)
+
+    # The gold rows of an image are all of its labels.
+    gold_place, gold_here = find(images, gold.image)
+    gold_image = np.zeros(len(images), dtype=bool)
+    gold_image[gold_place[gold_here]] = True
+    true = find(distinct(gold_place[gold_here] * c + gold.label[gold_here]), candidates.key)[1]
+    given = gold_image[image]
+    allowed = np.ones((n, 2), dtype=bool)
+    allowed[given & ~true, 0] = False
+    allowed[given & true, 1] = False
+
+    offsets = 2 * np.arange(n + 1, dtype=np.int64)
+    start = np.zeros((n, 2))
+    np.add.at(start, (place[response == Response.YES], 0), 1.0)
+    np.add.at(start, (place[response == Response.NO], 1), 1.0)
+    label = np.full((n, 2), OUTSIDE, dtype=np.int32)
+    label[:, 0] = candidates.key % c
+    belief = np.full((n, 2), np.nan)
+    belief[:, 0] = candidates.belief
+
+    pair_vote, pair_entry = _pairs(place, offsets)
+    keys = CellSpace(model).answer_keys(
+        pair_entry % 2 == 0, votes.worker[pair_vote], response[pair_vote]
+    )
+    cells, pair_cell = unique_inverse(keys, CellSpace(model).size)
+    believed = ~np.isnan(candidates.belief)
+    return Problems(
+        image=images[image],
+        n_votes=np.bincount(place, minlength=n).astype(np.int32),
+        others=np.zeros(n, dtype=np.int64),
+        belief_size=believed.astype(np.int32),
+        gold=given,
+        offsets=offsets,
+        label=label.ravel(),
+        belief=belief.ravel(),
+        start=_shares(start.ravel(), offsets, ~believed),
+        allowed=allowed.ravel(),
+        pair_entry=pair_entry.astype(np.int32),
+        pair_cell=pair_cell,
+        cells=cells,
+    )

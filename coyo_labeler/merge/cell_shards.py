@@ -1,0 +1,180 @@
+"""Cells dealt out over shards, for skills that are too many for one machine to hold.
+
+A shard owns a range of keys. Keys are ordered by true class, worker and voted class, so a shard
+holds every row (class, worker) whole, and its M-step needs nothing of the others, but for the
+classes that lie across a bound: their pooled counts are sent to every shard that has a part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coyo_labeler.em.cells import CellSpace, CellTable, Pooling, describe_cells
+from coyo_labeler.em.model import Model
+from coyo_labeler.em.segments import (
+    F64,
+    I32,
+    I64,
+    bin_sum,
+    distinct,
+    find,
+    offsets_of,
+    split_bin_sum,
+)
+from coyo_labeler.em.skill import Skill, Whole, estimate_skill
+
+#: Keys that a partition names to stand for all of its cells, where bounds are looked for.
+_SAMPLES = 2048
+
+
+@dataclass(frozen=True)
+class Shards:
+    """bounds: (S + 1,) keys; shard s owns those in [bounds[s], bounds[s + 1])."""
+
+    bounds: I64
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def cut(self, cells: I64) -> I64:
+        """Where the sorted cells of a partition are cut, (S + 1,) offsets."""
+        return np.searchsorted(cells, self.bounds)
+
+
+def sample_cells(cells: I64) -> I64:
+    """Some keys, evenly spaced among the sorted cells of a partition."""
+    if len(cells) <= _SAMPLES:
+        return np.array(cells)
+    return cells[(np.arange(_SAMPLES) * len(cells)) // _SAMPLES]
+
+
+def plan_shards(
+    samples: Sequence[I64], lengths: Sequence[int], space: CellSpace, shards: int
+) -> Shards:
+    """Bounds that give every shard about as many cells, and cut no row of a worker.
+
+    samples, lengths: for each partition `sample_cells` and how many cells it has. All but choices
+    (a few numbers per worker) belongs to the last shard. Workers' models are confusions.
+    """
+    keys = np.concatenate([*samples, np.zeros(0, np.int64)])
+    weights = np.concatenate(
+        [
+            *(np.full(len(s), n / max(len(s), 1)) for s, n in zip(samples, lengths, strict=True)),
+            np.zeros(0),
+        ]
+    )
+    order = np.argsort(keys, kind="stable")
+    before = np.cumsum(weights[order]) - weights[order]
+    wanted = np.arange(1, shards) * (weights.sum() / shards)
+    inner = keys[order][np.minimum(np.searchsorted(before, wanted), max(len(keys) - 1, 0))]
+    c = space.model.classes
+    inner = np.minimum(inner // c * c, space.choices)
+    inner = distinct(inner[(inner > 0) & (inner < space.choices)])
+    return Shards(np.concatenate([[0], inner, [space.size]]).astype(np.int64))
+
+
+def shared_classes(shards: Shards, space: CellSpace) -> list[I64]:
+    """For each shard the classes of which another shard has a part, sorted; two at most."""
+    per_class = space.model.workers * space.model.classes
+    split = np.where(shards.bounds % per_class != 0, shards.bounds // per_class, -1)
+    split[0] = split[-1] = -1
+    return [distinct(np.sort(pair[pair >= 0])) for pair in np.stack([split[:-1], split[1:]], 1)]
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Pooled counts of one true class: voted (n,) sorted, count (2, n).
+
+    Counts are in the two parts of `arrays.split`.
+    """
+
+    truth: int
+    voted: I64
+    count: F64
+
+
+def class_counts(cells: I64, counts: F64, truth: int, space: CellSpace) -> ClassCounts:
+    """What the cells of a partition have of a class, workers together."""
+    c = space.model.classes
+    per_class = space.model.workers * c
+    start, stop = np.searchsorted(cells, [truth * per_class, (truth + 1) * per_class])
+    voted = cells[start:stop] % c
+    dense = split_bin_sum(voted, counts[start:stop], c)
+    seen = distinct(np.sort(voted))
+    return ClassCounts(truth, seen, dense[:, seen])
+
+
+@dataclass(frozen=True)
+class ShardCells:
+    """The cells of a shard, and where those of each partition are among them.
+
+    cells: (n,) keys, sorted. pooled, pooled_key: of their table. places: for each partition in turn
+    the places of its cells, offsets (partitions + 1,).
+    """
+
+    cells: I64
+    pooled: I32
+    pooled_key: I64
+    places: I32
+    offsets: I64
+
+    def places_of(self, partition: int) -> I32:
+        """Where the cells of a partition are among all of the shard."""
+        return self.places[self.offsets[partition] : self.offsets[partition + 1]]
+
+    def table(self, space: CellSpace) -> CellTable:
+        """The cells with what the M-step needs to know of each."""
+        return describe_cells(space, self.cells, Pooling(self.pooled, self.pooled_key))
+
+
+def gather_cells(slices: Sequence[I64], space: CellSpace) -> ShardCells:
+    """The cells of a shard from those of each partition, sorted, in the order of partitions."""
+    cells = distinct(np.sort(np.concatenate([*slices, np.zeros(0, np.int64)])))
+    table = describe_cells(space, cells)
+    places = [np.searchsorted(cells, some) for some in slices]
+    return ShardCells(
+        cells,
+        table.pooled.astype(np.int32),
+        table.pooled_key,
+        np.concatenate([*places, np.zeros(0, np.int64)]).astype(np.int32),
+        offsets_of(np.array([len(some) for some in slices], dtype=np.int64)),
+    )
+
+
+def shard_skill(
+    table: CellTable, counts: F64, shared: Sequence[ClassCounts], model: Model
+) -> Skill:
+    """The M-step of one shard. counts: (cells,); shared: all counts of classes across bounds."""
+    if not shared or model.pooling_strength is None:
+        return estimate_skill(table, counts, model)
+    width = max(model.classes, 3)
+    cells: list[NDArray[np.int64]] = []
+    numbers: list[F64] = []
+    totals: list[F64] = []
+    for one in shared:
+        place, here = find(table.pooled_key, one.truth * width + one.voted)
+        cells.append(place[here])
+        count = one.count.sum(axis=0)
+        numbers.append(count[here])
+        totals.append(bin_sum(np.zeros(len(count), np.int64), count, 1))  # in the order of classes
+    row, here = find(distinct(table.pooled_key // width), np.array([one.truth for one in shared]))
+    totals_here = np.concatenate(totals)[here]
+    whole = Whole(np.concatenate(cells), np.concatenate(numbers), row[here], totals_here)
+    return estimate_skill(table, counts, model, whole)
+
+
+def add_class_counts(parts: Sequence[ClassCounts], classes: int) -> list[ClassCounts]:
+    """The counts of each class over all partitions, by class."""
+    added: list[ClassCounts] = []
+    for truth in sorted({part.truth for part in parts}):
+        dense = np.zeros((2, classes))
+        seen = np.zeros(classes, dtype=bool)
+        for part in parts:
+            if part.truth == truth:
+                dense[:, part.voted] += part.count
+                seen[part.voted] = True
+        voted = np.flatnonzero(seen)
+        added.append(ClassCounts(truth, voted, dense[:, voted]))
+    return added

@@ -1,0 +1,81 @@
+"""EM without Spark: the same kernels over partitions in this process."""
+
+import numpy as np
+
+from coyo_labeler.em.build import Beliefs, Gold, Votes, build_problems
+from coyo_labeler.em.local import LocalPasses
+from coyo_labeler.em.loop import Control, State, fit
+from coyo_labeler.votes.questions import order_votes
+
+NO_BELIEFS = Beliefs(
+    *(np.zeros(0, np.int64), np.zeros(1, np.int64)), np.zeros(0, np.int32), np.zeros(0)
+)
+NO_GOLD = Gold(np.zeros(0, np.int64), np.zeros(0, np.int32))
+
+
+def never_falls(history):
+    """Whether EM's objective never falls, but for rounding. history: entries of iterations."""
+    objective = np.array([entry["objective"] for entry in history])
+    return (np.diff(objective) >= -1e-9 * np.abs(objective[:-1])).all()
+
+
+def votes_of(rows):
+    """Votes from (image, worker, label[, response code]) rows."""
+    table = np.array([(*row, 0)[:4] for row in rows], dtype=np.int64).reshape(-1, 4)
+    image, worker, label, response = table.T
+    columns = image, worker.astype(np.int32), label.astype(np.int32), response.astype(np.int8)
+    nothing = np.zeros(len(image), np.int64)
+    order = order_votes(*columns, nothing, nothing.astype(np.int32), np.arange(len(image)))
+    return Votes(*(column[order] for column in columns))
+
+
+def beliefs_of(rows):
+    """Beliefs from {image: {class: probability}}."""
+    images = sorted(rows)
+    lengths = [len(rows[image]) for image in images]
+    return Beliefs(
+        np.array(images, np.int64),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.array([c for image in images for c in rows[image]], np.int32),
+        np.array([p for image in images for p in rows[image].values()], np.float64),
+    )
+
+
+def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1):
+    """Problems of votes (a `Votes`), dealt out over some partitions by image id."""
+    parts = []
+    for number in range(partitions):
+        mine = votes.image % partitions == number
+        chosen = Votes(
+            votes.image[mine], votes.worker[mine], votes.label[mine], votes.response[mine]
+        )
+        kept = np.flatnonzero(beliefs.image % partitions == number)
+        lengths = np.diff(beliefs.offsets)[kept]
+        rows = [np.arange(beliefs.offsets[k], beliefs.offsets[k + 1]) for k in kept]
+        inside = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
+        some = Beliefs(
+            beliefs.image[kept],
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            beliefs.label[inside],
+            beliefs.probability[inside],
+        )
+        true = gold.image % partitions == number
+        parts.append(build_problems(chosen, some, Gold(gold.image[true], gold.label[true]), model))
+    return LocalPasses(parts, model)
+
+
+def run_em(passes, iterations=100, tolerance=0.0, calibration=None, criterion="objective"):
+    """EM to the end; returns the state and {(image, label): posterior}, −1 the lumped state."""
+    state = State() if calibration is None else State(calibration=calibration, before=calibration)
+    control = Control(iterations, tolerance, criterion)
+    state = fit(passes, passes.model, control, state, lambda _: None)
+    return state, posterior_of(passes, state)
+
+
+def posterior_of(passes, state):
+    found = {}
+    for part, posterior in zip(passes.partitions, passes.posteriors(state), strict=True):
+        problem = np.repeat(np.arange(len(part)), np.diff(part.offsets))
+        for i, label, p in zip(part.image[problem], part.label, posterior, strict=True):
+            found[int(i), int(label)] = float(p)
+    return found

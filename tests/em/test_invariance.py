@@ -1,0 +1,153 @@
+"""Row order, files, partitions, cores and the way of skills change nothing that comes out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coyo_labeler.em.model import Calibration
+from coyo_labeler.em.segments import count_unit, split_sum
+from tests.em.local import build, run_em
+from tests.em.test_dense import arrays, problems
+from tests.merge.sharded import ShardedPasses
+from tests.merge.tables import assert_same_tables
+from tests.merge.test_stage import labels_file, merge, write_beliefs
+
+IMAGES, CLASSES = 60, 3
+JOB = Path(__file__).parents[2] / "jobs" / "merge.py"
+
+
+def crowd():
+    """Rows of votes: choices and answers of eight workers, and beliefs of most images.
+
+    With truth multi a choice and an answer can be on one question: then the later one counts, so
+    every vote has its time.
+    """
+    random = np.random.default_rng(11)
+    votes, beliefs = [], {}
+    for image in range(IMAGES):
+        for worker in random.choice(8, 3, replace=False):
+            named = image if random.random() < 0.7 else random.integers(0, CLASSES)
+            votes.append(f"{image},w{worker},{named % CLASSES},,{moment(len(votes))}")
+            asked = random.integers(0, CLASSES)
+            answer = random.choice(["yes", "no", "unsure"], p=[0.45, 0.45, 0.1])
+            votes.append(f"{image},w{worker},{asked},{answer},{moment(len(votes))}")
+        if image % 5:
+            named = random.choice(CLASSES, random.integers(1, CLASSES + 1), replace=False)
+            beliefs[image] = {int(c): round(float(random.uniform(0.01, 0.9)), 4) for c in named}
+    beliefs |= {image: {image % CLASSES: 0.5} for image in range(IMAGES, IMAGES + 7)}
+    return votes, beliefs
+
+
+def moment(second):
+    return f"2026-01-01T00:{second // 60:02}:{second % 60:02}"
+
+
+def write(folder, seed, files):
+    """The same votes and beliefs, in an order and in files of this seed's own."""
+    random = np.random.default_rng(seed)
+    votes, beliefs = crowd()
+    (folder / "votes").mkdir(parents=True)
+    for number, rows in enumerate(np.array_split(random.permutation(votes), files)):
+        text = "\n".join(["image_id,worker_id,label,response,timestamp", *rows]) + "\n"
+        (folder / "votes" / f"{number}.csv").write_text(text)
+    turned = {int(image): beliefs[int(image)] for image in random.permutation(list(beliefs))}
+    return {
+        "votes": str(folder / "votes"),
+        "beliefs": write_beliefs(folder / "beliefs", turned, files),
+    }
+
+
+WAYS = {
+    "as written": {"partitions": 1, "max_broadcast_mb": 32},
+    "three, joined": {"partitions": 3, "max_broadcast_mb": 0},
+    "eight, broadcast": {"partitions": 8, "max_broadcast_mb": 32},
+    "eight, joined": {"partitions": 8, "max_broadcast_mb": 0},
+}
+GIVEN = {"tolerance": 0, "max_iterations": 6}
+
+
+@pytest.mark.parametrize("truth", ["single", "multi"])
+def test_order_files_partitions_and_the_way_of_skills_change_nothing(spark, tmp_path, truth):
+    for number, (name, way) in enumerate(WAYS.items()):
+        inputs = write(tmp_path / f"in {name}", number, 1 + 2 * number)
+        manifest = merge(spark, tmp_path, name, truth=truth, **GIVEN, **way, **inputs)
+        assert ("shards" in manifest.details["skills"]) == (way["max_broadcast_mb"] == 0)
+        assert ("duplicate" in manifest.tables["votes"].rejected) == (truth == "multi")
+        assert_same_tables(tmp_path / "as written", tmp_path / name)
+
+
+@pytest.mark.parametrize(("truth", "way"), [("single", 0), ("multi", 32)])
+def test_the_number_of_cores_changes_nothing(spark, tmp_path, truth, way):
+    """In processes of their own: a session cannot change how many cores it has."""
+    inputs = write(tmp_path / "in", 0, 2)
+    merge(spark, tmp_path, "here", truth=truth, **GIVEN, **inputs)
+    for cores in (1, 4):
+        given = GIVEN | inputs | {"truth": truth, "max_broadcast_mb": way}
+        given |= {"output": tmp_path / f"cores-{cores}", "spark.master": f"local[{cores}]"}
+        given |= {"label_space": labels_file(tmp_path), "worker_model": "confusion"}
+        words = [f"{key}={value}" for key, value in given.items()]
+        environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"}
+        subprocess.run([sys.executable, str(JOB), *words], check=True, env=environment)
+        assert_same_tables(tmp_path / "here", tmp_path / f"cores-{cores}")
+
+
+@pytest.mark.parametrize("worker_model", ["one_coin", "perfect"])
+def test_partitions_change_nothing_for_simpler_workers(spark, tmp_path, worker_model):
+    inputs = write(tmp_path / "in", 0, 2)
+    for name, partitions in (("one", 1), ("five", 5)):
+        merge(
+            spark, tmp_path, name, worker_model=worker_model, partitions=partitions,
+            **GIVEN, **inputs,
+        )  # fmt: skip
+    assert_same_tables(tmp_path / "one", tmp_path / "five")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    problems(),
+    st.sampled_from(["single", "multi"]),
+    st.sampled_from(["none", "votes"]),
+    st.booleans(),
+    st.integers(2, 5),
+)
+def test_not_even_a_saddle_point_tells_how_votes_were_partitioned(
+    problem, truth, fitted, hard, partitions
+):
+    """Where EM stands between two answers, one last digit decides after some iterations."""
+    images, workers, choices = problem
+    if not images:
+        return
+    choices.hard = hard
+    given = arrays(images, workers, choices, truth=truth, fit_calibration=fitted)
+    start = Calibration(choices.a, choices.b) if fitted == "none" else None
+    whole = build(*given)
+    ways = [build(*given, partitions)]
+    if choices.worker_model == "confusion":
+        ways.append(ShardedPasses(ways[0].partitions, ways[0].model, 3))
+    _, expected = run_em(whole, 60, calibration=start)
+    for passes in ways:
+        _, posterior = run_em(passes, 60, calibration=start)
+        assert posterior == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=50), st.randoms())
+def test_a_sum_in_two_parts_is_the_same_in_any_order(values, random):
+    turned = list(values)
+    random.shuffle(turned)
+    cut = random.randint(0, len(turned))
+    pieces = split_sum(np.array(turned[:cut])) + split_sum(np.array(turned[cut:]))
+    assert pieces.sum() == split_sum(np.array(values)).sum()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=2000))
+def test_as_many_weights_as_a_unit_is_for_add_up_exactly(weights):
+    unit = count_unit(len(weights))
+    rounded = np.rint(np.array(weights) / unit) * unit
+    assert np.abs(rounded - weights).max() <= unit / 2 < 1e-12
+    assert sum(rounded) == sum(rounded[::-1]) == unit * sum(int(w / unit) for w in rounded)
