@@ -1,10 +1,10 @@
-"""What a user can mend, told apart from what went wrong while working."""
+"""The errors of the package: what the user can fix, and what failed while working."""
 
 
 class InputError(Exception):
     """Something the user gave is wrong: a key, a path, a file, a row. Exit status 2.
 
-    The message names what is wrong, where, and how to mend it, on one line.
+    The message names what is wrong, where, and the remedy, on one line.
     """
 
 
@@ -17,3 +17,11 @@ class WorkError(Exception):
 
 class CountError(WorkError):
     """Rows were lost or doubled: rows in differ from rows out plus rows rejected."""
+
+
+def one_line(error: object, longest: int | None = None) -> str:
+    """The text of an error with its whitespace folded, or its type's name where it has no text.
+
+    longest: characters at most.
+    """
+    return " ".join(str(error).split())[:longest] or type(error).__name__

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from coyo_labeler.errors import InputError
+from coyo_labeler.errors import InputError, one_line
 from coyo_labeler.formats import schemas
 
 #: Marks names that no reader takes for data: Spark and pyarrow skip a leading dot.
@@ -128,9 +128,9 @@ def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int
 
 @contextmanager
 def open_parquet(
-    key: str, url: str, mend: str = "remove or replace it"
+    key: str, url: str, remedy: str = "remove or replace it"
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to read. key: the setting that named it, mend: what to do, for the message.
+    """A Parquet file to read. key: the setting that named it, remedy: what to do, for the message.
 
     Raises: InputError where it is no Parquet file.
     """
@@ -139,27 +139,27 @@ def open_parquet(
         try:
             parquet = pq.ParquetFile(file)
         except pa.ArrowInvalid as error:
-            told = " ".join(str(error).split())
+            told = one_line(error)
             raise InputError(
-                f"{key}: {url} is not a readable Parquet file ({told}); {mend}"
+                f"{key}: {url} is not a readable Parquet file ({told}); {remedy}"
             ) from None
         yield parquet
 
 
-def read_footer(key: str, url: str, mend: str = "remove or replace it") -> pq.FileMetaData:
+def read_footer(key: str, url: str, remedy: str = "remove or replace it") -> pq.FileMetaData:
     """What a Parquet file says of itself. See `open_parquet`."""
-    with open_parquet(key, url, mend) as parquet:
+    with open_parquet(key, url, remedy) as parquet:
         return parquet.metadata
 
 
 def check_columns(
-    key: str, url: str, present: Sequence[str], wanted: Iterable[str], mend: str | None = None
+    key: str, url: str, present: Sequence[str], wanted: Iterable[str], remedy: str | None = None
 ) -> None:
     """See that a file has columns. Raises: InputError naming the first that it lacks."""
     for name in wanted:
         if name not in present:
             told = f"{key}: {url} has no column '{name}' (its columns: {', '.join(present)})"
-            raise InputError(told if mend is None else f"{told}; {mend}")
+            raise InputError(told if remedy is None else f"{told}; {remedy}")
 
 
 def copy(source: str, target: str) -> None:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from coyo_labeler.config.base import Settings, StageSettings
-from coyo_labeler.errors import InputError
+from coyo_labeler.errors import InputError, one_line
 
 S = TypeVar("S", bound=StageSettings)
 
@@ -41,7 +41,7 @@ def _read_yaml(stage: str, config: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{stage}: config: no such file: {config}") from None
     except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
+        where = one_line(error)
         raise InputError(f"{stage}: config: {config} is not valid YAML: {where}") from None
     if values is None:
         return {}
@@ -90,8 +90,8 @@ def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         known = _keys_of(cls, path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        mend = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
-        return f"{key}: no such key; {mend}"
+        remedy = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+        return f"{key}: no such key; {remedy}"
     if detail["type"] == "missing":
         return f"{key}: missing; give {key}=…"
     if detail["type"] == "value_error":

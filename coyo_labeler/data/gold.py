@@ -77,8 +77,8 @@ def read_gold(url: str, num_classes: int) -> Gold:
 def _read(url: str) -> tuple[I64, I64]:
     columns = ["image_id", "label"]
     with storage.open_parquet("gold", url) as file:
-        mend = f"give {', '.join(columns)}"
-        storage.check_columns("gold", url, file.schema_arrow.names, columns, mend)
+        remedy = f"give {', '.join(columns)}"
+        storage.check_columns("gold", url, file.schema_arrow.names, columns, remedy)
         table = file.read(columns=columns).drop_null()
     ids, labels = (table[name].cast(pa.int64()).to_numpy() for name in ("image_id", "label"))
     return ids, labels

@@ -26,8 +26,8 @@ def open_rows(url: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file of labels on any filesystem, with its columns checked."""
     with storage.open_parquet("labels", url, "write it again") as parquet:
         present = parquet.schema_arrow.names
-        mend = "give beliefs or a posterior"
-        storage.check_columns("labels", url, present, COLUMNS, mend)
+        remedy = "give beliefs or a posterior"
+        storage.check_columns("labels", url, present, COLUMNS, remedy)
         yield parquet
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from coyo_labeler.dawid_skene.tables import LABEL, TASK, WORKER, column_name, label_index
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
-from coyo_labeler.votes.checks import Checked, Reason, check, mend, response_words
+from coyo_labeler.votes.checks import Checked, Reason, check, remedy, response_words
 
 _OPTIONAL = ("response", "timestamp")
 
@@ -80,4 +80,4 @@ def _kept(votes: pa.Table, checked: Checked) -> pa.Table:
 def _mend(reason: Reason) -> str:
     if reason == Reason.LABEL_OUTSIDE:
         return "drop the row, set labels, or set on_bad_vote='reject' to leave such rows out"
-    return mend(reason).replace("on_bad_vote=reject", "on_bad_vote='reject'")
+    return remedy(reason).replace("on_bad_vote=reject", "on_bad_vote='reject'")

@@ -124,8 +124,8 @@ def _check(
 
 
 def _refuse(rows: pa.Table, at: int, what: str) -> None:
-    mend = "" if ";" in what else "; write that row again"
-    raise InputError(f"export: labels: id {rows['id'][at]} {what}{mend}")
+    remedy = "" if ";" in what else "; write that row again"
+    raise InputError(f"export: labels: id {rows['id'][at]} {what}{remedy}")
 
 
 def _rejects(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
+from coyo_labeler.errors import InputError, one_line
 from coyo_labeler.formats import schemas
 
 #: Footers read at a time; object stores take some 50 ms to answer.
@@ -72,8 +72,8 @@ def find_labels(labels: str) -> Labels:
     schema = pa.schema([*schemas.BELIEFS, *optional])
     for file, footer in footers.items():
         names = footer.schema.to_arrow_schema().names
-        mend = "give beliefs or a posterior, all files alike"
-        storage.check_columns("export: labels", file, names, schema.names, mend)
+        remedy = "give beliefs or a posterior, all files alike"
+        storage.check_columns("export: labels", file, names, schema.names, remedy)
     found = {key.decode(): value.decode() for key, value in (first.metadata or {}).items()}
     metadata = {k: v for k, v in found.items() if k.startswith(_KEPT_METADATA)}
     return Labels({file: footer.num_rows for file, footer in footers.items()}, schema, metadata)
@@ -136,7 +136,7 @@ def cast(url: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         raise InputError(
             f"export: labels: {url}: the columns do not fit those of beliefs ({told}); write it "
             "again"

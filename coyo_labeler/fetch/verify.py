@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from coyo_labeler.errors import one_line
 from coyo_labeler.fetch.phash import phash
 from coyo_labeler.fetch.status import FetchError, Status
 from coyo_labeler.jpeg import MAX_SCANS, has_more_scans
@@ -90,7 +91,7 @@ def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except Exception as error:
         # On bytes that are cut or made up, Pillow's many decoders raise whatever they run into.
         # It is the image that is at fault, and one image must not end the work on all others.
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error, 200)
         raise FetchError(Status.CORRUPT, line or type(error).__name__) from None
 
 

@@ -9,6 +9,8 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO
 
+from coyo_labeler.errors import one_line
+
 #: Endings of members that hold the picture of a sample.
 IMAGE_ENDINGS = frozenset(
     {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "img", "image"}
@@ -44,7 +46,7 @@ def groups(
     try:
         yield from _groups(file, wanted)
     except (tarfile.TarError, EOFError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error)
         raise DamagedTarError(url, why) from None
 
 

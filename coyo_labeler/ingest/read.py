@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from coyo_labeler import storage
 from coyo_labeler.config.ingest import IngestSettings
-from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.formats.spark_tables import spark_schema
 from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
@@ -166,7 +166,7 @@ def _fault_of(url: str, read: Callable[[_Stream], None]) -> str | None:
             stream = _Stream(file)
             read(stream)
     except (pa.ArrowException, OSError) as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         if stream is not None and not stream.store_failed:
             return told
         raise WorkError(
@@ -202,13 +202,13 @@ def _widest(
     schemas = []
     for file, footer in footers.items():
         schema = footer.schema.to_arrow_schema().remove_metadata()
-        mend = "name it with columns.…=NAME, or mend thresholds or keep_columns"
-        storage.check_columns("source", file, schema.names, wanted, mend)
+        remedy = "name it with columns.…=NAME, or fix thresholds or keep_columns"
+        storage.check_columns("source", file, schema.names, wanted, remedy)
         schemas.append(pa.schema([schema.field(name) for name in wanted]))
     try:
         widest = pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"source: the files of {settings.source} disagree: {reason}") from None
     return widest
 

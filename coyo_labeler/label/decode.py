@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from coyo_labeler.errors import one_line
 from coyo_labeler.jpeg import MAX_SCANS, has_more_scans
 
 try:
@@ -164,6 +165,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     # The address of an object in memory differs from run to run.
     return (text.partition(" <_io")[0] or type(error).__name__)[:200]

@@ -15,7 +15,7 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.formats.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 from coyo_labeler.label.head import match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
@@ -324,7 +324,7 @@ def _why_not(network: "_Network", size: int) -> str | None:
         with torch.inference_mode(), torch.device("meta"):
             network(torch.empty(1, 3, size, size))
     except Exception as error:  # models refuse with whatever comes to hand
-        return " ".join(str(error).split())[:120] or type(error).__name__
+        return one_line(error, 120)
     return None
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
+from coyo_labeler.errors import InputError, one_line
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.tars import DamagedTarError
 
@@ -98,7 +98,7 @@ def read_samples(shard: Shard) -> Iterator[Sample]:
             for key, parts in tars.groups(file, shard.url):
                 yield _sample(key, parts, table)
     except OSError as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise DamagedTarError(shard.url, f"{type(error).__name__}: {why}") from None
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
+from coyo_labeler.errors import InputError, one_line
 
 State = dict[str, torch.Tensor]
 
@@ -180,4 +180,4 @@ def _digest_of(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return one_line(error, 160)

@@ -130,7 +130,7 @@ def take_votes(
 def _complaint(piece: read.Piece, reject: dict[str, str]) -> str:
     return (
         f"votes: row {reject['row']} of {piece.name}: {reject['detail']}; "
-        f"{checks.mend(reject['reason'])}"
+        f"{checks.remedy(reject['reason'])}"
     )
 
 

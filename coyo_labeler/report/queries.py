@@ -47,7 +47,7 @@ def read_pairs(spark: SparkSession, key: str, url: str, schema: pa.Schema) -> Da
         if stray is not None:
             raise InputError(
                 f"report: {key}: {url}: {field.name} {stray[0]!r} is not a "
-                f"{field.dataType.simpleString()}; mend or drop that row"
+                f"{field.dataType.simpleString()}; fix or drop that row"
             )
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
 

@@ -166,11 +166,11 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
     }[reason]
 
 
-def mend(reason: str) -> str:
+def remedy(reason: str) -> str:
     """What the user can do about a vote that was refused for `reason`."""
     if reason == Reason.LABEL_OUTSIDE:
         return "drop the row, set label_space, or set on_bad_vote=reject to set such rows aside"
-    return "mend or drop the row, or set on_bad_vote=reject to set such rows aside"
+    return "fix or drop the row, or set on_bad_vote=reject to set such rows aside"
 
 
 def _mark(

@@ -8,7 +8,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
+from coyo_labeler.errors import InputError, one_line
 from coyo_labeler.formats import schemas
 
 COLUMNS = tuple(schemas.VOTES.names)
@@ -119,7 +119,7 @@ def _read_csv(piece: Piece, file: object) -> Iterator[pa.Table]:
     try:
         yield from _csv_tables(file, header, columns)
     except pa.ArrowInvalid as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(
             f"votes: {piece.url} is not a readable CSV file ({reason}); give every row the "
             f"{len(header)} columns of its first line, quoted where a value holds a comma"
