@@ -110,7 +110,7 @@ def run_kernel(case: Case, output: Path, iterations: int) -> None:
     from coyo_labeler.em.local import LocalPasses  # noqa: PLC0415
     from coyo_labeler.em.loop import Control, State, fit  # noqa: PLC0415
     from coyo_labeler.em.model import Model  # noqa: PLC0415
-    from coyo_labeler.formats import schemas  # noqa: PLC0415
+    from coyo_labeler.formats import parquet_splits, schemas  # noqa: PLC0415
     from coyo_labeler.formats.label_spaces import load_label_space  # noqa: PLC0415
     from coyo_labeler.merge import read as intake  # noqa: PLC0415
     from coyo_labeler.merge.assemble import assemble  # noqa: PLC0415
@@ -132,7 +132,7 @@ def run_kernel(case: Case, output: Path, iterations: int) -> None:
     model = Model(classes=case.classes, workers=len(workers), beliefs_are="categorical")
     if case.beliefs:
         url = str(case.beliefs_folder)
-        for believed in intake.plan_parquet("beliefs", url, schemas.BELIEFS, 500_000):
+        for believed in parquet_splits.plan_splits("beliefs", url, schemas.BELIEFS, 500_000):
             for number, parcel in intake.take_beliefs(believed, voted, partitions, model):
                 parcels[number].append(parcel)
     names = pa.array(sorted(workers))

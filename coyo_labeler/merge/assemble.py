@@ -14,7 +14,8 @@ from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import distinct
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.merge.belief_table import refuse_twice, to_beliefs
+from coyo_labeler.formats.label_lists import check_unique_images
+from coyo_labeler.merge.belief_table import to_beliefs
 from coyo_labeler.merge.read import BELIEFS, GOLD, VOTES, Parcel
 from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason, response_words
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
@@ -63,7 +64,7 @@ def assemble(
     votes, duplicates = _arrange_votes(read[VOTES], workers, duplicate_votes, model.truth)
     beliefs_table = read[BELIEFS].take(pc.sort_indices(read[BELIEFS]["id"]))
     beliefs = to_beliefs(beliefs_table)
-    refuse_twice(beliefs.image)
+    check_unique_images(beliefs.image, "beliefs")
     gold = _arrange_gold(read[GOLD], model)
     problems = build_problems(votes, beliefs, gold, model)
     taking_part = pa.array(np.isin(beliefs.image, problems.image))

@@ -22,8 +22,8 @@ from coyo_labeler.em.priors import LEAST_POSTERIOR
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.formats.parquet_splits import Split, plan_splits
 from coyo_labeler.merge.earlier import read_tables
-from coyo_labeler.merge.read import BeliefPiece, plan_parquet
 
 #: Votes of each worker by kind: `evidence.COLUMNS`.
 TALLY = pa.schema(
@@ -68,13 +68,13 @@ def as_increment(settings: MergeSettings, space: LabelSpace) -> MergeSettings:
     return settings.model_copy(update=found)
 
 
-def plan_posterior(url: str) -> list[BeliefPiece]:
-    """The pieces of the earlier posterior: whole files, for those without new votes are copied.
+def plan_posterior(url: str) -> list[Split]:
+    """The splits of the earlier posterior: whole files, for those without new votes are copied.
 
     They are named anew, for new rows go by the earlier names.
     """
-    pieces = plan_parquet("warm_start", url, schemas.POSTERIOR, sys.maxsize)
-    return [replace(piece, name=f"kept-{n:05d}") for n, piece in enumerate(pieces)]
+    splits = plan_splits("warm_start", url, schemas.POSTERIOR, sys.maxsize)
+    return [replace(split, name=f"kept-{n:05d}") for n, split in enumerate(splits)]
 
 
 def workers_with_earlier(url: str, names: Sequence[str]) -> list[str]:

@@ -19,12 +19,14 @@ from coyo_labeler.em.calibration import calibration_evidence
 from coyo_labeler.em.evidence import Evidence
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64
+from coyo_labeler.formats import parquet_splits
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge import read as intake
 from coyo_labeler.merge.assemble import assemble
 from coyo_labeler.merge.cell_shards import sample_cells
 from coyo_labeler.merge.executor import SparkTasks, Tasks
-from coyo_labeler.merge.read import BeliefPiece, Parcel, VotedFilter, VotesSummary
+from coyo_labeler.merge.read import Parcel, VotedFilter, VotesSummary
 from coyo_labeler.merge.state import Store
 from coyo_labeler.votes.questions import Duplicates
 from coyo_labeler.votes.read import Piece
@@ -70,9 +72,7 @@ class Dealt(Protocol):
     def summaries(self) -> list[VotesSummary]:
         """What each piece of votes held; all votes have been read and checked."""
 
-    def voted_filter(
-        self, gold: Sequence[BeliefPiece], images: int, exact: Store | None
-    ) -> VotedFilter:
+    def voted_filter(self, gold: Sequence[Split], images: int, exact: Store | None) -> VotedFilter:
         """Which images have a vote or gold; images: how many to expect.
 
         exact: where the ids themselves are to be kept too.
@@ -80,8 +80,8 @@ class Dealt(Protocol):
 
     def assemble(
         self,
-        beliefs: Sequence[BeliefPiece],
-        gold: Sequence[BeliefPiece],
+        beliefs: Sequence[Split],
+        gold: Sequence[Split],
         voted: VotedFilter,
         recipe: Recipe,
     ) -> list[Assembly]:
@@ -122,9 +122,7 @@ class _SparkDealt:
         found: list[Any] = self._votes.filter(_is_summary).values().collect()
         return found
 
-    def voted_filter(
-        self, gold: Sequence[BeliefPiece], images: int, exact: Store | None
-    ) -> VotedFilter:
+    def voted_filter(self, gold: Sequence[Split], images: int, exact: Store | None) -> VotedFilter:
         note = partial(_note, images=images, exact=exact)
         noted = self._votes.mapPartitionsWithIndex(partial(note, ids_of=_voted_ids, first=0))
         files = noted.getNumPartitions()
@@ -139,8 +137,8 @@ class _SparkDealt:
 
     def assemble(
         self,
-        beliefs: Sequence[BeliefPiece],
-        gold: Sequence[BeliefPiece],
+        beliefs: Sequence[Split],
+        gold: Sequence[Split],
         voted: VotedFilter,
         recipe: Recipe,
     ) -> list[Assembly]:
@@ -175,9 +173,7 @@ class _HereDealt:
         self._keep(item for item in items if _is_parcel(item))
         return [item[1] for item in items if _is_summary(item)]
 
-    def voted_filter(
-        self, gold: Sequence[BeliefPiece], images: int, exact: Store | None
-    ) -> VotedFilter:
+    def voted_filter(self, gold: Sequence[Split], images: int, exact: Store | None) -> VotedFilter:
         parcels = [(number, some) for number, many in enumerate(self._parcels) for some in many]
         noted = [
             *_note(0, parcels, _voted_ids, 0, images, exact),
@@ -187,8 +183,8 @@ class _HereDealt:
 
     def assemble(
         self,
-        beliefs: Sequence[BeliefPiece],
-        gold: Sequence[BeliefPiece],
+        beliefs: Sequence[Split],
+        gold: Sequence[Split],
         voted: VotedFilter,
         recipe: Recipe,
     ) -> list[Assembly]:
@@ -237,9 +233,9 @@ def _voted_ids(items: Iterable[tuple[int, Any]]) -> Iterator[I64]:
     return (item[1].table()["image_id"].to_numpy() for item in items if _is_parcel(item))
 
 
-def _gold_ids(pieces: Iterable[BeliefPiece]) -> Iterator[I64]:
-    for piece in pieces:
-        for table in intake.read_piece(piece):
+def _gold_ids(splits: Iterable[Split]) -> Iterator[I64]:
+    for split in splits:
+        for table in parquet_splits.read_split(split):
             yield table["image_id"].drop_null().to_numpy()
 
 
@@ -269,7 +265,7 @@ def _slices(bits: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 
 def _takes(voted: Any, space: LabelSpace, partitions: int, recipe: Recipe) -> tuple[Any, Any]:
-    """What turns a piece of gold, and one of beliefs, into parcels by partition."""
+    """What turns a split of gold, and one of beliefs, into parcels by partition."""
     model, store = recipe.model, recipe.store
     return (
         partial(intake.take_gold, space=space, partitions=partitions),
@@ -278,11 +274,11 @@ def _takes(voted: Any, space: LabelSpace, partitions: int, recipe: Recipe) -> tu
 
 
 def _take_beliefs(
-    piece: BeliefPiece, voted: Any, partitions: int, model: Model, store: Store
+    split: Split, voted: Any, partitions: int, model: Model, store: Store
 ) -> Iterator[tuple[int, Parcel]]:
-    if intake.is_left_alone(piece, voted.value, store):
+    if intake.is_left_alone(split, voted.value, store):
         return iter(())
-    return intake.take_beliefs(piece, voted.value, partitions, model)
+    return intake.take_beliefs(split, voted.value, partitions, model)
 
 
 def _assemble_arrived(

@@ -17,6 +17,7 @@ from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, count_unit
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.manifest import Counts
 from coyo_labeler.merge.broadcast import BroadcastPasses, StagePasses
 from coyo_labeler.merge.cell_shards import Shards, plan_shards
@@ -24,7 +25,7 @@ from coyo_labeler.merge.earlier import read_earlier
 from coyo_labeler.merge.executor import SparkTasks, Tasks
 from coyo_labeler.merge.increment import add_tally, workers_with_earlier
 from coyo_labeler.merge.partition import Assembly, Recipe, deal_out
-from coyo_labeler.merge.read import BeliefPiece, VotedFilter, VotesSummary
+from coyo_labeler.merge.read import VotedFilter, VotesSummary
 from coyo_labeler.merge.settings import enough_to_calibrate, make_model
 from coyo_labeler.merge.sharded import JoinedPasses
 from coyo_labeler.merge.state import LAYOUT, Store
@@ -72,8 +73,8 @@ def lay_out(
     settings: MergeSettings,
     space: LabelSpace,
     store: Store,
-    beliefs: Sequence[BeliefPiece],
-    gold: Sequence[BeliefPiece],
+    beliefs: Sequence[Split],
+    gold: Sequence[Split],
 ) -> tuple[Layout, StagePasses]:
     """The layout that an earlier run with these settings has left, or a new one; and its passes.
 
@@ -122,8 +123,8 @@ def _lay_out_anew(
     settings: MergeSettings,
     space: LabelSpace,
     store: Store,
-    beliefs: Sequence[BeliefPiece],
-    gold: Sequence[BeliefPiece],
+    beliefs: Sequence[Split],
+    gold: Sequence[Split],
 ) -> Layout:
     pieces = plan_votes(settings.votes, ROWS_PER_PIECE)
     expected = sum(piece.rows for piece in pieces)
@@ -134,8 +135,8 @@ def _lay_out_anew(
         summaries = dealt.summaries()
         _stop_at_the_first_complaint(summaries)
         # Without beliefs nobody asks which images are voted on.
-        known = sum(piece.rows for piece in gold)
-        most = min(expected + known, sum(piece.rows for piece in beliefs))
+        known = sum(split.rows for split in gold)
+        most = min(expected + known, sum(split.rows for split in beliefs))
         exact = store if settings.incremental else None
         voted = dealt.voted_filter(gold, most, exact) if beliefs else VotedFilter.empty(0)
     workers = sorted({name for summary in summaries for name in summary.workers})
@@ -176,10 +177,10 @@ def _lay_out_anew(
     )
 
 
-def _partitions(tasks: Tasks, votes: int, beliefs: Sequence[BeliefPiece]) -> int:
+def _partitions(tasks: Tasks, votes: int, beliefs: Sequence[Split]) -> int:
     """As many as there are cores, and more where there is much."""
-    rows = sum(piece.rows for piece in beliefs)
-    width = sum(piece.values for piece in beliefs) / rows if rows else 0
+    rows = sum(split.rows for split in beliefs)
+    width = sum(split.values for split in beliefs) / rows if rows else 0
     pairs = votes * (3 + width)
     return max(
         tasks.cores,

@@ -3,13 +3,12 @@
 Rows travel between tasks as Arrow IPC bytes, one parcel per piece and partition.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
@@ -18,10 +17,12 @@ from coyo_labeler.em.crowd import Crowd
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, Bool, find
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats import schemas
+from coyo_labeler.formats import parquet_splits, schemas
+from coyo_labeler.formats.label_lists import check_unique_images
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.hashing import splitmix64
-from coyo_labeler.merge.belief_table import refuse_twice, to_beliefs
+from coyo_labeler.merge.belief_table import to_beliefs
 from coyo_labeler.merge.state import Store
 from coyo_labeler.votes import checks, read
 
@@ -134,83 +135,6 @@ def _complaint(piece: read.Piece, reject: dict[str, str]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class BeliefPiece:
-    """Row groups of a Parquet file that one task reads. name: of the posterior file it becomes.
-
-    values: how many its longest column holds: where there are lists, all of their elements.
-    schema: the columns to read, and their types.
-    """
-
-    url: str
-    name: str
-    rows: int
-    row_groups: tuple[int, ...]
-    values: int
-    schema: pa.Schema
-
-
-def plan_parquet(key: str, url: str, schema: pa.Schema, rows_per_piece: int) -> list[BeliefPiece]:
-    """The pieces of the Parquet files at a URL, in name order.
-
-    Raises: InputError naming a file that is not readable or lacks a column.
-    """
-    files = storage.files_of(url)
-    if not files:
-        raise InputError(f"{key}: no Parquet files at {url}")
-    pieces: list[BeliefPiece] = []
-    for file_url in sorted(files):
-        metadata = storage.read_footer(key, file_url)
-        _check_schema(key, file_url, metadata.schema.to_arrow_schema(), schema)
-        pieces.extend(_row_group_pieces(file_url, metadata, schema, rows_per_piece))
-    return pieces
-
-
-def _check_schema(key: str, url: str, present: pa.Schema, wanted: pa.Schema) -> None:
-    storage.check_columns(key, url, present.names, wanted.names)
-    for column in wanted:
-        found = present.field(column.name).type
-        try:
-            pa.nulls(0, found).cast(column.type)
-        except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-            raise InputError(
-                f"{key}: {url}: column '{column.name}' is {found}, it must be {column.type}"
-            ) from None
-
-
-def _row_group_pieces(
-    url: str, metadata: pq.FileMetaData, schema: pa.Schema, rows_per_piece: int
-) -> Iterator[BeliefPiece]:
-    stem = url.rsplit("/", 1)[-1].removesuffix(".parquet")
-    groups: list[int] = []
-    rows = cut = values = 0
-    for group in range(metadata.num_row_groups):
-        groups.append(group)
-        row_group = metadata.row_group(group)
-        rows += row_group.num_rows
-        columns = map(row_group.column, range(row_group.num_columns))
-        values += max(column.num_values for column in columns)
-        last = group == metadata.num_row_groups - 1
-        if rows >= rows_per_piece or last:
-            name = stem if last and cut == 0 else f"{stem}-{cut:03d}"
-            yield BeliefPiece(url, name, rows, tuple(groups), values, schema)
-            groups, rows, values, cut = [], 0, 0, cut + 1
-
-
-def read_piece(piece: BeliefPiece, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of a piece in the types of its schema, row group by row group.
-
-    columns: only these.
-    """
-    names = columns or piece.schema.names
-    schema = pa.schema([piece.schema.field(name) for name in names])
-    fs, path = storage.resolve(piece.url)
-    with fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
-        for group in piece.row_groups:
-            yield parquet.read_row_group(group, columns=names).cast(schema)
-
-
 class VotedFilter:
     """Which images may have a vote or gold: a Bloom filter. It never misses one that has.
 
@@ -249,32 +173,32 @@ class VotedFilter:
 
 
 def take_beliefs(
-    piece: BeliefPiece, voted: VotedFilter, partitions: int, model: Model
+    split: Split, voted: VotedFilter, partitions: int, model: Model
 ) -> Iterator[tuple[int, Parcel]]:
     """The beliefs of images that may be voted on, as parcels by partition.
 
-    All of the piece are checked, so that none is found wrong only when EM is done.
+    All of the split are checked, so that none is found wrong only when EM is done.
 
     Raises: InputError naming an image whose belief cannot be used.
     """
     seen = [np.zeros(0, dtype=np.int64)]
-    for table in read_piece(piece):
-        image = image_ids(table, piece)
+    for table in parquet_splits.read_split(split):
+        image = image_ids(table, split)
         check_beliefs(to_beliefs(table), model)
         seen.append(image)
         yield from deal(table.filter(pa.array(voted.holds(image))), "id", BELIEFS, partitions)
-    refuse_twice(np.sort(np.concatenate(seen)))
+    check_unique_images(np.sort(np.concatenate(seen)), "beliefs")
 
 
-def is_left_alone(piece: BeliefPiece, voted: VotedFilter, store: Store) -> bool:
+def is_left_alone(split: Split, voted: VotedFilter, store: Store) -> bool:
     """Whether it is of an earlier posterior, and no image of it has a vote; only ids are read.
 
     Of many images some pass the filter that have none, so those that do are looked up.
     """
-    if piece.schema != schemas.POSTERIOR:
+    if split.schema != schemas.POSTERIOR:
         return False
-    for table in read_piece(piece, ["id"]):
-        image = image_ids(table, piece)
+    for table in parquet_splits.read_split(split, ["id"]):
+        image = image_ids(table, split)
         maybe = image[voted.holds(image)]
         for number in range(voted.id_files):
             if find(store.map_array(VOTED_IDS, number), maybe)[1].any():
@@ -282,26 +206,24 @@ def is_left_alone(piece: BeliefPiece, voted: VotedFilter, store: Store) -> bool:
     return True
 
 
-def image_ids(table: pa.Table, piece: BeliefPiece) -> I64:
+def image_ids(table: pa.Table, split: Split) -> I64:
     """The ids of a table of beliefs. Raises: InputError where one is missing."""
     if table["id"].null_count:
-        raise InputError(f"beliefs: {piece.url} has a row without an id; drop it")
+        raise InputError(f"beliefs: {split.url} has a row without an id; drop it")
     ids: I64 = table["id"].to_numpy()
     return ids
 
 
-def take_gold(
-    piece: BeliefPiece, space: LabelSpace, partitions: int
-) -> Iterator[tuple[int, Parcel]]:
+def take_gold(split: Split, space: LabelSpace, partitions: int) -> Iterator[tuple[int, Parcel]]:
     """Gold rows as parcels by partition. Raises: InputError where one is not usable."""
-    for table in read_piece(piece):
+    for table in parquet_splits.read_split(split):
         if table["image_id"].null_count or table["label"].null_count:
-            raise InputError(f"gold: {piece.url} has a row without image_id or label; drop it")
+            raise InputError(f"gold: {split.url} has a row without image_id or label; drop it")
         label = table["label"].to_numpy()
         outside = (label < 0) | (label >= space.size)
         if outside.any():
             raise InputError(
-                f"gold: {piece.url}: label {label[outside][0]} is outside {space.describe()}; "
+                f"gold: {split.url}: label {label[outside][0]} is outside {space.describe()}; "
                 "drop the row or set label_space"
             )
         yield from deal(table, "image_id", GOLD, partitions)

@@ -12,13 +12,13 @@ from coyo_labeler.em.class_prior import expected_classes
 from coyo_labeler.em.loop import Control, State, fit
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import load_label_space
+from coyo_labeler.formats.parquet_splits import Split, plan_splits
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.merge.broadcast import StagePasses
 from coyo_labeler.merge.earlier import CLASSES_FOLDER, classes_table, read_earlier
 from coyo_labeler.merge.executor import tasks_of
 from coyo_labeler.merge.increment import TALLY_FOLDER, as_increment, plan_posterior, tally_table
 from coyo_labeler.merge.prepare import ROWS_PER_PIECE, Layout, lay_out
-from coyo_labeler.merge.read import BeliefPiece, plan_parquet
 from coyo_labeler.merge.reports import (
     calibration_document,
     history_document,
@@ -80,13 +80,13 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     storage.write_json(storage.join(run.output, "worker_report.json"), report)
     tasks.each(range(tasks.cores), store.forget)  # on every machine that has tasks
     store.clear()
-    images = sum(piece.rows for piece in beliefs) + layout.unbelieved
+    images = sum(split.rows for split in beliefs) + layout.unbelieved
     details = manifest_details(layout, state, calibration, report)
     return Outcome(Counts(images, rows), {"votes": layout.votes}, details)
 
 
-def _plan(url: str | None, key: str, schema: pa.Schema) -> list[BeliefPiece]:
-    return [] if url is None else plan_parquet(key, url, schema, ROWS_PER_PIECE)
+def _plan(url: str | None, key: str, schema: pa.Schema) -> list[Split]:
+    return [] if url is None else plan_splits(key, url, schema, ROWS_PER_PIECE)
 
 
 def _iterate(passes: StagePasses, layout: Layout, settings: MergeSettings, store: Store) -> State:

@@ -1,4 +1,4 @@
-"""The posterior of every image, written by as many tasks as there are partitions and pieces."""
+"""The posterior of every image, written by as many tasks as there are partitions and splits."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -10,12 +10,13 @@ from coyo_labeler import storage
 from coyo_labeler.em.local import final_posterior
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Calibration, Model, Parameters
-from coyo_labeler.formats import schemas
+from coyo_labeler.formats import parquet_splits, schemas
+from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge import read as intake
 from coyo_labeler.merge.broadcast import StagePasses
 from coyo_labeler.merge.executor import Tasks
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
-from coyo_labeler.merge.read import BeliefPiece, VotedFilter
+from coyo_labeler.merge.read import VotedFilter
 from coyo_labeler.merge.state import Store
 
 
@@ -24,7 +25,7 @@ def write_posterior(
     store: Store,
     passes: StagePasses,
     state: State,
-    beliefs: Sequence[BeliefPiece],
+    beliefs: Sequence[Split],
     voted: VotedFilter,
     model: Model,
 ) -> int:
@@ -42,14 +43,14 @@ def _write_voted(partition: int, parameters: Parameters, store: Store, model: Mo
     return _keep_or_write(url, partial(_voted_rows, partition, parameters, store, model))
 
 
-def _pass_on(piece: BeliefPiece, shared: Any, store: Store, model: Model) -> int:
+def _pass_on(split: Split, shared: Any, store: Store, model: Model) -> int:
     calibration, voted = shared.value
-    url = storage.join(store.output, "posterior", f"{piece.name}.parquet")
-    if intake.is_left_alone(piece, voted, store):
+    url = storage.join(store.output, "posterior", f"{split.name}.parquet")
+    if intake.is_left_alone(split, voted, store):
         if not storage.exists(url):
-            storage.copy(piece.url, url)
-        return piece.rows
-    return _keep_or_write(url, partial(_believed_rows, piece, voted, calibration, model))
+            storage.copy(split.url, url)
+        return split.rows
+    return _keep_or_write(url, partial(_believed_rows, split, voted, calibration, model))
 
 
 def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
@@ -69,8 +70,8 @@ def _voted_rows(
 
 
 def _believed_rows(
-    piece: BeliefPiece, voted: VotedFilter, calibration: Calibration, model: Model
+    split: Split, voted: VotedFilter, calibration: Calibration, model: Model
 ) -> Iterator[pa.Table]:
-    for table in intake.read_piece(piece):
-        passed = ~voted.holds(intake.image_ids(table, piece))
+    for table in parquet_splits.read_split(split):
+        passed = ~voted.holds(intake.image_ids(table, split))
         yield believed_rows(table.filter(pa.array(passed)), calibration, model)

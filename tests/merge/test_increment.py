@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import parquet_splits
 from coyo_labeler.merge import read as intake
 from coyo_labeler.merge import state as store
 from coyo_labeler.storage import read_json, remove
@@ -192,18 +193,18 @@ def test_of_files_without_a_new_vote_only_the_ids_are_read(
     if passes_all:
         every = lambda _, images: np.ones(len(images), dtype=bool)  # noqa: E731
         monkeypatch.setattr(intake.VotedFilter, "holds", every)
-    read, untouched = intake.read_piece, set()
+    read, untouched = parquet_splits.read_split, set()
     for file in Path(tmp_path / "earlier" / "posterior").glob("*.parquet"):
         if not TOUCHED & set(pq.read_table(file)["id"].to_pylist()):
             untouched.add(file)
     assert len(untouched) > 20
 
-    def watched(piece, columns=None):
+    def watched(split, columns=None):
         whole = columns != ["id"]
-        assert not (whole and Path(piece.url.removeprefix("file://")) in untouched), piece.url
-        return read(piece, columns)
+        assert not (whole and Path(split.url.removeprefix("file://")) in untouched), split.url
+        return read(split, columns)
 
-    monkeypatch.setattr(intake, "read_piece", watched)
+    monkeypatch.setattr(parquet_splits, "read_split", watched)
     increment(None, tmp_path)
     monkeypatch.undo()
     kept = [file.read_bytes() for file in Path(tmp_path / "later" / "posterior").glob("kept-*")]
