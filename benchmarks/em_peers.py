@@ -117,13 +117,13 @@ def run_kernel(case: Case, output: Path, iterations: int) -> None:
     from coyo_labeler.votes import read  # noqa: PLC0415
 
     space = load_label_space(str(case.folder / "labels.txt"))
-    pieces = read.plan(str(case.folder / "votes"), 500_000)
-    partitions = max(4, sum(piece.rows for piece in pieces) // 1_000_000)
+    splits = read.plan(str(case.folder / "votes"), 500_000)
+    partitions = max(4, sum(split.rows for split in splits) // 1_000_000)
     parcels: list[list[intake.Parcel]] = [[] for _ in range(partitions)]
     workers: set[str] = set()
-    voted = intake.VotedFilter.empty(sum(piece.rows for piece in pieces))
-    for piece in pieces:
-        for number, item in intake.take_votes(piece, space, partitions, None):
+    voted = intake.VotedFilter.empty(sum(split.rows for split in splits))
+    for split in splits:
+        for number, item in intake.take_votes(split, space, partitions, None):
             if isinstance(item, intake.Parcel):
                 parcels[number].append(item)
                 voted.add(item.table()["image_id"].to_numpy())

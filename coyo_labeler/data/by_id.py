@@ -11,11 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from coyo_labeler.data.rows import COLUMNS, ROWS, THREADS, ids_of, open_rows, read_ids, split_rows
+from coyo_labeler.data.rows import (
+    COLUMNS,
+    REMEDY,
+    ROWS,
+    THREADS,
+    ids_of,
+    open_rows,
+    read_ids,
+    split_rows,
+)
 from coyo_labeler.data.targets import F32, I64
 from coyo_labeler.data.tars import Shard
 from coyo_labeler.data.tars import read_ids as ids_of_shard
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.columns import check_types
+from coyo_labeler.formats.parquet_splits import bound_row_groups, read_footers
 
 #: Rows that one shard may have to look through by id. More means that ids lie scattered over the
 #: files, so that every shard would read the whole table.
@@ -35,33 +46,19 @@ class Index:
 
 
 def index_files(files: Sequence[str]) -> Index:
-    """The index of Parquet files, out of their footers."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        entries = [
-            (number, *entry)
-            for number, groups in enumerate(pool.map(_footer, files))
-            for entry in groups
-        ]
+    """The index of Parquet files, out of their footers.
+
+    Raises: InputError naming a file that is not readable or lacks a column.
+    """
+    entries: list[tuple[int, int, int, int, int]] = []
+    for number, metadata in enumerate(read_footers("labels", files)):
+        check_types("labels", files[number], metadata.schema.to_arrow_schema(), COLUMNS, REMEDY)
+        entries.extend(
+            (number, group.number, group.lowest, group.highest, group.rows)
+            for group in bound_row_groups(metadata, "id")
+        )
     columns = np.array(entries, dtype=np.int64).reshape(-1, 5).T
     return Index(tuple(files), *columns)
-
-
-def _footer(url: str) -> list[tuple[int, int, int, int]]:
-    """(row group, lowest id, highest id, rows) of one file; every id where it does not say."""
-    with open_rows(url) as file:
-        metadata = file.metadata
-        names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-        column = names.index("id")
-        groups = []
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            statistics = group.column(column).statistics
-            bounds = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-            if statistics is not None and statistics.has_min_max:
-                bounds = statistics.min, statistics.max
-            if group.num_rows:
-                groups.append((number, *bounds, group.num_rows))
-        return groups
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ class ById:
         found: dict[int, tuple[I64, F32]],
     ) -> None:
         with open_rows(url) as file:
-            for batch in file.iter_batches(ROWS, groups, COLUMNS, use_threads=False):
+            for batch in file.iter_batches(ROWS, groups, COLUMNS.names, use_threads=False):
                 ids = ids_of(url, batch.column("id"))
                 kept = np.flatnonzero(np.isin(ids, wanted))
                 if not len(kept):

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from coyo_labeler import storage
 from coyo_labeler.data.targets import F32, I64
 from coyo_labeler.data.tars import Shard
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.columns import cast_table, check_types
 from coyo_labeler.hashing import splitmix64
 
 
@@ -75,13 +76,12 @@ def read_gold(url: str, num_classes: int) -> Gold:
 
 
 def _read(url: str) -> tuple[I64, I64]:
-    columns = ["image_id", "label"]
+    names = schemas.GOLD.names
     with storage.open_parquet("gold", url) as file:
-        remedy = f"give {', '.join(columns)}"
-        storage.check_columns("gold", url, file.schema_arrow.names, columns, remedy)
-        table = file.read(columns=columns).drop_null()
-    ids, labels = (table[name].cast(pa.int64()).to_numpy() for name in ("image_id", "label"))
-    return ids, labels
+        check_types("gold", url, file.schema_arrow, schemas.GOLD, f"give {', '.join(names)}")
+        table = cast_table(file.read(columns=names), schemas.GOLD, f"gold: {url}", 0).drop_null()
+    ids, labels = (table[name].to_numpy() for name in names)
+    return ids, labels.astype(np.int64)
 
 
 def _uniform(ids: I64) -> F32:

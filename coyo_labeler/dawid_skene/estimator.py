@@ -14,7 +14,7 @@ from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.dawid_skene.settings import stage_settings
 from coyo_labeler.dawid_skene.tables import Encoded, encode, is_spark, to_arrow
 from coyo_labeler.dawid_skene.votes import sort_out_votes
-from coyo_labeler.em.build import build_problems, check_beliefs
+from coyo_labeler.em.build import build_problems
 from coyo_labeler.em.calibration import calibration_evidence, expected_calibration_error
 from coyo_labeler.em.crowd import Crowd, resolve_worker_model
 from coyo_labeler.em.evidence import accuracy_on_gold, count_on_gold, most_votes, tally_votes
@@ -141,7 +141,6 @@ class DawidSkene:
             self.truth,
         )
         model = self._model(encoded, settings)
-        check_beliefs(encoded.beliefs, model)
         problems = build_problems(encoded.votes, encoded.beliefs, encoded.gold, model)
         fitted = enough_to_calibrate(
             model.fit_calibration, calibration_evidence(problems), self.min_calibration_votes

@@ -17,6 +17,7 @@ from coyo_labeler.em.model import Truth
 from coyo_labeler.em.segments import I32, I64, offsets_of
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_lists import LabelLists, check_label_lists
 from coyo_labeler.votes.checks import Response
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 
@@ -248,7 +249,10 @@ def _beliefs(
     sorted_offsets = offsets_of(lengths[order])
     flat = np.repeat(offsets[:-1][order] - sorted_offsets[:-1], lengths[order])
     flat = flat + np.arange(sorted_offsets[-1])
-    return Beliefs(image[order], sorted_offsets, label[flat], probability[flat])
+    named = np.asarray(tasks)[image[order]]
+    lists = LabelLists(named, sorted_offsets, label[flat], probability[flat])
+    check_label_lists(lists, "beliefs", distinct=True)
+    return Beliefs(image[order], sorted_offsets, lists.label, lists.probability)
 
 
 def _gold(

@@ -61,43 +61,6 @@ class Gold:
     label: I32
 
 
-def check_beliefs(beliefs: Beliefs, model: Model) -> None:
-    """Raises: InputError naming the image whose belief cannot be read."""
-    outside = (beliefs.label < 0) | (beliefs.label >= model.classes)
-    _refuse(
-        beliefs,
-        outside,
-        f"has a label outside 0..{model.classes - 1}; set label_space to the one that it was "
-        "written with",
-    )
-    bad = ~((beliefs.probability >= 0) & (beliefs.probability <= 1))
-    _refuse(beliefs, bad, "has a probability outside 0..1; label_probs must be probabilities")
-    _refuse(beliefs, _named_again(beliefs), "has a class twice; drop one")
-
-
-def _named_again(beliefs: Beliefs) -> Bool:
-    """Which images name a class twice, marked at their first entry, (nnz,)."""
-    again = np.zeros(len(beliefs.label), dtype=bool)
-    lengths = np.diff(beliefs.offsets)
-    # Length by length: rows of one length are sorted all at once, and most have the same.
-    for length in np.unique(lengths[lengths > 1]):
-        first = beliefs.offsets[:-1][lengths == length]
-        if len(first) == len(lengths):
-            rows = beliefs.label.reshape(-1, length)
-        else:
-            rows = beliefs.label[first[:, None] + np.arange(length)]
-        rows = np.sort(rows, axis=1)
-        again[first[(rows[:, 1:] == rows[:, :-1]).any(axis=1)]] = True
-    return again
-
-
-def _refuse(beliefs: Beliefs, wrong: Bool, message: str) -> None:
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        image = beliefs.image[np.searchsorted(beliefs.offsets, first, side="right") - 1]
-        raise InputError(f"beliefs: image {image} {message}")
-
-
 def build_problems(votes: Votes, beliefs: Beliefs, gold: Gold, model: Model) -> Problems:
     """The problems of all images that have a vote, or gold and a belief.
 

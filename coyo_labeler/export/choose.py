@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_lists import check_label_lists, read_label_lists
 
 I64 = npt.NDArray[np.int64]
 
@@ -27,7 +27,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Choice:
-    """What to keep: labels of at least `threshold`, at most `max_labels` of them an image, and
+    """What to keep: labels of at least `threshold`, at most `max_labels` of them per image, and
     images that have at least `min_labels` left. classes: size of the label space.
     """
 
@@ -40,17 +40,18 @@ class Choice:
 def choose(rows: pa.Table, choice: Choice) -> tuple[pa.Table, pa.Table]:
     """The rows to keep, their lists cut, and the others (schemas.EXPORT_REJECTS).
 
-    rows: `labels` and `label_probs`, lists by falling probability (a null list is an empty one),
-    and any further columns. Thresholds are compared in double precision, as report's are.
+    rows: `id`, `labels` and `label_probs`, lists by falling probability (a null list is an empty
+    one), and any further columns. Thresholds are compared in double precision, as report's are.
 
     Raises: InputError naming the image whose lists are broken.
     """
     rows = rows.combine_chunks()
-    labels, probs = (_column(rows, name) for name in ("labels", "label_probs"))
-    lengths = _lengths(labels)
-    values = _check(rows, lengths, labels, probs, choice.classes)
+    source = "export: labels"
+    lists = read_label_lists(rows, source)
+    check_label_lists(lists, source, classes=choice.classes, falling=True)
+    lengths, values = lists.lengths, lists.probability
     image = np.repeat(np.arange(len(lengths)), lengths)
-    rank = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    rank = np.arange(len(values)) - np.repeat(lists.offsets[:-1], lengths)
     kept = values >= choice.threshold
     left = np.bincount(image[kept], minlength=len(lengths))
     if choice.max_labels is not None:
@@ -58,14 +59,13 @@ def choose(rows: pa.Table, choice: Choice) -> tuple[pa.Table, pa.Table]:
     counts = np.bincount(image[kept], minlength=len(lengths))
     passed = left >= choice.min_labels
     offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
-    mask = pa.array(kept)
-    for name, column in (("labels", labels), ("label_probs", probs)):
-        place = rows.schema.get_field_index(name)
-        cut = pa.ListArray.from_arrays(offsets, column.flatten().filter(mask))
-        rows = rows.set_column(place, rows.schema.field(place), cut.cast(rows.schema[place].type))
+    for name, entries in (("labels", lists.label), ("label_probs", lists.probability)):
+        index = rows.schema.get_field_index(name)
+        cut = pa.ListArray.from_arrays(offsets, pa.array(entries[kept]))
+        rows = rows.set_column(index, rows.schema.field(index), cut.cast(rows.schema[index].type))
     first = np.full(len(lengths), np.nan)
     some = lengths > 0
-    first[some] = values[(np.cumsum(lengths) - lengths)[some]]
+    first[some] = values[lists.offsets[:-1][some]]
     rejects = _rejects(rows["id"], lengths, left, first, ~passed)
     return rows.filter(pa.array(passed)), rejects
 
@@ -82,52 +82,6 @@ def count_reasons(rejects: pa.Table) -> Mapping[str, int]:
     return {entry["values"]: entry["counts"] for entry in counted}
 
 
-def _column(rows: pa.Table, name: str) -> pa.ListArray:
-    column = rows[name]
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-
-
-def _lengths(column: pa.ListArray) -> I64:
-    lengths = pc.fill_null(pc.list_value_length(column), 0)
-    return np.asarray(lengths).astype(np.int64)
-
-
-def _check(
-    rows: pa.Table, lengths: I64, labels: pa.ListArray, probs: pa.ListArray, classes: int
-) -> npt.NDArray[np.float64]:
-    """The probabilities, flattened; all lists are found whole."""
-    other = _lengths(probs)
-    if not np.array_equal(lengths, other):
-        at = int(np.flatnonzero(lengths != other)[0])
-        _refuse(rows, at, f"has {lengths[at]} labels but {other[at]} probabilities")
-    image = np.repeat(np.arange(len(lengths)), lengths)
-    classes_of = np.asarray(labels.flatten().to_numpy(zero_copy_only=False))
-    outside = ~((classes_of >= 0) & (classes_of < classes))
-    if outside.any():
-        at = int(np.flatnonzero(outside)[0])
-        _refuse(
-            rows,
-            int(image[at]),
-            f"has the label {classes_of[at]}, which is outside label_space (0..{classes - 1}); set "
-            "label_space to the one that these labels index",
-        )
-    values = np.asarray(probs.flatten().to_numpy(zero_copy_only=False)).astype(np.float64)
-    strange = ~((values >= 0) & (values <= 1))  # NaN is in no range
-    if strange.any():
-        at = int(np.flatnonzero(strange)[0])
-        _refuse(rows, int(image[at]), f"has the probability {values[at]}, not between 0 and 1")
-    rises = (np.diff(values) > 0) & (np.diff(image) == 0)
-    if rises.any():
-        at = int(image[np.flatnonzero(rises)[0]])
-        _refuse(rows, at, "has labels that are not sorted by falling probability; sort them first")
-    return values
-
-
-def _refuse(rows: pa.Table, at: int, what: str) -> None:
-    remedy = "" if ";" in what else "; write that row again"
-    raise InputError(f"export: labels: id {rows['id'][at]} {what}{remedy}")
-
-
 def _rejects(
     ids: pa.ChunkedArray,
     lengths: I64,
@@ -141,9 +95,9 @@ def _rejects(
     reasons = names[np.where(empty, 0, np.where(none_left, 1, 2))]
     kept = pa.array(left[where]).cast(pa.string())
     highest = pa.array(first[where].astype(np.float32)).cast(pa.string())
-    told = pc.binary_join_element_wise(
+    texts = pc.binary_join_element_wise(
         kept, pa.scalar(" labels left; the highest has "), highest, ""
     )
-    details = pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), told)
+    details = pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), texts)
     columns = [ids.take(pa.array(where)), pa.array(reasons, pa.string()), details]
     return pa.table(columns, schema=schemas.EXPORT_REJECTS)

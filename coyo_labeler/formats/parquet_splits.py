@@ -1,25 +1,34 @@
 """The one planner of Parquet splits: which row groups of which file one task reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.columns import cast_table, check_types
+
+#: Footers read at a time; object stores take some 50 ms to answer.
+_THREADS = 16
 
 
 @dataclass(frozen=True)
 class Split:
     """Row groups of a Parquet file that one task reads.
 
+    key: the setting that named the file, for messages.
     name: the file's name without `.parquet`, followed by a number where the file has many splits.
     first_row: rows of the file before this split. rows: how many it has.
     values: how many values its longest column has; a list counts with all of its elements.
     schema: the columns to read, and the types to read them as.
     """
 
+    key: str
     url: str
     name: str
     row_groups: tuple[int, ...]
@@ -38,31 +47,27 @@ def plan_splits(key: str, url: str, schema: pa.Schema, rows_per_split: int) -> l
     Raises: InputError naming a file that is not readable, lacks a column, or has one of a type that
     cannot be cast.
     """
-    files = storage.files_of(url)
+    files = sorted(storage.files_of(url))
     if not files:
         raise InputError(f"{key}: no Parquet files at {url}")
     splits: list[Split] = []
-    for file_url in sorted(files):
-        metadata = storage.read_footer(key, file_url)
-        _check_schema(key, file_url, metadata.schema.to_arrow_schema(), schema)
-        splits.extend(split_file(file_url, metadata, schema, rows_per_split))
+    for file_url, metadata in zip(files, read_footers(key, files), strict=True):
+        check_types(key, file_url, metadata.schema.to_arrow_schema(), schema)
+        splits.extend(split_file(key, file_url, metadata, schema, rows_per_split))
     return splits
 
 
-def _check_schema(key: str, url: str, present: pa.Schema, wanted: pa.Schema) -> None:
-    storage.check_columns(key, url, present.names, wanted.names)
-    for column in wanted:
-        actual = present.field(column.name).type
-        try:
-            pa.nulls(0, actual).cast(column.type)
-        except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-            raise InputError(
-                f"{key}: {url}: column '{column.name}' is {actual}, it must be {column.type}"
-            ) from None
+def read_footers(key: str, urls: Iterable[str]) -> Iterator[pq.FileMetaData]:
+    """The footers of Parquet files, in the order of the files.
+
+    Raises: InputError naming a file that is not readable.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(partial(storage.read_footer, key), urls)
 
 
 def split_file(
-    url: str, metadata: pq.FileMetaData, schema: pa.Schema, rows_per_split: int
+    key: str, url: str, metadata: pq.FileMetaData, schema: pa.Schema, rows_per_split: int
 ) -> Iterator[Split]:
     """The splits of one file, by its footer. See `plan_splits`."""
     stem = url.rsplit("/", 1)[-1].removesuffix(".parquet")
@@ -77,20 +82,97 @@ def split_file(
         last = group == metadata.num_row_groups - 1
         if rows >= rows_per_split or last:
             name = stem if last and number == 0 else f"{stem}-{number:03d}"
-            yield Split(url, name, tuple(groups), first_row, rows, values, schema)
+            yield Split(key, url, name, tuple(groups), first_row, rows, values, schema)
             first_row += rows
             groups, rows, values, number = [], 0, 0, number + 1
 
 
-def read_split(split: Split, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of a split in the types of its schema, row group by row group.
+def read_split(
+    split: Split, columns: Sequence[str] | None = None, batch_rows: int | None = None
+) -> Iterator[pa.Table]:
+    """The rows of a split in the types of its schema.
 
-    columns: only these.
+    columns: only these. batch_rows: at most so many rows at a time; None: row group by row group.
+
+    Raises: InputError naming a value that cannot be cast.
     """
-    names = columns or split.schema.names
+    names = list(columns or split.schema.names)
     schema = pa.schema([split.schema.field(name) for name in names])
+    row = split.first_row
     fs, path = storage.resolve(split.url)
     with fs.open(path, "rb") as file:
         parquet = pq.ParquetFile(file)
-        for group in split.row_groups:
-            yield parquet.read_row_group(group, columns=names).cast(schema)
+        for table in _tables(parquet, split.row_groups, names, batch_rows):
+            yield cast_table(table, schema, f"{split.key}: {split.url}", row)
+            row += table.num_rows
+
+
+def _tables(
+    parquet: pq.ParquetFile, groups: Sequence[int], columns: list[str], batch_rows: int | None
+) -> Iterator[pa.Table]:
+    if batch_rows is None:
+        for group in groups:
+            yield parquet.read_row_group(group, columns=columns)
+    else:
+        for batch in parquet.iter_batches(batch_rows, groups, columns, use_threads=False):
+            yield pa.Table.from_batches([batch])
+
+
+def read_rows(
+    key: str, url: str, start: int, stop: int, schema: pa.Schema, batch_rows: int
+) -> Iterator[pa.Table]:
+    """Rows `start` to `stop`, excluded, of a file: the part of its row groups that holds them.
+
+    schema: the columns to read, and the types to read them as. batch_rows: at most so many rows at
+    a time.
+
+    Raises: InputError naming a value that cannot be cast.
+    """
+    fs, path = storage.resolve(url)
+    with fs.open(path, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        groups, row = _groups_of_rows(parquet.metadata, start, stop)
+        for table in _tables(parquet, groups, schema.names, batch_rows):
+            first = max(start - row, 0)
+            part = table.slice(first, min(stop - row, table.num_rows) - first)
+            if part.num_rows:
+                yield cast_table(part, schema, f"{key}: {url}", row + first)
+            row += table.num_rows
+
+
+def _groups_of_rows(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
+    """The row groups that hold rows `start` to `stop`, and the number of rows before them."""
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    groups = np.flatnonzero((ends > start) & (ends - sizes < stop)).tolist()
+    return groups, int(ends[groups[0]] - sizes[groups[0]]) if groups else 0
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group by its number in the file. lowest, highest: bounds of one column, inclusive."""
+
+    number: int
+    lowest: int
+    highest: int
+    rows: int
+
+
+def bound_row_groups(metadata: pq.FileMetaData, column: str) -> list[RowGroup]:
+    """What the footer says of an integer column in each row group that has rows.
+
+    Where it does not say, or the column has another type, the bounds are those of int64.
+    """
+    bounds = np.iinfo(np.int64)
+    whole = pa.types.is_integer(metadata.schema.to_arrow_schema().field(column).type)
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    groups = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        statistics = group.column(names.index(column)).statistics
+        lowest, highest = int(bounds.min), int(bounds.max)
+        if whole and statistics is not None and statistics.has_min_max:
+            lowest, highest = min(statistics.min, highest), min(statistics.max, highest)
+        if group.num_rows:
+            groups.append(RowGroup(number, lowest, highest, group.num_rows))
+    return groups

@@ -29,7 +29,7 @@ from coyo_labeler.merge.executor import SparkTasks, Tasks
 from coyo_labeler.merge.read import Parcel, VotedFilter, VotesSummary
 from coyo_labeler.merge.state import Store
 from coyo_labeler.votes.questions import Duplicates
-from coyo_labeler.votes.read import Piece
+from coyo_labeler.votes.read import VotesSplit
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Dealt(Protocol):
     """Votes, gold and beliefs on their way to their partitions."""
 
     def summaries(self) -> list[VotesSummary]:
-        """What each piece of votes held; all votes have been read and checked."""
+        """What each split of votes held; all votes have been read and checked."""
 
     def voted_filter(self, gold: Sequence[Split], images: int, exact: Store | None) -> VotedFilter:
         """Which images have a vote or gold; images: how many to expect.
@@ -92,7 +92,11 @@ class Dealt(Protocol):
 
 
 def deal_out(
-    tasks: Tasks, votes: Sequence[Piece], space: LabelSpace, partitions: int, rejects: str | None
+    tasks: Tasks,
+    votes: Sequence[VotesSplit],
+    space: LabelSpace,
+    partitions: int,
+    rejects: str | None,
 ) -> Dealt:
     """Begin with the votes. rejects: folder for bad votes, or None to stop at the first."""
     take = partial(_take_votes, space=space, partitions=partitions, rejects=rejects)
@@ -145,9 +149,9 @@ class _SparkDealt:
         parcels = self._votes.filter(_is_parcel)
         with self._tasks.share(voted) as voted_, self._tasks.share(recipe) as recipe_:
             takes = _takes(voted_, self._space, self._partitions, recipe)
-            for pieces, take in zip((gold, beliefs), takes, strict=True):
-                if pieces:
-                    dealt = self._context.parallelize(pieces, len(pieces)).flatMap(take)
+            for splits, take in zip((gold, beliefs), takes, strict=True):
+                if splits:
+                    dealt = self._context.parallelize(splits, len(splits)).flatMap(take)
                     parcels = parcels.union(dealt)
             together = parcels.partitionBy(self._partitions, _identity)
             work = partial(_assemble_arrived, recipe=recipe_)
@@ -190,8 +194,8 @@ class _HereDealt:
     ) -> list[Assembly]:
         with self._tasks.share(voted) as voted_:
             takes = _takes(voted_, self._space, self._partitions, recipe)
-            for pieces, take in zip((gold, beliefs), takes, strict=True):
-                for some in self._tasks.each(pieces, partial(_list, take)):
+            for splits, take in zip((gold, beliefs), takes, strict=True):
+                for some in self._tasks.each(splits, partial(_list, take)):
                     self._keep(some)
         return self._tasks.each(
             list(enumerate(self._parcels)), lambda item: _assemble(item[0], item[1], recipe)
@@ -209,8 +213,8 @@ def _identity(number: int) -> int:
     return number
 
 
-def _list(take: Callable[[T], Iterable[tuple[int, Any]]], piece: T) -> list[tuple[int, Any]]:
-    return list(take(piece))
+def _list(take: Callable[[T], Iterable[tuple[int, Any]]], split: T) -> list[tuple[int, Any]]:
+    return list(take(split))
 
 
 def _is_summary(item: tuple[int, Any]) -> bool:
@@ -222,11 +226,11 @@ def _is_parcel(item: tuple[int, Any]) -> bool:
 
 
 def _take_votes(
-    numbered: tuple[int, Piece], space: LabelSpace, partitions: int, rejects: str | None
+    numbered: tuple[int, VotesSplit], space: LabelSpace, partitions: int, rejects: str | None
 ) -> Iterator[tuple[int, VotesSummary | Parcel]]:
-    number, piece = numbered
+    number, split = numbered
     url = None if rejects is None else storage.join(rejects, f"votes-{number:05d}.parquet")
-    return intake.take_votes(piece, space, partitions, url)
+    return intake.take_votes(split, space, partitions, url)
 
 
 def _voted_ids(items: Iterable[tuple[int, Any]]) -> Iterator[I64]:

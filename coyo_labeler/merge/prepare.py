@@ -35,7 +35,7 @@ from coyo_labeler.votes.read import plan as plan_votes
 logger = logging.getLogger(__name__)
 
 #: Rows that one task reads.
-ROWS_PER_PIECE = 500_000
+ROWS_PER_SPLIT = 500_000
 #: Votes of a partition, and votes times the classes of their images, at most; both are guesses.
 _VOTES_PER_PARTITION = 1_000_000
 _PAIRS_PER_PARTITION = 12_000_000
@@ -126,11 +126,11 @@ def _lay_out_anew(
     beliefs: Sequence[Split],
     gold: Sequence[Split],
 ) -> Layout:
-    pieces = plan_votes(settings.votes, ROWS_PER_PIECE)
-    expected = sum(piece.rows for piece in pieces)
+    splits = plan_votes(settings.votes, ROWS_PER_SPLIT)
+    expected = sum(split.rows for split in splits)
     partitions = settings.partitions or _partitions(tasks, expected, beliefs)
     rejects = None if settings.on_bad_vote == "stop" else storage.join(store.output, "rejects")
-    dealt = deal_out(tasks, pieces, space, partitions, rejects)
+    dealt = deal_out(tasks, splits, space, partitions, rejects)
     with tasks.watch("merge: reading votes"):
         summaries = dealt.summaries()
         _stop_at_the_first_complaint(summaries)

@@ -18,7 +18,7 @@ from coyo_labeler.merge.broadcast import StagePasses
 from coyo_labeler.merge.earlier import CLASSES_FOLDER, classes_table, read_earlier
 from coyo_labeler.merge.executor import tasks_of
 from coyo_labeler.merge.increment import TALLY_FOLDER, as_increment, plan_posterior, tally_table
-from coyo_labeler.merge.prepare import ROWS_PER_PIECE, Layout, lay_out
+from coyo_labeler.merge.prepare import ROWS_PER_SPLIT, Layout, lay_out
 from coyo_labeler.merge.reports import (
     calibration_document,
     history_document,
@@ -86,7 +86,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
 
 
 def _plan(url: str | None, key: str, schema: pa.Schema) -> list[Split]:
-    return [] if url is None else plan_splits(key, url, schema, ROWS_PER_PIECE)
+    return [] if url is None else plan_splits(key, url, schema, ROWS_PER_SPLIT)
 
 
 def _iterate(passes: StagePasses, layout: Layout, settings: MergeSettings, store: Store) -> State:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler.errors import InputError
+from coyo_labeler.formats.label_lists import check_label_lists, read_label_lists
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -77,26 +77,18 @@ def sets_of(batch: pa.RecordBatch, name: str) -> Ragged:
     return Ragged(lengths_of(batch.column(name)), labels, np.ones(len(labels)))
 
 
-def candidates_of(batch: pa.RecordBatch, labels: str, probs: str) -> Ragged:
+def candidates_of(
+    batch: pa.RecordBatch, source: str, labels: str, probs: str, classes: int
+) -> Ragged:
     """Two list columns, labels and their falling probabilities; a null is an empty list.
 
-    Raises: InputError where lists of one row differ in length, or are not sorted.
+    source: the setting that named the table, for messages. classes: size of the label space.
+
+    Raises: InputError naming the image whose lists are broken.
     """
-    lengths = lengths_of(batch.column(labels))
-    if not np.array_equal(lengths, lengths_of(batch.column(probs))):
-        raise InputError(
-            f"report: a row has more {labels} than {probs} or fewer; write the table again"
-        )
-    values = _flat(batch.column(probs)).astype(np.float64)
-    found = Ragged(lengths, _flat(batch.column(labels)).astype(np.int64), values)
-    rises = np.diff(values) > 0
-    starts = found.starts[(found.starts > 0) & (found.starts < len(values))]
-    rises[starts - 1] = False  # from the last candidate of an image to the first of the next
-    if rises.any():
-        raise InputError(
-            f"report: {labels} of some rows are not sorted by falling {probs}; sort them first"
-        )
-    return found
+    lists = read_label_lists(batch, source, labels, probs)
+    check_label_lists(lists, source, classes=classes, distinct=True, falling=True)
+    return Ragged(lists.lengths, lists.label.astype(np.int64), lists.probability)
 
 
 def lengths_of(column: pa.ListArray) -> I64:

@@ -57,8 +57,7 @@ class Tally:
         Raises: InputError where a label lies outside the label space or a list is broken.
         """
         columns = set(batch.schema.names)
-        own = candidates_of(batch, "labels", "label_probs")
-        self._check_space("labels", own)
+        own = candidates_of(batch, "report: labels", "labels", "label_probs", self.classes)
         first, confidence = own.first()
         ids = _integers(batch, "id")
         self._count_labels(own, first, confidence)
@@ -69,7 +68,7 @@ class Tally:
             self._count_posterior(batch, votes)
         truth = sets_of(batch, "gold") if "gold" in columns else None
         if truth is not None:
-            self._check_space("gold", truth)
+            self._check_gold(truth)
         right = self._judge("", own, truth) if truth is not None else None
         if "other_labels" in columns:
             self._compare(batch, ids, own, truth, right)
@@ -93,12 +92,12 @@ class Tally:
             ledger.put(kind, Cells(ids, np.ones_like(ids), scores))
         return ledger
 
-    def _check_space(self, key: str, lists: Ragged) -> None:
-        labels = lists.labels
+    def _check_gold(self, truth: Ragged) -> None:
+        labels = truth.labels
         if labels.size and (labels.min() < 0 or labels.max() >= self.classes):
             worst = labels.max() if labels.max() >= self.classes else labels.min()
             raise InputError(
-                f"report: {key}: label {worst} is outside label_space (0..{self.classes - 1}); "
+                f"report: gold: label {worst} is outside label_space (0..{self.classes - 1}); "
                 "set label_space to the one that these labels index"
             )
 
@@ -165,8 +164,7 @@ class Tally:
         right: Mask | None,
     ) -> None:
         both = np.asarray(pc.is_valid(batch.column("other_labels")), dtype=bool)
-        other = candidates_of(batch, "other_labels", "other_probs")
-        self._check_space("compare", other)
+        other = candidates_of(batch, "report: compare", "other_labels", "other_probs", self.classes)
         now, confidence = own.first()
         before, other_confidence = other.first()
         self.ledger.count("both", int(both.sum()))

@@ -1,15 +1,16 @@
-"""Votes from Parquet or CSV, piece by piece, every row with its number in its file."""
+"""Votes from Parquet or CSV, split by split, every row with its number in its file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, one_line
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.columns import check_types
+from coyo_labeler.formats.parquet_splits import Split, read_footers, read_split, split_file
 
 COLUMNS = tuple(schemas.VOTES.names)
 OPTIONAL = tuple(schemas.VOTES_OPTIONAL.names)
@@ -19,32 +20,36 @@ SUFFIXES = (".parquet", ".csv")
 _BLOCK_BYTES = 16 << 20
 #: Rows of Parquet that are read at once.
 _BATCH_ROWS = 1 << 20
-#: A CSV row takes about this many bytes; only to guess how many rows a file holds.
+#: A CSV row takes about this many bytes; only to estimate how many rows a file holds.
 _CSV_ROW_BYTES = 20
 
 
 @dataclass(frozen=True)
-class Piece:
+class VotesSplit:
     """What one task reads: a CSV file, or row groups of a Parquet file.
 
-    file: number of the file in name order. first_row: rows of the file before this piece.
-    row_groups: of Parquet; None for CSV. rows: how many, guessed for CSV.
+    file: number of the file in name order. rows: how many, estimated for CSV.
+    parquet: the split of a Parquet file; None for CSV.
     """
 
     url: str
     file: int
-    first_row: int
     rows: int
-    row_groups: tuple[int, ...] | None = None
+    parquet: Split | None = None
 
     @property
     def name(self) -> str:
         """The file's name, for messages."""
         return self.url.rsplit("/", 1)[-1]
 
+    @property
+    def first_row(self) -> int:
+        """Rows of the file before this split."""
+        return 0 if self.parquet is None else self.parquet.first_row
 
-def plan(url: str, rows_per_piece: int) -> list[Piece]:
-    """The pieces of the votes at a URL, in the order of their rows.
+
+def plan(url: str, rows_per_split: int) -> list[VotesSplit]:
+    """The splits of the votes at a URL, in the order of their rows.
 
     Raises: InputError where there are no votes files, or one lacks a column or is not readable.
     """
@@ -53,28 +58,43 @@ def plan(url: str, rows_per_piece: int) -> list[Piece]:
     }
     if not files:
         raise InputError(f"votes: no .parquet or .csv files at {url}")
-    pieces: list[Piece] = []
+    footers = read_footers("votes", sorted(name for name in files if name.endswith(".parquet")))
+    splits: list[VotesSplit] = []
     for number, (name, info) in enumerate(sorted(files.items())):
         if name.endswith(".csv"):
             storage.check_columns("votes", name, _csv_header(name), COLUMNS)
             rows = int(info.get("size") or 0) // _CSV_ROW_BYTES + 1
-            pieces.append(Piece(name, number, 0, rows))
+            splits.append(VotesSplit(name, number, rows))
         else:
-            pieces.extend(_parquet_pieces(name, number, rows_per_piece))
-    return pieces
+            metadata = next(footers)
+            schema = _schema_of(name, metadata.schema.to_arrow_schema())
+            splits.extend(
+                VotesSplit(name, number, split.rows, split)
+                for split in split_file("votes", name, metadata, schema, rows_per_split)
+            )
+    return splits
 
 
-def _parquet_pieces(url: str, number: int, rows_per_piece: int) -> Iterator[Piece]:
-    metadata = storage.read_footer("votes", url)
-    present = metadata.schema.to_arrow_schema().names
-    storage.check_columns("votes", url, present, COLUMNS)
-    first, rows, groups = 0, 0, []
-    for group in range(metadata.num_row_groups):
-        groups.append(group)
-        rows += metadata.row_group(group).num_rows
-        if rows >= rows_per_piece or group == metadata.num_row_groups - 1:
-            yield Piece(url, number, first, rows, tuple(groups))
-            first, rows, groups = first + rows, 0, []
+def _schema_of(url: str, present: pa.Schema) -> pa.Schema:
+    """The columns to read of a Parquet file: as they are, but bytes and UUIDs as text."""
+    optional = [name for name in OPTIONAL if name in present.names]
+    # Text will do for these: a value that is no answer or no time is set aside.
+    wanted = [*schemas.VOTES, *(pa.field(name, pa.string()) for name in optional)]
+    check_types("votes", url, present, wanted)
+    fields = [present.field(field.name) for field in wanted]
+    return pa.schema([f.with_type(pa.string()) if _is_bytes(f.type) else f for f in fields])
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.UuidType) or any(
+        is_kind(kind)
+        for is_kind in (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_fixed_size_binary,
+            pa.types.is_binary_view,
+        )
+    )
 
 
 def _csv_header(url: str) -> list[str]:
@@ -89,39 +109,33 @@ def _csv_header(url: str) -> list[str]:
     return names
 
 
-def read(piece: Piece) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of a piece, table by table, each with the number of rows before it in the file.
+def read(split: VotesSplit) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of a split, table by table, each with the number of rows before it in the file.
 
     Columns `image_id, worker_id, label` and, where the file has them, `response, timestamp`; those
-    of a CSV are strings, those of Parquet as they are.
+    of a CSV are strings, those of Parquet as they are, but for UUIDs and bytes, which become text.
 
     Raises: InputError where a row of a CSV has another number of columns than the first line.
     """
-    fs, path = storage.resolve(piece.url)
-    with fs.open(path, "rb") as file:
-        batches = _read_csv(piece, file) if piece.row_groups is None else _read_parquet(piece, file)
-        row = piece.first_row
-        for table in batches:
-            yield row, table
-            row += table.num_rows
+    row = split.first_row
+    parquet = split.parquet
+    tables = _read_csv(split) if parquet is None else read_split(parquet, batch_rows=_BATCH_ROWS)
+    for table in tables:
+        yield row, table
+        row += table.num_rows
 
 
-def _read_parquet(piece: Piece, file: object) -> Iterator[pa.Table]:
-    parquet = pq.ParquetFile(file)
-    columns = [name for name in (*COLUMNS, *OPTIONAL) if name in parquet.schema_arrow.names]
-    for batch in parquet.iter_batches(_BATCH_ROWS, piece.row_groups, columns):
-        yield pa.Table.from_batches([batch])
-
-
-def _read_csv(piece: Piece, file: object) -> Iterator[pa.Table]:
-    header = _csv_header(piece.url)
+def _read_csv(split: VotesSplit) -> Iterator[pa.Table]:
+    header = _csv_header(split.url)
     columns = [name for name in (*COLUMNS, *OPTIONAL) if name in header]
+    fs, path = storage.resolve(split.url)
     try:
-        yield from _csv_tables(file, header, columns)
+        with fs.open(path, "rb") as file:
+            yield from _csv_tables(file, header, columns)
     except pa.ArrowInvalid as error:
         reason = one_line(error)
         raise InputError(
-            f"votes: {piece.url} is not a readable CSV file ({reason}); give every row the "
+            f"votes: {split.url} is not a readable CSV file ({reason}); give every row the "
             f"{len(header)} columns of its first line, quoted where a value holds a comma"
         ) from None
 

@@ -245,14 +245,14 @@ def belief_rows(ids, labels, probabilities):
 @pytest.mark.parametrize(
     ("ids", "labels", "probabilities", "told"),
     [
-        ([1, 7], [[0], [99, 0]], [[0.7], [0.6, 0.2]], "image 7 has a label outside"),
-        ([1, 7], [[0], [1, 2]], [[0.7], [np.nan, 0.4]], "image 7 has a probability outside"),
-        ([1, 7], [[0], [0]], [[0.7], [7.5]], "image 7 has a probability outside"),
-        ([1, 7, 8], [[0], [0, 1], [2]], [[0.7], [0.9], [0.8, 0.1]], "image 7 has 2 labels and 1 l"),
-        ([1, 7], [[0], [0]], [[0.7], None], "image 7 has 1 labels and 0 label_probs"),
-        ([1, 7], [[0], [0, None]], [[0.7], [0.3, 0.2]], "image 7 misses a label or a probability"),
-        ([1, 8, 7], [[0], [2], [1, 1]], [[0.7], [0.1], [0.3, 0.2]], "image 7 has a class twice"),
-        ([7, 1, 7], [[0], [0], [1]], [[0.7], [0.7], [0.9]], "image 7 has two rows"),
+        ([1, 7], [[0], [99, 0]], [[0.7], [0.6, 0.2]], "id 7 has the label 99, which is outside"),
+        ([1, 7], [[0], [1, 2]], [[0.7], [np.nan, 0.4]], "id 7 has the probability nan"),
+        ([1, 7], [[0], [0]], [[0.7], [7.5]], "id 7 has the probability 7.5"),
+        ([1, 7, 8], [[0], [0, 1], [2]], [[0.7], [0.9], [0.8, 0.1]], "id 7 has 2 labels but 1 p"),
+        ([1, 7], [[0], [0]], [[0.7], None], "id 7 has 1 labels but 0 probabilities"),
+        ([1, 7], [[0], [0, None]], [[0.7], [0.3, 0.2]], "id 7 has a list with a null"),
+        ([1, 8, 7], [[0], [2], [1, 1]], [[0.7], [0.1], [0.3, 0.2]], "id 7 has a class twice"),
+        ([7, 1, 7], [[0], [0], [1]], [[0.7], [0.7], [0.9]], "id 7 has two rows"),
     ],
 )
 def test_a_belief_that_nobody_voted_on_is_checked_before_em(

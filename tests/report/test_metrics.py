@@ -130,7 +130,7 @@ def test_slices_give_the_error_rate_of_each_group_an_image_is_in() -> None:
     [
         ([[1, 10]], [[0.5, 0.4]], "outside label_space"),
         ([[1, 2]], [[0.4, 0.5]], "not sorted"),
-        ([[1, 2]], [[0.4]], "more labels than label_probs or fewer"),
+        ([[1, 2]], [[0.4]], "id 0 has 2 labels but 1 probabilities"),
     ],
 )
 def test_rows_that_break_the_schema_are_refused(

@@ -135,8 +135,8 @@ def test_nanoseconds_of_a_time_are_cut():
 
 def test_parquet_and_csv_are_read_alike_with_their_row_numbers(tmp_path):
     (tmp_path / "a.csv").write_text("worker_id,label,image_id\nann,3,7\nbob,4,8\n")
-    pieces = plan(str(tmp_path), rows_per_piece=10)
-    ((first, rows),) = read(pieces[0])
+    splits = plan(str(tmp_path), rows_per_split=10)
+    ((first, rows),) = read(splits[0])
     assert first == 0
     assert rows.select(["image_id", "worker_id", "label"]).to_pylist() == [
         {"image_id": "7", "worker_id": "ann", "label": "3"},
@@ -149,10 +149,10 @@ def test_row_numbers_go_on_over_the_row_groups_of_a_file(tmp_path):
 
     votes = pa.table({"image_id": range(10), "worker_id": ["a"] * 10, "label": [0] * 10})
     pq.write_table(votes, tmp_path / "v.parquet", row_group_size=4)
-    pieces = plan(str(tmp_path / "v.parquet"), rows_per_piece=4)
-    assert [piece.first_row for piece in pieces] == [0, 4, 8]
+    splits = plan(str(tmp_path / "v.parquet"), rows_per_split=4)
+    assert [split.first_row for split in splits] == [0, 4, 8]
     numbers = [
-        (first, rows["image_id"].to_pylist()) for piece in pieces for first, rows in read(piece)
+        (first, rows["image_id"].to_pylist()) for split in splits for first, rows in read(split)
     ]
     assert numbers == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
 
