@@ -1,6 +1,7 @@
-"""The Arrow schema of every table, once.
+"""The Arrow schema of every table that is written or passed between stages, once.
 
-Spark schemas are made from these (`tables.spark_schema`). Key-value metadata is not part of them.
+Spark schemas are made from these (`spark_tables.spark_schema`). Key-value metadata is not part of
+them. What never leaves one Spark job (receipts of tasks, packed sums) has its schema there.
 """
 
 import pyarrow as pa
@@ -19,6 +20,9 @@ CATALOG = pa.schema(
         pa.field("shard", pa.int32(), nullable=False),
     ]
 )
+
+#: Where ingest dropped twins of an image, their URLs, for fetch to try when the image's own fails.
+CATALOG_OPTIONAL = pa.schema([pa.field("fallback_urls", pa.list_(pa.string()))])
 
 #: Source rows that did not reach the catalog, with the one reason each.
 CATALOG_REJECTS = pa.schema(
@@ -108,6 +112,20 @@ VOTES_OPTIONAL = pa.schema(
     [pa.field("response", pa.string()), pa.field("timestamp", pa.timestamp("us", tz="UTC"))]
 )
 
+#: A vote that can be used, on its way from votes to merge. response: of votes.checks.Response.
+#: timestamp: microseconds since 1970, or null. file and row: where it came from, row from 1.
+VOTES_CHECKED = pa.schema(
+    [
+        pa.field("image_id", pa.int64()),
+        pa.field("worker_id", pa.string()),
+        pa.field("label", pa.int32()),
+        pa.field("response", pa.int8()),
+        pa.field("timestamp", pa.int64()),
+        pa.field("file", pa.int32()),
+        pa.field("row", pa.int64()),
+    ]
+)
+
 #: Votes that were set aside. `row` is the 1-based row of the input.
 VOTES_REJECTS = pa.schema(
     [
@@ -123,6 +141,9 @@ VOTES_REJECTS = pa.schema(
 
 #: The true class of some images.
 GOLD = pa.schema([pa.field("image_id", pa.int64()), pa.field("label", pa.int32())])
+
+#: Groups of images, for report; an image may be in several.
+SLICES = pa.schema([pa.field("image_id", pa.int64()), pa.field("slice", pa.string())])
 
 #: Beliefs after the votes. risk is 1 − the top posterior; entropy is in nats.
 POSTERIOR = pa.schema(
@@ -143,6 +164,42 @@ WORKERS = pa.schema(
         pa.field("accuracy_low", pa.float64()),
         pa.field("accuracy_high", pa.float64()),
         pa.field("log_odds_vs_random", pa.float64()),
+    ]
+)
+
+#: The votes of each worker: choices; answers, and how many of them were unsure; votes that could be
+#: compared with a belief, and how many of them agreed with it.
+TALLY = pa.schema(
+    [
+        pa.field("worker_id", pa.string(), nullable=False),
+        pa.field("choices", pa.int64(), nullable=False),
+        pa.field("answers", pa.int64(), nullable=False),
+        pa.field("unsure", pa.int64(), nullable=False),
+        pa.field("compared", pa.int64(), nullable=False),
+        pa.field("agreeing", pa.int64(), nullable=False),
+    ]
+)
+
+#: Expected counts that are not in CONFUSIONS. kind: choice (one-coin workers) or answer. true:
+#: whether the answer to the question was yes in truth; null for one-coin workers. outcome: yes, no,
+#: unsure as 0, 1, 2 for an answer; wrong, right, unsure as 0, 1, 2 for one-coin workers.
+SKILLS = pa.schema(
+    [
+        pa.field("worker_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("true", pa.bool_()),
+        pa.field("outcome", pa.int32(), nullable=False),
+        pa.field("count", pa.float64(), nullable=False),
+    ]
+)
+
+#: The estimated share of each class among images without a belief, and how many images were
+#: expected to have it.
+CLASSES = pa.schema(
+    [
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+        pa.field("images", pa.float64(), nullable=False),
     ]
 )
 

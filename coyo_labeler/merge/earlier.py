@@ -17,28 +17,8 @@ from coyo_labeler.em.segments import F64, I64, Bool, distinct, find
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 
-#: Expected counts that the table of confusions does not hold. kind: choice (one-coin workers) or
-#: answer; true: whether the question's truth was yes, null for one-coin workers; outcome: of an
-#: answer yes, no, unsure as 0, 1, 2, of one-coin workers wrong, right, unsure as 0, 1, 2.
-SKILLS = pa.schema(
-    [
-        pa.field("worker_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("true", pa.bool_()),
-        pa.field("outcome", pa.int32(), nullable=False),
-        pa.field("count", pa.float64(), nullable=False),
-    ]
-)
 FOLDER = "skills"
 
-#: How frequent each class was found to be among images without a belief, and in how many of them.
-CLASSES = pa.schema(
-    [
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("share", pa.float64(), nullable=False),
-        pa.field("images", pa.float64(), nullable=False),
-    ]
-)
 CLASSES_FOLDER = "classes"
 
 #: A class that was not seen then starts with this part of an even share, for it can be seen now.
@@ -48,11 +28,11 @@ _UNSEEN = 1e-3
 def classes_table(log_class_prior: F64, counts: F64) -> pa.Table:
     """The shares of all classes, log (C,), and the expected images of each, (C,)."""
     label = np.arange(len(log_class_prior), dtype=np.int32)
-    return pa.table([label, np.exp(log_class_prior), counts], schema=CLASSES)
+    return pa.table([label, np.exp(log_class_prior), counts], schema=schemas.CLASSES)
 
 
 def skills_table(names: Sequence[str], space: CellSpace, cells: I64, counts: F64) -> pa.Table:
-    """The counts of cells (keys, sorted) that are no confusions, as `SKILLS`."""
+    """The counts of cells (keys, sorted) that are no confusions, as schemas.SKILLS."""
     confusion = space.model.worker_model == "confusion"
     small = (cells < space.constants) & (counts > 0)
     if confusion:
@@ -70,7 +50,7 @@ def skills_table(names: Sequence[str], space: CellSpace, cells: I64, counts: F64
             outcome.astype(np.int32),
             kept,
         ],
-        schema=SKILLS,
+        schema=schemas.SKILLS,
     )
 
 
@@ -97,7 +77,7 @@ class Earlier:
         return np.zeros(classes) if images is None else images
 
     def _of_classes(self, column: str, classes: int) -> F64 | None:
-        found = list(read_tables(storage.join(self.url, CLASSES_FOLDER), CLASSES))
+        found = list(read_tables(storage.join(self.url, CLASSES_FOLDER), schemas.CLASSES))
         if not found or found[0].num_rows != classes:
             return None
         return np.asarray(found[0][column].to_numpy())
@@ -152,7 +132,7 @@ def _earlier_cells(url: str, names: pa.Array, space: CellSpace) -> Iterator[tupl
             known &= (true < model.classes) & (voted < model.classes)
             keys = space.choice_keys(true[known], worker[known], voted[known])
             yield keys, table["count"].to_numpy()[known]
-    for table in read_tables(storage.join(url, FOLDER), SKILLS):
+    for table in read_tables(storage.join(url, FOLDER), schemas.SKILLS):
         worker, known = _numbers(table, names)
         choice = np.asarray(pc.equal(table["kind"], "choice"))
         outcome = table["outcome"].to_numpy().astype(np.int64)

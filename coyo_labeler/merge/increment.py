@@ -25,19 +25,12 @@ from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 from coyo_labeler.formats.parquet_splits import Split, plan_splits
 from coyo_labeler.merge.earlier import read_tables
 
-#: Votes of each worker by kind: `evidence.COLUMNS`.
-TALLY = pa.schema(
-    [
-        pa.field("worker_id", pa.string(), nullable=False),
-        *(pa.field(name, pa.int64(), nullable=False) for name in COLUMNS),
-    ]
-)
 TALLY_FOLDER = "tally"
 
 
 def tally_table(names: Sequence[str], tally: NDArray[np.int64]) -> pa.Table:
-    """The tally (J, 5) as `TALLY`."""
-    return pa.table([pa.array(names, pa.string()), *tally.T], schema=TALLY)
+    """The tally (J, 5) as schemas.TALLY."""
+    return pa.table([pa.array(names, pa.string()), *tally.T], schema=schemas.TALLY)
 
 
 def as_increment(settings: MergeSettings, space: LabelSpace) -> MergeSettings:
@@ -96,7 +89,7 @@ def add_tally(url: str, names: Sequence[str], tally: NDArray[np.int64]) -> NDArr
 
 
 def _earlier_tally(url: str) -> pa.Table:
-    found = list(read_tables(storage.join(url, TALLY_FOLDER), TALLY))
+    found = list(read_tables(storage.join(url, TALLY_FOLDER), schemas.TALLY))
     if not found:
         raise InputError(
             f"incremental: {url} has no {TALLY_FOLDER}/; merge all votes once more, anew"
