@@ -26,7 +26,6 @@ from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import MANIFEST, Counts, Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts
 
-FALLBACK = pa.schema([pa.field("fallback_urls", pa.list_(pa.string()))])
 FINISHED = pa.schema([pa.field("shard", pa.int32()), pa.field("rows", pa.int64())])
 
 #: Shards that a task fetches at once, so that the slow end of one is not waited for.
@@ -70,7 +69,7 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
 def read_catalog(spark: SparkSession, settings: FetchSettings) -> DataFrame:
     """id, url, imagehash, shard and fallback_urls (null where the catalog has none)."""
     url = storage.locate(settings.catalog, "catalog")
-    frame = read_table(spark, "fetch: catalog", url, schemas.CATALOG, FALLBACK)
+    frame = read_table(spark, "fetch: catalog", url, schemas.CATALOG, schemas.CATALOG_OPTIONAL)
     if "fallback_urls" not in frame.columns:
         frame = frame.withColumn("fallback_urls", F.lit(None).cast("array<string>"))
     return frame.select("shard", "id", "url", "imagehash", "fallback_urls")

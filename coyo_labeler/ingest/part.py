@@ -26,8 +26,6 @@ _CHUNK_ROWS = 50_000
 #: Columns whose values hardly repeat: a dictionary of them would be made in vain.
 _UNIQUE = frozenset({"id", "url", "imagehash", "fallback_urls", "detail", "kept_id"})
 
-FALLBACK_URLS = pa.field("fallback_urls", pa.list_(pa.string()))
-
 
 def write_part(
     batches: Iterable[pa.RecordBatch],
@@ -134,7 +132,7 @@ def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:
     shard = np.searchsorted(cuts, kept["place"].to_numpy(), side="right") - 1
     kept = kept.append_column("shard", pa.array(shard.astype(np.int32)))
     kept = kept.append_column("imagehash", to_text(kept["bits"].to_numpy()))
-    ours = pa.schema([*schemas.CATALOG, FALLBACK_URLS])
+    ours = pa.schema([*schemas.CATALOG, *schemas.CATALOG_OPTIONAL])
     behind = kept.schema.get_field_index("near_distance") + 1
     extras = list(kept.schema.remove_metadata())[behind:-3]
     chosen = kept.select([*ours.names, *(field.name for field in extras)])

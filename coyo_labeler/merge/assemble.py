@@ -17,7 +17,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import check_unique_images
 from coyo_labeler.merge.belief_table import to_beliefs
 from coyo_labeler.merge.read import BELIEFS, GOLD, VOTES, Parcel
-from coyo_labeler.votes.checks import CHECKED, DUPLICATE_DETAIL, Reason, response_words
+from coyo_labeler.votes.checks import DUPLICATE_DETAIL, Reason, response_words
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 
 
@@ -54,7 +54,7 @@ def assemble(
     Raises: InputError where an image has two beliefs or two gold classes, or a worker has two votes
     and duplicate_votes is error.
     """
-    tables = {VOTES: CHECKED, GOLD: schemas.GOLD, BELIEFS: schemas.BELIEFS}
+    tables = {VOTES: schemas.VOTES_CHECKED, GOLD: schemas.GOLD, BELIEFS: schemas.BELIEFS}
     read = {
         kind: pa.concat_tables(
             [p.table() for p in parcels if p.kind == kind] or [schema.empty_table()]

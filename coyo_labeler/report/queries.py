@@ -16,9 +16,6 @@ from coyo_labeler.report.sums import PACKED, Sums
 from coyo_labeler.report.tally import EXAMPLES, TOP_K
 from coyo_labeler.session import spark_path
 
-#: Groups that images can be put into; an image may be in several.
-SLICES = pa.schema([pa.field("image_id", pa.int64()), pa.field("slice", pa.string())])
-
 _POSTERIOR_ONLY = pa.schema([f for f in schemas.POSTERIOR if f.name not in schemas.BELIEFS.names])
 
 

@@ -19,7 +19,6 @@ from coyo_labeler.report.document import Surroundings, describe
 from coyo_labeler.report.examples import thumbnails
 from coyo_labeler.report.page import render
 from coyo_labeler.report.queries import (
-    SLICES,
     find_tars,
     gather,
     join_other,
@@ -44,7 +43,7 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     rows = read_labels(spark, "labels", settings.labels)
     rows_in = rows.count()
     gold = _read_optional(spark, "gold", settings.gold, schemas.GOLD)
-    slices = _read_optional(spark, "slices", settings.slices, SLICES)
+    slices = _read_optional(spark, "slices", settings.slices, schemas.SLICES)
     other = read_labels(spark, "compare", settings.compare) if settings.compare else None
     with watch_spark(spark, "report"):
         joined = join_other(join_truth(rows, gold, slices), other, gold)

@@ -39,20 +39,6 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
 
 
-#: A vote that can be used. response: of `Response`. timestamp: microseconds since 1970, or null.
-#: file and row: where it came from, row counted from 1.
-CHECKED = pa.schema(
-    [
-        pa.field("image_id", pa.int64()),
-        pa.field("worker_id", pa.string()),
-        pa.field("label", pa.int32()),
-        pa.field("response", pa.int8()),
-        pa.field("timestamp", pa.int64()),
-        pa.field("file", pa.int32()),
-        pa.field("row", pa.int64()),
-    ]
-)
-
 #: What is said of a vote that another one of the same worker stands for.
 DUPLICATE_DETAIL = "the worker has another vote on this question"
 
@@ -70,7 +56,7 @@ _ZONED = r"[T ].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 @dataclass(frozen=True)
 class Checked:
-    """votes: as `CHECKED`. rejects: as schemas.VOTES_REJECTS, in row order."""
+    """votes: as schemas.VOTES_CHECKED. rejects: as schemas.VOTES_REJECTS, in row order."""
 
     votes: pa.Table
     rejects: pa.Table
@@ -115,7 +101,7 @@ def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Chec
             pa.array(np.full(n, file, dtype=np.int32)),
             pa.array(rows),
         ],
-        schema=CHECKED,
+        schema=schemas.VOTES_CHECKED,
     ).filter(good)
     return Checked(votes, _rejects(table, rows, reasons, bad, space))
 
