@@ -5,7 +5,7 @@
 
 Photographs (`--photos FOLDER`, or generated ones) stand behind an HTTP server on 127.0.0.1 that has
 a core of its own and answers after a small random time. Both tools get the other cores and 64
-connections a core, keep the original bytes, and record a SHA-256. Rates are images over the time
+connections per core, keep the original bytes, and record a SHA-256. Rates are images over the time
 from the start of the first shard to the end of the last, by each tool's own per-shard records.
 """
 
@@ -46,7 +46,7 @@ CONNECTIONS = 64
 MAX_PIXELS = 64_000_000
 RIVAL = "img2dataset==1.47.0"
 RIVAL_NAME = "img2dataset, decoding"
-#: Whether our runs hash, by name.
+#: Whether a run of ours hashes, by its name.
 LIMITS = {"ours, decoding": False, "ours, decoding and pHash": True}
 
 RIVAL_SCRIPT = """
@@ -140,29 +140,29 @@ def write_catalog(folder: Path, photos: list[Path], port: int, images: int, per_
 
 @dataclass
 class Record:
-    """CPU seconds of a command and all that it started, by the time of the clock."""
+    """CPU seconds of a command and all that it started, by wall-clock time."""
 
     times: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
 
     def of(self, images: int, begin: float, end: float) -> dict[str, float]:
-        """What a run that fetched from `begin` to `end` did."""
+        """The figures of a run that fetched from `begin` to `end`."""
         begun, ended = np.interp([begin, end], self.times, self.cpu_seconds)
         return {
             "images": images,
             "images_per_second": images / (end - begin),
-            "cpu_ms_an_image": 1000 * (ended - begun) / images,
+            "cpu_ms_per_image": 1000 * (ended - begun) / images,
             "start_and_end_cpu_seconds": self.cpu_seconds[-1] - (ended - begun),
         }
 
 
 def run_on(cores: list[int], command: list[str], **environment: str) -> Record:
-    """Run a command on these cores; start and end are not among what its shards record."""
-    with tempfile.TemporaryFile("w+") as said:
+    """Run a command on these cores, and record the CPU seconds of all its processes."""
+    with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             ["taskset", "-c", ",".join(map(str, cores)), *command],
             env={**os.environ, **environment},
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -173,15 +173,15 @@ def run_on(cores: list[int], command: list[str], **environment: str) -> Record:
             record.cpu_seconds.append(sum(spent.values()))
             time.sleep(0.1)
         if process.returncode:
-            said.seek(0)
-            raise SystemExit(f"{command[:4]} failed:\n{said.read()[-4000:]}")
+            output.seek(0)
+            raise SystemExit(f"{command[:4]} failed:\n{output.read()[-4000:]}")
     return record
 
 
 def cpu_seconds(session: int) -> dict[int, float]:
-    """CPU seconds so far of every process of a session; those of the ended are kept by the caller.
+    """CPU seconds so far of every running process of a session, by process id.
 
-    Spark's Python workers begin sessions of their own: they are found by their parents.
+    Spark's Python workers begin sessions of their own; their parents show where they belong.
     """
     stats = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -220,7 +220,7 @@ def ours(folder: Path, cores: list[int], check_phash: bool) -> dict[str, float]:
 def theirs(
     folder: Path, python: Path, cores: list[int], per_shard: int, decode: bool
 ) -> dict[str, float]:
-    """Images per second of img2dataset, with its images decoded, or its bytes taken as they are."""
+    """Images per second of img2dataset, which decodes its images or keeps their bytes unread."""
     output = folder / "theirs"
     shutil.rmtree(output, ignore_errors=True)
     arguments = {
@@ -248,7 +248,7 @@ def theirs(
 
 
 def rival_python(bench: Path, folder: Path) -> Path:
-    """An environment of img2dataset's own."""
+    """The Python of an environment of its own for img2dataset."""
     python = bench / "img2dataset" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(bench / "img2dataset")], check=True)
@@ -276,7 +276,7 @@ def limit(photos: list[Path], core: int, with_phash: bool) -> float:
 def profile(
     folder: Path, photos: list[Path], port: int, core: int, images: int
 ) -> dict[str, float]:
-    """CPU seconds per thousand images of one task on one core, by what they are spent on."""
+    """CPU milliseconds per image of one task on one core, by purpose."""
     output = folder / "profile"
     shutil.rmtree(output, ignore_errors=True)
     spent = {"verify": 0.0}
@@ -333,14 +333,14 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> None:
-    """All runs, and what they come to."""
+    """Run all tools in turns, and print the results."""
     python = rival_python(arguments.output.absolute(), folder)
     photos = photographs(arguments.photos, folder / "photos")
     server_core, *cores = sorted(os.sched_getaffinity(0))
     size = sum(path.stat().st_size for path in photos) / len(photos)
     print(f"{len(photos)} photographs of {size / 1000:.0f} kB, {arguments.images} URLs")
     print(f"{RIVAL}; PySpark {version('pyspark')}, aiohttp {version('aiohttp')}")
-    print(f"{len(cores)} cores a tool, one for the server", flush=True)
+    print(f"{len(cores)} cores per tool, one for the server", flush=True)
     runs: dict[str, list[dict[str, float]]] = {}
     per_shard = arguments.per_shard
     with server_of(photos, server_core) as port:
@@ -358,25 +358,25 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
                 run = run_tool()
                 assert run["images"] == arguments.images, (name, run)
                 runs.setdefault(name, []).append(run)
-                told = ", ".join(f"{key} {value:.2f}" for key, value in run.items())
-                print(f"  {name}: {told}", flush=True)
+                figures = ", ".join(f"{key} {value:.2f}" for key, value in run.items())
+                print(f"  {name}: {figures}", flush=True)
         spent = profile(folder, photos, port, cores[0], min(arguments.images, 2000))
     limits = {name: limit(photos, cores[0], flag) for name, flag in LIMITS.items()}
-    tell(runs, limits, spent, len(cores))
+    print_results(runs, limits, spent, len(cores))
 
 
-def tell(
+def print_results(
     runs: dict[str, list[dict[str, float]]],
     limits: dict[str, float],
     spent: dict[str, float],
     cores: int,
 ) -> None:
-    """Medians, ratios to img2dataset, the limit, and where the time goes."""
+    """Print medians, ratios to img2dataset, the limit, and where the time goes."""
     rates, cpu = (
         {name: statistics.median(run[key] for run in all_) for name, all_ in runs.items()}
-        for key in ("images_per_second", "cpu_ms_an_image")
+        for key in ("images_per_second", "cpu_ms_per_image")
     )
-    print(f"{'':<27}{'img/s':>7}{'ratio':>7}{'CPU ms an image':>17}{'ratio':>7}")
+    print(f"{'':<27}{'img/s':>7}{'ratio':>7}{'CPU ms per image':>17}{'ratio':>7}")
     for name, rate in rates.items():
         print(
             f"{name:<27}{rate:>7.0f}{rate / rates[RIVAL_NAME]:>7.2f}"
@@ -384,8 +384,8 @@ def tell(
         )
     for name, alone in limits.items():
         share = rates[name] / (alone * cores)
-        print(f"{name}: {alone:.0f} img/s a core alone, {share:.0%} of that on {cores} cores")
-    print("one task, CPU ms an image: " + "; ".join(f"{k} {v:.2f}" for k, v in spent.items()))
+        print(f"{name}: {alone:.0f} img/s per core alone, {share:.0%} of that on {cores} cores")
+    print("one task, CPU ms per image: " + "; ".join(f"{k} {v:.2f}" for k, v in spent.items()))
 
 
 if __name__ == "__main__":

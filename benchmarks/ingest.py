@@ -38,7 +38,7 @@ from coyo_labeler.stages import STAGES, run_stage
 
 WORDS = ("photo", "of", "a", "red", "old", "house", "lamp", "boot", "river", "with", "two", "dogs")
 THRESHOLD = "thresholds.watermark_score.max=0.5"
-#: Rows rejected in every thousand, and why: the twins of rejected rows are no twins.
+#: Rejected rows per thousand, by reason. Twins of rejected rows do not count as twins.
 EXPECTED = {
     "too_small": 10,
     "aspect_ratio": 10,
@@ -93,14 +93,14 @@ def generate(spark: SparkSession, rows: int, folder: Path) -> None:
     frame.write.mode("overwrite").option("compression", "snappy").parquet(str(folder))
 
 
-def of_hundred(place: int) -> Column:
-    """Whether a row is this one of its hundred."""
-    return F.col("id") % 100 == place
+def of_hundred(index: int) -> Column:
+    """Whether a row has this index in its hundred."""
+    return F.col("id") % 100 == index
 
 
-def word(place: Column) -> Column:
-    """A word by its place."""
-    return F.element_at(F.array(*map(F.lit, WORDS)), (place + 1).cast("int"))
+def word(index: Column) -> Column:
+    """A word by its index."""
+    return F.element_at(F.array(*map(F.lit, WORDS)), (index + 1).cast("int"))
 
 
 def score(salt: int) -> Column:
@@ -117,7 +117,7 @@ def ingest(spark: SparkSession, source: Path, output: Path, *words: str) -> Mani
 
 
 def plain(spark: SparkSession, source: Path, output: Path) -> None:
-    """What Spark needs to read all and write all."""
+    """Read all and write all with Spark alone."""
     shutil.rmtree(output, ignore_errors=True)
     spark.read.parquet(str(source)).write.parquet(str(output))
 
@@ -136,18 +136,18 @@ def compare(spark: SparkSession, rows: int, folder: Path, repeats: int) -> dict[
     generate(spark, 100_000, small)
     plain(spark, small, folder / "plain")
     ingest(spark, small, folder / "catalog")
-    tell(f"making {rows:,} rows")
+    progress(f"making {rows:,} rows")
     generate(spark, rows, source)
     times: dict[str, list[float]] = {"plain": [], "ingest": []}
     for number in range(repeats):
-        tell(f"round {number + 1} of {repeats}")
+        progress(f"round {number + 1} of {repeats}")
         times["plain"].append(seconds_of(lambda: plain(spark, source, folder / "plain")))
         start = time.perf_counter()
         manifest = ingest(spark, source, folder / "catalog")
         times["ingest"].append(time.perf_counter() - start)
-        found = {reason: 1000 * n / rows for reason, n in manifest.rows.rejected.items()}
-        if found != EXPECTED:
-            raise SystemExit(f"rejected of every thousand: {found}, known: {EXPECTED}")
+        rejected = {reason: 1000 * n / rows for reason, n in manifest.rows.rejected.items()}
+        if rejected != EXPECTED:
+            raise SystemExit(f"rejected per thousand: {rejected}, expected: {EXPECTED}")
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     print(f"\n{rows:,} rows, {size_of(source) / 1e9:.2f} GB, seconds (median of {repeats})")
     print(f"{'plain read and write':<24}{medians['plain']:>8.1f}")
@@ -211,7 +211,7 @@ def near(spark: SparkSession, sizes: list[int], distance: int, sample: int) -> N
         assert total is not None
         chosen = np.random.default_rng(0).choice(n, sample, replace=False)
         expected = by_brute_force(bits, chosen, distance)
-        missed = expected - found_of(pairs, chosen)
+        missed = expected - pairs_with(pairs, chosen)
         row = (
             f"{n:,}",
             f"{seconds:.1f}",
@@ -232,17 +232,17 @@ def by_brute_force(
     bits: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64], distance: int
 ) -> set[tuple[int, int, int]]:
     """Every pair with a chosen hash in it."""
-    found = set()
-    for one in chosen.tolist():
-        apart = np.bitwise_count(bits ^ bits[one])
+    pairs = set()
+    for index in chosen.tolist():
+        apart = np.bitwise_count(bits ^ bits[index])
         for other in np.flatnonzero(apart <= distance).tolist():
-            if other != one:
-                found.add((min(one, other), max(one, other), int(apart[other])))
-    return found
+            if other != index:
+                pairs.add((min(index, other), max(index, other), int(apart[other])))
+    return pairs
 
 
-def found_of(pairs: DataFrame, chosen: npt.NDArray[np.int64]) -> set[tuple[int, int, int]]:
-    """The found pairs with a chosen hash in them; raises where one was found twice."""
+def pairs_with(pairs: DataFrame, chosen: npt.NDArray[np.int64]) -> set[tuple[int, int, int]]:
+    """The pairs with a chosen hash in them. Raises: SystemExit where a pair comes twice."""
     mine = pairs.filter("low IS NOT NULL").filter(
         F.col("low").isin(chosen.tolist()) | F.col("high").isin(chosen.tolist())
     )
@@ -264,16 +264,16 @@ def memory(folder: Path, sizes: list[int]) -> None:
             stdout=subprocess.PIPE,
             check=True,
         )
-        found = json.loads(done.stdout.splitlines()[-1])
-        cells = (f"{rows:,}", f"{found['python']:.0f}", f"{found['live']:.0f}")
+        peak = json.loads(done.stdout.splitlines()[-1])
+        cells = (f"{rows:,}", f"{peak['python']:.0f}", f"{peak['live']:.0f}")
         print("".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
 def measure_driver(rows: int, folder: Path) -> None:
-    """Run ingest, and print what this process and its JVM needed at most.
+    """Run ingest, and print the peak memory of this process and of its JVM.
 
-    Of the JVM what a full collection leaves, every two seconds: a heap holds as much garbage as it
-    is given room for.
+    The JVM counts with what a full collection leaves, every two seconds, because a heap fills with
+    garbage as far as it is allowed to.
     """
     spark = open_session(SparkSettings(conf={"spark.driver.memory": "1g"}), "benchmark")
     source = folder / f"source-{rows}"
@@ -301,9 +301,9 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.parquet"))
 
 
-def tell(what: str) -> None:
-    """Progress, on standard error."""
-    print(f"… {what}", file=sys.stderr, flush=True)
+def progress(message: str) -> None:
+    """Print progress to standard error."""
+    print(f"… {message}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

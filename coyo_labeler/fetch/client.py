@@ -1,6 +1,6 @@
 """Downloads over HTTP: many at once, each bounded in time, bytes and attempts.
 
-aiohttp, because its parser is compiled, it pools connections over thousands of hosts, and its
+The library is aiohttp: its parser is compiled, it pools connections to thousands of hosts, and its
 connector lets `guard` see every address at the moment of the connect.
 """
 
@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from coyo_labeler.fetch.guard import ForbiddenAddressError, Guard, GuardedResolver
-from coyo_labeler.fetch.hosts import Budget, Hosts, Places, Rank
+from coyo_labeler.fetch.hosts import Budget, Hosts, Rank, Slots
 from coyo_labeler.fetch.policy import (
     ROBOTS_BYTES,
     Robots,
@@ -31,16 +31,16 @@ from coyo_labeler.fetch.policy import (
 )
 from coyo_labeler.fetch.status import TRANSIENT, FetchError, Status
 
-Used = TypeVar("Used")
+Result = TypeVar("Result")
 
 MAX_REDIRECTS = 5
-#: Names that are resolved at once; a resolver's answer can take seconds, and blocks its thread.
+#: Names that are resolved at once; an answer can take seconds, and blocks its thread.
 RESOLVER_THREADS = 64
 DNS_CACHE_SECONDS = 300
-#: Downloads that pass this size go on a few at a time, so that memory is bounded.
+#: Downloads beyond this size continue a few at a time, so that memory is bounded.
 LARGE_BYTES = 4 * 2**20
 LARGE_AT_ONCE = 8
-#: Deadline of a host's robots.txt, all its attempts included, in deadlines of a connection.
+#: Deadline of a host's robots.txt, all attempts included, in deadlines of a connection.
 ROBOTS_CONNECTS = 3
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -67,9 +67,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Manners:
-    """Who asks, and what it takes for a no.
+    """Who asks, and which refusals are obeyed.
 
-    robots_txt: whether robots.txt is asked for and obeyed. refused_tags: rules of X-Robots-Tag.
+    robots_txt: whether robots.txt is read and obeyed. refused_tags: the X-Robots-Tag rules that
+    mean no.
     """
 
     user_agent: str
@@ -79,7 +80,7 @@ class Manners:
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for one kind of file: bytes at most, and which wishes of its owner are obeyed."""
+    """Terms for one kind of file: the limit of its bytes, and which of its owner's wishes hold."""
 
     max_bytes: int
     robots: Robots | None = None
@@ -88,7 +89,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Body:
-    """What a URL gave."""
+    """The body of a 200 answer."""
 
     data: bytes
     http_status: int
@@ -97,7 +98,7 @@ class Body:
 class Client:
     """An asynchronous context manager; `download` may be called many times at once.
 
-    resolver: for host names; left out: the system's.
+    resolver: resolves host names; None: the system's.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Client:
         self._hosts = Hosts(limits.host_connections, limits.host_interval_seconds)
         robots = Robots(self._read_robots, self._token) if manners.robots_txt else None
         self._images = Terms(limits.max_bytes, robots, manners.refused_tags)
-        self._places = Places(limits.connections)
+        self._slots = Slots(limits.connections)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def __aenter__(self) -> "Client":
@@ -154,14 +155,14 @@ class Client:
         self._resolver_threads.shutdown(wait=False, cancel_futures=True)
 
     async def download(
-        self, url: str | None, budget: Budget, use: Callable[[Body], Awaitable[Used]]
-    ) -> Used:
-        """What `use` makes of the body of a URL, after as many attempts as the budget allows.
+        self, url: str | None, budget: Budget, use: Callable[[Body], Awaitable[Result]]
+    ) -> Result:
+        """The result of `use` on the body of a URL, after as many attempts as the budget allows.
 
-        The download's place among all is kept until `use` has ended, so that bodies do not pile up
-        where hosts are faster than it. Its time is not the host's, and does not count.
+        The download keeps its slot until `use` has ended, so that bodies do not pile up where
+        hosts are faster than `use`. The time of `use` does not count against the budget.
 
-        Raises: FetchError; also what `use` raises.
+        Raises: FetchError, and whatever `use` raises.
         """
         target = parse_url(url)
         return await self._try_again(
@@ -178,8 +179,8 @@ class Client:
         )
 
     async def _try_again(
-        self, attempt_once: Callable[[Budget], Awaitable[Used]], budget: Budget
-    ) -> Used:
+        self, attempt_once: Callable[[Budget], Awaitable[Result]], budget: Budget
+    ) -> Result:
         attempt = 0
         while True:
             try:
@@ -197,17 +198,17 @@ class Client:
         self,
         target: URL,
         budget: Budget,
-        use: Callable[[Body], Awaitable[Used]],
+        use: Callable[[Body], Awaitable[Result]],
         terms: Terms,
-    ) -> Used:
-        """One attempt, redirects included; every hop is checked and takes its host's turn."""
+    ) -> Result:
+        """One attempt, redirects included; every hop is checked and waits for its host's turn."""
         for _ in range(MAX_REDIRECTS + 1):
             if terms.robots is not None:
                 await terms.robots.check(target, budget.rank)
             assert target.host is not None
             async with AsyncExitStack() as held:
                 async with self._hosts.turn(target.host, budget) as host:
-                    await held.enter_async_context(self._places.hold(budget.rank))
+                    await held.enter_async_context(self._slots.hold(budget.rank))
                     async with budget.spend():
                         answer = await self._ask(target, terms, held, last=host.users == 1)
                 if isinstance(answer, Body):
@@ -216,10 +217,10 @@ class Client:
         raise FetchError(Status.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS} redirects")
 
     async def _ask(self, target: URL, terms: Terms, held: AsyncExitStack, last: bool) -> Body | URL:
-        """The body of an answer, or where it redirects to.
+        """The body of an answer, or the URL to which it redirects.
 
-        held: gets what must be held while the body is in memory. last: nothing else is wanted from
-        the host, so that the connection need not be kept.
+        held: receives what must be held while the body is in memory. last: nothing else is wanted
+        from the host, so that the connection need not be kept.
         """
         headers = {"Connection": "close"} if last else None
         try:
@@ -229,7 +230,7 @@ class Client:
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return parse_url(response.headers["Location"], base=target)
                 refuse_status(response.status, response.headers.get("Retry-After"))
-                # Only now: on any other answer the tag speaks of a page that is no image.
+                # Only now: on any other answer the tag is about a page that is no image.
                 tags = response.headers.getall("X-Robots-Tag", ())
                 rule = refused_by_tag(tags, self._token, terms.refused_tags)
                 if rule is not None:
@@ -250,7 +251,7 @@ class Client:
                 Status.BAD_RESPONSE, f"Content-Encoding {encoding[:40]}", response.status
             )
         compressed = encoding not in ("identity", "")
-        if compressed:  # how large it will be is not known
+        if compressed:  # its size is not known yet
             await held.enter_async_context(self._large)
         try:
             data = await self._stream(response.content, max_bytes, None if compressed else held)
@@ -267,7 +268,7 @@ class Client:
     ) -> bytes | None:
         """All bytes, or None where there are more than `max_bytes`.
 
-        held: gets one of the few places of large bodies; None where it has one.
+        held: receives one of the few slots of large bodies; None where it has one already.
         """
         data = bytearray()
         chunks = content.iter_any()
@@ -288,7 +289,7 @@ class Client:
 
 
 def parse_url(text: str | None, base: URL | None = None) -> URL:
-    """An absolute http or https URL; relative ones are taken from `base`.
+    """An absolute http or https URL; a relative one is joined to `base`.
 
     Raises: FetchError (bad_url).
     """
@@ -338,7 +339,7 @@ def decompress(data: bytes, max_bytes: int, http_status: int) -> bytes:
 
 
 def explain(error: Exception) -> FetchError:  # noqa: PLR0911 - a table
-    """The status of what the HTTP library raised; its message is not kept, it may hold the URL."""
+    """The failure that an exception of the HTTP library means; its message may hold the URL."""
     cause = getattr(error, "os_error", None) or error.__cause__
     if isinstance(cause, ForbiddenAddressError):
         return FetchError(Status.FORBIDDEN_ADDRESS, str(cause.strerror))

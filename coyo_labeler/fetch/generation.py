@@ -1,12 +1,13 @@
-"""How a shard's files get under their names: tar, then Parquet, then the receipt.
+"""How a shard's files get under their names: tar, then Parquet file, then receipt.
 
-A later generation of a shard is staged whole in a folder of its own below `_next/` and then moved
-into place, the receipt last; a move that was cut off is finished by whoever comes next. Its tar
-holds all images of the one before, so that a reader finds at any moment every image that the
-Parquet file promises.
+A later generation of a shard is staged in a folder of its own below `_next/`. Once it is whole, its
+files are moved into place, the receipt last; the next process finishes a move that was interrupted.
+The tar of a generation holds all images of the one before, so that a reader finds at any moment
+every image that the Parquet file promises.
 
-Tar, Parquet file and receipt hold the same digest. Two writers of one shard, each with answers of
-its own, can leave the tar of one and the rows of the other: such a shard does not count as whole.
+Tar, Parquet file and receipt hold the same digest. Two writers of one shard, each with its own
+answers from the hosts, can leave the tar of one beside the rows of the other: such a shard does not
+count as whole.
 """
 
 import re
@@ -24,13 +25,13 @@ from coyo_labeler.fetch.pack import DIGEST
 from coyo_labeler.formats import tars
 from coyo_labeler.receipts import Receipt, Receipts
 
-#: Name of a shard's statistics, which are its receipt too.
+#: Name of a shard's statistics, which are also its receipt.
 RECEIPT_NAME = "{shard:05d}_stats.json"
 STAGING = "_next"
 
 _HEAD_BYTES = 512  # of a tar: its first header
 _TAIL_BYTES = 16 * 2**10  # of a Parquet file: its footer, and some more
-_SHARDS_AT_ONCE = 256  # whose files are looked into together
+_SHARDS_AT_ONCE = 256  # whose files are read together
 
 
 def tar_name(shard: int) -> str:
@@ -50,7 +51,7 @@ def size(url: str) -> int:
 
 
 def staging(output: str, shard: int) -> str:
-    """A folder of its own in which to make a later generation of a shard."""
+    """A new folder in which to make a later generation of a shard."""
     return storage.join(output, STAGING, f"{shard:05d}-{uuid.uuid4().hex}")
 
 
@@ -75,14 +76,14 @@ def recover(receipts: Receipts) -> None:
 
 
 def current(receipts: Receipts, shard: int) -> Receipt | None:
-    """The receipt of a whole shard, after finishing what others have left of its moves, or None."""
+    """The receipt of a whole shard, or None, after finishing the moves that others have left."""
     for staged in _staged(receipts.output, f"{shard:05d}-"):
         _finish(receipts, staged)
     return _whole(receipts, shard)
 
 
 def valid(receipts: Receipts) -> dict[int, Receipt]:
-    """The receipts of whole shards: those with whose digest both of their files agree."""
+    """The receipts of whole shards, whose two files agree with the receipt's digest."""
     fs, folder = storage.resolve(receipts.output)
     fs.invalidate_cache(folder)
     if not fs.isdir(folder):
@@ -97,7 +98,7 @@ def valid(receipts: Receipts) -> dict[int, Receipt]:
 
 
 def _staged(output: str, prefix: str) -> list[str]:
-    """The folders of later generations whose names begin so."""
+    """The folders of later generations whose names begin with a prefix."""
     fs, folder = storage.resolve(storage.join(output, STAGING))
     fs.invalidate_cache(folder)
     if not fs.isdir(folder):
@@ -134,9 +135,9 @@ def _whole(receipts: Receipts, shard: int) -> Receipt | None:
 def _agreeing(
     fs: AbstractFileSystem, folder: str, receipts: Mapping[int, Receipt], sizes: Mapping[str, int]
 ) -> Iterator[tuple[int, Receipt]]:
-    """Those receipts whose files have the sizes and the digest that they state.
+    """The receipts whose files have the sizes and the digest that they state.
 
-    Of each file a few kilobytes are read, many files at a time where the filesystem can.
+    Only a few kilobytes of each file are read, and many files at once where the filesystem can.
     """
     sized = (
         (shard, receipt)
@@ -144,9 +145,9 @@ def _agreeing(
         if sizes.get(tar_name(shard)) == receipt.details["tar_bytes"]
         and sizes.get(rows_name(shard)) == receipt.details["parquet_bytes"]
     )
-    while some := list(islice(sized, _SHARDS_AT_ONCE)):
-        heads = _read_ends(fs, folder, {tar_name(shard): (0, _HEAD_BYTES) for shard, _ in some})
-        ends = {rows_name(shard): sizes[rows_name(shard)] for shard, _ in some}
+    while group := list(islice(sized, _SHARDS_AT_ONCE)):
+        heads = _read_ends(fs, folder, {tar_name(shard): (0, _HEAD_BYTES) for shard, _ in group})
+        ends = {rows_name(shard): sizes[rows_name(shard)] for shard, _ in group}
         spans = {name: (max(0, end - _TAIL_BYTES), end) for name, end in ends.items()}
         tails = _read_ends(fs, folder, spans)
         long = {
@@ -155,7 +156,7 @@ def _agreeing(
             if _footer_bytes(tails[name]) > len(tails[name])
         }
         tails |= _read_ends(fs, folder, long)
-        for shard, receipt in some:
+        for shard, receipt in group:
             digest = receipt.details.get("digest")
             # A tar without images has no member to hold a mark.
             mark = digest if receipt.rows.rows_out else None
@@ -167,15 +168,15 @@ def _agreeing(
 def _read_ends(
     fs: AbstractFileSystem, folder: str, spans: Mapping[str, tuple[int, int]]
 ) -> dict[str, bytes]:
-    """Bytes [start, end) of files, by name; none of what is no longer there."""
+    """Bytes [start, end) of files, by name; empty for a file that is no longer there."""
     if not spans:
         return {}
     paths = [storage.join(folder, name) for name in spans]
     starts, ends = zip(*spans.values(), strict=True)
-    found = fs.cat_ranges(paths, list(starts), list(ends), on_error="return")
+    contents = fs.cat_ranges(paths, list(starts), list(ends), on_error="return")
     return {
         name: data if isinstance(data, bytes) else b""
-        for name, data in zip(spans, found, strict=True)
+        for name, data in zip(spans, contents, strict=True)
     }
 
 
@@ -190,5 +191,5 @@ def _digest_of(tail: bytes) -> str | None:
         metadata = pq.read_metadata(pa.BufferReader(tail)).metadata or {}
     except pa.ArrowInvalid:
         return None
-    found = metadata.get(DIGEST.encode())
-    return None if found is None else found.decode()
+    digest = metadata.get(DIGEST.encode())
+    return None if digest is None else digest.decode()

@@ -1,7 +1,7 @@
-"""Which addresses may be connected to: never the network that runs the job.
+"""The addresses that may be connected to: never those of the network that runs the job.
 
-Names are checked when they are resolved, and each address once more where its socket is made, so
-that what was checked is what is connected to, on every redirect too.
+The addresses of a name are checked when it is resolved, and each address once more where its socket
+is made, so that the address connected to is one that was checked, on every redirect too.
 """
 
 import errno
@@ -13,7 +13,7 @@ from aiohttp.resolver import ThreadedResolver
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: Cloud metadata and platform services on addresses that no general rule refuses, or that
+#: Addresses of cloud metadata and platform services that no general rule refuses, or that
 #: `allow_private` would let through.
 METADATA = frozenset(
     ipaddress.ip_address(address)
@@ -37,24 +37,23 @@ class ForbiddenAddressError(PermissionError):
 
 
 class Guard:
-    """Says which addresses may be connected to.
+    """Decides which addresses may be connected to.
 
-    allow_private: let private and loopback addresses through. loopback_only: let nothing else
-    through. Link-local, multicast, reserved and cloud metadata addresses are never let through.
+    allow_private: allow private and loopback addresses. loopback_only: allow nothing but loopback.
+    Link-local, multicast, reserved and cloud metadata addresses are never allowed.
     """
 
     def __init__(self, allow_private: bool = False, loopback_only: bool = False) -> None:
         self._allow_private = allow_private
         self._loopback_only = loopback_only
 
-    def allows(self, address: str, port: int) -> bool:
+    def allows(self, address: str) -> bool:
         """Whether a connection to a numeric address may be made."""
-        del port
         try:
-            found = ipaddress.ip_address(address)
+            numeric = ipaddress.ip_address(address)
         except ValueError:
             return False
-        return all(self._allows(one) for one in _meant(found))
+        return all(self._allows(target) for target in _targets(numeric))
 
     def _allows(self, address: IPAddress) -> bool:
         if address in METADATA or address.is_link_local or address.is_multicast:
@@ -66,7 +65,7 @@ class Guard:
         if address.is_unspecified or address.is_reserved:
             return False
         if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
-            return self._allow_private  # fec0::/10, which Python takes for global
+            return self._allow_private  # fec0::/10, which Python counts as global
         return address.is_global or (self._allow_private and address.is_private)
 
     def socket_factory(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
@@ -74,29 +73,29 @@ class Guard:
 
         Raises: ForbiddenAddressError.
         """
-        family, kind, protocol, _, (host, port, *_) = info
-        if not self.allows(str(host), int(str(port))):
+        family, kind, protocol, _, (host, *_) = info
+        if not self.allows(str(host)):
             raise ForbiddenAddressError()
         return socket.socket(family, kind, protocol)
 
 
-def _meant(address: IPAddress) -> list[IPAddress]:
-    """The address, and the IPv4 addresses that it stands for."""
-    meant: list[IPAddress] = [address]
+def _targets(address: IPAddress) -> list[IPAddress]:
+    """The addresses that a connection would reach: itself, and IPv4 addresses embedded in it."""
+    targets: list[IPAddress] = [address]
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return [address.ipv4_mapped]
         if address.sixtofour is not None:
-            meant.append(address.sixtofour)
+            targets.append(address.sixtofour)
         if address.teredo is not None:
-            meant.extend(address.teredo)
+            targets.extend(address.teredo)
         if address in _NAT64:
-            meant = [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
-    return meant
+            targets = [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+    return targets
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names, and refuses a name of which any address is forbidden."""
+    """Resolves names, and refuses a name where any of its addresses is forbidden."""
 
     def __init__(self, guard: Guard, resolver: AbstractResolver | None = None) -> None:
         self._guard = guard
@@ -106,12 +105,12 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Addresses of a name. Raises: ForbiddenAddressError, OSError."""
-        if self._resolver is None:  # made here, for it belongs to the running event loop
+        if self._resolver is None:  # made here, because it belongs to the running event loop
             self._resolver = ThreadedResolver()
-        found = await self._resolver.resolve(host, port, family)
-        if not all(self._guard.allows(address["host"], port) for address in found):
+        addresses = await self._resolver.resolve(host, port, family)
+        if not all(self._guard.allows(address["host"]) for address in addresses):
             raise ForbiddenAddressError()
-        return found
+        return addresses
 
     async def close(self) -> None:
         """Release the resolver."""

@@ -1,4 +1,4 @@
-"""How a task treats each host: connections at once, pace, pauses that it asks for, failures."""
+"""How a task treats each host: simultaneous requests, pace, requested pauses, failures."""
 
 import asyncio
 import heapq
@@ -10,13 +10,13 @@ from itertools import count
 
 from coyo_labeler.fetch.status import FetchError, Status
 
-#: A host with that many failures to connect in a row is left alone for a while.
+#: A host that could not be connected to this many times in a row is left alone for a while.
 FAILURES_IN_A_ROW = 20
 DOWN_SECONDS = 300.0
-#: Hosts that a task remembers for the trouble they gave; those asked longest ago go first.
+#: Hosts with failures or pauses that a task remembers; those asked longest ago go first.
 REMEMBERED_HOSTS = 10_000
 
-#: Place in line, the lowest first: of the shard among those of the task, of the row in the shard.
+#: Position in the queue, lowest first: the shard's in the task, then the row's in the shard.
 Rank = tuple[int, int]
 
 _NO_ANSWER = frozenset(
@@ -33,7 +33,7 @@ _NO_ANSWER = frozenset(
 class Budget:
     """The seconds that an image has left. Waiting for a turn is free; work and pauses cost.
 
-    rank: where it stands in line for a turn.
+    rank: its position in the queue for a turn.
     """
 
     def __init__(self, seconds: float, rank: Rank = (0, 0)) -> None:
@@ -60,8 +60,8 @@ class Budget:
         self.left -= seconds
 
 
-class Places:
-    """So many at once, and of those that wait the lowest rank first, whoever came before."""
+class Slots:
+    """A limited number of slots; a free slot goes to the lowest rank that waits."""
 
     def __init__(self, number: int) -> None:
         self._free = number
@@ -70,7 +70,7 @@ class Places:
 
     @asynccontextmanager
     async def hold(self, rank: Rank) -> AsyncIterator[None]:
-        """Wait for a place, and keep it inside the block."""
+        """Wait for a slot, and keep it inside the block."""
         if self._free:
             self._free -= 1
         else:
@@ -78,7 +78,7 @@ class Places:
         try:
             yield
         finally:
-            self._give_up()
+            self._release()
 
     async def _wait(self, rank: Rank) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -87,10 +87,10 @@ class Places:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._give_up()
+                self._release()
             raise
 
-    def _give_up(self) -> None:
+    def _release(self) -> None:
         while self._waiting:
             _, _, turn = heapq.heappop(self._waiting)
             if not turn.done():
@@ -101,23 +101,23 @@ class Places:
 
 @dataclass
 class Host:
-    """What a task knows of a host; times are the event loop's."""
+    """The state of a host in a task; times are the event loop's."""
 
     slots: asyncio.Semaphore
-    pace: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by who starts next
+    pace: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by the request that starts next
     users: int = 0  # requests that wait or run
     next_time: float = 0.0
     blocked_until: float = 0.0
     failures: int = 0  # in a row
     down_until: float = 0.0
-    # Status and error; not the exception, which would keep all that it passed through.
+    # Status and error; not the exception, which would keep the frames that it passed through.
     last_failure: tuple[Status, str] | None = None
 
 
 class Hosts:
     """The hosts that a task is talking to.
 
-    connections: requests at once to one host. interval_seconds: between the starts of two.
+    connections: simultaneous requests to one host. interval_seconds: between the starts of two.
     """
 
     def __init__(self, connections: int, interval_seconds: float = 0.0) -> None:
@@ -127,9 +127,9 @@ class Hosts:
 
     @asynccontextmanager
     async def turn(self, name: str, budget: Budget) -> AsyncIterator[Host]:
-        """Wait until the host may be asked; what the block raises is held against it.
+        """Wait until the host may be asked; a FetchError in the block counts against the host.
 
-        Raises: FetchError at once where the host is down, or wants a longer pause than is left.
+        Raises: FetchError at once where the host is down, or asks for a longer pause than is left.
         """
         host = self._hosts.get(name)
         if host is None:
@@ -150,21 +150,21 @@ class Hosts:
             if not host.users and not _is_remembered(host):
                 del self._hosts[name]
             elif len(self._hosts) > REMEMBERED_HOSTS:
-                self._forget_the_oldest()
+                self._drop_oldest()
 
-    def _forget_the_oldest(self) -> None:
+    def _drop_oldest(self) -> None:
         oldest = next((name for name, host in self._hosts.items() if not host.users), None)
         if oldest is not None:
             del self._hosts[oldest]
 
     async def _wait(self, host: Host, budget: Budget) -> None:
-        """Until the interval since the last start is over, however late that start was."""
+        """Wait until the interval since the last start is over, however late that start was."""
         loop = asyncio.get_running_loop()
         async with host.pace if self._interval else nullcontext():
             await _respect(host, budget)
             while (early := host.next_time - loop.time()) > 0:
                 await asyncio.sleep(early)
-                await _respect(host, budget)  # what it answered to others meanwhile
+                await _respect(host, budget)  # a pause may have been asked for meanwhile
             host.next_time = loop.time() + self._interval
 
 

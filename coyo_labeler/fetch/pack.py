@@ -1,7 +1,7 @@
 """A shard's files: a webdataset tar and a Parquet row for every catalog row.
 
-Both hold a digest of the rows, so that a tar and a Parquet file that belong together are known.
-The tar's bytes depend on the rows alone: in index order, with fixed times and owners.
+Both hold a digest of the rows, which shows whether a tar and a Parquet file belong together. The
+tar's bytes depend on the rows alone: in index order, with fixed times and owners.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from coyo_labeler.formats import schemas, tars
 
 @dataclass(frozen=True)
 class ImageRow:
-    """A row of schemas.IMAGES, and the URL that gave the image, where it was a fallback."""
+    """A row of schemas.IMAGES, and fetched_url: the URL that the image came from."""
 
     key: str
     id: int
@@ -45,7 +45,7 @@ class ImageRow:
     fetched_url: str | None = None
 
 
-#: What stands in `{key}.json` beside each image.
+#: Fields of `{key}.json` beside each image.
 JSON_FIELDS = (
     "key",
     "id",
@@ -63,34 +63,34 @@ JSON_FIELDS = (
 )
 
 
-#: Under which a Parquet file's metadata hold the digest of its rows.
+#: Key of the digest in a Parquet file's metadata.
 DIGEST = "coyo_labeler.digest"
 
-#: Index in the shard, key, and {ending: bytes} of the files of one image.
+#: Index in the shard, key, and the files of one image as {extension: bytes}.
 Sample = tuple[int, str, Mapping[str, bytes]]
 
 
 class Spool:
-    """Images of a shard in the order in which they arrive, on local disk and not in memory.
+    """Images of a shard in order of arrival, on local disk instead of in memory.
 
-    The file has no name, so that a killed process leaves none. May be filled from many threads.
+    The file has no name, so that a killed process leaves none. `add` may be called from threads.
     """
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._lock = threading.Lock()
-        self._places: dict[int, tuple[int, int, str]] = {}
+        self._spans: dict[int, tuple[int, int, str]] = {}
 
     def add(self, index: int, extension: str, data: bytes) -> None:
-        """Keep the image of a row, in place of an earlier one."""
+        """Keep the image of a row; it replaces an earlier one."""
         with self._lock:
             start = self._file.seek(0, io.SEEK_END)
             self._file.write(data)
-            self._places[index] = (start, len(data), extension)
+            self._spans[index] = (start, len(data), extension)
 
     def samples(self, rows: Mapping[int, ImageRow]) -> Iterator[Sample]:
-        """The tar's samples in index order; rows: by index."""
-        for index, (start, length, extension) in sorted(self._places.items()):
+        """The tar's samples in index order. rows: by index."""
+        for index, (start, length, extension) in sorted(self._spans.items()):
             self._file.seek(start)
             row = rows[index]
             document = {name: getattr(row, name) for name in JSON_FIELDS}
@@ -101,7 +101,7 @@ class Spool:
             yield index, row.key, parts
 
     def close(self) -> None:
-        """Give the disk space back."""
+        """Release the disk space."""
         self._file.close()
 
 
@@ -112,7 +112,7 @@ def keys(shard: int, count: int) -> list[str]:
 
 
 def digest(rows: Iterable[ImageRow]) -> str:
-    """16 hex digits that stand for the rows, all but the time that each took."""
+    """16 hex digits of a hash of the rows, without the seconds that each took."""
     names = [name for name in schemas.IMAGES.names if name != "seconds"]
     hashed = hashlib.sha256()
     for row in rows:
@@ -121,16 +121,16 @@ def digest(rows: Iterable[ImageRow]) -> str:
 
 
 def write_tar(url: str, mark: str, *sources: Iterable[Sample]) -> None:
-    """Write the samples of all sources, each in index order, in index order. mark: the digest."""
+    """Merge sources of samples, each in index order, into one tar. mark: the digest."""
     merged = heapq.merge(*sources, key=lambda sample: sample[0])
     with storage.open_atomic(url) as file:
         tars.write(file, ((key, parts) for _, key, parts in merged), mark)
 
 
 def read_tar(url: str, index_of: Mapping[str, int]) -> Iterator[Sample]:
-    """The samples of a tar as they lie in it, but for those that are not wanted.
+    """The wanted samples of a tar, in its order.
 
-    index_of: by key, of those wanted.
+    index_of: index in the shard by key, for each wanted sample.
 
     Raises: tars.DamagedTarError where it is not whole.
     """

@@ -1,9 +1,8 @@
 """`imagehash.phash`, bit for bit, in half the time.
 
-Four fifths of that hash's time is Pillow's reduction to 32 × 32 pixels, a scalar product for each
-output pixel. Together they are products of the pixels and a band of coefficients, which BLAS
-computes many at a time; float64 holds sums of 8-bit pixels and 22-bit coefficients exactly, so the
-bytes that come out are Pillow's own.
+Four fifths of that hash's time is Pillow's reduction to 32 × 32 pixels, one scalar product for each
+output pixel. Here BLAS multiplies the pixels by bands of coefficients, many outputs at a time. A
+float64 holds sums of 8-bit pixels and 22-bit coefficients exactly, so the bytes equal Pillow's.
 """
 
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-#: What imagehash.phash reduces an image to: hash_size 8 × highfreq_factor 4.
+#: The side to which imagehash.phash reduces an image: hash_size 8 × highfreq_factor 4.
 SIDE = 32
-#: Sides that are reduced here. Below there is little to gain; above, coefficients fill the memory.
+#: Sides that are reduced here: smaller ones gain little, larger ones need too many coefficients.
 SIDES = range(128, 4097)
-#: Height over width up to which every Pillow goes along rows first, as `reduce` does; the newest
-#: begin with the columns of images that are taller still, and round in another place.
+#: Height over width up to which every Pillow reduces rows first, as `reduce` does. The newest ones
+#: begin with the columns of taller images, and so round differently.
 TALLEST = 1.5
 
 _LANCZOS_SUPPORT = 3.0
@@ -51,7 +50,7 @@ def phash(image: Image.Image) -> str:
 
 @lru_cache(maxsize=1)
 def is_pillows() -> bool:
-    """Whether `reduce` gives what the installed Pillow gives; a later one may do it otherwise."""
+    """Whether `reduce` equals the installed Pillow; a later version may work differently."""
     noise = np.random.default_rng(0)
     return all(
         np.array_equal(reduce(pixels), pillow_reduce(pixels))
@@ -61,7 +60,7 @@ def is_pillows() -> bool:
 
 
 def pillow_reduce(pixels: Pixels) -> Pixels:
-    """What imagehash asks of Pillow."""
+    """The reduction as imagehash asks Pillow for it."""
     small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(small)
 

@@ -1,4 +1,4 @@
-"""What a site's owner has said about being fetched: X-Robots-Tag, robots.txt, Retry-After."""
+"""The wishes of a site's owner: X-Robots-Tag, robots.txt, Retry-After."""
 
 import asyncio
 import re
@@ -16,47 +16,47 @@ from coyo_labeler.fetch.status import TRANSIENT, FetchError, Status
 
 #: Bytes of a robots.txt that are read (RFC 9309, 2.5 asks for at least 500 KiB).
 ROBOTS_BYTES = 512 * 2**10
-#: Characters of robots.txt files kept in memory per task; the hosts asked longest ago go first.
+#: Characters of robots.txt files in memory per task; hosts asked longest ago are dropped first.
 ROBOTS_CACHE_CHARACTERS = 16 * 2**20
-#: What a host without rules counts for among them.
+#: Characters that each host counts for in addition.
 HOST_CHARACTERS = 1000
 
 _CLIENT_ERRORS = frozenset({Status.HTTP_NOT_FOUND, Status.HTTP_REFUSED, Status.HTTP_ERROR})
 
-#: X-Robots-Tag rules that have a value after a colon, and so are no crawler's name.
+#: X-Robots-Tag rules with a value after a colon, which therefore are no crawler's name.
 _RULES_WITH_A_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 )
-#: A line of robots.txt that begins or joins a group, as freely as Protego reads it: the crawler.
+#: A line of robots.txt that names a crawler, as leniently as Protego reads it.
 _USER_AGENT_LINE = re.compile(r"\s*user(?:-|\s+)?agent\s*[:\s]\s*([^#]*)", re.IGNORECASE)
 
 
 def product_token(user_agent: str) -> str:
-    """The name by which site owners address a crawler: what is before the first `/` or space."""
+    """The name by which site owners address a crawler: the part before the first `/` or space."""
     return re.split(r"[/\s]", user_agent.strip(), maxsplit=1)[0].lower()
 
 
 def refused_by_tag(headers: Iterable[str], token: str, refused: frozenset[str]) -> str | None:
-    """The first rule in X-Robots-Tag headers that is in `refused` and meant for all or for us.
+    """The first rule in X-Robots-Tag headers that is in `refused` and applies to all or to us.
 
-    A header may begin with a crawler's name and a colon. `none` stands for noindex, nofollow.
+    A header may begin with a crawler's name and a colon. `none` means noindex, nofollow.
     """
     for header in headers:
-        meant = True
+        applies = True
         for part in header.lower().split(","):
             name, colon, rest = part.strip().partition(":")
             rule = name.strip()
-            # A crawler's name has no space; what has one is the rest of a date with a comma.
+            # A crawler's name has no space; a part with one is the rest of a date with a comma.
             if colon and " " not in rule and rule not in _RULES_WITH_A_VALUE:
-                meant, rule = rule == token, rest.strip()
+                applies, rule = rule == token, rest.strip()
             rule = "noindex" if rule == "none" else rule
-            if meant and rule in refused:
+            if applies and rule in refused:
                 return rule
     return None
 
 
 def retry_after_seconds(header: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After header asks to wait: a number, or a date; None without one."""
+    """The seconds of a Retry-After header, which holds a number or a date; None without either."""
     if header is None:
         return None
     text = header.strip()
@@ -74,9 +74,9 @@ def retry_after_seconds(header: str | None, now: datetime | None = None) -> floa
 def parse_robots(text: str, token: str) -> Protego:
     """The rules of a robots.txt for one crawler.
 
-    Protego keeps a copy of each rule for each crawler of its group, minutes of work where a hostile
-    file names thousands; so the names of crawlers that are not ours are blanked before. An empty
-    name still ends the group before it.
+    Protego copies each rule to each crawler of its group, which takes minutes where a hostile file
+    names thousands. So the names of other crawlers are blanked first; an empty name still ends the
+    group before it.
     """
 
     def blank(line: str) -> str:
@@ -92,10 +92,10 @@ def parse_robots(text: str, token: str) -> Protego:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a host's robots.txt comes to.
+    """The decision of a host's robots.txt.
 
-    rules: None where everything is allowed. refusal: what every row of the host becomes (status,
-    error, HTTP status), or None; not the exception, which would keep all that it passed through.
+    rules: None where everything is allowed. refusal: the outcome of every row of the host (status,
+    error, HTTP status), or None; not the exception, which would keep the frames it passed through.
     """
 
     rules: Protego | None = None
@@ -104,11 +104,11 @@ class Verdict:
 
 
 class Robots:
-    """robots.txt, fetched once per host and task.
+    """The robots.txt of each host, fetched once per host and task.
 
-    read: the body of a robots.txt, redirects followed; rank: its place in line; raises FetchError.
-    As RFC 9309 has it, a 4xx allows everything and a 5xx nothing; so does a robots.txt that cannot
-    be reached.
+    read: returns the body of a robots.txt, redirects followed, or raises FetchError; its second
+    argument is the position in the queue. By RFC 9309 a 4xx answer allows everything; a 5xx answer,
+    or a robots.txt that cannot be reached, allows nothing.
     """
 
     def __init__(self, read: Callable[[URL, Rank], Awaitable[bytes]], token: str) -> None:
@@ -123,7 +123,7 @@ class Robots:
         task = self._known.get(origin)
         if task is None:
             task = self._known[origin] = asyncio.create_task(self._load(url.origin(), rank))
-            task.add_done_callback(self._forget_the_oldest)
+            task.add_done_callback(self._drop_oldest)
         self._known.move_to_end(origin)
         verdict = await asyncio.shield(task)
         if verdict.refusal is not None:
@@ -144,7 +144,7 @@ class Robots:
         text = body.decode(errors="replace")
         return Verdict(parse_robots(text, self._token), characters=HOST_CHARACTERS + len(text))
 
-    def _forget_the_oldest(self, done: asyncio.Task[Verdict]) -> None:
+    def _drop_oldest(self, done: asyncio.Task[Verdict]) -> None:
         if done.cancelled() or done.exception() is not None:
             return
         self._characters += done.result().characters

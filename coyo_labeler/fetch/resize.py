@@ -1,4 +1,4 @@
-"""Optional shrinking of images on their way into the tar."""
+"""Optional shrinking of images before they are packed."""
 
 import io
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Resized:
 
 
 def shrink(data: bytes, shorter_side: int, quality: int, max_pixels: int) -> Resized | None:
-    """The image with its shorter side at `shorter_side` pixels, or None where it is no bigger.
+    """The image with its shorter side at `shorter_side` pixels, or None where it is no larger.
 
-    The ratio of the sides is kept and EXIF orientation applied, for the tag is not kept.
+    The ratio of the sides is kept. EXIF orientation is applied, because the tag is not kept.
     JPEG at `quality`; PNG where the image has transparency.
 
     Raises: FetchError (not_an_image, corrupt, too_many_pixels); corrupt also where it decodes but

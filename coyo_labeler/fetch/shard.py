@@ -42,7 +42,7 @@ _HASH = re.compile(r"[0-9a-fA-F]{16}")
 
 @dataclass(frozen=True)
 class CatalogRow:
-    """What to fetch. imagehash: 16 hex digits, or None where it is not known."""
+    """A row to fetch. imagehash: 16 hex digits, or None where it is not known."""
 
     id: int
     url: str | None
@@ -52,7 +52,7 @@ class CatalogRow:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is checked and kept. timeout_seconds: of an image, all its URLs included."""
+    """Checks, and what is kept. timeout_seconds: for an image, all its URLs included."""
 
     timeout_seconds: float = 30.0
     max_pixels: int = 64_000_000
@@ -64,12 +64,12 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An image of one URL that decodes. width, height: as it is kept."""
+class FetchedImage:
+    """An image that decodes, from one URL. width, height: as it is kept."""
 
     http_status: int
     bytes: int
-    image: Verified
+    verified: Verified
     distance: int | None
     width: int
     height: int
@@ -88,12 +88,12 @@ class ShardFetcher:
         self._begun = count()
 
     async def fetch(self, shard: int, rows: Sequence[CatalogRow], generation: int = 1) -> Receipt:
-        """Fetch the rows of a shard, or of a later generation those that failed for a while.
+        """Fetch the rows of a shard; in a later generation, only its transient failures.
 
         A shard that is whole in this generation is left alone, so that a second writer does no
         harm.
 
-        Raises: WorkError where another writer changed the shard in the meantime.
+        Raises: WorkError where another writer has changed the shard meanwhile.
         """
         before = await asyncio.to_thread(generations.current, self._receipts, shard)
         if before is not None and before.details["generation"] >= generation:
@@ -108,9 +108,9 @@ class ShardFetcher:
             async with asyncio.TaskGroup() as group:
                 tasks = {
                     index: group.create_task(
-                        self._fetch_row(index, names[index], rows[index], spool, (turn, place))
+                        self._fetch_row(index, names[index], rows[index], spool, (turn, rank))
                     )
-                    for place, index in enumerate(in_turn(shard, rows, wanted))
+                    for rank, index in enumerate(in_turn(shard, rows, wanted))
                 }
             fetched = {index: task.result() for index, task in tasks.items()}
             kept = {
@@ -136,9 +136,9 @@ class ShardFetcher:
         spool: Spool,
         start: float,
     ) -> Receipt:
-        """Put the shard's files in place, the receipt last, unless another has done so.
+        """Put the shard's files in place, the receipt last, unless another writer has done so.
 
-        fetched, kept: by index; kept are rows of the generation before.
+        fetched, kept: rows by index; kept ones are of the generation before.
         """
         done = generations.current(self._receipts, shard)
         if done is not None and done.details["generation"] >= generation:
@@ -180,7 +180,7 @@ class ShardFetcher:
         start = time.monotonic()
         blank = ImageRow(key, row.id, row.url, Status.SUCCESS, imagehash=row.imagehash)
         try:
-            url, found = await self._first_good(index, row, spool, rank)
+            url, fetched = await self._first_good(index, row, spool, rank)
         except FetchError as error:
             return replace(
                 blank,
@@ -189,102 +189,106 @@ class ShardFetcher:
                 http_status=error.http_status,
                 seconds=time.monotonic() - start,
             )
-        except (OSError, MemoryError):  # this machine's, not the image's
+        except (OSError, MemoryError):  # the machine's fault, not the image's
             raise
         except Exception as error:
-            # Answers are made up by strangers, and what they run into in one of many parsers must
-            # not end the work on all other rows. The message is not kept, it may hold the URL.
-            where = _place_of(error)
+            # Strangers make up the answers, and whatever one raises in one of many parsers must not
+            # end the work on all other rows. The message may hold the URL and is dropped.
+            where = _origin_of(error)
             logger.warning("fetch: row %s of id %s: %s; please report it", key, row.id, where)
             seconds = time.monotonic() - start
             return replace(blank, status=Status.UNEXPECTED, error=where, seconds=seconds)
-        changed = not self._is_meant(found)
+        changed = not self._matches(fetched)
         return replace(
             blank,
             status=Status.CONTENT_CHANGED if changed else Status.SUCCESS,
-            error=f"pHash differs in {found.distance} bits" if changed else None,
-            http_status=found.http_status,
-            actual_imagehash=found.image.imagehash,
-            hash_distance=found.distance,
-            sha256=found.image.sha256,
-            width=found.width,
-            height=found.height,
-            original_width=found.image.width,
-            original_height=found.image.height,
-            bytes=found.bytes,
+            error=f"pHash differs in {fetched.distance} bits" if changed else None,
+            http_status=fetched.http_status,
+            actual_imagehash=fetched.verified.imagehash,
+            hash_distance=fetched.distance,
+            sha256=fetched.verified.sha256,
+            width=fetched.width,
+            height=fetched.height,
+            original_width=fetched.verified.width,
+            original_height=fetched.verified.height,
+            bytes=fetched.bytes,
             seconds=time.monotonic() - start,
             fetched_url=url,
         )
 
     async def _first_good(
         self, index: int, row: CatalogRow, spool: Spool, rank: Rank
-    ) -> tuple[str | None, Found]:
-        """The first URL that gives the image meant, else the first that gives another image.
+    ) -> tuple[str | None, FetchedImage]:
+        """The first URL with the catalog's image, else the first with any image.
 
-        Raises: FetchError of the first transient failure, else of the first one.
+        Raises: FetchError: the first transient failure, else the first one.
         """
         known = row.imagehash is not None and self._rules.check_phash
         if known and not _HASH.fullmatch(row.imagehash or ""):
             raise FetchError(Status.BAD_HASH, "the catalog's pHash is not 16 hex digits")
 
-        async def use(body: Body) -> Found:
-            # Decoding and hashing leave the event loop free, and the interpreter's lock too.
+        async def use(body: Body) -> FetchedImage:
+            # Decoding and hashing release the interpreter's lock: the event loop stays free.
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._take, index, row, body, spool, changed is None
             )
 
         urls = (row.url, *row.fallback_urls)
         left = self._rules.timeout_seconds
-        changed: tuple[str | None, Found] | None = None
+        changed: tuple[str | None, FetchedImage] | None = None
         errors: list[FetchError] = []
-        for place, url in enumerate(urls):
-            # Each URL left has an equal share of the time left, so that all get a turn.
-            budget = Budget(left / (len(urls) - place), rank)
+        for number, url in enumerate(urls):
+            # The URLs left share the time left equally, so that all of them are tried.
+            budget = Budget(left / (len(urls) - number), rank)
             try:
-                found = await self._client.download(url, budget, use)
+                fetched = await self._client.download(url, budget, use)
             except FetchError as error:
                 errors.append(error.bare())
             else:
-                if self._is_meant(found):
-                    return url, found
-                changed = changed or (url, found)
+                if self._matches(fetched):
+                    return url, fetched
+                changed = changed or (url, fetched)
             left -= budget.seconds - max(0.0, budget.left)
         if changed is not None:
             return changed
         raise next((error for error in errors if error.status in TRANSIENT), errors[0])
 
-    def _take(self, index: int, row: CatalogRow, body: Body, spool: Spool, keep: bool) -> Found:
-        """Verify a body and keep it where it is meant; runs in a thread.
+    def _take(
+        self, index: int, row: CatalogRow, body: Body, spool: Spool, keep: bool
+    ) -> FetchedImage:
+        """Verify a body, and keep it where it matches the catalog; runs in a thread.
 
-        keep: whether to keep an image that has changed, where the rules say so.
+        keep: whether to keep an image that has changed too, where the rules say so.
         """
         rules = self._rules
-        image = verify(body.data, rules.max_pixels, rules.check_phash)
+        verified = verify(body.data, rules.max_pixels, rules.check_phash)
         distance = None
-        if row.imagehash is not None and image.imagehash is not None:
-            distance = hamming(row.imagehash, image.imagehash)
-        found = Found(body.http_status, len(body.data), image, distance, image.width, image.height)
-        if not self._is_meant(found) and not (keep and rules.keep_changed):
-            return found
-        extension, data = image.extension, body.data
+        if row.imagehash is not None and verified.imagehash is not None:
+            distance = hamming(row.imagehash, verified.imagehash)
+        fetched = FetchedImage(
+            body.http_status, len(body.data), verified, distance, verified.width, verified.height
+        )
+        if not self._matches(fetched) and not (keep and rules.keep_changed):
+            return fetched
+        extension, data = verified.extension, body.data
         if rules.resize_to is not None:
             small = shrink(data, rules.resize_to, rules.resize_quality, rules.max_pixels)
             if small is not None:
                 extension, data = small.extension, small.data
-                found = replace(found, width=small.width, height=small.height)
+                fetched = replace(fetched, width=small.width, height=small.height)
         spool.add(index, extension, data)
-        return found
+        return fetched
 
-    def _is_meant(self, found: Found) -> bool:
-        return found.distance is None or found.distance <= self._rules.max_distance
+    def _matches(self, fetched: FetchedImage) -> bool:
+        return fetched.distance is None or fetched.distance <= self._rules.max_distance
 
 
 def _is_wanted(earlier: ImageRow | None) -> bool:
     return earlier is None or earlier.status in TRANSIENT
 
 
-def _place_of(error: Exception) -> str:
-    """The kind of an exception and the line that raised it."""
+def _origin_of(error: Exception) -> str:
+    """The type of an exception and the line that raised it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -297,7 +301,7 @@ def _place_of(error: Exception) -> str:
 def _write_files(
     folder: str, shard: int, sources: Iterable[Iterable[Sample]], rows: Sequence[ImageRow]
 ) -> dict[str, object]:
-    """Write tar and Parquet file; returns what the receipt says of them."""
+    """Write tar and Parquet file; returns their part of the receipt."""
     tar, parquet = (storage.join(folder, name(shard)) for name in (tar_name, rows_name))
     mark = digest(rows)
     write_tar(tar, mark, *sources)
@@ -310,26 +314,26 @@ def _write_files(
 
 
 def in_turn(shard: int, rows: Sequence[CatalogRow], wanted: Iterable[int]) -> list[int]:
-    """The order in which to ask: host after host, in another order in every shard.
+    """The order of requests: host after host, in a different order of hosts in every shard.
 
-    So tasks that run side by side ask different hosts at any moment; rows wait for their places in
-    this order (Places).
+    So tasks that run side by side ask different hosts at any moment. Rows wait for their slots in
+    this order (`Slots`).
     """
 
-    def place(index: int) -> tuple[int, int]:
+    def order(index: int) -> tuple[int, int]:
         try:
             host = urlsplit(rows[index].url or "").hostname or ""
         except ValueError:
             host = ""
         return zlib.crc32(f"{shard} {host}".encode()), index
 
-    return sorted(wanted, key=place)
+    return sorted(wanted, key=order)
 
 
 def describe(
     rows: Sequence[ImageRow], rules: Rules, seconds: float
 ) -> tuple[Counts, dict[str, object]]:
-    """Counts and statistics of a shard; rows that are in the tar are out, others are rejected."""
+    """Counts and statistics of a shard; rows in the tar count as out, all others as rejected."""
     statuses = Counter(row.status.value for row in rows)
     kept = {Status.SUCCESS, Status.CONTENT_CHANGED} if rules.keep_changed else {Status.SUCCESS}
     rejected = {status: n for status, n in sorted(statuses.items()) if status not in kept}

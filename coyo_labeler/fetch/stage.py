@@ -1,4 +1,4 @@
-"""Spark wiring of `fetch`: which shards are missing, a task for some of them, what came of it."""
+"""The Spark side of `fetch`: the missing shards, one task for some of them, the outcome."""
 
 import asyncio
 import gc
@@ -28,9 +28,9 @@ from coyo_labeler.receipts import Receipt, Receipts
 
 FINISHED = pa.schema([pa.field("shard", pa.int32()), pa.field("rows", pa.int64())])
 
-#: Shards that a task fetches at once, so that the slow end of one is not waited for.
+#: Shards that a task fetches at once, so that it does not wait for the slow end of one.
 SHARDS_AT_ONCE = 2
-#: Tasks for each one that can run at once: few, for a task keeps its connections, names and
+#: Tasks for each one that can run at once: few, because a task keeps its connections, names and
 #: robots.txt files from shard to shard; more than one, so that all end at about the same time.
 WAVES = 4
 
@@ -40,7 +40,7 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
 
     Reads `settings.catalog` (schemas.CATALOG, `fallback_urls` where present); writes
     `{shard:05d}.tar`, `.parquet` (schemas.IMAGES) and `_stats.json`. With `settings.retry`, shards
-    with rows that failed for a while get a new generation; None where a finished output has none.
+    with transient failures get a new generation. Returns None where a finished output has none.
 
     Raises: InputError where the catalog lacks a column or the user agent is missing.
     """
@@ -94,15 +94,15 @@ def shard_sizes(catalog: DataFrame) -> dict[int, int]:
 
 
 def tasks_at_once(spark: SparkSession) -> int:
-    """Tasks that the executors which have registered by now run at once."""
+    """Number of tasks that the executors registered by now run at once."""
     context = spark.sparkContext
     executors = context._jsc.sc().statusStore().executorList(True)
-    cores = sum(int(executors.apply(place).totalCores()) for place in range(executors.size()))
+    cores = sum(int(executors.apply(index).totalCores()) for index in range(executors.size()))
     return max(1, cores // int(context.getConf().get("spark.task.cpus", "1")))
 
 
 def plan(sizes: Mapping[int, int], finished: Mapping[int, Receipt], retry: bool) -> dict[int, int]:
-    """The generation to make of every shard that is to be worked on."""
+    """The generation to make, by shard; shards without work are absent."""
     work = dict.fromkeys(sorted(sizes.keys() - finished.keys()), 1)
     if retry:
         for shard, receipt in finished.items():
@@ -118,28 +118,28 @@ def fetch_shards(
     settings: FetchSettings,
     receipts: Receipts,
 ) -> None:
-    """Make a generation of each shard, some shards per task; a task gets all rows of its shards."""
+    """Make a generation of each shard; a task gets all rows of some shards."""
     at_once = min(len(work), tasks_at_once(spark))
-    # What one host may be asked in a second is shared by all tasks, so there are no more of them
-    # than run at once: executors that come later could only make them ask more.
+    # All tasks share the request rate of a host, so there are only as many as run at once now:
+    # executors that register later could only raise the rate.
     paced = settings.host_requests_per_second is not None
     tasks = at_once if paced else min(len(work), WAVES * at_once)
 
     def fetch_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        # Thousands of downloads that wait are no garbage: looking through them again and again
+        # Thousands of waiting downloads are no garbage, and collecting among them again and again
         # takes a quarter of the event loop's time.
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
         keep_freed_memory()
         finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, tasks))
-        rows = [{"shard": one.shard, "rows": one.rows.rows_in} for one in finished]
+        rows = [{"shard": done.shard, "rows": done.rows.rows_in} for done in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
 
-    # Shards are dealt out to tasks one by one: hashing them would leave some tasks without any.
+    # Shards go to tasks in turns: a hash partitioning would leave some tasks without any.
     wanted = spark.createDataFrame(
         [
-            (shard, generation, place % tasks)
-            for place, (shard, generation) in enumerate(work.items())
+            (shard, generation, number % tasks)
+            for number, (shard, generation) in enumerate(work.items())
         ],
         "shard int, generation int, task int",
     )
@@ -157,7 +157,7 @@ Task = tuple[int, int, list[CatalogRow]]
 
 
 def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
-    """Shard after shard with all its rows, from batches sorted by shard."""
+    """One shard after another with all its rows, from batches sorted by shard."""
     shard, generation = None, 0
     rows: list[CatalogRow] = []
     for batch in batches:
@@ -175,7 +175,7 @@ def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
 async def fetch_partition(
     shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks: int
 ) -> list[Receipt]:
-    """Fetch shards, two at a time, over one client; tasks: how many there are."""
+    """Fetch shards with one client, `SHARDS_AT_ONCE` at a time. tasks: their number in the job."""
     manners = Manners(
         settings.user_agent or "coyo-labeler",
         settings.robots_txt,
@@ -207,7 +207,7 @@ async def fetch_partition(
 
 
 def limits_of(settings: FetchSettings, tasks: int) -> Limits:
-    """What one of so many tasks may do; they share what one host may be asked in a second."""
+    """The limits of one of so many tasks, which share the request rate of a host."""
     rate = settings.host_requests_per_second
     return Limits(
         settings.connect_seconds,
@@ -221,7 +221,7 @@ def limits_of(settings: FetchSettings, tasks: int) -> Limits:
 
 
 def outcome(sizes: Mapping[int, int], finished: Mapping[int, Receipt]) -> Outcome:
-    """The counts of all shards, against the catalog's.
+    """The counts of all shards, checked against the catalog.
 
     Raises: WorkError where a shard is not whole.
     """
@@ -244,9 +244,9 @@ def outcome(sizes: Mapping[int, int], finished: Mapping[int, Receipt]) -> Outcom
 
 
 def facts(finished: Sequence[Receipt], since: float = 0.0) -> dict[str, Any]:
-    """What progress shows of the shards that are done.
+    """The figures that progress shows of finished shards.
 
-    since: when the run began; rates are of the shards that it made, and of the rows it asked for.
+    since: start of the run; rates count only the shards that it made and the rows it asked for.
     """
     counts = shard_receipts.total(finished)
     if not counts.rows_in:

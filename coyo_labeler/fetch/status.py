@@ -1,4 +1,4 @@
-"""What can become of a catalog row: one status each, in the tables under the same names."""
+"""The outcomes of a catalog row, which have the same names in the tables."""
 
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ class Status(StrEnum):
     BAD_URL = "bad_url"  # no http or https URL
     FORBIDDEN_ADDRESS = "forbidden_address"  # private, loopback, link-local, cloud metadata …
     TOO_MANY_REDIRECTS = "too_many_redirects"
-    # What the site's owner says
+    # The site's owner
     ROBOTS_TAG = "robots_tag"  # X-Robots-Tag
     ROBOTS_TXT = "robots_txt"
     ROBOTS_UNAVAILABLE = "robots_unavailable"  # robots.txt cannot be read, so nothing is allowed
@@ -37,11 +37,11 @@ class Status(StrEnum):
     CORRUPT = "corrupt"  # does not decode to its end
     TOO_MANY_PIXELS = "too_many_pixels"
     CONTENT_CHANGED = "content_changed"  # decodes, but its pHash is another
-    # Ourselves
-    UNEXPECTED = "unexpected"  # a defect of this program or of a library, on this row
+    # This program
+    UNEXPECTED = "unexpected"  # a defect of this program or of a library
 
 
-#: Failures that another attempt, at once or in a retry run, may mend; all others are final.
+#: Failures that another attempt, at once or in a retry run, may fix; all others are final.
 TRANSIENT = frozenset(
     {
         Status.ROBOTS_UNAVAILABLE,
@@ -51,7 +51,7 @@ TRANSIENT = frozenset(
         Status.INTERRUPTED,
         Status.HTTP_THROTTLED,
         Status.HTTP_SERVER_ERROR,
-        Status.UNEXPECTED,  # a later version may have it mended
+        Status.UNEXPECTED,  # a later version may have it fixed
     }
 )
 
@@ -59,8 +59,8 @@ TRANSIENT = frozenset(
 class FetchError(Exception):
     """A row's failure.
 
-    error: what happened, for people; it holds no URL, for URLs hold secrets. http_status: of the
-    last answer, where there was one. retry_after: seconds that the host asks to wait.
+    error: a message for people, without the URL, which may hold secrets. http_status: of the last
+    answer, if any. retry_after: seconds that the host asks to wait.
     """
 
     def __init__(
@@ -77,5 +77,5 @@ class FetchError(Exception):
         self.retry_after = retry_after
 
     def bare(self) -> "FetchError":
-        """The same without the frames that it passed through, whose variables hold the bytes."""
+        """A copy without the frames that it passed through, whose variables hold the bytes."""
         return FetchError(self.status, self.error, self.http_status, self.retry_after)

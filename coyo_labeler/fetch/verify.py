@@ -1,7 +1,7 @@
-"""Is it an image, whole, and the one that the catalog means?
+"""Whether a body is an image, whole, and the one in the catalog.
 
-The hash is `imagehash.phash` on the original bytes as Pillow decodes them, EXIF orientation not
-applied: as COYO's was made.
+The hash is `imagehash.phash` of the pixels as Pillow decodes them, without EXIF orientation: COYO's
+was made the same way.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 class Verified:
     """An image that decodes.
 
-    width, height: pixels as stored. imagehash: of its pixels, or None where it was not asked for.
+    width, height: pixels as stored. imagehash: of its pixels, or None where it is not wanted.
     """
 
     extension: str
@@ -53,7 +53,7 @@ class Verified:
 def verify(data: bytes, max_pixels: int, with_phash: bool = True) -> Verified:
     """Decode an image to its end, and hash its pixels.
 
-    max_pixels: by the header, before anything is decoded.
+    max_pixels: checked in the header, before anything is decoded.
 
     Raises: FetchError (not_an_image, corrupt, too_many_pixels).
     """
@@ -61,16 +61,16 @@ def verify(data: bytes, max_pixels: int, with_phash: bool = True) -> Verified:
         width, height = image.size
         extension = EXTENSIONS[image.format or ""]
         if not with_phash:
-            # Every byte is read all the same, but a JPEG's pixels are made at an eighth of a side.
+            # Every byte is read all the same, but a JPEG is decoded at an eighth of its side.
             image.draft("RGB", (1, 1))
         image.load()
-        found = phash(image) if with_phash else None
-    return Verified(extension, width, height, found, hashlib.sha256(data).hexdigest())
+        imagehash = phash(image) if with_phash else None
+    return Verified(extension, width, height, imagehash, hashlib.sha256(data).hexdigest())
 
 
 @contextmanager
 def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """An image of one of the known formats, its header read; decode it inside the block.
+    """An image of a known format whose header has been read; decode it inside the block.
 
     Raises: FetchError (not_an_image, corrupt, too_many_pixels).
     """
@@ -89,15 +89,15 @@ def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except (FetchError, MemoryError):
         raise
     except Exception as error:
-        # On bytes that are cut or made up, Pillow's many decoders raise whatever they run into.
-        # It is the image that is at fault, and one image must not end the work on all others.
+        # Pillow's many decoders raise all kinds of exceptions on truncated or invented bytes. The
+        # image is at fault, and one image must not end the work on all others.
         line = one_line(error, 200)
         raise FetchError(Status.CORRUPT, line or type(error).__name__) from None
 
 
-def hamming(one: str, other: str) -> int:
-    """Bits in which two hexadecimal hashes differ."""
-    return (int(one, 16) ^ int(other, 16)).bit_count()
+def hamming(first: str, second: str) -> int:
+    """Number of bits in which two hexadecimal hashes differ."""
+    return (int(first, 16) ^ int(second, 16)).bit_count()
 
 
 def _describe(data: bytes) -> str:

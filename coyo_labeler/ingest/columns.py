@@ -1,16 +1,16 @@
-"""What the source's columns are called between reading and writing."""
+"""Names of the source's columns between reading and writing."""
 
 _PREFIX = "source_"
 
-#: What every source has, whatever it is called there.
+#: The columns that every source has, whatever their names are there.
 _OWN = frozenset({"id", "url", "imagehash", "width", "height"})
 
 
 def inside(name: str) -> str:
-    """What a column that is kept or has a threshold is called while it is worked on.
+    """The name inside the stage of a source column that is kept or has a threshold.
 
-    None of our own names (place, bits, reason, …), and of letters and digits: PySpark's
-    `mapInArrow` takes a dot in a name for a field of a struct.
+    It equals none of the stage's own names (position, bits, reason, …), and consists of letters,
+    digits and underscores: PySpark's `mapInArrow` reads a dot in a name as a field of a struct.
     """
     return name if name in _OWN else _PREFIX + name.encode().hex()
 
@@ -21,6 +21,6 @@ def outside(name: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name of the source as `F.col` takes it, whatever dots and backticks it holds."""
+    """A source column's name quoted for `F.col`: it may hold dots and backticks."""
     escaped = name.replace("`", "``")
     return f"`{escaped}`"

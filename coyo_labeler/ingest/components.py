@@ -1,4 +1,4 @@
-"""Near twins on Spark: pairs from buckets, groups of pairs, one representative for each row."""
+"""Near twins on Spark: pairs from buckets, groups of pairs, and each twin's representative."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -14,19 +14,20 @@ from coyo_labeler.ingest.near import block_masks, lowest_of_component, near_pair
 
 logger = logging.getLogger(__name__)
 
-#: Rows of one task's buckets, about: some 100 MB of arrays.
+#: Rows in the buckets of one task, roughly: some 100 MB of arrays.
 _ROWS_PER_TASK = 2_000_000
 
-#: So many pairs one task can take in: some 300 MB, and far less time than rounds of shuffles.
+#: Pairs that one task can hold: some 300 MB, and far less time than rounds of shuffles.
 _PAIRS_FOR_ONE_TASK = 5_000_000
 
 
 @dataclass(frozen=True)
 class NearTwins:
-    """mapping: id, near_of, near_distance of each row that another stands for; persisted.
+    """The near twins of a source.
 
-    pairs: how many pairs are near. comparisons: how many were looked at. groups_left, rows_left:
-    groups above the limit, which were left alone, and their rows.
+    mapping: id, near_of and near_distance of each row that is dropped for another; persisted.
+    pairs: number of near pairs. comparisons: number of pairs compared. groups_left, rows_left:
+    groups above the limit, whose rows are all kept, and the number of those rows.
     """
 
     mapping: DataFrame
@@ -37,12 +38,12 @@ class NearTwins:
 
 
 def find_near_twins(images: DataFrame, n_images: int, distance: int, max_group: int) -> NearTwins:
-    """Find rows for which another row within `distance` bits stands.
+    """Find the rows that are dropped for another row within `distance` bits.
 
-    images: id and bits bigint, all bits distinct but for flat colours, which must not be in it.
-    Pairs are grouped by connected components; a group of more than `max_group` images is no
-    evidence (a chain of lookalikes), and stays as it is. In a group a row is dropped only for a
-    kept row within `distance` of itself.
+    images: id and bits bigint, with distinct bits and without flat colours. Pairs are grouped by
+    connected components. A group of more than `max_group` images is a chain of lookalikes and no
+    evidence, so all of its rows are kept. Within a group a row is dropped only for a kept row
+    within `distance` of itself.
     """
     pairs = find_pairs(images, n_images, distance).persist(StorageLevel.DISK_ONLY)
     total = pairs.agg(F.count("low").alias("pairs"), F.sum("compared").alias("compared")).first()
@@ -72,15 +73,15 @@ def find_near_twins(images: DataFrame, n_images: int, distance: int, max_group: 
         .persist(StorageLevel.DISK_ONLY)
     )
     mapping.count()
-    for used_up in (pairs, roots, oversized):
-        used_up.unpersist()
+    for frame in (pairs, roots, oversized):
+        frame.unpersist()
     return NearTwins(mapping, total["pairs"], total["compared"] or 0, left[0], left[1])
 
 
 def find_pairs(images: DataFrame, n_images: int, distance: int) -> DataFrame:
     """All pairs of ids within `distance` bits, each once: low, high, distance int, compared.
 
-    A row without ids tells how many comparisons a task made.
+    A row without ids holds the number of comparisons that a task made.
     """
     masks = block_masks(distance).view(np.int64).tolist()
     tables = F.array(
@@ -101,14 +102,14 @@ def find_pairs(images: DataFrame, n_images: int, distance: int) -> DataFrame:
     )
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        found = list(batches)
-        if not found:
+        partition = list(batches)
+        if not partition:
             return
-        rows = pa.Table.from_batches(found)
+        rows = pa.Table.from_batches(partition)
         table = rows["table"].to_numpy()
         for number in range(len(masks)):
-            mine = table == number
-            ids, bits = rows["id"].to_numpy()[mine], rows["bits"].to_numpy()[mine]
+            of_table = table == number
+            ids, bits = rows["id"].to_numpy()[of_table], rows["bits"].to_numpy()[of_table]
             first, second, apart, compared = near_pairs(bits, number, distance)
             a, b = ids[first], ids[second]
             pairs = {
@@ -135,12 +136,12 @@ _PAIRS = pa.schema(
 
 
 def components_in_one_task(edges: DataFrame) -> DataFrame:
-    """What `components` gives, of edges that one task can hold."""
+    """The result of `components`, for edges that one task can hold."""
 
     def connect(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        found = list(batches)
-        if found:
-            pairs = pa.Table.from_batches(found)
+        partition = list(batches)
+        if partition:
+            pairs = pa.Table.from_batches(partition)
             nodes, roots = lowest_of_component(pairs["low"].to_numpy(), pairs["high"].to_numpy())
             yield from pa.table({"node": nodes, "root": roots}).to_batches(max_chunksize=100_000)
 
@@ -149,7 +150,7 @@ def components_in_one_task(edges: DataFrame) -> DataFrame:
 
 
 def components(edges: DataFrame) -> DataFrame:
-    """The lowest id of the component of each other node: node, root; lowest ids have no row.
+    """The lowest id (root) in the component of each node; a lowest id itself has no row.
 
     edges: low, high bigint, low < high. Alternating large-star and small-star steps until nothing
     changes: Kiveris et al. 2014, Connected components in MapReduce and beyond, algorithm 3.
@@ -166,7 +167,7 @@ def components(edges: DataFrame) -> DataFrame:
 
 
 def _large_star(edges: DataFrame) -> DataFrame:
-    """Each node hangs its higher neighbours on the lowest of its neighbours and itself."""
+    """Link the higher neighbours of each node to the lowest of its neighbours and itself."""
     both = edges.unionByName(
         edges.select(F.col("high").alias("low"), F.col("low").alias("high"))
     ).select(F.col("low").alias("node"), F.col("high").alias("neighbour"))
@@ -180,20 +181,20 @@ def _large_star(edges: DataFrame) -> DataFrame:
 
 
 def _small_star(edges: DataFrame) -> DataFrame:
-    """Each node hangs itself and its lower neighbours on the lowest of them."""
+    """Link each node and its lower neighbours to the lowest of them."""
     lowest = F.min("low").over(Window.partitionBy("high"))
-    hung = edges.withColumn("lowest", lowest)
-    lower = hung.filter("low <> lowest").select(
+    linked = edges.withColumn("lowest", lowest)
+    lower = linked.filter("low <> lowest").select(
         F.col("lowest").alias("low"), F.col("low").alias("high")
     )
-    return lower.unionByName(hung.select(F.col("lowest").alias("low"), "high")).distinct()
+    return lower.unionByName(linked.select(F.col("lowest").alias("low"), "high")).distinct()
 
 
 def _represent(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    found = list(batches)
-    if not found:
+    partition = list(batches)
+    if not partition:
         return
-    pairs = pa.Table.from_batches(found)
+    pairs = pa.Table.from_batches(partition)
     ids, near_of, apart = representatives(
         *(pairs[name].to_numpy() for name in ("low", "high", "distance"))
     )

@@ -1,4 +1,4 @@
-"""What each row is judged by on its own: the first rule that it breaks is its reason."""
+"""The rules for a single row: the first rule that a row breaks is its reason of rejection."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -11,10 +11,10 @@ from coyo_labeler.config.ingest import IngestSettings, Threshold
 from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.reasons import Reason
 
-#: http or https, then a host: what else a URL holds is for the client to say.
+#: http or https, then a host; the HTTP client checks the rest of a URL.
 URL_PATTERN = r"^(?i:https?)://[^/?#\s]+"
 
-#: What the catalog's int32 can hold.
+#: The range of the catalog's int32.
 _SIDES = (-(2**31), 2**31 - 1)
 
 #: Bytes; servers and proxies refuse longer ones.
@@ -23,7 +23,7 @@ URL_LENGTH = 2083
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a row, in which null is false. detail: what it has instead, never null."""
+    """A condition on a row; null counts as false. detail: the value at fault, never null."""
 
     reason: str
     passes: Column
@@ -31,9 +31,9 @@ class Rule:
 
 
 def rules(settings: IngestSettings) -> list[Rule]:
-    """The rules in their order: a row is rejected for the first one that it breaks."""
+    """The rules in order; a row is rejected for the first one that it breaks."""
     url, text = F.col("url"), F.col("imagehash")
-    found = [
+    checks = [
         Rule(Reason.MISSING_ID, F.col("id").isNotNull(), F.lit("none")),
         Rule(
             Reason.BAD_URL,
@@ -49,40 +49,40 @@ def rules(settings: IngestSettings) -> list[Rule]:
     width, height = F.col("width"), F.col("height")
     sides = F.concat(_text(width), F.lit(" × "), _text(height))
     can_hold = _fits(width) & _fits(height)
-    found.append(Rule(Reason.BAD_SIZE, can_hold, sides))
+    checks.append(Rule(Reason.BAD_SIZE, can_hold, sides))
     if settings.min_side:
         large = (width >= settings.min_side) & (height >= settings.min_side)
-        found.append(Rule(Reason.TOO_SMALL, large, sides))
+        checks.append(Rule(Reason.TOO_SMALL, large, sides))
     if settings.max_aspect_ratio is not None:
         slim = F.greatest(width, height) <= F.least(width, height) * settings.max_aspect_ratio
-        found.append(Rule(Reason.ASPECT_RATIO, slim, sides))
-    found += [_bounds(name, threshold) for name, threshold in settings.thresholds.items()]
-    return found
+        checks.append(Rule(Reason.ASPECT_RATIO, slim, sides))
+    checks += [_bounds(name, threshold) for name, threshold in settings.thresholds.items()]
+    return checks
 
 
 def passes(settings: IngestSettings) -> Column:
     """Whether a row breaks no rule; null counts as false.
 
-    A conjunction of plain comparisons where it can be, which Parquet's reader is asked for: row
-    groups without one such row are not read.
+    Where possible it is a conjunction of plain comparisons, which Spark pushes down to Parquet's
+    reader: row groups without any such row are not read.
     """
     return reduce(and_, (rule.passes for rule in rules(settings)))
 
 
 def reason(settings: IngestSettings) -> Column:
-    """The reason of the first rule that a row breaks, or null."""
+    """The reason of rejection: that of the first rule that a row breaks, or null."""
     return F.coalesce(*(F.when(_broken(rule), F.lit(str(rule.reason))) for rule in rules(settings)))
 
 
 def detail(settings: IngestSettings) -> Column:
-    """What is wrong with a row under the first rule that it breaks; null where it breaks none."""
+    """The value at fault under the first rule that a row breaks; null where it breaks none."""
     return F.coalesce(*(F.when(_broken(rule), rule.detail) for rule in rules(settings)))
 
 
 def is_hash(text: Column) -> Column:
-    """Whether a string is 1 to 16 hexadecimal digits, but for surrounding space; null of null."""
+    """Whether a string is 1 to 16 hexadecimal digits, spaces around it aside; null for null."""
     digits = F.trim(text)
-    # Where there is another character unhex gives null; a pattern would take twice as long.
+    # unhex returns null for any other character; a regular expression takes twice as long.
     return F.length(digits).between(1, 16) & F.unhex(digits).isNotNull()
 
 
@@ -96,7 +96,7 @@ def to_signed(text: Column) -> Column:
 
 
 def _is_web(url: Column) -> Column:
-    """Whether a URL matches `URL_PATTERN`, without its cost for nearly all that do."""
+    """Whether a URL matches `URL_PATTERN`; most that do are recognised without the costly match."""
     no_host = ("", "/", "?", "#", " ", "\t", "\n", "\x0b", "\f", "\r")
     return (
         (url.startswith("https://") & ~F.substring(url, 9, 1).isin(*no_host))
@@ -112,7 +112,7 @@ def _bounds(name: str, threshold: Threshold) -> Rule:
         within = within & (value >= threshold.min)
     if threshold.max is not None:
         within = within & (value <= threshold.max)
-    # NaN is above every number to Spark: it would pass a lower bound.
+    # Spark orders NaN above every number, so it would pass a lower bound.
     within = within & ~F.isnan(value.cast("double"))
     return Rule(name, within, _text(value))
 

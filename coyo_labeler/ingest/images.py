@@ -1,7 +1,7 @@
-"""The rows that stand for an image, from ids and hashes alone.
+"""The row that represents each image, from ids and hashes alone.
 
-One key is sorted, not two: the lowest value of each run of equal keys takes a pass, which costs far
-less than to sort by it.
+Only one key is sorted: finding the lowest value of each run of equal keys takes one pass, which
+costs far less than sorting by a second key.
 """
 
 import numpy as np
@@ -11,7 +11,10 @@ I64 = npt.NDArray[np.int64]
 
 
 def one_hash_each(ids: I64, bits: I64) -> tuple[I64, I64, I64]:
-    """The ids (n,) in any order, each once, with its lowest hash; and those with several hashes."""
+    """Distinct ids, the lowest hash of each, and the ids with several hashes.
+
+    ids, bits: (n,) in any order.
+    """
     order = np.argsort(ids)
     ids, bits = ids[order], bits[order]
     starts = _starts(ids)
@@ -20,13 +23,13 @@ def one_hash_each(ids: I64, bits: I64) -> tuple[I64, I64, I64]:
     return ids, lowest, ids[lowest != highest]
 
 
-def first_of_each(places: I64, ids: I64) -> I64:
-    """Indexes of the row with the lowest id of each place; places and ids: (n,) in any order.
+def first_of_each(positions: I64, ids: I64) -> I64:
+    """The index of the row with the lowest id at each position.
 
-    No id comes twice.
+    positions, ids: (n,) in any order; ids are distinct.
     """
-    order = np.argsort(places)
-    starts = _starts(places[order])
+    order = np.argsort(positions)
+    starts = _starts(positions[order])
     ids = ids[order]
     sizes = np.diff(starts, append=len(ids))
     first: I64 = order[ids == np.repeat(_lowest(ids, starts), sizes)]

@@ -1,11 +1,11 @@
-"""Pairs of pHashes within a few bits of each other, and who stands for whom among them.
+"""Pairs of pHashes within a few bits of each other, and the representative of each dropped hash.
 
-Pigeonhole: cut the 64 bits into d + 1 blocks; two hashes that differ in at most d bits agree on
-one block at least. So it is enough to compare within the buckets of equal block values, one table
-of buckets per block. A bucket that is still large is searched in the same way by those of its bits
-that vary within it: no bucket is ever dropped, however skewed, and none is compared pair by pair
-unless it is small. A pair belongs to the first block on which it agrees, at every depth, so it is
-found once.
+The pigeonhole principle: cut the 64 bits into d + 1 blocks; two hashes that differ in at most d
+bits agree on at least one block. So it is enough to compare within buckets of equal block values,
+with one table of buckets per block. A bucket that is still large is searched in the same way, by
+the bits that vary within it: no bucket is ever dropped, however skewed, and only small ones are
+compared pair by pair. A pair belongs to the first block on which it agrees, at every depth, so it
+is found once.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ F = TypeVar("F")
 
 #: Buckets up to this size are compared pair by pair.
 SMALL_BUCKET = 64
-#: Bits that a block must have for a split to pay: it makes 2 ** bits times smaller buckets, but as
-#: many orders of them as there are blocks. A bucket with fewer varying bits has few rows.
+#: Bits that a block must have for a split to pay: it makes buckets 2 ** bits times smaller, but
+#: sorts the rows once per block. A bucket with fewer varying bits has few rows.
 BITS_WORTH_A_BLOCK = 3
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -32,7 +32,7 @@ _FOUND, _COMPARED = 0, 1
 
 
 def _compiled(function: F) -> F:
-    """Compiled once a machine; once a process where there is no folder to keep the code in."""
+    """Compile once per machine, or once per process where no folder can keep the code."""
     try:
         return cast(F, njit(cache=True, nogil=True)(cast(Any, function)))
     except RuntimeError:
@@ -40,7 +40,7 @@ def _compiled(function: F) -> F:
 
 
 def block_masks(distance: int) -> U64:
-    """The bits of each of the distance + 1 blocks; no bit is in two."""
+    """The disjoint bit masks of the distance + 1 blocks."""
     masks: U64 = _split(_WORD, distance + 1)
     return masks
 
@@ -48,8 +48,8 @@ def block_masks(distance: int) -> U64:
 def near_pairs(bits: I64, table: int, distance: int) -> tuple[I64, I64, I64, int]:
     """All pairs within `distance` bits whose first common block is `table`.
 
-    bits: (n,) distinct hashes, all rows of the buckets that they fall into. Returns the indexes of
-    the pairs' rows, their distances, and how many comparisons were made.
+    bits: (n,) distinct hashes: all rows of some buckets of the table. Returns the row indexes of
+    both ends of the pairs, their distances, and the number of comparisons.
     """
     masks = block_masks(distance)[np.newaxis]
     everything = Buckets(
@@ -59,19 +59,19 @@ def near_pairs(bits: I64, table: int, distance: int) -> tuple[I64, I64, I64, int
         masks,
         np.empty((1, 0), np.uint64),
     )
-    found: list[I64] = []
-    compared = _search(everything, table, found)
-    first, second, apart = np.concatenate(found, axis=1)
+    pairs: list[I64] = []
+    compared = _search(everything, table, pairs)
+    first, second, apart = np.concatenate(pairs, axis=1)
     return first, second, apart, compared
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """Rows in m buckets, and how each is to be searched.
+    """Rows in m buckets, and how to search each of them.
 
     bits, rows: (n,) hashes and their rows, which a search may reorder within buckets. starts:
-    (m + 1,). masks: (m, blocks) the blocks to search by. differ: (m, k) masks in each of which a
-    pair must differ, for else it belongs to an earlier block somewhere above.
+    (m + 1,). masks: (m, blocks) the blocks to search by. differ: (m, k) masks; a pair must differ
+    in each of them, else it belongs to an earlier block of a bucket above.
     """
 
     bits: U64
@@ -82,19 +82,19 @@ class Buckets:
 
 
 def _search(buckets: Buckets, block: int, found: list[I64]) -> int:
-    """Find the pairs whose first common block is `block`; returns how many were compared."""
+    """Append to `found` the pairs whose first common block is `block`; returns the comparisons."""
     pairs, compared, bits, rows, starts, masks, differ = _search_block(
         buckets.bits, buckets.rows, buckets.starts, buckets.masks, buckets.differ, block
     )
     found.append(pairs)
     inner = Buckets(bits, rows, starts, masks, differ)
     if len(inner.bits):
-        compared += sum(_search(inner, place, found) for place in range(inner.masks.shape[1]))
+        compared += sum(_search(inner, later, found) for later in range(inner.masks.shape[1]))
     return int(compared)
 
 
 def lowest_of_component(low: I64, high: I64) -> tuple[I64, I64]:
-    """Which nodes hang together: nodes that are not the lowest of theirs, and that lowest one.
+    """The connected components: each node that is not the lowest of its component, and the lowest.
 
     low, high: (edges,) ids of the two ends.
     """
@@ -109,12 +109,12 @@ def lowest_of_component(low: I64, high: I64) -> tuple[I64, I64]:
 
 
 def representatives(first: I64, second: I64, apart: I64) -> tuple[I64, I64, I64]:
-    """Who is dropped for whom, given all pairs of near ids.
+    """The dropped ids and their representatives, given all pairs of near ids.
 
-    first, second: (pairs,) ids; apart: (pairs,) distances. In the order of ids each row is kept
-    unless a kept row with a lower id is near; then the nearest of those stands for it, the lowest
-    id among equals. So a dropped row is always near its own representative: nothing is chained.
-    Returns ids of dropped rows, of their representatives, and the distances.
+    first, second: (pairs,) ids; apart: (pairs,) distances. In the order of ids, each row is kept
+    unless a kept row with a lower id is near; then the nearest of those represents it, and among
+    equally near ones the lowest id. So a dropped row is always near its own representative: there
+    are no chains. Returns the ids of dropped rows, those of their representatives, the distances.
     """
     ids, index = np.unique(np.concatenate([first, second]), return_inverse=True)
     a, b = index[: len(first)], index[len(first) :]
@@ -130,7 +130,7 @@ def representatives(first: I64, second: I64, apart: I64) -> tuple[I64, I64, I64]
 
 @_compiled
 def _choose(offsets: I64, low: I64, n: int) -> I64:
-    """For each node in order the first of its edges to a kept lower node, or −1: it is kept."""
+    """The first edge of each node to a kept lower node, or −1 where the node itself is kept."""
     chosen = np.full(n, -1, np.int64)
     for node in range(n):
         for edge in range(offsets[node], offsets[node + 1]):
@@ -151,13 +151,16 @@ def _ones(word: np.uint64) -> int:
 
 @_compiled
 def _split(word: np.uint64, blocks: int) -> U64:
-    """The set bits of a word, dealt out to blocks one by one: neighbours are alike in images."""
+    """Masks of the blocks, which take the set bits of a word in turns.
+
+    Neighbouring bits of an image's hash are correlated, so they go to different blocks.
+    """
     masks = np.zeros(blocks, np.uint64)
     seen = 0
     for bit in range(64):
-        one = np.uint64(1) << np.uint64(bit)
-        if word & one:
-            masks[seen % blocks] |= one
+        mask = np.uint64(1) << np.uint64(bit)
+        if word & mask:
+            masks[seen % blocks] |= mask
             seen += 1
     return masks
 
@@ -172,7 +175,7 @@ def _sort(bits: U64, rows: I64, begin: int, end: int, mask: np.uint64) -> None:
 
 @_compiled
 def _end_of_bucket(bits: U64, begin: int, end: int, mask: np.uint64) -> int:
-    """Where the sorted rows from `begin` on stop being equal in the mask's bits."""
+    """The end of the run of rows, sorted by the mask's bits, that begins at `begin`."""
     key, at = bits[begin] & mask, begin + 1
     while at < end and bits[at] & mask == key:
         at += 1
@@ -190,7 +193,7 @@ def _varying(bits: U64, begin: int, end: int) -> np.uint64:
 
 @_compiled
 def _differs(word: np.uint64, differ: U64) -> bool:
-    """Whether a word has a bit in each of the masks."""
+    """Whether a word has a set bit in every mask."""
     for mask in differ:  # noqa: SIM110 - numba knows no generators
         if not word & mask:
             return False
@@ -217,12 +220,12 @@ def _compare(
                 left &= left - np.uint64(1)
                 ones += 1
             if ones <= distance and _differs(differing, differ):
-                found = counts[_FOUND]
-                if found == pairs.shape[1]:
-                    larger = np.empty((3, 2 * found), np.int64)
-                    larger[:, :found] = pairs
+                n = counts[_FOUND]
+                if n == pairs.shape[1]:
+                    larger = np.empty((3, 2 * n), np.int64)
+                    larger[:, :n] = pairs
                     pairs = larger
-                pairs[0, found], pairs[1, found], pairs[2, found] = rows[i], rows[j], ones
+                pairs[0, n], pairs[1, n], pairs[2, n] = rows[i], rows[j], ones
                 counts[_FOUND] += 1
     counts[_COMPARED] += (end - begin) * (end - begin - 1) // 2
     return pairs
@@ -234,8 +237,8 @@ def _search_block(
 ) -> tuple[I64, int, U64, I64, I64, U64, U64]:
     """Sort every bucket by one of its blocks, and compare the rows that are equal in it.
 
-    The arguments are the fields of `Buckets`. Returns pairs (3, found) of rows and distance, how
-    many were compared, and the fields of the buckets of equal rows that are too large for that.
+    The arguments are the fields of `Buckets`. Returns the pairs (3, n) as rows and distance, the
+    number of comparisons, and the fields of the buckets of equal rows that are too large for that.
     """
     blocks, larger = masks.shape[1], 0
     most = len(bits) // SMALL_BUCKET + 1

@@ -1,4 +1,4 @@
-"""One part of the catalog: a run of whole shards, with the rows that were dropped beside it."""
+"""One part of the catalog: a run of whole shards, and the rows that were dropped beside it."""
 
 import time
 from collections import Counter
@@ -23,7 +23,7 @@ from coyo_labeler.receipts import Receipt
 #: Rows that are worked on at once.
 _CHUNK_ROWS = 50_000
 
-#: Columns whose values hardly repeat: a dictionary of them would be made in vain.
+#: Columns whose values hardly repeat, so that a dictionary would not pay.
 _UNIQUE = frozenset({"id", "url", "imagehash", "fallback_urls", "detail", "kept_id"})
 
 
@@ -38,11 +38,11 @@ def write_part(
 ) -> Receipt:
     """Write part-{part}.parquet of catalog/, rejects/ and duplicates/, each whole or absent.
 
-    batches: the part's rows, of `schema`, as `TwinGroups` takes them, but for two further columns,
-    reason and detail: rows with a reason are rejects as they stand. The columns behind detail are
-    kept. May be left out: sampled, where all are; near_of and near_distance, where all are null.
-    cuts: (shards,) ascending, the place at which each shard begins. A shard is a row group, sorted
-    by id, so that a reader of one shard reads no more. Memory: a few shards and chunks of rows.
+    batches: the part's rows, of `schema`: the columns that `TwinGroups` takes, then reason and
+    detail, then the carried columns. A row with a reason is a reject. These columns may be absent:
+    sampled, where all rows are; near_of and near_distance, where all are null. cuts: (shards,)
+    ascending, the position at which each shard begins. A shard is a row group sorted by id, so
+    that a reader of one shard reads no more. Memory: a few shards and chunks of rows.
     """
     started = time.monotonic()
     statistics, rejected = Statistics(), Counter[str]()
@@ -59,7 +59,9 @@ def write_part(
                     file,
                     rows.schema,
                     compression=schemas.COMPRESSION,
-                    use_dictionary=[one for one in rows.schema.names if one not in _UNIQUE],
+                    use_dictionary=[
+                        column for column in rows.schema.names if column not in _UNIQUE
+                    ],
                 )
                 writers[name] = files.enter_context(writer)
             if rows.num_rows:
@@ -94,7 +96,7 @@ def write_part(
 def _chunks(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> Iterator[tuple[pa.Table, bool]]:
-    """Tables of some `_CHUNK_ROWS` rows, each with whether it is the last; one at least."""
+    """At least one table of some `_CHUNK_ROWS` rows, each with whether it is the last."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -107,7 +109,7 @@ def _chunks(
 
 
 def _judged(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The rows that are rejects already, and the others without those columns."""
+    """The rows that have a reason, as rejects, and the others without the two columns."""
     good = pc.is_null(rows["reason"])
     rejects = rows.filter(pc.invert(good)).select(schemas.CATALOG_REJECTS.names)
     others = rows if rejects.num_rows == 0 else rows.filter(good)
@@ -115,21 +117,21 @@ def _judged(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 
 def _complete(rows: pa.Table) -> pa.Table:
-    """With the columns that are left out, in their order."""
+    """The rows with the columns that may be absent, in the order of `TwinGroups`."""
     n = rows.num_rows
     defaults = {
         "sampled": pa.repeat(True, n),
         "near_of": pa.nulls(n, pa.int64()),
         "near_distance": pa.nulls(n, pa.int32()),
     }
-    given = dict(zip(rows.column_names, rows.columns, strict=True))
-    own = {name: given.pop(name) for name in ("place", "bits", "id", "url", "width", "height")}
-    judged = {name: given.pop(name, default) for name, default in defaults.items()}
-    return pa.table({**own, **judged, **given})
+    columns = dict(zip(rows.column_names, rows.columns, strict=True))
+    own = {name: columns.pop(name) for name in ("position", "bits", "id", "url", "width", "height")}
+    judged = {name: columns.pop(name, default) for name, default in defaults.items()}
+    return pa.table({**own, **judged, **columns})
 
 
 def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:
-    shard = np.searchsorted(cuts, kept["place"].to_numpy(), side="right") - 1
+    shard = np.searchsorted(cuts, kept["position"].to_numpy(), side="right") - 1
     kept = kept.append_column("shard", pa.array(shard.astype(np.int32)))
     kept = kept.append_column("imagehash", to_text(kept["bits"].to_numpy()))
     ours = pa.schema([*schemas.CATALOG, *schemas.CATALOG_OPTIONAL])

@@ -1,4 +1,4 @@
-"""Source files: what they hold, by their footers, and their rows with only the needed columns."""
+"""Source files: their footers, their damage, and their rows with only the needed columns."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,10 @@ from coyo_labeler.formats.spark_tables import spark_schema
 from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
 
-#: What the hash column is called in COYO-700M and in COYO-Labeled-300M.
+#: Name of the hash column in COYO-700M and in COYO-Labeled-300M.
 HASH_COLUMNS = ("image_phash", "imagehash")
 
-#: Footers are small and far away: waiting is all there is to it.
+#: Footers are small and far away: reading them is nothing but waiting.
 _FOOTER_THREADS = 32
 
 
@@ -30,9 +30,9 @@ _FOOTER_THREADS = 32
 class Source:
     """The readable files of a source.
 
-    files: rows by URL. schema: the source's needed columns, in the widest type that
-    any file has. names: the source's column by the name that it has from here on. corrupt: what is
-    wrong with each file that is set aside, by URL.
+    files: number of rows by URL. schema: the needed columns, each in the widest type that any file
+    has. names: the source's name of each column by its name inside the stage. corrupt: the fault
+    of each file that is set aside, by URL.
     """
 
     files: dict[str, int]
@@ -42,7 +42,7 @@ class Source:
 
     @property
     def rows(self) -> int:
-        """Of all files."""
+        """Number of rows in all files."""
         return sum(self.files.values())
 
     def without(self, faults: Mapping[str, str]) -> "Source":
@@ -53,7 +53,7 @@ class Source:
 
 
 def inspect(settings: IngestSettings) -> Source:
-    """Look at the footer of every source file.
+    """Read the footer of every source file.
 
     Raises: InputError naming a missing or unsuitable column, or an unreadable file unless
     `on_corrupt` is skip.
@@ -63,13 +63,15 @@ def inspect(settings: IngestSettings) -> Source:
         raise InputError(f"source: no Parquet files at {settings.source}")
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         footers = list(pool.map(_footer, files))
-    faults = [(file, found) for file, found in zip(files, footers, strict=True) if _bad(found)]
+    faults = {
+        file: fault for file, fault in zip(files, footers, strict=True) if isinstance(fault, str)
+    }
     if faults and settings.on_corrupt == "stop":
-        raise InputError(corrupt_message(str(faults[0][0]), str(faults[0][1])))
+        raise InputError(corrupt_message(*next(iter(faults.items()))))
     readable = {
-        file: found
-        for file, found in zip(files, footers, strict=True)
-        if isinstance(found, pq.FileMetaData)
+        file: footer
+        for file, footer in zip(files, footers, strict=True)
+        if isinstance(footer, pq.FileMetaData)
     }
     if not readable:
         raise InputError(f"source: none of the {len(files)} files at {settings.source} is readable")
@@ -80,15 +82,15 @@ def inspect(settings: IngestSettings) -> Source:
         files={file: footer.num_rows for file, footer in readable.items()},
         schema=schema,
         names=names,
-        corrupt={file: str(fault) for file, fault in faults},
+        corrupt=faults,
     )
 
 
 def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
-    """URL and fault of a source file on which Spark failed; None where its content is sound.
+    """URL and fault of the source file on which Spark failed; None where its content is sound.
 
-    A file whose footer is whole may hold damaged pages: they are found when they are read. A store
-    that cannot be reached fails there too, so the file named is read once more.
+    A file whose footer is whole may hold damaged pages, which fail when they are read. A store that
+    cannot be reached fails there too, so the file that Spark names is read once more.
 
     Raises: WorkError where the store fails again.
     """
@@ -105,14 +107,14 @@ def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
 def without_damaged(spark: SparkSession, source: Source) -> Source:
     """The source without all files with a damaged page; every needed page is read."""
     columns, files = source.schema.names, list(source.files)
-    tested = spark.sparkContext.parallelize(files, max(1, len(files))).map(
+    faults = spark.sparkContext.parallelize(files, max(1, len(files))).map(
         lambda url: (url, _damage(url, columns))
     )
-    return source.without({url: fault for url, fault in tested.collect() if fault is not None})
+    return source.without({url: fault for url, fault in faults.collect() if fault is not None})
 
 
 def _damage(url: str, columns: Sequence[str]) -> str | None:
-    """What is wrong with the pages of some columns, or None."""
+    """The fault of the pages of some columns, or None."""
 
     def read(stream: "_Stream") -> None:
         for _ in pq.ParquetFile(stream).iter_batches(columns=list(columns)):
@@ -122,7 +124,7 @@ def _damage(url: str, columns: Sequence[str]) -> str | None:
 
 
 def corrupt_message(file: str, fault: str) -> str:
-    """What to say of an unreadable source file."""
+    """The message about an unreadable source file."""
     return (
         f"source: {file} is not a readable Parquet file ({fault}); replace it, or set it aside "
         "with on_corrupt=skip"
@@ -130,10 +132,10 @@ def corrupt_message(file: str, fault: str) -> str:
 
 
 def _footer(url: str) -> pq.FileMetaData | str:
-    """The footer, or what is wrong with it."""
-    found: list[pq.FileMetaData] = []
-    fault = _fault_of(url, lambda stream: found.append(pq.read_metadata(stream)))
-    return found[0] if fault is None else fault
+    """The footer, or its fault."""
+    footers: list[pq.FileMetaData] = []
+    fault = _fault_of(url, lambda stream: footers.append(pq.read_metadata(stream)))
+    return footers[0] if fault is None else fault
 
 
 class _Stream:
@@ -155,9 +157,9 @@ class _Stream:
 
 
 def _fault_of(url: str, read: Callable[[_Stream], None]) -> str | None:
-    """What is wrong with a file's content, if reading it fails.
+    """The fault of a file's content where reading it fails, or None.
 
-    Raises: WorkError where its store fails: that says nothing about the file.
+    Raises: WorkError where the store fails, which says nothing about the file.
     """
     fs, path = storage.resolve(url)
     stream: _Stream | None = None
@@ -166,18 +168,14 @@ def _fault_of(url: str, read: Callable[[_Stream], None]) -> str | None:
             stream = _Stream(file)
             read(stream)
     except (pa.ArrowException, OSError) as error:
-        told = one_line(error)
+        message = one_line(error)
         if stream is not None and not stream.store_failed:
-            return told
+            return message
         raise WorkError(
-            f"source: {url} cannot be reached ({type(error).__name__}: {told}); what was finished "
-            "is kept: run the same command again to go on"
+            f"source: {url} cannot be reached ({type(error).__name__}: {message}); what was "
+            "finished is kept: run the same command again to go on"
         ) from error
     return None
-
-
-def _bad(footer: pq.FileMetaData | str) -> bool:
-    return isinstance(footer, str)
 
 
 def _column_names(settings: IngestSettings, present: pa.Schema) -> dict[str, str]:
@@ -238,7 +236,10 @@ def _refuse(name: str, schema: pa.Schema, wanted: str) -> None:
 
 
 def read_source(spark: SparkSession, source: Source) -> DataFrame:
-    """The needed columns of all source rows under their catalog names; id, sides as bigint."""
+    """The needed columns of all source rows under their names inside the stage.
+
+    id, width and height are bigint.
+    """
     frame = spark.read.schema(spark_schema(source.schema)).parquet(
         *(spark_path(file) for file in source.files)
     )

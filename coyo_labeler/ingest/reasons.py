@@ -1,4 +1,4 @@
-"""Why a source row does not reach the catalog."""
+"""The reasons for which a source row does not reach the catalog."""
 
 from enum import StrEnum
 

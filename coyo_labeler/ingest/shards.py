@@ -1,8 +1,8 @@
-"""Where a row belongs: sample, shard and part of the catalog, by hashes of its own content.
+"""Sample, shard and part of the catalog of each row, by hashes of its own content.
 
-All rows of one hash get one place, a hash of the pHash, so that one shuffle brings twins together
-and puts them into their shard. A hash spreads neighbours, and so the rows of one web host, over all
-shards.
+All rows of one pHash have one position, a hash of the pHash, so that one shuffle brings twins
+together and puts them into their shard. A hash spreads neighbours, and so the rows of one web host,
+over all shards.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,26 +18,26 @@ from coyo_labeler.ingest import phash
 
 I64 = npt.NDArray[np.int64]
 
-#: So that the sample and the order of ids do not hang on each other.
+#: So that the sample and the order of ids do not depend on each other.
 _SAMPLE_SALT = 1
 
-#: The first bits of a place are its bucket: few enough for the driver to count, more than parts.
+#: The first bits of a position are its bucket: few enough for the driver, more than parts.
 _BUCKET_BITS = 16
 _BUCKETS = 1 << _BUCKET_BITS
 
-#: Rows of a part of the catalog, about; it holds whole shards.
+#: Rows in a part of the catalog, roughly: a part holds whole shards.
 ROWS_PER_PART = 250_000
 
-#: Ids and hashes of so many rows are sorted at once: some 100 MB. Fewer than the least are not
-#: worth the start of a Python worker.
+#: Rows whose ids and hashes one task sorts at once: some 100 MB at most. Fewer than the least are
+#: not worth the start of a Python worker.
 _MOST_ROWS_PER_TASK = 2_000_000
 _LEAST_ROWS_PER_TASK = 100_000
 
 
-def place(bits: Column, identity: Column) -> Column:
-    """Where a row stands in the order of shards: signed 64 bits, the same for all rows of a hash.
+def position(bits: Column, identity: Column) -> Column:
+    """A row's position in the order of shards: signed 64 bits, equal for all rows of a hash.
 
-    Rows with a flat colour's hash are not the same image: each is placed by its id.
+    Rows with a flat colour's hash are different images, so their ids decide.
     """
     return F.when(bits.isin(*phash.FLAT), F.xxhash64(identity)).otherwise(F.xxhash64(bits))
 
@@ -50,7 +50,7 @@ def is_sampled(share: float) -> Column:
 
 
 def tasks_for(spark: SparkSession, rows: int) -> int:
-    """How many tasks should share so many rows: whole rounds of all cores, where one is filled."""
+    """Number of tasks for so many rows: whole rounds of all cores, where one round is filled."""
     cores = spark.sparkContext.defaultParallelism
     if rows < cores * _LEAST_ROWS_PER_TASK:
         return max(1, -(-rows // _LEAST_ROWS_PER_TASK))
@@ -59,10 +59,10 @@ def tasks_for(spark: SparkSession, rows: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the kept rows are cut.
+    """How the kept rows are cut into shards and parts.
 
-    cuts: (shards,) ascending, the place at which each shard begins. part_cuts: (parts − 1,) those
-    of them at which a further part begins, never two in a bucket.
+    cuts: (shards,) ascending, the position at which each shard begins. part_cuts: (parts − 1,) the
+    cuts at which a further part begins, at most one per bucket.
     """
 
     cuts: I64
@@ -70,53 +70,59 @@ class Plan:
 
     @property
     def parts(self) -> int:
-        """How many parts there are; at least one, for the rows that are dropped."""
+        """Number of parts; at least one, for the rows that are dropped."""
         return len(self.part_cuts) + 1
 
 
 def by_bucket(rows: DataFrame, tasks: int) -> DataFrame:
-    """Bring the rows of a bucket of `place`, and so those of a hash, into one task."""
-    return rows.repartition(tasks, _bucket(F.col("place")))
+    """Bring the rows of each bucket of `position`, and so those of each hash, into one task."""
+    return rows.repartition(tasks, _bucket(F.col("position")))
 
 
-def plan(places: DataFrame, rows_per_shard: int, rows_per_part: int = ROWS_PER_PART) -> Plan:
-    """Cut places (column `place` bigint) into runs of `rows_per_shard`, the last one shorter.
+def plan(positions: DataFrame, rows_per_shard: int, rows_per_part: int = ROWS_PER_PART) -> Plan:
+    """Cut positions (column `position` bigint) into runs of `rows_per_shard`, the last one shorter.
 
-    places: as `by_bucket` lays them. The driver sees a number per bucket and one per shard, never a
-    row.
+    positions: partitioned by `by_bucket`. The driver sees one number per bucket and one per shard,
+    never a row.
     """
-    counted = places.groupBy(_bucket(F.col("place")).alias("bucket")).count().collect()
+    counted = positions.groupBy(_bucket(F.col("position")).alias("bucket")).count().collect()
     sizes = np.zeros(_BUCKETS, np.int64)
     for row in counted:
         sizes[row["bucket"] + _BUCKETS // 2] = row["count"]
     starts = np.cumsum(sizes) - sizes
 
     def pick(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        columns = [batch["place"].to_numpy() for batch in batches]
+        columns = [batch["position"].to_numpy() for batch in batches]
         if columns:
-            found = shard_cuts(np.concatenate(columns), starts, rows_per_shard)
-            yield pa.RecordBatch.from_arrays([pa.array(found)], ["place"])
+            cuts = shard_cuts(np.concatenate(columns), starts, rows_per_shard)
+            yield pa.RecordBatch.from_arrays([pa.array(cuts)], ["position"])
 
-    picked = places.select("place").mapInArrow(pick, "place bigint").toArrow()["place"].to_numpy()
+    picked = (
+        positions.select("position")
+        .mapInArrow(pick, "position bigint")
+        .toArrow()["position"]
+        .to_numpy()
+    )
     cuts = np.sort(picked)
     return Plan(cuts, part_cuts(cuts, max(1, rows_per_part // rows_per_shard)))
 
 
-def shard_cuts(places: I64, starts: I64, rows_per_shard: int) -> I64:
-    """The places that begin a shard, among those of whole buckets.
+def shard_cuts(positions: I64, starts: I64, rows_per_shard: int) -> I64:
+    """The positions at which a shard begins, among those of whole buckets.
 
-    places: (n,) in any order. starts: (buckets,) how many places of all come before each bucket.
+    positions: (n,) in any order. starts: (buckets,) the number of positions before each bucket, of
+    all tasks.
     """
-    places = np.sort(places)
-    bucket = (places >> (64 - _BUCKET_BITS)) + _BUCKETS // 2
-    first = np.searchsorted(bucket, bucket)  # of the same bucket
-    rank = starts[bucket] + np.arange(len(places)) - first
-    begins: I64 = places[rank % rows_per_shard == 0]
+    positions = np.sort(positions)
+    bucket = (positions >> (64 - _BUCKET_BITS)) + _BUCKETS // 2
+    first = np.searchsorted(bucket, bucket)  # index of the first in the same bucket
+    rank = starts[bucket] + np.arange(len(positions)) - first
+    begins: I64 = positions[rank % rows_per_shard == 0]
     return begins
 
 
 def part_cuts(cuts: I64, shards_per_part: int) -> I64:
-    """The shard cuts at which a part begins: every so many shards, one in a bucket at most."""
+    """The shard cuts at which a part begins: every so many shards, at most one per bucket."""
     chosen = cuts[shards_per_part::shards_per_part]
     bucket = chosen >> (64 - _BUCKET_BITS)
     begins: I64 = chosen[np.diff(bucket, prepend=bucket[:1] - 1) > 0]
@@ -124,30 +130,30 @@ def part_cuts(cuts: I64, shards_per_part: int) -> I64:
 
 
 def with_part(spark: SparkSession, rows: DataFrame, cut: Plan) -> DataFrame:
-    """Add `part` int: that of the row's `place`."""
+    """Add `part` int, which follows from the row's `position`."""
     if cut.parts == 1:
         return rows.withColumn("part", F.lit(0))
     buckets = np.arange(-_BUCKETS // 2, _BUCKETS // 2)
     bucket_of_cut = cut.part_cuts >> (64 - _BUCKET_BITS)
     before = np.searchsorted(bucket_of_cut, buckets)
-    inside = np.minimum(before, len(bucket_of_cut) - 1)
-    has_cut = bucket_of_cut[inside] == buckets
+    next_cut = np.minimum(before, len(bucket_of_cut) - 1)
+    has_cut = bucket_of_cut[next_cut] == buckets
     table = pa.table(
         {
             "bucket": pa.array(buckets),
             "before": pa.array(before.astype(np.int32)),
-            "cut": pa.array(cut.part_cuts[inside], mask=~has_cut),
+            "cut": pa.array(cut.part_cuts[next_cut], mask=~has_cut),
         }
     )
-    later = F.coalesce((F.col("place") >= F.col("cut")).cast("int"), F.lit(0))
+    later = F.coalesce((F.col("position") >= F.col("cut")).cast("int"), F.lit(0))
     return (
-        rows.withColumn("bucket", _bucket(F.col("place")))
+        rows.withColumn("bucket", _bucket(F.col("position")))
         .join(F.broadcast(spark.createDataFrame(table)), "bucket")
         .withColumn("part", F.col("before") + later)
         .drop("bucket", "before", "cut")
     )
 
 
-def _bucket(place_of_row: Column) -> Column:
-    """The first bits, as a signed number: buckets are in the order of places."""
-    return F.shiftright(place_of_row, 64 - _BUCKET_BITS)
+def _bucket(position_of_row: Column) -> Column:
+    """The first bits, as a signed number: buckets are in the order of positions."""
+    return F.shiftright(position_of_row, 64 - _BUCKET_BITS)

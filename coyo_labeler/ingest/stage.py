@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A row is a URL and some numbers: 10,000 of them are a small batch, whatever they weigh.
+#: A row is a URL and some numbers, so a batch of 10,000 is small whatever its bytes.
 _NARROW_ROWS = {
-    # Below this bound, which means none, Spark adds up the bytes of a batch behind every row of it:
-    # that takes longer than to fill it.
+    # With any lower bound Spark adds up the bytes of a batch after every row, which takes longer
+    # than filling it; this one means no bound.
     "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
-    # Hashes do not compress, and to try takes time when they are persisted.
+    # Hashes do not compress, and trying takes time when they are persisted.
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
 }
 
@@ -78,23 +78,23 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
 def make_catalog(
     spark: SparkSession, source: Source, settings: IngestSettings, run: Run
 ) -> tuple["NearTwins | None", shards.Plan]:
-    """Write the catalog of the files that are not set aside; returns what it rests on."""
+    """Write the catalog of the files that are not set aside; returns its near twins and cuts."""
     with watch_spark(spark, "ingest: find images"):
         tasks = shards.tasks_for(spark, source.rows)
-        found = find_images(read_source(spark, source), tasks, settings)
-    persisted = [found.images, found.repeated]
+        scan = find_images(read_source(spark, source), tasks, settings)
+    persisted = [scan.images, scan.repeated]
     try:
-        near, kept = None, found.images
+        near, kept = None, scan.images
         if settings.near_distance:
             with watch_spark(spark, "ingest: near twins"):
-                near = near_twins(found, settings)
+                near = near_twins(scan, settings)
             persisted.append(near.mapping)
             kept = shards.by_bucket(kept.join(near.mapping, "id", "left_anti"), tasks)
         with watch_spark(spark, "ingest: shards"):
             sampled = kept.filter(shards.is_sampled(settings.sample))
             cut = shards.plan(sampled, settings.rows_per_shard)
         with watch_spark(spark, "ingest: catalog"):
-            write_catalog(spark, found, near, cut, settings, run)
+            write_catalog(spark, scan, near, cut, settings, run)
     finally:
         for frame in persisted:
             if frame is not None:
@@ -103,7 +103,7 @@ def make_catalog(
 
 
 def without_known(source: Source, settings: IngestSettings) -> Source:
-    """The source without the files that this run has set aside before it was cut off."""
+    """The source without the files that this run had set aside before it was interrupted."""
     if settings.on_corrupt == "stop":
         return source
     url = _corrupt_files(settings)
@@ -118,7 +118,7 @@ def without_known(source: Source, settings: IngestSettings) -> Source:
 def set_aside(
     spark: SparkSession, source: Source, error: Exception, settings: IngestSettings
 ) -> Source:
-    """The source without its damaged files, one of which Spark failed on; the output is empty.
+    """The source without its damaged files, after Spark failed on one; clears the output.
 
     Raises: the error itself where no file is damaged; InputError naming a damaged one unless
     `on_corrupt` is skip.
@@ -128,12 +128,12 @@ def set_aside(
         raise error
     if settings.on_corrupt == "stop":
         raise InputError(corrupt_message(*at_fault)) from None
-    # To start over costs as much as this test: one damaged file seldom comes alone.
+    # Starting over costs as much as this test, and one damaged file seldom comes alone.
     source = without_damaged(spark, source.without(dict([at_fault])))
     if not source.files:
         raise InputError(f"source: no file at {settings.source} is readable")
     logger.warning("ingest: %d damaged files set aside; beginning anew", len(source.corrupt))
-    # What a run that was cut off has written was cut into shards with those files' rows.
+    # An interrupted run cut its shards with the rows of those files.
     for folder in ("catalog", "rejects", "duplicates", "_receipts"):
         storage.clear(storage.join(settings.output, folder))
     write_corrupt_files(source, settings)
@@ -141,12 +141,12 @@ def set_aside(
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the first look over the source yields.
+class Scan:
+    """The result of the first pass over the source.
 
-    rows: all source rows. repeated: id and the bits that it keeps, for ids with more than one
-    hash; None where there are none. images: id, bits and place of the first row of each hash,
-    n_images of them. The last two are persisted.
+    rows: all source rows. repeated: id and the bits that are kept, for ids with more than one
+    hash; None where there are none; persisted. images: id, bits and position of the first row of
+    each hash; persisted. n_images: their number.
     """
 
     rows: DataFrame
@@ -155,82 +155,84 @@ class Found:
     n_images: int
 
 
-def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Found:
-    """Find the rows that stand for an image, from the few columns that say so."""
+def find_images(rows: DataFrame, tasks: int, settings: IngestSettings) -> Scan:
+    """Find the row that represents each image, from the few columns that decide it."""
     good = rows.filter(filters.passes(settings))
     good = good.withColumn("bits", filters.to_signed(F.col("imagehash"))).drop("imagehash")
-    good = good.withColumn("place", shards.place(F.col("bits"), F.col("id")))
-    # Kept columns are not needed here, but a file in which they cannot be read is found out now,
-    # before anything is written.
+    good = good.withColumn("position", shards.position(F.col("bits"), F.col("id")))
+    # Carried columns are not needed here, but a file in which they cannot be read fails now, before
+    # anything is written.
     kept = [F.col(inside(name)) for name in settings.keep_columns]
     touch = [F.xxhash64(*kept).alias("touch")] if kept else []
     by_id = good.select("id", "bits", *touch).repartition(tasks, "id")
-    seen = Observation()
+    observation = Observation()
     ids = by_id.mapInArrow(_one_hash_each, "id bigint, bits bigint, repeated boolean").observe(
-        seen, F.max("repeated").alias("repeated")
+        observation, F.max("repeated").alias("repeated")
     )
-    place = shards.place(F.col("bits"), F.col("id"))
+    position = shards.position(F.col("bits"), F.col("id"))
     images = (
-        shards.by_bucket(ids.select("id", "bits", place.alias("place")), tasks)
-        .mapInArrow(_first_of_each, "id bigint, bits bigint, place bigint")
+        shards.by_bucket(ids.select("id", "bits", position.alias("position")), tasks)
+        .mapInArrow(_first_of_each, "id bigint, bits bigint, position bigint")
         .persist(StorageLevel.DISK_ONLY)
     )
     n_images = images.count()
     repeated = None
-    if seen.get["repeated"]:
+    if observation.get["repeated"]:
         repeated = ids.filter("repeated").select("id", F.col("bits").alias("kept_bits"))
-        repeated.persist(StorageLevel.DISK_ONLY)  # few; to find them again takes a whole pass
-    return Found(rows, repeated, images, n_images)
+        repeated.persist(StorageLevel.DISK_ONLY)  # few, but finding them takes a whole pass
+    return Scan(rows, repeated, images, n_images)
 
 
 def _one_hash_each(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for table in _whole(batches):
+    for table in _table_of(batches):
         ids, bits, several = one_hash_each(table["id"].to_numpy(), table["bits"].to_numpy())
         yield from _batches(id=ids, bits=bits, repeated=np.isin(ids, several))
 
 
 def _first_of_each(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for table in _whole(batches):
-        places, ids = table["place"].to_numpy(), table["id"].to_numpy()
-        first = first_of_each(places, ids)
+    for table in _table_of(batches):
+        positions, ids = table["position"].to_numpy(), table["id"].to_numpy()
+        first = first_of_each(positions, ids)
         bits = table["bits"].to_numpy()
-        yield from _batches(id=ids[first], bits=bits[first], place=places[first])
+        yield from _batches(id=ids[first], bits=bits[first], position=positions[first])
 
 
-def _whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _table_of(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The rows of a partition as one table, or nothing where it has none."""
-    found = list(batches)
-    if found:
-        yield pa.Table.from_batches(found)
+    partition = list(batches)
+    if partition:
+        yield pa.Table.from_batches(partition)
 
 
 def _batches(**columns: npt.NDArray[Any]) -> Iterator[pa.RecordBatch]:
     yield from pa.table(columns).to_batches(max_chunksize=100_000)
 
 
-def near_twins(found: Found, settings: IngestSettings) -> "NearTwins":
-    """The images for which another one within `near_distance` bits stands."""
-    # Here, for every Python worker loads this module, and the compiler behind that one is large.
+def near_twins(scan: Scan, settings: IngestSettings) -> "NearTwins":
+    """The images that are dropped for another one within `near_distance` bits."""
+    # Imported here: every Python worker loads this module, and Numba behind that one is large.
     from coyo_labeler.ingest.components import find_near_twins  # noqa: PLC0415
 
     return find_near_twins(
-        found.images.filter(~F.col("bits").isin(*FLAT)),
-        found.n_images,
+        scan.images.filter(~F.col("bits").isin(*FLAT)),
+        scan.n_images,
         settings.near_distance,
         settings.max_group,
     )
 
 
-def judge(found: Found, near: "NearTwins | None", settings: IngestSettings) -> DataFrame:
-    """All source rows, each with its place; reason and detail where it fails on its own or by id;
-    near_of and near_distance, where those were looked for and another image stands for its own.
+def judge(scan: Scan, near: "NearTwins | None", settings: IngestSettings) -> DataFrame:
+    """All source rows with position, reason and detail.
+
+    reason and detail are null where a row passes by itself and by its id. Where near twins were
+    searched for, near_of and near_distance name the image for which a row's own is dropped.
     """
     reason = filters.reason(settings)
     bits = F.when(filters.is_hash(F.col("imagehash")), filters.to_signed(F.col("imagehash")))
-    rows = found.rows.withColumn("reason", reason).withColumn("bits", bits)
+    rows = scan.rows.withColumn("reason", reason).withColumn("bits", bits)
     rows = rows.withColumn("detail", F.when(F.col("reason").isNotNull(), filters.detail(settings)))
-    if found.repeated is not None:
-        rows = rows.join(found.repeated, "id", "left")
+    if scan.repeated is not None:
+        rows = rows.join(scan.repeated, "id", "left")
         again = F.col("reason").isNull() & (F.col("bits") != F.col("kept_bits"))
         text = F.lpad(F.lower(F.hex("bits")), 16, "0")
         rows = rows.withColumn("detail", F.when(again, text).otherwise(F.col("detail")))
@@ -238,23 +240,23 @@ def judge(found: Found, near: "NearTwins | None", settings: IngestSettings) -> D
         rows = rows.withColumn("reason", F.when(again, duplicate).otherwise(F.col("reason")))
     if near is not None:
         rows = rows.join(near.mapping, "id", "left")
-    by_hash = F.when(F.col("reason").isNull(), shards.place(F.col("bits"), F.col("id")))
-    return rows.withColumn("place", F.coalesce(by_hash, F.xxhash64("id", "url")))
+    by_hash = F.when(F.col("reason").isNull(), shards.position(F.col("bits"), F.col("id")))
+    return rows.withColumn("position", F.coalesce(by_hash, F.xxhash64("id", "url")))
 
 
 def write_catalog(
     spark: SparkSession,
-    found: Found,
+    scan: Scan,
     near: "NearTwins | None",
     cut: shards.Plan,
     settings: IngestSettings,
     run: Run,
 ) -> None:
-    """Write the parts of the catalog that an earlier try has not finished; one task a part."""
-    rows = judge(found, near, settings)
+    """Write the parts of the catalog that an earlier try has not finished, one task per part."""
+    rows = judge(scan, near, settings)
     rows = shards.with_part(spark, rows, cut).select(
         "part",
-        *("place", "bits", "id", "url", "width", "height"),
+        *("position", "bits", "id", "url", "width", "height"),
         *(() if settings.sample == 1 else (shards.is_sampled(settings.sample).alias("sampled"),)),
         *(() if near is None else ("near_of", "near_distance")),
         *("reason", "detail"),
@@ -267,8 +269,8 @@ def write_catalog(
         .repartitionById(cut.parts, "part")
         .drop("part")
     )
-    # By all columns: which of the rows of one id, hash and URL stays must not hang on their order
-    # in the source. Few rows are compared by more than the first.
+    # By all columns: which of the rows of one id, hash and URL is kept must not depend on their
+    # order in the source. Few rows are compared by more than the first column.
     ordered = ordered.sortWithinPartitions(*ordered.columns)
     schema = to_arrow_schema(ordered.schema)
 
@@ -320,7 +322,7 @@ def conclude(
     settings: IngestSettings,
     run: Run,
 ) -> Outcome:
-    """What was read by the source's footers, and what was written by the tables themselves."""
+    """The counts: rows read, by the source's footers; rows written, by the tables' own."""
     parts = list(Receipts(settings.output, run.fingerprint).read().values())
     rejected = dict(total(parts).rejected)
     if source.corrupt:

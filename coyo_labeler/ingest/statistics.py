@@ -1,4 +1,4 @@
-"""What the catalog looks like: counts that add up over its parts."""
+"""Histograms of the catalog: counts that add up over its parts."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -26,7 +26,7 @@ class Statistics:
         }
 
     def add(self, kept: pa.Table, group_sizes: I64) -> None:
-        """Count rows with width and height, and groups by how many rows they have."""
+        """Count the rows that have a width and a height, and groups by their number of rows."""
         sides = kept.select(["width", "height"]).drop_null()
         width, height = sides["width"].to_numpy(), sides["height"].to_numpy()
         shorter, longer = np.minimum(width, height), np.maximum(width, height)

@@ -1,4 +1,4 @@
-"""Rows with the same hash, in a sorted stream: the first is kept, the others point at it."""
+"""Rows with the same hash in a sorted stream: the first is kept, the others point at it."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Settled:
-    """Rows whose fate is known.
+    """Rows that are decided: kept or rejected.
 
     kept: the input's columns and fallback_urls list<string>. rejects: schemas.CATALOG_REJECTS.
-    duplicates: schemas.DUPLICATES. group_sizes: rows of each finished group, kept or not.
+    duplicates: schemas.DUPLICATES. group_sizes: number of rows of each finished group, kept or not.
     """
 
     kept: pa.Table
@@ -29,12 +29,12 @@ class Settled:
 
 
 class TwinGroups:
-    """Settles a stream of rows that is sorted so that the rows of one image follow each other.
+    """Decides on a stream of rows that is sorted so that the rows of one image follow each other.
 
-    The columns: place, bits and id int64, url string, sampled bool, near_of int64 (the row that
-    stands for this one's whole group, or null), near_distance int32, and any others. Rows of equal
-    place and bits are one group, sorted by id. What is held in memory does not grow with a group:
-    its first row and the next `max_fallback_urls` rows.
+    The columns: position, bits and id int64, url string, sampled bool, near_of int64 (the row for
+    which this one's whole group is dropped, or null), near_distance int32, and any others. Rows of
+    equal position and bits are one group, sorted by id. Memory does not grow with a group: only its
+    first row and the next `max_fallback_urls` rows are held.
     """
 
     def __init__(self, max_fallback_urls: int) -> None:
@@ -43,11 +43,11 @@ class TwinGroups:
         self._open_size = 0
 
     def add(self, rows: pa.Table) -> Settled:
-        """Settle all groups but the last, which may go on in the next rows."""
+        """Decide on all groups but the last, which may continue in the next rows."""
         return self._settle(rows, ended=False)
 
     def end(self, rows: pa.Table) -> Settled:
-        """Settle the last rows (there may be none) and all groups."""
+        """Decide on all groups; rows: the last ones, of which there may be none."""
         return self._settle(rows, ended=True)
 
     def _settle(self, rows: pa.Table, ended: bool) -> Settled:
@@ -78,16 +78,16 @@ class TwinGroups:
         ids = _numbers(table["id"])
         again = ids[dropped] == ids[dropped - 1] if len(dropped) else np.empty(0, bool)
         twins = dropped[~again]
-        # A twin goes where the first row of its group goes.
-        stands = table.take(np.concatenate([head[twins], near_heads]))
+        # A twin points where the first row of its group points.
+        heads = table.take(np.concatenate([head[twins], near_heads]))
         pointing = np.concatenate([twins, near_heads])
-        kept_id = pc.coalesce(stands["near_of"], stands["id"])
-        distance = pc.fill_null(stands["near_distance"], 0)
+        kept_id = pc.coalesce(heads["near_of"], heads["id"])
+        distance = pc.fill_null(heads["near_distance"], 0)
         duplicates = pa.table([pa.array(ids[pointing]), kept_id, distance], schemas.DUPLICATES)
-        of = pc.binary_join_element_wise("of", kept_id.cast(pa.string()), " ")
+        details = pc.binary_join_element_wise("of", kept_id.cast(pa.string()), " ")
         rejects = [
-            _rejects(table, twins, Reason.DUPLICATE_HASH, of.slice(0, len(twins))),
-            _rejects(table, near_heads, Reason.NEAR_DUPLICATE, of.slice(len(twins))),
+            _rejects(table, twins, Reason.DUPLICATE_HASH, details.slice(0, len(twins))),
+            _rejects(table, near_heads, Reason.NEAR_DUPLICATE, details.slice(len(twins))),
             _rejects(table, dropped[again], Reason.DUPLICATE_ID),
             _rejects(table, closed[~near & ~sampled], Reason.NOT_SAMPLED),
         ]
@@ -100,20 +100,20 @@ class TwinGroups:
         )
 
     def _fallbacks(self, table: pa.Table, kept: I64, head: I64) -> pa.ListArray:
-        """The URLs of the rows next to each kept one in its group, none twice, not its own."""
+        """The distinct URLs of the rows behind each kept one in its group, without its own."""
         behind = np.arange(len(head)) - head
         rows = np.flatnonzero((behind > 0) & (behind <= self._limit))
-        place = np.searchsorted(kept, head[rows])
-        mine = place < len(kept)
-        mine[mine] = kept[place[mine]] == head[rows][mine]
-        rows, place = rows[mine], place[mine]
+        kept_index = np.searchsorted(kept, head[rows])
+        is_kept = kept_index < len(kept)
+        is_kept[is_kept] = kept[kept_index[is_kept]] == head[rows][is_kept]
+        rows, kept_index = rows[is_kept], kept_index[is_kept]
         urls = table["url"].take(np.concatenate([rows, head[rows]])).combine_chunks()
         encoded = urls.dictionary_encode().indices.to_numpy().astype(np.int64)
         code, own = encoded[: len(rows)], encoded[len(rows) :]
-        _, first = np.unique(place * (len(encoded) + 1) + code, return_index=True)
+        _, first = np.unique(kept_index * (len(encoded) + 1) + code, return_index=True)
         first = np.sort(first[code[first] != own[first]])
         offsets = np.zeros(len(kept) + 1, np.int32)
-        np.cumsum(np.bincount(place[first], minlength=len(kept)), out=offsets[1:])
+        np.cumsum(np.bincount(kept_index[first], minlength=len(kept)), out=offsets[1:])
         return pa.ListArray.from_arrays(offsets, urls.take(first).cast(pa.string()))
 
 
@@ -121,7 +121,7 @@ def _begins(table: pa.Table) -> Mask:
     """Whether each row is the first of its group."""
     begins = np.zeros(table.num_rows, bool)
     begins[0] = True
-    for name in ("place", "bits"):
+    for name in ("position", "bits"):
         numbers = _numbers(table[name])
         begins[1:] |= numbers[1:] != numbers[:-1]
     return begins

@@ -48,9 +48,10 @@ def s3():
     }
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
-    fs, _ = storage.resolve("s3://bucket")
-    fs.mkdir("bucket")
-    yield "s3://bucket"
+    bucket = f"bucket-{uuid.uuid4().hex}"  # moto keeps its buckets from server to server
+    fs, _ = storage.resolve(f"s3://{bucket}")
+    fs.mkdir(bucket)
+    yield f"s3://{bucket}"
     server.stop()
     for name, value in before.items():
         if value is None:
@@ -72,11 +73,11 @@ def output(request, tmp_path):
 @pytest.fixture
 def rows(web):
     """Good, busy for now, gone for good, good; ids from 10."""
-    found = []
-    for place in range(4):
-        data = encode(photograph(place))
-        found.append(CatalogRow(10 + place, web.serve(f"/{place}", data), phash(data)))
+    rows = []
+    for index in range(4):
+        data = encode(photograph(index))
+        rows.append(CatalogRow(10 + index, web.serve(f"/{index}", data), phash(data)))
     web.answers["/busy"] = web.answers["/1"]
     web.answers["/1"] = reply(b"", "503 Busy")
     del web.answers["/2"]
-    return found
+    return rows

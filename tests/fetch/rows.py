@@ -23,14 +23,20 @@ TAGS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml"})
 
 
 class OnlyThisServer(Guard):
-    """A guard as for the real web, to which one port of 127.0.0.1 passes for a public host."""
+    """A guard as for the real web, for which one port of 127.0.0.1 is a public host."""
 
     def __init__(self, port):
         super().__init__()
         self.port = port
 
-    def allows(self, address, port):
-        return (address, port) == ("127.0.0.1", self.port) or super().allows(address, port)
+    def allows(self, address):
+        return address == "127.0.0.1" or super().allows(address)
+
+    def socket_factory(self, info):
+        family, kind, protocol, _, target = info
+        if target == ("127.0.0.1", self.port):
+            return socket.socket(family, kind, protocol)
+        return Guard().socket_factory(info)
 
 
 class Names(AbstractResolver):

@@ -40,8 +40,8 @@ def assert_agreed(output):
     """The tar holds the images of the rows that succeeded, each once, and no others."""
     with tarfile.open(fileobj=io.BytesIO(read(output, "00000.tar"))) as opened:
         members = opened.getnames()
-    found = read_rows(storage.join(output, "00000.parquet"))
-    keys_of_images = [row.key for row in found if row.sha256 is not None]
+    rows = read_rows(storage.join(output, "00000.parquet"))
+    keys_of_images = [row.key for row in rows if row.sha256 is not None]
     assert members == [f"{key}.{kind}" for key in keys_of_images for kind in ("jpg", "json")]
 
 

@@ -28,7 +28,7 @@ def test_a_name_that_nobody_knows_is_looked_up_once(web, tmp_path):
         lambda host, *rest: looked_up.append(host) or resolve(host),
         names.resolve,
     )
-    rows = [CatalogRow(place, f"http://gone.example/{place}") for place in range(5)]
+    rows = [CatalogRow(index, f"http://gone.example/{index}") for index in range(5)]
     limits = replace(LIMITS, host_connections=1)
     found = fetch_rows(web, tmp_path, rows, limits, guard=Guard(), resolver=names)
     assert {row.status.value for row in found.values()} == {"dns_not_found"}
@@ -48,10 +48,10 @@ def test_hosts_are_asked_one_after_another(web, tmp_path):
     """So that of tasks side by side, each in an order of its own, few ask one host at once."""
     hosts, images = 12, 20
     rows = []
-    for place in range(hosts * images):
-        web.answers[f"/{place % hosts}/{place}"] = reply(GOOD)
-        url = web.url(f"/{place % hosts}/{place}", f"host-{place % hosts}.example")
-        rows.append(CatalogRow(place, url, phash(GOOD)))
+    for index in range(hosts * images):
+        web.answers[f"/{index % hosts}/{index}"] = reply(GOOD)
+        url = web.url(f"/{index % hosts}/{index}", f"host-{index % hosts}.example")
+        rows.append(CatalogRow(index, url, phash(GOOD)))
     names = Names({f"host-{host}.example": ["127.0.0.1"] for host in range(hosts)})
     limits = replace(LIMITS, connections=8, host_connections=4)
     found = fetch_rows(
@@ -64,7 +64,7 @@ def test_hosts_are_asked_one_after_another(web, tmp_path):
 
 
 def test_a_connection_serves_many_images(web, tmp_path):
-    rows = [CatalogRow(place, web.serve(f"/{place}", GOOD), phash(GOOD)) for place in range(12)]
+    rows = [CatalogRow(index, web.serve(f"/{index}", GOOD), phash(GOOD)) for index in range(12)]
     fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=1))
     assert len(web.asked) == 12
     assert web.connections <= 2  # the first row does not know yet that others follow
@@ -80,7 +80,7 @@ def test_a_name_is_looked_up_once_for_many_connections(web, tmp_path):
         lambda host, *rest: looked_up.append(host) or resolve(host, *rest),
         names.resolve,
     )
-    web.answers = {f"/{place}": once for place in range(6)}
+    web.answers = {f"/{index}": once for index in range(6)}
     rows = [CatalogRow(i, web.url(f"/{i}", "images.example"), phash(GOOD)) for i in range(6)]
     found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=1), resolver=names)
     assert {row.status.value for row in found.values()} == {"success"}
@@ -156,8 +156,8 @@ def test_large_bodies_are_in_memory_a_few_at_a_time(web, tmp_path, monkeypatch, 
             writer.write(piece)
             await writer.drain()
 
-    web.answers = {f"/{place}": large for place in range(count)}
-    rows = [CatalogRow(place, web.url(f"/{place}")) for place in range(count)]
+    web.answers = {f"/{index}": large for index in range(count)}
+    rows = [CatalogRow(index, web.url(f"/{index}")) for index in range(count)]
     limits = replace(LIMITS, max_bytes=size, host_connections=count)
     with peak_growth() as grown:
         found = fetch_rows(web, tmp_path, rows, limits, replace(RULES, timeout_seconds=30))

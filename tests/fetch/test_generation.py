@@ -28,7 +28,7 @@ def test_a_later_generation_asks_only_for_what_failed_for_a_while(output, rows, 
     assert receipt.rows.to_json() == {"in": 4, "out": 3, "rejected": {"http_not_found": 1}}
     assert statuses(output) == ["success", "success", "http_not_found", "success"]
     after = tar(output)
-    assert [name[:9] for name in after] == [f"00000000{place}" for place in (0, 0, 1, 1, 3, 3)]
+    assert [name[:9] for name in after] == [f"00000000{index}" for index in (0, 0, 1, 1, 3, 3)]
     assert before.items() <= after.items()
     assert files(output) == FILES
 
@@ -136,7 +136,7 @@ def test_a_killed_process_leaves_a_shard_that_the_next_one_finishes(rows, web, t
     assert files(output) == FILES
 
 
-def test_an_earlier_writers_late_generation_replaces_nothing(output, rows, web, monkeypatch):
+def test_an_earlier_writers_late_generation_reslots_nothing(output, rows, web, monkeypatch):
     """It was made whole, but others have gone on."""
     make(output, rows)
     cut_off(output, rows, monkeypatch, 0)

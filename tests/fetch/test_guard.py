@@ -40,7 +40,7 @@ NEVER = [
 
 
 def allowed(guard, addresses):
-    return [address for address in addresses if guard.allows(address, 80)]
+    return [address for address in addresses if guard.allows(address)]
 
 
 def test_the_public_internet_alone_is_open():

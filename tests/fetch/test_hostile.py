@@ -167,7 +167,7 @@ def test_the_address_is_checked_again_where_it_is_connected_to(web, tmp_path, mo
     class Rebinding(Guard):
         checks = 0
 
-        def allows(self, address, port):
+        def allows(self, address):
             self.checks += 1
             return self.checks == 1
 
@@ -191,7 +191,7 @@ def test_a_fallback_is_tried_before_a_row_is_given_up(web, tmp_path):
         CatalogRow(4, web.url("/gone"), phash(GOOD), (web.url("/drip"),)),
     ]
     found = fetch_rows(web, tmp_path, rows)
-    statuses = [found[place].status.value for place in range(5)]
+    statuses = [found[index].status.value for index in range(5)]
     assert statuses == ["success", "success", "success", "content_changed", "timeout"]
     assert found[3].hash_distance > 4
 
@@ -237,7 +237,7 @@ def test_what_nobody_foresaw_ends_a_row_and_not_the_shard(web, tmp_path, monkeyp
         CatalogRow(2, web.serve("/b", b"stumble"), phash(GOOD)),
     ]
     found = fetch_rows(web, tmp_path, rows)
-    assert [found[place].status.value for place in (1, 2)] == ["success", "unexpected"]
+    assert [found[index].status.value for index in (1, 2)] == ["success", "unexpected"]
     assert found[2].error.startswith("AssertionError in tests.fetch.test_hostile, line ")
 
 
@@ -262,9 +262,9 @@ def test_what_the_catalog_lacks_ends_a_row_and_not_the_shard(web, tmp_path):
         CatalogRow(5, "http://[]@/", phash(GOOD)),
     ]
     found = fetch_rows(web, tmp_path, rows)
-    statuses = [found[place].status.value for place in range(6)]
+    statuses = [found[index].status.value for index in range(6)]
     assert statuses == ["bad_url", "success", "bad_hash", "bad_hash", "success", "bad_url"]
     unchecked = fetch_rows(
         web, tmp_path / "unchecked", rows, rules=replace(RULES, check_phash=False)
     )
-    assert [unchecked[place].status.value for place in (2, 3)] == ["success", "success"]
+    assert [unchecked[index].status.value for index in (2, 3)] == ["success", "success"]

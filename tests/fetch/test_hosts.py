@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 from coyo_labeler.fetch import hosts as hosts_module
-from coyo_labeler.fetch.hosts import Budget, Hosts, Places
+from coyo_labeler.fetch.hosts import Budget, Hosts, Slots
 from coyo_labeler.fetch.status import FetchError, Status
 from tests import clock
 
@@ -103,35 +103,35 @@ def test_a_budget_that_is_spent_is_a_timeout():
     clock.run(work)
 
 
-def test_the_lowest_rank_gets_the_next_place():
+def test_the_lowest_rank_gets_the_next_slot():
     served = []
 
-    async def ask(places, rank):
-        async with places.hold(rank):
+    async def ask(slots, rank):
+        async with slots.hold(rank):
             served.append(rank)
             await asyncio.sleep(0)
 
     async def work():
-        places = Places(1)
+        slots = Slots(1)
         ranks = [(0, 0), (1, 5), (0, 7), (1, 1), (0, 3)]
-        await asyncio.gather(*(ask(places, rank) for rank in ranks))
+        await asyncio.gather(*(ask(slots, rank) for rank in ranks))
 
     clock.run(work)
     assert served == [(0, 0), (0, 3), (0, 7), (1, 1), (1, 5)]
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_a_place_is_not_lost_with_one_who_gave_up_waiting(given):
-    """given: it was given the place in the very moment in which it was cancelled."""
+def test_a_slot_is_not_lost_with_one_who_gave_up_waiting(given):
+    """given: it was given the slot in the very moment in which it was cancelled."""
 
-    async def ask(places, rank, release):
-        async with places.hold(rank):
+    async def ask(slots, rank, release):
+        async with slots.hold(rank):
             await release.wait()
 
     async def work():
-        places, release = Places(1), asyncio.Event()
-        first = asyncio.create_task(ask(places, (0, 0), release))
-        second = asyncio.create_task(ask(places, (0, 1), release))
+        slots, release = Slots(1), asyncio.Event()
+        first = asyncio.create_task(ask(slots, (0, 0), release))
+        second = asyncio.create_task(ask(slots, (0, 1), release))
         await asyncio.sleep(0)
         if given:
             release.set()
@@ -139,7 +139,7 @@ def test_a_place_is_not_lost_with_one_who_gave_up_waiting(given):
         second.cancel()
         release.set()
         await asyncio.gather(first, second, return_exceptions=True)
-        async with asyncio.timeout(1), places.hold((0, 2)):
+        async with asyncio.timeout(1), slots.hold((0, 2)):
             pass
 
     clock.run(work)

@@ -37,9 +37,9 @@ def test_a_pause_that_the_host_asks_for_is_kept(web, tmp_path):
 )
 def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path, status, headers):
     rows = []
-    for place in range(30):
-        url = web.serve(f"/{place}", status=status, Retry_After=3600, **headers)
-        rows.append(CatalogRow(place, url))
+    for index in range(30):
+        url = web.serve(f"/{index}", status=status, Retry_After=3600, **headers)
+        rows.append(CatalogRow(index, url))
     start = time.monotonic()
     found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=2))
     assert {row.status.value for row in found.values()} == {"http_throttled"}
@@ -48,8 +48,8 @@ def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path
 
 
 def test_a_host_that_never_answers_is_given_up_after_some_rows(web, tmp_path):
-    web.answers = {f"/{place}": reset_after(b"") for place in range(100)}
-    rows = [CatalogRow(place, web.url(f"/{place}")) for place in range(100)]
+    web.answers = {f"/{index}": reset_after(b"") for index in range(100)}
+    rows = [CatalogRow(index, web.url(f"/{index}")) for index in range(100)]
     limits = replace(LIMITS, retries=0, host_connections=2)
     found = fetch_rows(web, tmp_path, rows, limits)
     assert {row.status.value for row in found.values()} == {"connection_failed"}
@@ -61,11 +61,11 @@ def test_a_host_that_never_answers_is_given_up_after_some_rows(web, tmp_path):
 def test_robots_txt_is_asked_for_once_and_obeyed(web, tmp_path):
     web.serve("/robots.txt", b"User-agent: test-bot\nDisallow: /private/\n")
     rows = [
-        CatalogRow(place, web.serve(path, GOOD), phash(GOOD))
-        for place, path in enumerate(("/a", "/private/b", "/c", "/private/d"))
+        CatalogRow(index, web.serve(path, GOOD), phash(GOOD))
+        for index, path in enumerate(("/a", "/private/b", "/c", "/private/d"))
     ]
     found = fetch_rows(web, tmp_path, rows, robots_txt=True)
-    statuses = [found[place].status.value for place in range(4)]
+    statuses = [found[index].status.value for index in range(4)]
     assert statuses == ["success", "robots_txt", "success", "robots_txt"]
     assert (web.times("/robots.txt"), web.times("/private/b")) == (1, 0)
 

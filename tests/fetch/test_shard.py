@@ -33,9 +33,9 @@ def test_a_shard_is_whole_on_every_filesystem(output, rows):
         "000000003.jpg",
         "000000003.json",
     ]
-    told = json.loads(tar(output)["000000003.json"])
-    assert told["url"] == told["fetched_url"] == rows[3].url
-    assert (told["id"], told["imagehash"]) == (13, rows[3].imagehash)
+    document = json.loads(tar(output)["000000003.json"])
+    assert document["url"] == document["fetched_url"] == rows[3].url
+    assert (document["id"], document["imagehash"]) == (13, rows[3].imagehash)
     assert receipt.rows.to_json() == {
         "in": 4,
         "out": 2,
@@ -178,12 +178,12 @@ def test_keys_sort_as_the_rows_do():
 
 
 def test_shards_ask_hosts_in_different_orders():
-    rows = [CatalogRow(place, f"http://host-{place % 10}/{place}") for place in range(50)]
+    rows = [CatalogRow(index, f"http://host-{index % 10}/{index}") for index in range(50)]
     orders = set()
     for shard in range(20):
         order = in_turn(shard, rows, range(50))
         assert sorted(order) == list(range(50))
-        hosts = [place % 10 for place in order]
+        hosts = [index % 10 for index in order]
         assert (
             len(
                 {

@@ -56,9 +56,9 @@ def site(web):
     """Six images, one of each fault, in two shards; ids are not in row order."""
     images = [encode(photograph(seed)) for seed in range(6)]
     rows = []
-    for place, data in enumerate(images):
-        url = web.serve(f"/{place}.jpg", data)
-        rows.append({"id": BIG - place, "url": url, "imagehash": phash(data), "shard": place % 2})
+    for index, data in enumerate(images):
+        url = web.serve(f"/{index}.jpg", data)
+        rows.append({"id": BIG - index, "url": url, "imagehash": phash(data), "shard": index % 2})
     png = encode(photograph(40), "PNG")
     rows.append({"id": 40, "url": web.serve("/p", png), "imagehash": phash(png), "shard": 1})
     rows.append({"id": 50, "url": web.url("/gone"), "imagehash": phash(png), "shard": 1})
@@ -91,9 +91,9 @@ def test_every_catalog_row_has_one_row_and_every_success_one_image(spark, site, 
                 if row["status"] == "success":
                     kind = "png" if row["id"] == 40 else "jpg"
                     assert f"{row['key']}.{kind}" in names
-                    told = json.load(tar.extractfile(f"{row['key']}.json"))
-                    assert told["id"] == row["id"]
-                    assert told["sha256"] == row["sha256"]
+                    document = json.load(tar.extractfile(f"{row['key']}.json"))
+                    assert document["id"] == row["id"]
+                    assert document["sha256"] == row["sha256"]
         assert len(names) == 2 * sum(row["status"] == "success" for row in rows)
 
 
@@ -217,9 +217,9 @@ def test_a_paced_host_is_not_asked_more_by_more_tasks(spark, web, tmp_path):
         asked_at.append(time.monotonic())
         await reply(data)(reader, writer)
 
-    web.answers = {f"/{place}": timed for place in range(6)}
+    web.answers = {f"/{index}": timed for index in range(6)}
     row = {"imagehash": phash(data)}
-    rows = [{**row, "id": place, "url": web.url(f"/{place}"), "shard": place} for place in range(6)]
+    rows = [{**row, "id": index, "url": web.url(f"/{index}"), "shard": index} for index in range(6)]
     catalog = write_catalog(tmp_path / "catalog", rows)
     given = {"catalog": catalog, "output": str(tmp_path / "out"), "robots_txt": False}
     run(spark, **given, host_requests_per_second=2)

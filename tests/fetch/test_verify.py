@@ -73,8 +73,8 @@ def test_random_damage_never_raises_anything_else():
         data = np.frombuffer(encode(photograph(5), kind), np.uint8)
         for _ in range(60):
             damaged = data.copy()
-            places = random.integers(0, len(data), 12)
-            damaged[places] = random.integers(0, 256, 12, dtype=np.uint8)
+            slots = random.integers(0, len(data), 12)
+            damaged[slots] = random.integers(0, 256, 12, dtype=np.uint8)
             try:
                 verify(damaged.tobytes(), PIXELS)
             except FetchError as error:

@@ -1,4 +1,4 @@
-"""The rows that stand for an image, against loops over every row."""
+"""The row that represents each image, against loops over every row."""
 
 import numpy as np
 import pytest
@@ -23,15 +23,17 @@ def test_an_id_keeps_its_lowest_hash(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_lowest_id_of_a_place_comes_first(seed: int) -> None:
+def test_the_lowest_id_of_a_position_comes_first(seed: int) -> None:
     random = np.random.default_rng(seed)
     ids = random.permutation(np.concatenate([[LEAST, MOST], np.arange(-14, 14)]))
-    places = random.choice([LEAST, -7, 0, 2, MOST], 30)
+    positions = random.choice([LEAST, -7, 0, 2, MOST], 30)
     lowest: dict[int, int] = {}
-    for index, place in enumerate(places.tolist()):
-        if place not in lowest or ids[index] < ids[lowest[place]]:
-            lowest[place] = index
-    assert first_of_each(places, ids).tolist() == [lowest[place] for place in sorted(lowest)]
+    for index, position in enumerate(positions.tolist()):
+        if position not in lowest or ids[index] < ids[lowest[position]]:
+            lowest[position] = index
+    assert first_of_each(positions, ids).tolist() == [
+        lowest[position] for position in sorted(lowest)
+    ]
 
 
 def test_no_rows_have_no_images() -> None:

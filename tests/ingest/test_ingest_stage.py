@@ -196,7 +196,17 @@ def test_kept_columns_and_both_published_layouts_are_read(
 
 def test_a_kept_column_may_have_any_name(spark: SparkSession, tmp_path: Path) -> None:
     """Also one that the stage uses itself, or that Spark would take apart."""
-    ours = ["place", "reason", "detail", "part", "bits", "sampled", "near_of", "near_distance"]
+    ours = [
+        "position",
+        "place",
+        "reason",
+        "detail",
+        "part",
+        "bits",
+        "sampled",
+        "near_of",
+        "near_distance",
+    ]
     names = [*ours, "bucket", "before", "cut", "touch", "kept_bits", "a.b", "a`b", "source_part"]
     values = {name: f"the {name}" for name in names}
     one = row(1, "8000000000000001", **values)
@@ -232,8 +242,8 @@ def test_128_snappy_files_as_published_are_read_by_folder_and_by_glob(
         pq.write_table(content, folder / name, compression="snappy")
     (folder / "_SUCCESS").touch()
     ids = {10 * number + k for number in range(128) for k in range(3)}
-    for place, source in enumerate([str(folder), f"{folder}/part-*.snappy.parquet"]):
-        output = tmp_path / f"output-{place}"
+    for number, source in enumerate([str(folder), f"{folder}/part-*.snappy.parquet"]):
+        output = tmp_path / f"output-{number}"
         assert ingest(spark, source, output).rows.rows_in == 384
         assert {found["id"] for found in table(output, "catalog")} == ids
     one = tmp_path / "one"

@@ -1,4 +1,4 @@
-"""Pairs of near hashes, and who stands for whom."""
+"""Pairs of near hashes, and the representatives of those that are dropped."""
 
 import numpy as np
 import pytest
