@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.model import Calibration
 from coyo_labeler.em.priors import Prior
 from coyo_labeler.em.problems import Problems
@@ -13,7 +14,6 @@ from coyo_labeler.em.segments import (
     distinct,
     segment_argmax,
     segment_sum,
-    split_sum,
     spread,
 )
 
@@ -35,21 +35,22 @@ def calibration_evidence(problems: Problems) -> I64:
     return np.array([problems.n_votes[believed].sum(), len(golden)], dtype=np.int64)
 
 
-def calibration_sums(prior: Prior, weights: F64, offsets: I64, used: Bool) -> tuple[F64, F64]:
-    """Gradient and Fisher information of Σ weights · log prior by (a, b), (2, 2) and (2, 2, 2).
+def calibration_sums(
+    prior: Prior, weights: F64, offsets: I64, used: Bool
+) -> tuple[ExactSum, ExactSum]:
+    """Gradient (2,) and Fisher information (2, 2) of Σ weights · log prior by (a, b).
 
-    Both are in the two parts of `arrays.split`, which come first.
     weights: (nnz,) the posterior, summing to 1 per problem. used: (n,) which problems take part.
     At the posterior under the present parameters, the gradient is that of the log-likelihood.
     """
     if prior.slope is None:
-        return np.zeros((2, 2)), np.zeros((2, 2, 2))
+        return ExactSum.zeros(2), ExactSum.zeros(2, 2)
     inside = spread(used, offsets)
     slope = np.where(inside[:, None], prior.slope, 0.0)
     by_a, by_b = slope[:, 0], slope[:, 1]
     probability = np.exp(prior.log)
     aa, ab, bb, a, b = (
-        split_sum(segment_sum(values, offsets))
+        ExactSum.of(segment_sum(values, offsets))
         for values in (
             probability * by_a * by_a,
             probability * by_a * by_b,
@@ -58,8 +59,8 @@ def calibration_sums(prior: Prior, weights: F64, offsets: I64, used: Bool) -> tu
             weights * by_b,
         )
     )
-    information = np.stack([np.stack([aa, ab], axis=1), np.stack([ab, bb], axis=1)], axis=1)
-    return np.stack([a, b], axis=1), information
+    information = ExactSum.stack([ExactSum.stack([aa, ab]), ExactSum.stack([ab, bb])])
+    return ExactSum.stack([a, b]), information
 
 
 def next_calibration(present: Calibration, gradient: F64, information: F64) -> Calibration:
@@ -76,8 +77,8 @@ def next_calibration(present: Calibration, gradient: F64, information: F64) -> C
     return Calibration(float(np.clip(a, _LEAST_A, _MOST_A)), float(np.clip(b, -_MOST_B, _MOST_B)))
 
 
-def between(one: Calibration, other: Calibration) -> Calibration:
-    """Half-way from one to the other."""
+def halfway(one: Calibration, other: Calibration) -> Calibration:
+    """The calibration half-way between two."""
     return Calibration((one.a + other.a) / 2, (one.b + other.b) / 2)
 
 

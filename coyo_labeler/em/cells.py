@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coyo_labeler.em.model import Model
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import F64, I32, I64, Bool
-from coyo_labeler.votes.checks import Response
 
 #: log probability of an error where workers are taken to be perfect: its limit to double precision.
 _LOG_IMPOSSIBLE = np.log(1e-100)

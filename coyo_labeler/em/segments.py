@@ -16,9 +16,6 @@ Bool = NDArray[np.bool_]
 #: Key spaces up to this size are counted in a table of flags instead of sorted.
 _DENSE_KEYS = 1 << 26
 
-#: Where numbers are cut in two parts that are added up apart.
-_COARSE = 2.0**-20
-
 
 def offsets_of(lengths: NDArray[Any]) -> I64:
     """Offsets (n + 1,) of segments of the given lengths (n,)."""
@@ -54,32 +51,6 @@ def segment_argmax(values: F64, offsets: I64) -> I64:
     first = np.ones(len(hits), dtype=bool)
     first[1:] = segment[1:] != segment[:-1]
     return hits[first]
-
-
-def split(values: F64) -> F64:
-    """Two parts (2, ...) that make up the values: multiples of 2^-20, and the small rest.
-
-    Sums of the first part are exact up to 2^33; those of the second are off by far less than the
-    last digit of the whole. So the whole comes out the same in whatever order it is added up.
-    """
-    coarse = np.rint(values / _COARSE) * _COARSE
-    return np.stack([coarse, values - coarse])
-
-
-def split_sum(values: F64) -> F64:
-    """The sum over the first axis, in the two parts of `split`, (2, ...)."""
-    return np.asarray(split(values).sum(axis=1))
-
-
-def split_bin_sum(places: NDArray[Any], weights: F64, bins: int) -> F64:
-    """`bin_sum` in the two parts of `split`, (2, bins)."""
-    return np.stack([bin_sum(places, part, bins) for part in split(weights)])
-
-
-def count_unit(most_votes: int) -> float:
-    """What expected counts are multiples of, so that `most_votes` weights of at most 1 add up
-    exactly, in any order: 2^-39 for 8,000 votes."""
-    return float(2.0 ** (int(most_votes).bit_length() - 52))
 
 
 def bin_sum(places: NDArray[Any], weights: NDArray[Any], bins: int) -> F64:

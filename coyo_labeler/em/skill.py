@@ -13,28 +13,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from coyo_labeler.em.cells import CellTable
+from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.model import Model
-from coyo_labeler.em.segments import F64, I64, bin_sum, split_bin_sum, split_sum
+from coyo_labeler.em.segments import F64, I64, bin_sum
 
 
 @dataclass(frozen=True)
 class Skill:
-    """log_theta: (cells,). log_prior: (2,) log Dirichlet density of all rows, 0 without counts.
+    """log_theta: (cells,). log_prior: () log Dirichlet density of all rows, 0 without counts.
 
-    It is in the two parts of `arrays.split`. pooled: (cells,) g of each cell.
+    pooled: (cells,) g of each cell.
     """
 
     log_theta: F64
-    log_prior: F64
+    log_prior: ExactSum
     pooled: F64
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Pooled counts of classes of which `table` holds only some workers.
+class PooledCounts:
+    """Pooled counts of classes of which a table holds only some workers.
 
-    cell: (n,) places among the pooled cells, count: (n,) N of each. row: (m,) places among the
-    pooled rows, row_count: (m,) N(y, ·) of each.
+    cell: (n,) indices of pooled cells, count: (n,) N(y, z) of each. row: (m,) indices of pooled
+    rows, row_count: (m,) N(y, ·) of each.
     """
 
     cell: I64
@@ -44,18 +45,18 @@ class Whole:
 
 
 def estimate_skill(
-    table: CellTable, counts: F64, model: Model, whole: Whole | None = None
+    table: CellTable, counts: F64, model: Model, shared: PooledCounts | None = None
 ) -> Skill:
     """θ of every cell from expected counts (cells,), and the log of its prior.
 
-    whole: what to put for pooled counts that other shards have a part in.
+    shared: of classes that other tables hold workers of too, the pooled counts of all workers.
 
     The mode of a Dirichlet(α g + 1) prior with these counts. Its log density, less a constant, is
     −α Σ_rows KL(g ‖ θ): over a row, α log(α / (α + n·)) + Σ_z α g log(1 + n / (α g)).
     """
     alpha = model.prior_strength
     counts = np.where(table.estimated, counts, 0.0)
-    pooled = _pooled_skill(table, counts, model, whole)
+    pooled = _pooled_skill(table, counts, model, shared)
     row_counts = bin_sum(table.row, counts, table.rows)
     denominator = alpha + row_counts[table.row]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -63,24 +64,24 @@ def estimate_skill(
         log_theta = np.log(theta) + table.log_share
     log_theta[~table.estimated] = table.log_share[~table.estimated]
     if alpha == 0:
-        return Skill(log_theta, np.zeros(2), pooled)
+        return Skill(log_theta, ExactSum.zeros(), pooled)
     shrunk = np.where(pooled > 0, alpha * pooled, 1.0)
     cells = np.where(pooled > 0, alpha * pooled * np.log1p(counts / shrunk), 0.0)
-    log_prior = split_sum(cells) - split_sum(alpha * np.log1p(row_counts / alpha))
+    log_prior = ExactSum.of(cells) - ExactSum.of(alpha * np.log1p(row_counts / alpha))
     return Skill(log_theta, log_prior, pooled)
 
 
-def _pooled_skill(table: CellTable, counts: F64, model: Model, whole: Whole | None) -> F64:
+def _pooled_skill(table: CellTable, counts: F64, model: Model, shared: PooledCounts | None) -> F64:
     """G of each cell, (cells,)."""
     beta = model.pooling_strength
     if beta is None:
         return table.prior
-    pooled_counts = split_bin_sum(table.pooled, counts, len(table.pooled_row)).sum(axis=0)
+    pooled_counts = ExactSum.of_bins(table.pooled, counts, len(table.pooled_row)).total()
     rows = int(table.pooled_row.max()) + 1 if len(table.pooled_row) else 0
     row_counts = bin_sum(table.pooled_row, pooled_counts, rows)
-    if whole is not None:
-        pooled_counts[whole.cell] = whole.count
-        row_counts[whole.row] = whole.row_count
+    if shared is not None:
+        pooled_counts[shared.cell] = shared.count
+        row_counts[shared.row] = shared.row_count
     denominator = beta + row_counts[table.pooled_row][table.pooled]
     with np.errstate(divide="ignore", invalid="ignore"):
         pooled = (beta * table.prior + pooled_counts[table.pooled]) / denominator

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
-from coyo_labeler.em.build import check_beliefs
-from coyo_labeler.em.crowd import Crowd
+from coyo_labeler.em.inputs import check_beliefs
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, Bool, find
+from coyo_labeler.em.worker_model import ChoiceSummary
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import parquet_splits, schemas
 from coyo_labeler.formats.label_lists import check_unique_images
@@ -52,7 +52,7 @@ class VotesSummary:
     rows: int
     used: int
     workers: tuple[str, ...]
-    crowd: Crowd
+    crowd: ChoiceSummary
     rejected: dict[str, int] = field(default_factory=dict)
     complaint: str | None = None
 
@@ -99,7 +99,7 @@ def take_votes(
     """
     used = rows = 0
     workers: set[str] = set()
-    crowd = Crowd()
+    crowd = ChoiceSummary()
     rejected: list[pa.Table] = []
     complaint = None
     for first_row, table in read.read(piece):
@@ -107,7 +107,7 @@ def take_votes(
         rows += table.num_rows
         used += checked.votes.num_rows
         workers.update(checked.votes["worker_id"].unique().to_pylist())
-        crowd += Crowd.of(
+        crowd += ChoiceSummary.of(
             *(checked.votes[name].to_numpy() for name in ("image_id", "label", "response"))
         )
         if checked.rejects.num_rows:

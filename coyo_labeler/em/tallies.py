@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coyo_labeler.em.build import Beliefs, Gold, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, Votes
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import I64, find, segment_argmax
 from coyo_labeler.errors import InputError
 from coyo_labeler.hashing import splitmix64
-from coyo_labeler.votes.checks import Response
 
 #: Columns of a tally: choices, answers yes or no, answers unsure; votes that the machine's first
 #: class can be held against, and those that agree with it.
@@ -18,7 +18,7 @@ CHOICES, ANSWERS, UNSURE, COMPARED, AGREEING = range(5)
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Tallies:
     """tally: (J, 5) votes by worker, see `CHOICES …`. gold: right and all votes on gold images.
 
     sample: (image, label, response) of the votes on a share of the images, (n, 3).
@@ -29,11 +29,11 @@ class Evidence:
     sample: I64
 
 
-def gather_evidence(
+def gather_tallies(
     votes: Votes, beliefs: Beliefs, gold: Gold, workers: int, share: float
-) -> Evidence:
+) -> Tallies:
     """The tallies of some images. share: of all images, how many go into the sample (by hash)."""
-    return Evidence(
+    return Tallies(
         _tally(votes, beliefs, workers), count_on_gold(votes, gold), _sample(votes, share)
     )
 

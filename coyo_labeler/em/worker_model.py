@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coyo_labeler.em.model import Truth, WorkerModel
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import I64
 from coyo_labeler.hashing import splitmix64
-from coyo_labeler.votes.checks import Response
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _SKETCH = 4_096
 
 
 @dataclass(frozen=True)
-class Crowd:
+class ChoiceSummary:
     """What is known of many choices of a class, in little space; crowds add up.
 
     choices: how many. classes: those named, sorted. hashes: the smallest of the images' hashes,
@@ -38,15 +38,17 @@ class Crowd:
     hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     @classmethod
-    def of(cls, image: I64, label: NDArray[np.int32], response: NDArray[np.int8]) -> "Crowd":
+    def of(
+        cls, image: I64, label: NDArray[np.int32], response: NDArray[np.int8]
+    ) -> "ChoiceSummary":
         """Of the choices among votes, one an entry."""
         choice = response == Response.CHOICE
         hashes = splitmix64(np.unique(image[choice]))
         classes = np.unique(label[choice]).astype(np.int64)
         return cls(int(choice.sum()), classes, np.sort(hashes)[:_SKETCH])
 
-    def __add__(self, other: "Crowd") -> "Crowd":
-        return Crowd(
+    def __add__(self, other: "ChoiceSummary") -> "ChoiceSummary":
+        return ChoiceSummary(
             self.choices + other.choices,
             np.union1d(self.classes, other.classes),
             np.union1d(self.hashes, other.hashes)[:_SKETCH],
@@ -65,7 +67,7 @@ class Crowd:
 
 
 def resolve_worker_model(
-    wanted: WorkerModel | Literal["auto"], truth: Truth, crowds: Iterable[Crowd]
+    wanted: WorkerModel | Literal["auto"], truth: Truth, crowds: Iterable[ChoiceSummary]
 ) -> WorkerModel:
     """The worker model wanted; of `auto` what the votes can tell, and says so.
 
@@ -74,7 +76,7 @@ def resolve_worker_model(
     """
     if wanted != "auto":
         return wanted
-    crowd = reduce(Crowd.__add__, crowds, Crowd())
+    crowd = reduce(ChoiceSummary.__add__, crowds, ChoiceSummary())
     if truth == "multi" or crowd.choices == 0:
         return "confusion"
     by_image, by_class = crowd.choices / crowd.images, crowd.choices / len(crowd.classes)
