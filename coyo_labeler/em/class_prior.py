@@ -1,11 +1,15 @@
 """The M-step of the class prior: how frequent the classes are among images without a belief.
 
-    π_k ← (1/n) (Σ_{i lists k} p_i(k) + Σ_{i leaves k out} r_i π_k / s_i)
+    π_k ← (1/n) (Σ_{i lists k} p_i(k) + Σ_{i does not list k} r_i π_k / s_i)
 
-p_i: posterior of image i; r_i: of its lumped state; s_i = Σ π over the classes that i leaves out.
-All of these have the same likelihood, so given the lumped state the class is k with probability
-π_k / s_i, and this is the M-step of Dawid & Skene (1979, eq. 2.4) over all C classes, exactly. The
-second sum is π_k (Σ_i r_i / s_i − Σ_{i lists k} r_i / s_i): nothing is as long as images times C.
+p_i: posterior of image i. r_i: posterior of its lumped state. s_i: Σ π over the classes that i does
+not list. These all have the same likelihood, so given the lumped state the class is k with
+probability π_k / s_i. This is the M-step of Dawid & Skene (1979, eq. 2.4) over all C classes. The
+second sum is computed as
+
+    π_k (Σ_i r_i / s_i − Σ_{i lists k} r_i / s_i)
+
+so that no array is as long as images times C.
 """
 
 import numpy as np
@@ -54,6 +58,6 @@ def expected_classes(sums: Sums, log_class_prior: F64 | None) -> F64:
 
 
 def estimate_class_prior(counts: F64) -> F64:
-    """Log share of each class (C,), −inf where it has none; counts: (C,) `expected_classes`."""
+    """Log share of each class, (C,), −inf for none. counts: (C,) `expected_classes`."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(counts / counts.sum()))

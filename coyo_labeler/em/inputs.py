@@ -1,4 +1,4 @@
-"""What problems are built from: votes, beliefs and gold of some images, as arrays."""
+"""Votes, beliefs and gold of some images, as arrays: what problems are built from."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,10 @@ from coyo_labeler.errors import InputError
 
 @dataclass(frozen=True)
 class Votes:
-    """Votes as arrays, all (votes,), in the order of `votes.questions.order_votes`."""
+    """Votes, all arrays (votes,), in the order of `votes.questions.order_votes`.
+
+    image: id. worker: 0 to J − 1. label: class. response: of `Response`.
+    """
 
     image: I64
     worker: I32
@@ -22,7 +25,11 @@ class Votes:
 
 @dataclass(frozen=True)
 class Beliefs:
-    """Beliefs as arrays: image (n,) sorted; offsets (n + 1,); label, probability: flat."""
+    """The machine's beliefs.
+
+    image: (n,) ids, sorted. Image i has the classes label[offsets[i]:offsets[i + 1]] with as many
+    probabilities.
+    """
 
     image: I64
     offsets: I64
@@ -32,14 +39,17 @@ class Beliefs:
 
 @dataclass(frozen=True)
 class Gold:
-    """True classes: image, label (n,), sorted by both; one label an image in `truth: single`."""
+    """True classes. image, label: (n,), sorted by both; one per image in `truth: single`."""
 
     image: I64
     label: I32
 
 
 def check_beliefs(beliefs: Beliefs, model: Model) -> None:
-    """Raises: InputError naming the image whose belief cannot be read."""
+    """Check labels and probabilities.
+
+    Raises: InputError naming the image whose belief cannot be used.
+    """
     outside = (beliefs.label < 0) | (beliefs.label >= model.classes)
     _refuse(
         beliefs,
@@ -49,14 +59,14 @@ def check_beliefs(beliefs: Beliefs, model: Model) -> None:
     )
     bad = ~((beliefs.probability >= 0) & (beliefs.probability <= 1))
     _refuse(beliefs, bad, "has a probability outside 0..1; label_probs must be probabilities")
-    _refuse(beliefs, _named_again(beliefs), "has a class twice; drop one")
+    _refuse(beliefs, _repeats_a_class(beliefs), "has a class twice; drop one")
 
 
-def _named_again(beliefs: Beliefs) -> Bool:
-    """Which images name a class twice, marked at their first entry, (nnz,)."""
-    again = np.zeros(len(beliefs.label), dtype=bool)
+def _repeats_a_class(beliefs: Beliefs) -> Bool:
+    """True at the first entry of each image that has a class twice, (nnz,)."""
+    repeats = np.zeros(len(beliefs.label), dtype=bool)
     lengths = np.diff(beliefs.offsets)
-    # Length by length: rows of one length are sorted all at once, and most have the same.
+    # Beliefs of one length are sorted together as rows of a table. Most have the same length.
     for length in np.unique(lengths[lengths > 1]):
         first = beliefs.offsets[:-1][lengths == length]
         if len(first) == len(lengths):
@@ -64,8 +74,8 @@ def _named_again(beliefs: Beliefs) -> Bool:
         else:
             rows = beliefs.label[first[:, None] + np.arange(length)]
         rows = np.sort(rows, axis=1)
-        again[first[(rows[:, 1:] == rows[:, :-1]).any(axis=1)]] = True
-    return again
+        repeats[first[(rows[:, 1:] == rows[:, :-1]).any(axis=1)]] = True
+    return repeats
 
 
 def _refuse(beliefs: Beliefs, wrong: Bool, message: str) -> None:

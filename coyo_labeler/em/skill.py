@@ -1,11 +1,11 @@
-"""The M-step of worker skill: expected counts to shrunk log probabilities.
+"""The M-step of worker skill: from expected counts to log probabilities.
 
     θ_j(z | y) = (α g(z | y) + n_j(y, z)) / (α + n_j(y, ·))
     g(z | y)   = (β h(z | y) + N(y, z)) / (β + N(y, ·))      `pooling: none`: g = h
     h(z | y)   = a if z = y, else (1 − a) / (C − 1)
 
-Dirichlet shrinkage of each worker towards the pool (Dawid & Skene 1979; Liao, Kar & Fidler 2021);
-what was never seen needs no storage.
+n_j: expected counts of worker j; N: of all workers. Each worker is shrunk towards the pool by a
+Dirichlet prior (Dawid & Skene 1979; Liao, Kar & Fidler 2021). Cells without a count are not stored.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,10 @@ from coyo_labeler.em.segments import F64, I64, bin_sum
 
 @dataclass(frozen=True)
 class Skill:
-    """log_theta: (cells,). log_prior: () log Dirichlet density of all rows, 0 without counts.
-
-    pooled: (cells,) g of each cell.
-    """
+    """log_theta: (cells,). log_prior: () log Dirichlet density of all rows, 0 without counts."""
 
     log_theta: F64
     log_prior: ExactSum
-    pooled: F64
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,12 @@ def estimate_skill(
 ) -> Skill:
     """θ of every cell from expected counts (cells,), and the log of its prior.
 
-    shared: of classes that other tables hold workers of too, the pooled counts of all workers.
+    θ is the mode of the posterior under a Dirichlet(α g + 1) prior. The log density of that prior,
+    up to a constant, is
 
-    The mode of a Dirichlet(α g + 1) prior with these counts. Its log density, less a constant, is
-    −α Σ_rows KL(g ‖ θ): over a row, α log(α / (α + n·)) + Σ_z α g log(1 + n / (α g)).
+        −α Σ_rows KL(g ‖ θ) = Σ_rows (α log(α / (α + n·)) + Σ_z α g log(1 + n / (α g)))
+
+    shared: the pooled counts of all workers, for classes of which `table` holds only some workers.
     """
     alpha = model.prior_strength
     counts = np.where(table.estimated, counts, 0.0)
@@ -64,15 +62,15 @@ def estimate_skill(
         log_theta = np.log(theta) + table.log_share
     log_theta[~table.estimated] = table.log_share[~table.estimated]
     if alpha == 0:
-        return Skill(log_theta, ExactSum.zeros(), pooled)
+        return Skill(log_theta, ExactSum.zeros())
     shrunk = np.where(pooled > 0, alpha * pooled, 1.0)
     cells = np.where(pooled > 0, alpha * pooled * np.log1p(counts / shrunk), 0.0)
     log_prior = ExactSum.of(cells) - ExactSum.of(alpha * np.log1p(row_counts / alpha))
-    return Skill(log_theta, log_prior, pooled)
+    return Skill(log_theta, log_prior)
 
 
 def _pooled_skill(table: CellTable, counts: F64, model: Model, shared: PooledCounts | None) -> F64:
-    """G of each cell, (cells,)."""
+    """The pooled skill g of each cell, (cells,)."""
     beta = model.pooling_strength
     if beta is None:
         return table.prior

@@ -1,9 +1,10 @@
-"""How much votes can tell of workers, and the worker model to choose by that."""
+"""Which worker model the votes can support: `worker_model: auto`."""
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
+from operator import add
 from typing import Literal
 
 import numpy as np
@@ -16,21 +17,22 @@ from coyo_labeler.hashing import splitmix64
 
 logger = logging.getLogger(__name__)
 
-#: Below either, one accuracy a worker was right more often than confusion matrices, on simulated
-#: and on real votes (docs/merge.md has the table): an image's only vote cannot tell a worker who
-#: mistakes y for z from an image that is no y, and EM takes it for proof of the mistake.
+#: With less than either, one accuracy per worker gave better labels than confusion matrices, on
+#: simulated and on real votes (docs/merge.md). The only vote on an image cannot tell a worker who
+#: mistakes y for z from an image whose class is z, and EM takes it as evidence of the mistake.
 _CHOICES_PER_IMAGE = 2
 _CHOICES_PER_CLASS = 2_000
 
-_SKETCH = 4_096
+#: How many hashes of images are kept to estimate the number of images.
+_HASHES = 4_096
 
 
 @dataclass(frozen=True)
 class ChoiceSummary:
-    """What is known of many choices of a class, in little space; crowds add up.
+    """How many choices there are, on how many images and classes. Summaries add up.
 
-    choices: how many. classes: those named, sorted. hashes: the smallest of the images' hashes,
-    `_SKETCH` at most, sorted: from them follows how many images there are.
+    choices: their number. classes: those chosen, sorted. hashes: the `_HASHES` smallest hashes of
+    the images, sorted; the number of images is estimated from them.
     """
 
     choices: int = 0
@@ -41,56 +43,57 @@ class ChoiceSummary:
     def of(
         cls, image: I64, label: NDArray[np.int32], response: NDArray[np.int8]
     ) -> "ChoiceSummary":
-        """Of the choices among votes, one an entry."""
+        """The summary of the choices among some votes; all arrays are (votes,)."""
         choice = response == Response.CHOICE
         hashes = splitmix64(np.unique(image[choice]))
         classes = np.unique(label[choice]).astype(np.int64)
-        return cls(int(choice.sum()), classes, np.sort(hashes)[:_SKETCH])
+        return cls(int(choice.sum()), classes, np.sort(hashes)[:_HASHES])
 
     def __add__(self, other: "ChoiceSummary") -> "ChoiceSummary":
         return ChoiceSummary(
             self.choices + other.choices,
             np.union1d(self.classes, other.classes),
-            np.union1d(self.hashes, other.hashes)[:_SKETCH],
+            np.union1d(self.hashes, other.hashes)[:_HASHES],
         )
 
     @property
     def images(self) -> float:
-        """How many images: exact up to `_SKETCH`, then with a standard error of 1.6 in 100.
+        """The number of images: exact below `_HASHES`, above with a standard error of 1.6 %.
 
-        Beyer et al.: On Synopses for Distinct-Value Estimation Under Multiset Operations, SIGMOD
-        2007, the unbiased estimator of section 4.
+        The unbiased estimator of Beyer et al., On Synopses for Distinct-Value Estimation Under
+        Multiset Operations, SIGMOD 2007, section 4.
         """
-        if len(self.hashes) < _SKETCH:
+        if len(self.hashes) < _HASHES:
             return len(self.hashes)
-        return (_SKETCH - 1) / (float(self.hashes[-1]) / 2.0**64)
+        return (_HASHES - 1) / (float(self.hashes[-1]) / 2.0**64)
 
 
 def resolve_worker_model(
-    wanted: WorkerModel | Literal["auto"], truth: Truth, crowds: Iterable[ChoiceSummary]
+    wanted: WorkerModel | Literal["auto"], truth: Truth, summaries: Iterable[ChoiceSummary]
 ) -> WorkerModel:
-    """The worker model wanted; of `auto` what the votes can tell, and says so.
+    """The worker model wanted; for `auto` the one that the votes support, which is logged.
 
-    Where there are questions alone (`truth: multi`, or no choices) that is the confusion of yes and
-    no, which is small.
+    Without choices of a class (`truth: multi`, or verifications alone) it is always confusion:
+    that of yes and no is small.
     """
     if wanted != "auto":
         return wanted
-    crowd = reduce(ChoiceSummary.__add__, crowds, ChoiceSummary())
-    if truth == "multi" or crowd.choices == 0:
+    summary = reduce(add, summaries, ChoiceSummary())
+    if truth == "multi" or summary.choices == 0:
         return "confusion"
-    by_image, by_class = crowd.choices / crowd.images, crowd.choices / len(crowd.classes)
+    per_image = summary.choices / summary.images
+    per_class = summary.choices / len(summary.classes)
     chosen: WorkerModel = (
         "confusion"
-        if by_image >= _CHOICES_PER_IMAGE and by_class >= _CHOICES_PER_CLASS
+        if per_image >= _CHOICES_PER_IMAGE and per_class >= _CHOICES_PER_CLASS
         else "one_coin"
     )
     logger.info(
-        "merge: worker_model=%s: %.2f choices an image, %.0f a class named (confusion from %d and "
-        "%d on)",
+        "merge: worker_model=%s: %.2f choices per image, %.0f per class (confusion needs %d and "
+        "%d)",
         chosen,
-        by_image,
-        by_class,
+        per_image,
+        per_class,
         _CHOICES_PER_IMAGE,
         _CHOICES_PER_CLASS,
     )
