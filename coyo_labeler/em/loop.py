@@ -86,32 +86,24 @@ def fit(
         state, sums, objective = guarded_e_step(e_step, state)
         state = m_step(state, sums, model)
         state = _record(state, objective, time.monotonic() - began)
-        stopped = why_stop(state, sums, rule)
+        stopped = stop_reason(state, sums, rule)
         state = replace(state, argmax_checksum=sums.argmax_checksum, stopped=stopped)
         save(state)
     return state
 
 
 def start(e_step: EStep, model: Model, state: State) -> State:
-    """The first M-step, from beliefs and majorities; calibration on gold is fitted before."""
+    """The first M-step, from beliefs and majorities; calibration on gold is fitted before it."""
     sums = e_step.run(Parameters(calibration=state.calibration))
     if model.fit_calibration == "gold":
-        for _ in range(_GOLD_STEPS):
-            step = next_calibration(
-                state.calibration, sums.gradient.total(), sums.information.total()
-            )
-            moved = abs(step.a - state.calibration.a) + abs(step.b - state.calibration.b)
-            state = replace(state, calibration=step)
-            sums = e_step.run(Parameters(calibration=step))
-            if moved < 1e-6:
-                break
+        state, sums = _calibrate_on_gold(e_step, state, sums)
     return m_step(state, sums, model)
 
 
 def m_step(state: State, sums: Sums, model: Model) -> State:
-    """The parameters that maximise the expected log posterior; of skills, their counts.
+    """The parameters that maximise the expected log posterior under these sums.
 
-    θ follows from the counts (`estimate_parameters`), here or where the counts are.
+    Skills are left as counts. θ is computed from them when it is needed: `EStep.parameters_of`.
     """
     calibration = state.calibration
     if model.fit_calibration == "votes":
@@ -134,9 +126,9 @@ def m_step(state: State, sums: Sums, model: Model) -> State:
 
 
 def estimate_parameters(state: State, table: CellTable, model: Model) -> tuple[Parameters, float]:
-    """The parameters of a state whose counts are here, and the log prior of its skills.
+    """The M-step of θ: the parameters of a state with counts, and the log prior of its skills.
 
-    The M-step of θ. table: of all cells.
+    table: of all cells, in the order of the counts. Before the first M-step θ is None.
     """
     parameters = Parameters(None, state.calibration, state.log_class_prior, state.true_share)
     if state.counts is None:
@@ -145,8 +137,8 @@ def estimate_parameters(state: State, table: CellTable, model: Model) -> tuple[P
     return replace(parameters, log_theta=skill.log_theta), float(skill.log_prior.total())
 
 
-def why_stop(state: State, sums: Sums, rule: StoppingRule) -> str:
-    """Why EM stops after the last iteration of the history, or empty.
+def stop_reason(state: State, sums: Sums, rule: StoppingRule) -> str:
+    """The test of convergence: why EM stops after the last iteration of the history, or empty.
 
     sums: of that iteration. state.argmax_checksum: of the one before.
     """
@@ -183,6 +175,21 @@ def _record(state: State, objective: float, seconds: float) -> State:
         "b": used.b,
     }
     return replace(state, history=(*state.history, entry))
+
+
+def _calibrate_on_gold(e_step: EStep, state: State, sums: Sums) -> tuple[State, Sums]:
+    """Fit a and b to gold. Its likelihood does not depend on skills, so this is done once.
+
+    sums: under the state's calibration. Returns the fitted state and its sums.
+    """
+    for _ in range(_GOLD_STEPS):
+        before = state.calibration
+        step = next_calibration(before, sums.gradient.total(), sums.information.total())
+        state = replace(state, calibration=step)
+        sums = e_step.run(Parameters(calibration=step))
+        if abs(step.a - before.a) + abs(step.b - before.b) < 1e-6:
+            break
+    return state, sums
 
 
 # A step of Fisher scoring can overshoot: this keeps calibration from lowering the objective.
