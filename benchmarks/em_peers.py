@@ -107,9 +107,9 @@ def run_notebook(case: Case, output: Path, iterations: int) -> None:
 
 def run_kernel(case: Case, output: Path, iterations: int) -> None:
     """Bare kernels on the arrays that `merge` iterates over, in this process; only EM is timed."""
-    from coyo_labeler.em.local import LocalPasses  # noqa: PLC0415
-    from coyo_labeler.em.loop import Control, State, fit  # noqa: PLC0415
+    from coyo_labeler.em.loop import State, StoppingRule, fit  # noqa: PLC0415
     from coyo_labeler.em.model import Model  # noqa: PLC0415
+    from coyo_labeler.em.partitions import InMemory, PartitionedEStep  # noqa: PLC0415
     from coyo_labeler.formats import parquet_splits, schemas  # noqa: PLC0415
     from coyo_labeler.formats.label_spaces import load_label_space  # noqa: PLC0415
     from coyo_labeler.merge import read as intake  # noqa: PLC0415
@@ -139,12 +139,12 @@ def run_kernel(case: Case, output: Path, iterations: int) -> None:
     problems = []
     while parcels:
         problems.append(assemble(parcels.pop(0), names, model, "last", 0.0).problems)
-    passes = LocalPasses(problems, model)
-    state = fit(passes, model, Control(iterations, 0.0), State(), lambda _: None)
+    e_step = PartitionedEStep(InMemory(problems), model)
+    state = fit(e_step, model, StoppingRule(iterations, 0.0), State(), lambda _: None)
     output.mkdir(parents=True)
     seconds = [entry["seconds"] for entry in state.history]
     pairs = sum(len(part.pair_cell) for part in problems)
-    document = {"seconds": statistics.median(seconds), "pairs": pairs, "cells": len(passes.cells)}
+    document = {"seconds": statistics.median(seconds), "pairs": pairs, "cells": len(e_step.cells)}
     (output / "kernel.json").write_text(json.dumps(document))
 
 

@@ -16,12 +16,14 @@ from coyo_labeler.dawid_skene.tables import Encoded, encode, is_spark, to_arrow
 from coyo_labeler.dawid_skene.votes import sort_out_votes
 from coyo_labeler.em.build import build_problems
 from coyo_labeler.em.calibration import calibration_evidence, expected_calibration_error
-from coyo_labeler.em.crowd import Crowd, resolve_worker_model
-from coyo_labeler.em.evidence import accuracy_on_gold, count_on_gold, most_votes, tally_votes
-from coyo_labeler.em.local import LocalPasses
-from coyo_labeler.em.loop import Control, State, fit
+from coyo_labeler.em.e_step import posterior_of
+from coyo_labeler.em.exact_sum import count_unit
+from coyo_labeler.em.loop import State, StoppingRule, fit
 from coyo_labeler.em.model import Model
-from coyo_labeler.em.segments import count_unit
+from coyo_labeler.em.partitions import InMemory, PartitionedEStep
+from coyo_labeler.em.problems import Problems
+from coyo_labeler.em.tallies import accuracy_on_gold, count_on_gold, most_votes, tally_votes
+from coyo_labeler.em.worker_model import ChoiceSummary, resolve_worker_model
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.merge.posterior import believed_rows
@@ -146,16 +148,16 @@ class DawidSkene:
             model.fit_calibration, calibration_evidence(problems), self.min_calibration_votes
         )
         model = replace(model, fit_calibration=fitted)
-        passes = LocalPasses([problems], model)
+        e_step = PartitionedEStep(InMemory([problems]), model)
         start = given_calibration(settings)
         state = fit(
-            passes,
+            e_step,
             model,
-            Control(self.n_iter, self.tol),
-            State(calibration=start, before=start),
+            StoppingRule(self.n_iter, self.tol),
+            State(calibration=start),
             lambda _: None,
         )
-        self._keep(encoded, passes, state)
+        self._keep(encoded, problems, e_step, state)
         self.rejects_ = rejects
         return self
 
@@ -224,7 +226,7 @@ class DawidSkene:
     def _model(self, encoded: Encoded, settings: MergeSettings) -> Model:
         """The stage's model of these settings; what it learns from the votes is learnt here too."""
         votes, workers = encoded.votes, len(encoded.workers)
-        crowd = Crowd.of(votes.image, votes.label, votes.response)
+        crowd = ChoiceSummary.of(votes.image, votes.label, votes.response)
         worker_model = resolve_worker_model(settings.worker_model, settings.truth, [crowd])
         space = LabelSpace("labels", len(encoded.classes))
         model = make_model(settings, space, worker_model, workers)
@@ -233,11 +235,13 @@ class DawidSkene:
             model = replace(model, prior_accuracy=accuracy)
         return replace(model, count_unit=count_unit(most_votes(tally_votes(votes, workers))))
 
-    def _keep(self, encoded: Encoded, passes: LocalPasses, state: State) -> None:
+    def _keep(
+        self, encoded: Encoded, problems: Problems, e_step: PartitionedEStep, state: State
+    ) -> None:
         """Set the attributes that end in an underscore."""
-        (posterior,) = passes.posteriors(state)
-        (problems,) = passes.partitions
-        model = passes.model
+        model = e_step.model
+        parameters, _ = e_step.parameters_of(state)
+        posterior = posterior_of(problems, parameters, model)
         listed = problems.label >= 0
         problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
         image, label = problems.image[problem][listed], problems.label[listed]
@@ -266,10 +270,10 @@ class DawidSkene:
                 "probability": probability,
             }
         )
-        counts = passes.run(passes.parameters(state), last=True)
+        counts = e_step.run(parameters, reliability=True)
         tally = tally_votes(encoded.votes, len(encoded.workers))
         names = [str(name) for name in encoded.workers]
-        right = right_votes(passes.table, counts.counts, len(names))
+        right = right_votes(e_step.table, counts.counts, len(names))
         self.workers_ = (
             workers_table(names, tally, right, model)
             .to_pandas()

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from coyo_labeler.em.build import Beliefs, Gold, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, Votes
 from coyo_labeler.em.model import Truth
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import I32, I64, offsets_of
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import LabelLists, check_label_lists
-from coyo_labeler.votes.checks import Response
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 
 #: The names under which a column is looked for, crowd-kit's first.

@@ -1,0 +1,46 @@
+"""The model, and EM for it, in NumPy alone: no storage, no tables, no engine.
+
+Votes and machine beliefs go in; posteriors of images and skills of workers come out.
+
+    inputs       Votes, Beliefs, Gold as arrays; beliefs are checked
+    responses    what a vote can say
+    model        the model's choices; its parameters
+    build        votes and beliefs → problems
+    problems     problems as flat arrays
+    cells        the numbers that describe all workers' skill, and their keys
+    loop         EM: start, E-step, M-step, test of convergence
+    e_step       posteriors and sums of one partition
+    partitions   the E-step over all partitions, in memory or wherever they lie
+    sums         what the E-step adds up
+    exact_sum    sums that do not depend on their order
+    priors       the prior of each problem, from beliefs or class prior
+    skill        M-step: expected counts → θ
+    class_prior  M-step: how frequent classes are
+    calibration  M-step: the map of beliefs; how reliable they are
+    tallies      counts of votes by worker, before any EM
+    worker_model `worker_model: auto`
+    segments     operations on segments of flat arrays
+
+Terms:
+
+    vote          a choice (the class is z) or a verification (is it c? yes, no or unsure)
+    belief        the machine's probabilities of some classes of an image
+    gold          the true class, given
+    problem       the inference of one image; in `truth: multi`, of one class of one image
+    support       the classes of a belief and of votes; all others are one lumped state
+    entry         one state of a problem: a class of the support, or the lumped state
+    pair          a vote with an entry of its problem
+    cell          (class, worker, answer): a vote and an entry fall into one
+    skill, θ      the probability of each cell's answer, given class and worker
+    row           the cells of one class and worker; their θ sum to one
+    pool          all workers together, towards whom each worker is shrunk
+    prior         probabilities of the entries of a problem before its votes
+    posterior     and after them
+    objective     log-likelihood + log prior of the skills; EM raises it
+    checkpoint    where skills are kept that are too many for one machine
+
+Papers: Dawid & Skene, Applied Statistics 28, 1979 (the model); Raykar et al., JMLR 11, 2010 (with a
+classifier); Branson, Van Horn & Perona, CVPR 2017, and Liao, Kar & Fidler, CVPR 2021 (machine
+beliefs as priors, shrunk skills); Platt 1999 and Guo et al., ICML 2017 (calibration); Neal &
+Hinton 1998 (incremental EM).
+"""

@@ -1,14 +1,19 @@
-"""From votes and beliefs of some images to problems: the states of each, and every vote's cell."""
+"""Builds problems from the votes and beliefs of some images: their states, and every vote's cell.
+
+The states of an image are the classes of its belief and of its votes (its support), and one state
+that lumps all other classes. No array is as long as images times classes.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coyo_labeler.em.cells import CellSpace
+from coyo_labeler.em.inputs import Beliefs, Gold, Votes
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.priors import belief_value
 from coyo_labeler.em.problems import OUTSIDE, Problems
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import (
     F64,
     I32,
@@ -24,41 +29,12 @@ from coyo_labeler.em.segments import (
     unique_inverse,
 )
 from coyo_labeler.errors import InputError
-from coyo_labeler.votes.checks import Response
 
-#: Units of probability in which a belief's mass is added up: finer than float16 and float32 tell.
+#: The mass of a belief is added up in integer units of 2^-40: finer than float32 can tell.
 _UNITS = 2.0**40
 
-#: Votes times classes of one image, at most: one task computes them all.
+#: Most votes times states of one image: one task computes them all.
 _PAIRS_PER_IMAGE = 250_000
-
-
-@dataclass(frozen=True)
-class Votes:
-    """Votes as arrays, all (votes,), in the order of `votes.questions.order_votes`."""
-
-    image: I64
-    worker: I32
-    label: I32
-    response: NDArray[np.int8]
-
-
-@dataclass(frozen=True)
-class Beliefs:
-    """Beliefs as arrays: image (n,) sorted; offsets (n + 1,); label, probability: flat."""
-
-    image: I64
-    offsets: I64
-    label: I32
-    probability: F64
-
-
-@dataclass(frozen=True)
-class Gold:
-    """True classes: image, label (n,), sorted by both; one label an image in `truth: single`."""
-
-    image: I64
-    label: I32
 
 
 def build_problems(votes: Votes, beliefs: Beliefs, gold: Gold, model: Model) -> Problems:
@@ -76,7 +52,11 @@ def build_problems(votes: Votes, beliefs: Beliefs, gold: Gold, model: Model) -> 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Classes in play: key = image's place · C + class, sorted; belief NaN where it has none."""
+    """The classes that become states of their own.
+
+    key: (n,) index of the image · C + class, sorted. belief: (n,) `belief_value`, NaN where the
+    belief does not have the class.
+    """
 
     key: I64
     belief: F64
@@ -85,15 +65,14 @@ class _Candidates:
 def _candidates(
     images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model, mass: float
 ) -> _Candidates:
+    """The classes of votes and gold, and those that hold `mass` of a belief."""
     c = model.classes
     vote_key = find(images, votes.image)[0] * c + votes.label
-    gold_place, gold_here = find(images, gold.image)
-    gold_key = gold_place[gold_here] * c + gold.label[gold_here]
-    named = distinct(np.concatenate([vote_key, gold_key]))
+    named = distinct(np.concatenate([vote_key, _gold_keys(images, gold, c)]))
 
-    place, here = find(images, beliefs.image)
-    inside = spread(here, beliefs.offsets)
-    belief_key = (spread(place, beliefs.offsets) * c + beliefs.label)[inside]
+    index, known = find(images, beliefs.image)
+    inside = spread(known, beliefs.offsets)
+    belief_key = (spread(index, beliefs.offsets) * c + beliefs.label)[inside]
     probability = beliefs.probability[inside]
     order = np.argsort(belief_key)
     belief_key, probability = belief_key[order], probability[order]
@@ -113,14 +92,20 @@ def _candidates(
     return _Candidates(keys, belief)
 
 
+def _gold_keys(images: I64, gold: Gold, classes: int) -> I64:
+    """The keys of the gold classes of `images`, as in `_Candidates`, sorted."""
+    index, known = find(images, gold.image)
+    return np.asarray(index[known] * classes + gold.label[known])
+
+
 def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
-    """The most probable classes of each image that hold together `mass` of its belief."""
+    """The most probable classes of each image that together hold `mass` of its belief, (nnz,)."""
     if mass >= 1 or len(image) == 0:
         return np.ones(len(image), dtype=bool)
-    fresh = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))
-    offsets = np.append(fresh, len(image))
+    first = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))
+    offsets = np.append(first, len(image))
     order = falling_order(image, probability.astype(np.float32))
-    # In whole units: a running sum of floats would depend on what other images come before.
+    # In integers: a running sum of floats would depend on the images that come before.
     units = np.rint(probability[order] * _UNITS).astype(np.int64)
     total = np.add.reduceat(units, offsets[:-1])
     before = np.cumsum(units) - units
@@ -130,27 +115,27 @@ def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
     return kept
 
 
-def _without_stragglers(
-    candidates: _Candidates, place: I64, votes: Votes, gold_key: I64, model: Model
+def _limit_pairs(
+    candidates: _Candidates, vote_image: I64, votes: Votes, gold_key: I64, model: Model
 ) -> _Candidates:
-    """Of images with very many votes only the classes that most of these name, and gold.
+    """Drops the least named classes of images with very many votes, but keeps gold.
 
-    The others join the lumped state, so that no image takes more than `_PAIRS_PER_IMAGE`. place:
-    (votes,) of each vote's image.
+    Dropped classes join the lumped state, so that no image has more than `_PAIRS_PER_IMAGE` pairs
+    of a vote and a state. vote_image: (votes,) index of each vote's image.
     """
     c, key = model.classes, candidates.key
     image = key // c
-    n_votes = np.bincount(place, minlength=int(image[-1]) + 1 if len(image) else 0)
+    n_votes = np.bincount(vote_image, minlength=int(image[-1]) + 1 if len(image) else 0)
     crowded = (n_votes * np.bincount(image, minlength=len(n_votes)) > _PAIRS_PER_IMAGE)[image]
     if model.support_all or not crowded.any():
         return candidates
-    support = bin_sum(find(key, place * c + votes.label)[0], _naming(votes), len(key))
-    support[find(key, gold_key)[0]] = np.inf
+    naming = bin_sum(find(key, vote_image * c + votes.label)[0], _names_label(votes), len(key))
+    naming[find(key, gold_key)[0]] = np.inf
     belief = np.where(np.isnan(candidates.belief), -np.inf, candidates.belief)
     rows = np.flatnonzero(crowded)
-    order = rows[np.lexsort((key[rows], -belief[rows], -support[rows], image[rows]))]
-    fresh = np.concatenate([[True], image[order][1:] != image[order][:-1]])
-    first = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))
+    order = rows[np.lexsort((key[rows], -belief[rows], -naming[rows], image[rows]))]
+    new_image = np.concatenate([[True], image[order][1:] != image[order][:-1]])
+    first = np.maximum.accumulate(np.where(new_image, np.arange(len(order)), 0))
     kept = np.ones(len(key), dtype=bool)
     kept[order] = np.arange(len(order)) - first < np.maximum(
         _PAIRS_PER_IMAGE // np.maximum(n_votes[image[order]], 1), 2
@@ -158,20 +143,20 @@ def _without_stragglers(
     return _Candidates(key[kept], candidates.belief[kept])
 
 
-def _naming(votes: Votes) -> Bool:
-    """Which votes say that their label is there, (votes,)."""
+def _names_label(votes: Votes) -> Bool:
+    """Which votes say that the image has their label, (votes,)."""
     return np.asarray((votes.response == Response.CHOICE) | (votes.response == Response.YES))
 
 
 def _build_images(
     images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model
 ) -> Problems:
+    """One problem per image; entries: its candidate classes, then all others lumped."""
     n, c = len(images), model.classes
-    place = find(images, votes.image)[0]
-    gold_place, gold_here = find(images, gold.image)
-    gold_key = gold_place[gold_here] * c + gold.label[gold_here]
+    vote_image = find(images, votes.image)[0]
+    gold_key = _gold_keys(images, gold, c)
     candidates = _candidates(images, votes, beliefs, gold, model, model.support_mass)
-    candidates = _without_stragglers(candidates, place, votes, gold_key, model)
+    candidates = _limit_pairs(candidates, vote_image, votes, gold_key, model)
     image = candidates.key // c
     named = np.bincount(image, minlength=n)
     others = c - named
@@ -184,26 +169,26 @@ def _build_images(
     belief[entry] = candidates.belief
     believed = bin_sum(image, ~np.isnan(candidates.belief), n).astype(np.int32)
 
-    where, listed = find(candidates.key, place * c + votes.label)
-    voted_entry = np.where(listed, entry[where], offsets[place + 1] - 1)
-    naming = _naming(votes)
-    start = np.bincount(voted_entry[naming], minlength=offsets[-1]).astype(np.float64)
+    index, listed = find(candidates.key, vote_image * c + votes.label)
+    voted_entry = np.where(listed, entry[index], offsets[vote_image + 1] - 1)
+    named_entry = voted_entry[_names_label(votes)]
+    start = np.bincount(named_entry, minlength=offsets[-1]).astype(np.float64)
     start = _shares(start, offsets, believed == 0)
 
-    gold_images = np.zeros(n, dtype=bool)
-    gold_images[gold_place[gold_here]] = True
-    allowed = ~spread(gold_images, offsets)
+    has_gold = np.zeros(n, dtype=bool)
+    has_gold[gold_key // c] = True
+    allowed = ~spread(has_gold, offsets)
     allowed[entry[find(candidates.key, gold_key)[0]]] = True
 
-    pair_vote, pair_entry = _pairs(place, offsets)
+    pair_vote, pair_entry = _pairs(vote_image, offsets)
     keys = _image_keys(CellSpace(model), votes, pair_vote, label[pair_entry])
     cells, pair_cell = unique_inverse(keys, CellSpace(model).size)
     return Problems(
         image=images,
-        n_votes=np.bincount(place, minlength=n).astype(np.int32),
+        n_votes=np.bincount(vote_image, minlength=n).astype(np.int32),
         others=others.astype(np.int64),
         belief_size=believed,
-        gold=gold_images,
+        gold=has_gold,
         offsets=offsets,
         label=label,
         belief=belief,
@@ -215,25 +200,29 @@ def _build_images(
     )
 
 
-def _shares(counts: F64, offsets: I64, wanted: Bool) -> F64:
-    """Counts as shares of their segment; NaN where nothing is counted or not wanted."""
+def _shares(counts: F64, offsets: I64, without_belief: Bool) -> F64:
+    """Counts as shares of their segment; NaN where nothing is counted or there is a belief."""
     total = segment_sum(counts, offsets)
-    usable = wanted & (total > 0)
+    usable = without_belief & (total > 0)
     return np.where(
         spread(usable, offsets), counts / spread(np.where(usable, total, 1.0), offsets), np.nan
     )
 
 
-def _pairs(place: I64, offsets: I64) -> tuple[I64, I64]:
-    """Every vote with every entry of its problem: (vote, entry), each (pairs,)."""
-    lengths = np.diff(offsets)[place]
+def _pairs(vote_problem: I64, offsets: I64) -> tuple[I64, I64]:
+    """Every vote with every entry of its problem: (vote, entry), each (pairs,).
+
+    vote_problem: (votes,) index of each vote's problem.
+    """
+    lengths = np.diff(offsets)[vote_problem]
     pair_offsets = offsets_of(lengths)
-    pair_vote = np.repeat(np.arange(len(place)), lengths)
-    first = offsets[place] - pair_offsets[:-1]
+    pair_vote = np.repeat(np.arange(len(vote_problem)), lengths)
+    first = offsets[vote_problem] - pair_offsets[:-1]
     return pair_vote, np.arange(pair_offsets[-1]) + first[pair_vote]
 
 
 def _image_keys(space: CellSpace, votes: Votes, pair_vote: I64, truth: I32) -> I64:
+    """The cell keys of pairs of a vote and a true class, (pairs,)."""
     worker, voted = votes.worker[pair_vote], votes.label[pair_vote]
     response = votes.response[pair_vote]
     choice = response == Response.CHOICE
@@ -252,30 +241,30 @@ def _build_questions(
     candidates = _candidates(images, votes, beliefs, gold, model, 1.0)
     n = len(candidates.key)
     image = candidates.key // c
-    place = find(candidates.key, find(images, votes.image)[0] * c + votes.label)[0]
+    vote_question = find(candidates.key, find(images, votes.image)[0] * c + votes.label)[0]
     response = np.where(votes.response == Response.CHOICE, Response.YES, votes.response)
     response = response.astype(np.int8)
 
-    # The gold rows of an image are all of its labels.
-    gold_place, gold_here = find(images, gold.image)
-    gold_image = np.zeros(len(images), dtype=bool)
-    gold_image[gold_place[gold_here]] = True
-    true = find(distinct(gold_place[gold_here] * c + gold.label[gold_here]), candidates.key)[1]
-    given = gold_image[image]
+    # The gold rows of an image are all of its labels: every other class is false.
+    gold_key = _gold_keys(images, gold, c)
+    image_has_gold = np.zeros(len(images), dtype=bool)
+    image_has_gold[gold_key // c] = True
+    has_gold = image_has_gold[image]
+    true = find(distinct(gold_key), candidates.key)[1]
     allowed = np.ones((n, 2), dtype=bool)
-    allowed[given & ~true, 0] = False
-    allowed[given & true, 1] = False
+    allowed[has_gold & ~true, 0] = False
+    allowed[has_gold & true, 1] = False
 
     offsets = 2 * np.arange(n + 1, dtype=np.int64)
     start = np.zeros((n, 2))
-    np.add.at(start, (place[response == Response.YES], 0), 1.0)
-    np.add.at(start, (place[response == Response.NO], 1), 1.0)
+    np.add.at(start, (vote_question[response == Response.YES], 0), 1.0)
+    np.add.at(start, (vote_question[response == Response.NO], 1), 1.0)
     label = np.full((n, 2), OUTSIDE, dtype=np.int32)
     label[:, 0] = candidates.key % c
     belief = np.full((n, 2), np.nan)
     belief[:, 0] = candidates.belief
 
-    pair_vote, pair_entry = _pairs(place, offsets)
+    pair_vote, pair_entry = _pairs(vote_question, offsets)
     keys = CellSpace(model).answer_keys(
         pair_entry % 2 == 0, votes.worker[pair_vote], response[pair_vote]
     )
@@ -283,10 +272,10 @@ def _build_questions(
     believed = ~np.isnan(candidates.belief)
     return Problems(
         image=images[image],
-        n_votes=np.bincount(place, minlength=n).astype(np.int32),
+        n_votes=np.bincount(vote_question, minlength=n).astype(np.int32),
         others=np.zeros(n, dtype=np.int64),
         belief_size=believed.astype(np.int32),
-        gold=given,
+        gold=has_gold,
         offsets=offsets,
         label=label.ravel(),
         belief=belief.ravel(),

@@ -1,8 +1,9 @@
-"""Cells: the numbers that describe all workers' skill, by one integer key each.
+"""Cells: one number per (class, worker, answer) describes the skill of all workers.
 
-A vote in a state of its problem falls into one cell, for instance "worker j, true class y, voted
-class z". EM adds up a count per cell, and gives back a log probability per cell. Only cells that
-occur exist. Keys of one row of a worker (what is normalised together) are neighbours.
+A vote and a state of its problem fall into one cell, for instance "worker j votes z where the class
+is y". EM adds up an expected count per cell, and estimates a probability per cell. A cell has an
+integer key, and exists only where it occurs. The cells of a row, whose probabilities sum to one,
+have neighbouring keys.
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coyo_labeler.em.model import Model
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import F64, I32, I64, Bool
-from coyo_labeler.votes.checks import Response
 
-#: log probability of an error where workers are taken to be perfect: its limit to double precision.
+#: Log probability of an error of perfect workers: not −inf, so that EM stands a contradiction.
 _LOG_IMPOSSIBLE = np.log(1e-100)
 
 #: Outcomes of an answer to a verification, in the order of their keys.
@@ -25,11 +26,13 @@ _WRONG, _RIGHT, _UNSURE = 0, 1, 2
 
 @dataclass(frozen=True)
 class CellSpace:
-    """How cells are numbered.
+    """How cells are numbered: first choices, then answers to verifications, then constants.
 
-    confusion, choice: (y · J + j) · C + z. one_coin, choice: j · 2 + right. After them come
-    verifications: confusion (t · J + j) · 3 + response, one_coin j · 3 + (wrong, right, unsure).
-    Last the constants: what is never estimated.
+    choices     confusion  (y · J + j) · C + z            worker j votes z, the class is y
+                one_coin   j · 2 + right
+    answers     confusion  (t · J + j) · 3 + response     t: whether the question is true
+                one_coin   j · 3 + (wrong, right, unsure)
+    constants   log probabilities that are never estimated
     """
 
     model: Model
@@ -41,7 +44,7 @@ class CellSpace:
 
     @property
     def choices(self) -> int:
-        """The first key after those of choices."""
+        """The first key after the choices: that of the first answer."""
         j, c = self.model.workers, self.model.classes
         size: int = {"confusion": c * j * c, "one_coin": 2 * j, "perfect": 0}[
             self.model.worker_model
@@ -50,9 +53,9 @@ class CellSpace:
 
     @property
     def constants(self) -> int:
-        """The key of the first constant: a vote on a class when the truth is none of the support.
+        """The key of the first constant: a choice where the class is outside the support.
 
-        Then, for perfect workers: a wrong, a right, an uninformative answer.
+        The other constants are of perfect workers: a wrong, a right, an uninformative answer.
         """
         j = self.model.workers
         rows: int = {"confusion": 2 * j, "one_coin": j, "perfect": 0}[self.model.worker_model]
@@ -60,11 +63,11 @@ class CellSpace:
 
     @property
     def size(self) -> int:
-        """All keys are below this."""
+        """The number of keys; all are below it."""
         return self.constants + 1 + _ANSWERS
 
     def choice_keys(self, truth: I32, worker: I32, voted: I32) -> I64:
-        """Cells of choices `voted` by `worker` where the class is `truth` (< 0: none here)."""
+        """Cells of choices, all arrays (n,); truth: the class, negative outside the support."""
         model = self.model
         right = truth == voted
         if model.worker_model == "perfect":
@@ -75,7 +78,7 @@ class CellSpace:
         return np.where(truth < 0, self.constants, keys)
 
     def answer_keys(self, true: Bool, worker: I32, response: NDArray[np.int8]) -> I64:
-        """Cells of answers `response` (yes, no, unsure) where the question's truth is `true`."""
+        """Cells of answers, all arrays (n,); true: whether the question is; response: no choice."""
         outcome = np.where(
             response == Response.UNSURE,
             _UNSURE,
@@ -92,15 +95,16 @@ class CellSpace:
 
 @dataclass(frozen=True)
 class CellTable:
-    """Sorted cells, with what the M-step needs to know of each.
+    """Cells, and what the M-step needs to know of each.
 
-    row: (cells,) which rows are normalised together, numbered in order. pooled: (cells,) the cell
-    of the pooled skill. pooled_key: (pooled cells,) truth · max(C, 3) + outcome, those of answers
-    after those of choices. pooled_row: (pooled cells,) its row. prior: (cells,) h(z | y).
-    log_share: (cells,) added to log θ: a one-coin worker's error is spread over C − 1 classes;
-    of constants, all there is. estimated: (cells,) false for constants.
-    worker, truth, voted: (cells,) what the key says; truth and voted are classes for a confusion
-    cell of a choice, else −1. right: (cells,) whether the vote is right there.
+    keys: (cells,) sorted. row: (cells,) number of the row that each is normalised in; rows: how
+    many there are. pooled: (cells,) index of the pooled cell, which is the same for all workers.
+    pooled_key: (pooled cells,) truth · max(C, 3) + outcome, answers after choices. pooled_row:
+    (pooled cells,) number of its row. prior: (cells,) h(z | y). log_share: (cells,) is added to
+    log θ: the error of a one-coin worker is spread over C − 1 classes; for constants it is all.
+    estimated: (cells,) false for constants. worker, truth, voted: (cells,) decoded from the key;
+    truth and voted are classes for choices with confusions, else −1. right: (cells,) whether the
+    vote is right.
     """
 
     keys: I64
@@ -120,14 +124,14 @@ class CellTable:
 
 @dataclass(frozen=True)
 class Pooling:
-    """Which cells are one when the worker is left out: `pooled` and `pooled_key` of a table."""
+    """Which cells differ only in the worker: `pooled` and `pooled_key` of a `CellTable`."""
 
     pooled: NDArray[Any]
     pooled_key: I64
 
 
 def describe_cells(space: CellSpace, keys: I64, pooling: Pooling | None = None) -> CellTable:
-    """Decode sorted, distinct keys (cells,). pooling: found before; left out, it is found here."""
+    """Decode sorted, distinct keys (cells,). pooling: of these cells, where it is known."""
     model = space.model
     j, c = model.workers, model.classes
     choice = keys < space.choices

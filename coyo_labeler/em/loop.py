@@ -1,43 +1,48 @@
-"""The EM loop: what is done with the sums of a pass, when it stops, what is kept to go on from.
+"""EM: start, E-step, M-step, test of convergence.
 
-It knows nothing of where the problems are: `Passes` runs over them, on Spark or in this process.
+The loop does not know where the problems are: an `EStep` runs over them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from coyo_labeler.em.calibration import between, next_calibration
+from coyo_labeler.em.calibration import halfway, next_calibration
 from coyo_labeler.em.cells import CellTable
 from coyo_labeler.em.class_prior import estimate_class_prior, expected_classes
-from coyo_labeler.em.model import Calibration, Model, Parameters, Shelved, Sums
+from coyo_labeler.em.model import Calibration, Model, Parameters, SkillCheckpoint
 from coyo_labeler.em.segments import F64
 from coyo_labeler.em.skill import estimate_skill
+from coyo_labeler.em.sums import Sums
 
-#: Steps of Fisher scoring at most where a and b are fitted on gold, before the first iteration.
+#: Most steps of Fisher scoring where calibration is fitted on gold, before the first iteration.
 _GOLD_STEPS = 25
-#: A step of calibration that makes the objective fall is halved this often, then taken back.
+#: A step of calibration that lowers the objective is halved this often, then undone.
 _HALVINGS = 3
-#: Of the objective, how much of a fall is its rounding.
+#: A fall of the objective by this share of it is rounding.
 _ROUNDING = 1e-9
 
 
-class Passes(Protocol):
-    """Runs one pass over all problems."""
+class EStep(Protocol):
+    """The E-step over all problems, wherever they lie."""
 
-    def run(self, parameters: Parameters, last: bool = False) -> Sums:
-        """The sums of all problems; log_theta and counts are over all cells."""
+    def run(self, parameters: Parameters, reliability: bool = False) -> Sums:
+        """The sums over all problems. reliability: that of the beliefs too."""
 
-    def skilled(self, state: "State") -> tuple[Parameters, float]:
-        """The parameters that a state stands for, and the log prior of its skills."""
+    def parameters_of(self, state: "State") -> tuple[Parameters, float]:
+        """The parameters of a state, and the log prior of its skills."""
 
 
 @dataclass(frozen=True)
-class Control:
-    """When EM stops."""
+class StoppingRule:
+    """When EM stops.
+
+    criterion: objective, when its relative change is below `tolerance`; hard, when no problem's
+    most probable class changes.
+    """
 
     max_iterations: int = 100
     tolerance: float = 1e-6
@@ -48,138 +53,165 @@ class Control:
 class State:
     """All that the next iteration needs: small, and saved after each.
 
-    counts: (cells,) of the last E-step, shelved: or where they lie; both None at the very start.
-    history: one entry a finished
-    iteration. before: the calibration of the iteration before. done: EM has stopped.
+    counts: (cells,) expected counts of the last E-step; checkpoint: where they are, if not here;
+    both None before the start. calibration: for the next E-step. accepted_calibration: of the last
+    E-step, to fall back on; None before the first. argmax_checksum: of the last E-step. history:
+    one entry per finished iteration. stopped: why EM stopped, or empty.
     """
 
     counts: F64 | None = None
-    shelved: Shelved | None = None
+    checkpoint: SkillCheckpoint | None = None
     calibration: Calibration = field(default_factory=Calibration)
-    before: Calibration = field(default_factory=Calibration)
+    accepted_calibration: Calibration | None = None
     log_class_prior: F64 | None = None
     true_share: float = 0.5
-    decisions: int = -1
+    argmax_checksum: int = -1
     history: tuple[dict[str, Any], ...] = ()
     stopped: str = ""
 
 
 def fit(
-    passes: Passes,
+    e_step: EStep,
     model: Model,
-    control: Control,
+    rule: StoppingRule,
     state: State,
     save: Callable[[State], None],
 ) -> State:
-    """Iterate from `state` until EM stops; `save` is called after each iteration.
-
-    The objective of an iteration is log-likelihood + log prior of the skills, at the parameters
-    that it began with.
-    """
-    if state.counts is None and state.shelved is None:
-        state = _start(passes, model, state)
+    """Iterate from `state` until EM stops; `save` is called after the start and each iteration."""
+    if state.counts is None and state.checkpoint is None:
+        state = start(e_step, model, state)
         save(state)
     while not state.stopped:
         began = time.monotonic()
-        state, sums, objective = _iterate(passes, model, state)
-        state = _record(state, sums, objective, control, time.monotonic() - began)
+        state, sums, objective = guarded_e_step(e_step, state)
+        state = m_step(state, sums, model)
+        state = _record(state, objective, time.monotonic() - began)
+        stopped = stop_reason(state, sums, rule)
+        state = replace(state, argmax_checksum=sums.argmax_checksum, stopped=stopped)
         save(state)
     return state
 
 
-def parameters_of(state: State, table: CellTable, model: Model) -> tuple[Parameters, float]:
-    """The parameters that a state with counts at hand stands for, and the log prior of its skills.
-
-    table: of all cells.
-    """
-    if state.counts is None:
-        return Parameters(None, state.calibration, state.log_class_prior, state.true_share), 0.0
-    skill = estimate_skill(table, state.counts, model)
-    parameters = Parameters(
-        skill.log_theta, state.calibration, state.log_class_prior, state.true_share
-    )
-    return parameters, float(skill.log_prior.sum())
-
-
-def _start(passes: Passes, model: Model, state: State) -> State:
-    """Counts from the first guess; a and b from gold where they are fitted on gold."""
-    sums = passes.run(Parameters(calibration=state.calibration))
+def start(e_step: EStep, model: Model, state: State) -> State:
+    """The first M-step, from beliefs and majorities; calibration on gold is fitted before it."""
+    sums = e_step.run(Parameters(calibration=state.calibration))
     if model.fit_calibration == "gold":
-        for _ in range(_GOLD_STEPS):
-            step = next_calibration(state.calibration, sums.gradient, sums.information)
-            moved = abs(step.a - state.calibration.a) + abs(step.b - state.calibration.b)
-            state = replace(state, calibration=step, before=step)
-            sums = passes.run(Parameters(calibration=step))
-            if moved < 1e-6:
-                break
-    return _maximise(state, sums, model)
+        state, sums = _calibrate_on_gold(e_step, state, sums)
+    return m_step(state, sums, model)
 
 
-def _iterate(passes: Passes, model: Model, state: State) -> tuple[State, Sums, float]:
-    """One E-step under the state's parameters; a calibration step that did harm is shortened."""
-    least = state.history[-1]["objective"] if state.history else -np.inf
-    for halving in range(_HALVINGS + 2):
-        parameters, log_prior = passes.skilled(state)
-        sums = passes.run(parameters)
-        objective = sums.log_likelihood + log_prior
-        if objective >= least - _ROUNDING * abs(objective) or state.calibration == state.before:
-            break
-        shorter = between(state.before, state.calibration) if halving < _HALVINGS else state.before
-        state = replace(state, calibration=shorter)
-    return _maximise(replace(state, before=state.calibration), sums, model), sums, objective
+def m_step(state: State, sums: Sums, model: Model) -> State:
+    """The parameters that maximise the expected log posterior under these sums.
 
-
-def _maximise(state: State, sums: Sums, model: Model) -> State:
-    """The M-step, except for θ, which `parameters_of` makes of the counts."""
+    Skills are left as counts. θ is computed from them when it is needed: `EStep.parameters_of`.
+    """
     calibration = state.calibration
     if model.fit_calibration == "votes":
-        calibration = next_calibration(calibration, sums.gradient, sums.information)
+        calibration = next_calibration(calibration, sums.gradient.total(), sums.information.total())
     log_class_prior, true_share = state.log_class_prior, state.true_share
     classes = expected_classes(sums, log_class_prior)
     if classes.sum() > 0:
         log_class_prior = estimate_class_prior(classes)
-    if sums.true_counts[1] > 0:
-        true_share = float(np.clip(sums.true_counts[0] / sums.true_counts[1], 1e-6, 1 - 1e-6))
+    true, asked = sums.true_counts.total()
+    if asked > 0:
+        true_share = float(np.clip(true / asked, 1e-6, 1 - 1e-6))
     return replace(
         state,
-        counts=None if sums.shelved else sums.counts,
-        shelved=sums.shelved,
+        counts=sums.counts if sums.checkpoint is None else None,
+        checkpoint=sums.checkpoint,
         calibration=calibration,
         log_class_prior=log_class_prior,
         true_share=true_share,
     )
 
 
-def _record(state: State, sums: Sums, objective: float, control: Control, seconds: float) -> State:
+def estimate_parameters(state: State, table: CellTable, model: Model) -> tuple[Parameters, float]:
+    """The M-step of θ: the parameters of a state with counts, and the log prior of its skills.
+
+    table: of all cells, in the order of the counts. Before the first M-step θ is None.
+    """
+    parameters = Parameters(None, state.calibration, state.log_class_prior, state.true_share)
+    if state.counts is None:
+        return parameters, 0.0
+    skill = estimate_skill(table, state.counts, model)
+    return replace(parameters, log_theta=skill.log_theta), float(skill.log_prior.total())
+
+
+def stop_reason(state: State, sums: Sums, rule: StoppingRule) -> str:
+    """The test of convergence: why EM stops after the last iteration of the history, or empty.
+
+    sums: of that iteration. state.argmax_checksum: of the one before.
+    """
+    if rule.criterion == "hard" and sums.argmax_checksum == state.argmax_checksum:
+        return "no top class changed"
+    if rule.criterion == "objective" and _stands_still(state.history, rule.tolerance):
+        return "the objective stands still"
+    return "max_iterations" if len(state.history) >= rule.max_iterations else ""
+
+
+def _stands_still(history: Sequence[Mapping[str, Any]], tolerance: float) -> bool:
+    """Whether the relative change of the objective is so small that EM has converged.
+
+    A small fall alone is not convergence: where the pooled skills are estimated too, the objective
+    can turn, and its change is small there. It takes a second small change after it.
+    """
+    change = history[-1]["change"]
+    if change is None or abs(change) >= tolerance:
+        return False
+    before = history[-2]["change"]
+    return change >= -_ROUNDING or (before is not None and bool(abs(before) < tolerance))
+
+
+def _record(state: State, objective: float, seconds: float) -> State:
     previous = state.history[-1]["objective"] if state.history else None
     change = None if previous is None else (objective - previous) / max(abs(objective), 1e-300)
+    used = state.accepted_calibration or state.calibration
     entry = {
         "iteration": len(state.history) + 1,
         "objective": objective,
         "change": change,
         "seconds": round(seconds, 4),
-        "a": state.before.a,
-        "b": state.before.b,
+        "a": used.a,
+        "b": used.b,
     }
-    stopped = ""
-    if control.criterion == "hard" and sums.decisions == state.decisions:
-        stopped = "no top class changed"
-    elif control.criterion == "objective" and _stands_still(state, change, control.tolerance):
-        stopped = "the objective stands still"
-    elif entry["iteration"] >= control.max_iterations:  # type: ignore[operator]
-        stopped = "max_iterations"
-    return replace(
-        state, decisions=sums.decisions, history=(*state.history, entry), stopped=stopped
-    )
+    return replace(state, history=(*state.history, entry))
 
 
-def _stands_still(state: State, change: float | None, tolerance: float) -> bool:
-    """Whether a relative change is so small that EM has converged; state: before this iteration.
+def _calibrate_on_gold(e_step: EStep, state: State, sums: Sums) -> tuple[State, Sums]:
+    """Fit a and b to gold. Its likelihood does not depend on skills, so this is done once.
 
-    A fall is no convergence by itself: with a pool that is estimated anew the objective can turn,
-    and its change is small then. It takes a second small change after it.
+    sums: under the state's calibration. Returns the fitted state and its sums.
     """
-    if change is None or abs(change) >= tolerance:
-        return False
-    before = state.history[-1]["change"]
-    return change >= -_ROUNDING or (before is not None and bool(abs(before) < tolerance))
+    for _ in range(_GOLD_STEPS):
+        before = state.calibration
+        step = next_calibration(before, sums.gradient.total(), sums.information.total())
+        state = replace(state, calibration=step)
+        sums = e_step.run(Parameters(calibration=step))
+        if abs(step.a - before.a) + abs(step.b - before.b) < 1e-6:
+            break
+    return state, sums
+
+
+# A step of Fisher scoring can overshoot: this keeps calibration from lowering the objective.
+
+
+def guarded_e_step(e_step: EStep, state: State) -> tuple[State, Sums, float]:
+    """The E-step under the state's parameters, and their objective.
+
+    The objective is the log-likelihood plus the log prior of the skills. Where the last step of
+    calibration has lowered it, that step is halved, and at last undone; the state is returned with
+    the calibration that was used.
+    """
+    least = state.history[-1]["objective"] if state.history else -np.inf
+    for halving in range(_HALVINGS + 2):
+        parameters, log_prior = e_step.parameters_of(state)
+        sums = e_step.run(parameters)
+        objective = float(sums.log_likelihood.total()) + log_prior
+        accepted = state.accepted_calibration
+        if objective >= least - _ROUNDING * abs(objective):
+            break
+        if accepted is None or accepted == state.calibration:
+            break
+        shorter = halfway(accepted, state.calibration) if halving < _HALVINGS else accepted
+        state = replace(state, calibration=shorter)
+    return replace(state, accepted_calibration=state.calibration), sums, objective

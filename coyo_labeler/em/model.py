@@ -1,15 +1,15 @@
-"""What EM computes with: the model's choices and its parameters, as plain values."""
+"""The model's choices, and the parameters that EM estimates."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from coyo_labeler.em.segments import F64
+from coyo_labeler.em.segments import F64, I64
 
 WorkerModel = Literal["confusion", "one_coin", "perfect"]
 Truth = Literal["single", "multi"]
-#: posterior: categorical, found by an earlier merge, to be taken to the last digit.
+#: posterior: categorical, computed by an earlier fit; it is used as it is, without clipping.
 BeliefsAre = Literal["sigmoid", "categorical", "posterior"]
 CalibratedOn = Literal["votes", "gold", "none"]
 
@@ -19,10 +19,12 @@ class Model:
     """The choices that do not change from iteration to iteration.
 
     classes: C. workers: J. prior_strength: α. pooling_strength: β, or None for `pooling: none`.
-    prior_accuracy: a. fit_calibration: on which problems a and b are fitted. start: what the first
-    E-step goes by, the beliefs (or the majority), or workers as the prior has them. count_unit: of
-    which the weights of votes are made multiples, so that their sums do not depend on the order
-    (`arrays.count_unit`).
+    prior_accuracy: a. prior_floor: least probability left to classes outside a belief. hard_counts:
+    count the most probable class instead of the posterior. support_all: every class of every image
+    is a state. support_mass: share of a belief whose classes become states. fit_calibration: on
+    which problems a and b are fitted. start: the first counts come from beliefs and majorities
+    (labels), or there are none and skills are their prior (skills). count_unit: weights of votes
+    are multiples of it, so that their sums do not depend on the order (`exact_sum.count_unit`).
     """
 
     classes: int
@@ -45,7 +47,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One monotone map of the machine's beliefs, shared by all classes.
+    """A monotone map of the machine's beliefs, shared by all classes.
 
     sigmoid: sigmoid(a · logit(p) + b). categorical: p^a, normalised; a is 1 / temperature, b is 0.
     """
@@ -59,10 +61,10 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Shelved:
-    """Expected counts, and the skills they make, that lie with the shards (`shards.py`).
+class SkillCheckpoint:
+    """Expected counts, and the skills made of them, that lie in files because they are too many.
 
-    version: of the counts. log_prior: of the skills.
+    version: which of them; each E-step writes a new one. log_prior: of these skills.
     """
 
     version: int
@@ -71,59 +73,22 @@ class Shelved:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What an iteration goes by.
+    """What an E-step computes with.
 
-    log_theta: (cells,) log probability of what each cell stands for; None before the first M-step.
-    shelved: where the skills are kept with the shards, which.
-    log_class_prior: (C,) for images without a belief; None: uniform. true_share: probability that a
-    question without a belief is true (`truth: multi`).
+    log_theta: (cells,) log probability of each cell's vote in its state; None before the first
+    M-step. checkpoint: where the skills are, if not here. log_class_prior: (C,) for images without
+    a belief; None: uniform. true_share: probability that a question without a belief is true
+    (`truth: multi`).
     """
 
     log_theta: F64 | None = None
     calibration: Calibration = field(default_factory=Calibration)
     log_class_prior: F64 | None = None
     true_share: float = 0.5
-    shelved: Shelved | None = None
+    checkpoint: SkillCheckpoint | None = None
 
-
-@dataclass(frozen=True)
-class PartialSums:
-    """What one pass adds up over one partition, see `Sums`.
-
-    log_likelihood (2,), gradient (2, 2), information (2, 2, 2), class_counts and class_ratios
-    (2, C) and true_counts (2, 2) are in the two parts of `arrays.split`, so that nothing depends on
-    how problems are partitioned; counts are exact as they are.
-    """
-
-    counts: F64
-    log_likelihood: F64
-    gradient: F64
-    information: F64
-    class_counts: F64
-    class_ratios: F64
-    true_counts: F64
-    decisions: int
-    reliability: F64
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What one pass over the problems adds up.
-
-    counts: (cells,) expected counts; empty where they are shelved. log_likelihood: natural log.
-    gradient (2,) and information (2, 2): of the expected log prior by (a, b). class_counts,
-    class_ratios: (C,) `class_prior.class_sums`; empty unless the class prior is estimated.
-    true_counts: true and all questions without a belief. decisions: a checksum of the top class of
-    every problem. reliability: (2, bins, 3), before and after calibration.
-    """
-
-    counts: F64
-    log_likelihood: float
-    gradient: F64
-    information: F64
-    class_counts: F64
-    class_ratios: F64
-    true_counts: F64
-    decisions: int
-    reliability: F64
-    shelved: Shelved | None = None
+    def of_cells(self, index: I64) -> "Parameters":
+        """The parameters of some of these cells; index: theirs, (n,)."""
+        if self.log_theta is None:
+            return self
+        return replace(self, log_theta=self.log_theta[index])

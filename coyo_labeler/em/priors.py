@@ -1,4 +1,8 @@
-"""The prior of each problem: calibrated belief, or what is known of all classes; with its slope."""
+"""The prior of each problem: the calibrated belief, else the class prior; and its slope by (a, b).
+
+The belief of image i gives each of its classes a calibrated probability. What it leaves over, ρ, is
+spread evenly over all other classes. In `truth: multi` every class has its own calibrated sigmoid.
+"""
 
 from dataclasses import dataclass
 
@@ -8,40 +12,38 @@ from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import F64, Bool, segment_sum, spread
 
-#: Probabilities are kept this far from 0 and 1: what float16 can tell from them.
+#: Probabilities are clipped to these: closer to 0 or 1, float16 cannot tell.
 _LEAST = 1e-8
 _MOST = 1 - 1e-7
-#: A posterior of 0, of what gold has ruled out, is taken for this: no votes weigh against it.
+#: Stands for a posterior of 0, of what gold has ruled out: no number of votes outweighs it.
 LEAST_POSTERIOR = 1e-300
-#: Logs of probabilities go no farther: e^−700 can still be divided by.
-_FARTHEST = -700.0
+#: The least log of a probability: e^−700 can still be divided by.
+_LEAST_LOG = -700.0
 
 
 def belief_value(probability: F64, model: Model) -> F64:
-    """What calibration works on: the logit of a sigmoid, the log of a categorical probability.
+    """What calibration maps: the logit of a sigmoid, the log of a categorical probability, (nnz,).
 
-    In `truth: multi` each class is a question of its own, and its probability has a logit however
-    it was made.
+    In `truth: multi` each class is a question of its own, so its probability always has a logit.
     """
     if model.beliefs_are == "posterior":
         return np.log(np.maximum(probability, LEAST_POSTERIOR))
     p = np.clip(probability, _LEAST, _MOST)
-    odds = model.beliefs_are == "sigmoid" or model.truth == "multi"
-    return np.log(p) - np.log1p(-p) if odds else np.log(p)
+    binary = model.beliefs_are == "sigmoid" or model.truth == "multi"
+    return np.log(p) - np.log1p(-p) if binary else np.log(p)
 
 
 def sigmoid(x: F64) -> F64:
-    """1 / (1 + e^−x), exact to the last digits however small; never 0."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(x, _FARTHEST))))
+    """1 / (1 + e^−x), with full relative precision however small; never 0."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(x, _LEAST_LOG))))
 
 
 @dataclass(frozen=True)
 class BeliefPrior:
-    """Beliefs as distributions, flat; segments are images that have a belief.
+    """Beliefs as distributions, flat over images.
 
-    probability: (nnz,) of the classes of the belief, less than 1 in sum. rest: (n,) ρ, what is left
-    for all other classes. slope: (nnz, 2) and rest_slope: (n, 2): of the logs by (a, b), None where
-    they were not wanted.
+    probability: (nnz,) of the classes of the belief; they sum to 1 − ρ. rest: (n,) ρ, what is left
+    for all other classes. slope: (nnz, 2), rest_slope: (n, 2): of their logs by (a, b), or None.
     """
 
     probability: F64
@@ -59,13 +61,15 @@ def belief_prior(
     model: Model,
     slopes: bool = False,
 ) -> BeliefPrior:
-    """One distribution over the classes from each belief (`truth: single`).
+    """A distribution over all classes from each belief (`truth: single`).
 
-    sigmoid: q = sigmoid(a · logit p + b), ρ = max(floor, 1 − Σ q), probability q (1 − ρ) / Σ q.
-    categorical: q = p^a, ρ = max(floor, 1 − Σ p), probability q (1 − ρ) / Σ q.
+        sigmoid      q = sigmoid(a · logit p + b)    ρ = max(floor, 1 − Σ q)
+        categorical  q = p^a                         ρ = max(floor, 1 − Σ p)
+        probability  q (1 − ρ) / Σ q
 
-    value: (nnz,) `belief_value`; any where not inside. inside: (nnz,) whether the entry
-    belongs to the belief. full: (n,) whether the belief has all classes: then ρ = 0.
+    value: (nnz,) `belief_value`; any value where not inside. inside: (nnz,) whether the belief has
+    the entry's class. full: (n,) whether the belief has all classes: then ρ = 0. slopes: compute
+    them too.
     """
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
@@ -74,7 +78,7 @@ def belief_prior(
         left_over = 1.0 - total
         loose = (left_over > model.prior_floor) & ~full
     else:
-        q = np.where(inside, np.exp(np.maximum(calibration.a * value, _FARTHEST)), 0.0)
+        q = np.where(inside, np.exp(np.maximum(calibration.a * value, _LEAST_LOG)), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
         loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
@@ -88,7 +92,7 @@ def belief_prior(
     else:
         log_slope = np.stack([value, np.zeros_like(value)], axis=1)
     mean = np.stack([segment_sum(q * log_slope[:, k], offsets) / total for k in range(2)], axis=1)
-    # Where the q are the probabilities themselves, what moves is ρ; else their sum is held.
+    # Where 1 − ρ = Σ q, the probabilities are the q, and ρ moves with them. Else ρ is fixed.
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
     rest_slope = -mean * moved[:, None]
@@ -96,13 +100,13 @@ def belief_prior(
 
 
 def spread_rows(values: F64, offsets: np.ndarray) -> F64:
-    """Rows (n, k), repeated for each element of their segment."""
+    """Rows (n, k), each repeated for the elements of its segment, (nnz, k)."""
     return np.repeat(values, np.diff(offsets), axis=0)
 
 
 @dataclass(frozen=True)
 class Prior:
-    """log: (nnz,) natural log, gold left aside. slope: (nnz, 2) of it by (a, b), or None."""
+    """log: (nnz,) natural log, without gold. slope: (nnz, 2) of it by (a, b), or None."""
 
     log: F64
     slope: F64 | None = None
@@ -111,17 +115,14 @@ class Prior:
 def log_prior(
     problems: Problems, parameters: Parameters, model: Model, slopes: bool = False
 ) -> Prior:
-    """The prior of every entry of every problem. slopes: with its slope by (a, b)."""
+    """The prior of every entry of every problem. slopes: compute them too."""
     if model.truth == "multi":
         return _question_prior(problems, parameters, slopes)
     return _image_prior(problems, parameters, model, slopes)
 
 
 def _image_prior(problems: Problems, parameters: Parameters, model: Model, slopes: bool) -> Prior:
-    """Single truth: what the belief leaves over is spread evenly over all classes outside it.
-
-    No belief: uniform over C, or the class prior.
-    """
+    """`truth: single`. Without a belief: the class prior, or uniform over all C classes."""
     offsets, c = problems.offsets, model.classes
     lumped = problems.label < 0
     multiplicity = np.where(lumped, spread(problems.others, offsets), 1)
@@ -156,7 +157,7 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
 
 
 def lumped_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:
-    """What all classes that a problem does not list have of the class prior, (n,)."""
+    """The class prior's share of all classes that a problem does not list, (n,)."""
     if log_class_prior is None:
         return problems.others / classes
     known = np.exp(log_class_prior)[np.maximum(problems.label, 0)]
@@ -165,7 +166,7 @@ def lumped_share(problems: Problems, log_class_prior: F64 | None, classes: int) 
 
 
 def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) -> Prior:
-    """Multi truth: the calibrated probability that the class is there, or the share of all."""
+    """`truth: multi`: the calibrated probability of the class; without a belief, `true_share`."""
     a, b = parameters.calibration.a, parameters.calibration.b
     value = problems.belief[::2]
     known = ~np.isnan(value)
@@ -185,5 +186,5 @@ def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) ->
 
 
 def rule_out(log: F64, problems: Problems) -> F64:
-    """The log prior (nnz,) where gold is given: −inf for what it rules out."""
+    """The log prior (nnz,), with −inf for the entries that gold rules out."""
     return np.where(problems.allowed, log, -np.inf)

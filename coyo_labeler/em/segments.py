@@ -13,11 +13,8 @@ I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 Bool = NDArray[np.bool_]
 
-#: Key spaces up to this size are counted in a table of flags instead of sorted.
+#: Keys from spaces up to this size are marked in a table of flags instead of sorted.
 _DENSE_KEYS = 1 << 26
-
-#: Where numbers are cut in two parts that are added up apart.
-_COARSE = 2.0**-20
 
 
 def offsets_of(lengths: NDArray[Any]) -> I64:
@@ -47,7 +44,7 @@ def segment_max(values: F64, offsets: I64) -> F64:
 
 
 def segment_argmax(values: F64, offsets: I64) -> I64:
-    """Where each segment has its greatest value, (n,); the first of equals."""
+    """The index of the greatest value of each segment, (n,); the first of equals."""
     best = spread(segment_max(values, offsets), offsets)
     hits = np.flatnonzero(values == best)
     segment = np.searchsorted(offsets, hits, side="right") - 1
@@ -56,74 +53,51 @@ def segment_argmax(values: F64, offsets: I64) -> I64:
     return hits[first]
 
 
-def split(values: F64) -> F64:
-    """Two parts (2, ...) that make up the values: multiples of 2^-20, and the small rest.
-
-    Sums of the first part are exact up to 2^33; those of the second are off by far less than the
-    last digit of the whole. So the whole comes out the same in whatever order it is added up.
-    """
-    coarse = np.rint(values / _COARSE) * _COARSE
-    return np.stack([coarse, values - coarse])
-
-
-def split_sum(values: F64) -> F64:
-    """The sum over the first axis, in the two parts of `split`, (2, ...)."""
-    return np.asarray(split(values).sum(axis=1))
-
-
-def split_bin_sum(places: NDArray[Any], weights: F64, bins: int) -> F64:
-    """`bin_sum` in the two parts of `split`, (2, bins)."""
-    return np.stack([bin_sum(places, part, bins) for part in split(weights)])
-
-
-def count_unit(most_votes: int) -> float:
-    """What expected counts are multiples of, so that `most_votes` weights of at most 1 add up
-    exactly, in any order: 2^-39 for 8,000 votes."""
-    return float(2.0 ** (int(most_votes).bit_length() - 52))
-
-
-def bin_sum(places: NDArray[Any], weights: NDArray[Any], bins: int) -> F64:
-    """The sum of the weights that fall on each of `bins` places; in the order of the arrays."""
-    return np.bincount(places, weights, bins).astype(np.float64, copy=False)
+def bin_sum(bins: NDArray[Any], weights: NDArray[Any], size: int) -> F64:
+    """The sum of the weights (n,) in each of `size` bins, in their order; bins: (n,) of each."""
+    return np.bincount(bins, weights, size).astype(np.float64, copy=False)
 
 
 def distinct(values: I64) -> I64:
-    """The distinct values in order; sorted already is found out, and saves the sort."""
+    """The distinct values in order; faster than `np.unique` where they are sorted already."""
     if len(values) == 0:
         return values
     ordered = values if (values[1:] >= values[:-1]).all() else np.sort(values)
-    kept = np.ones(len(ordered), dtype=bool)
-    kept[1:] = ordered[1:] != ordered[:-1]
-    return ordered[kept]
+    first = np.ones(len(ordered), dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
 
 
 def falling_order(segment: I64, values: NDArray[np.float32]) -> I64:
-    """The order by segment, then value descending, equals as they come; both (n,).
+    """Indices that sort by segment, then by value descending, stably, (n,).
 
-    segment: sorted, below 2^32. values: not negative.
+    segment: (n,) below 2^32. values: (n,) not negative.
     """
-    # The bits of floats that are not negative are ordered as the floats are.
+    # The bits of floats that are not negative have the order of the floats.
     bits = ~np.ascontiguousarray(values).view(np.uint32)
     return np.argsort((segment.astype(np.uint64) << np.uint64(32)) | bits, kind="stable")
 
 
 def unique_inverse(keys: I64, key_space: int) -> tuple[I64, I32]:
-    """The distinct keys in order, and for each key its place among them.
+    """The distinct keys in order, and the index of each key among them, (n,).
 
     keys: (n,), each in [0, key_space).
     """
     if key_space <= min(_DENSE_KEYS, 16 * len(keys) + 1024):
         seen = np.zeros(key_space, dtype=bool)
         seen[keys] = True
-        place = np.cumsum(seen, dtype=np.int32) - 1
-        return np.flatnonzero(seen), place[keys].astype(np.int32)
+        index = np.cumsum(seen, dtype=np.int32) - 1
+        return np.flatnonzero(seen), index[keys].astype(np.int32)
     unique, inverse = np.unique(keys, return_inverse=True)
     return unique, inverse.astype(np.int32)
 
 
 def find(keys: I64, wanted: NDArray[Any]) -> tuple[I64, Bool]:
-    """For each wanted key its place among the sorted, distinct `keys`, and whether it is there."""
+    """The index of each wanted key among the sorted, distinct `keys`, and whether it is there.
+
+    Both are (wanted,); the index of a key that is not there is any valid one.
+    """
     if len(keys) == 0:
         return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return place, keys[place] == wanted
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return index, keys[index] == wanted

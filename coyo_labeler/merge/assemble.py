@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler.em.build import Gold, Votes, build_problems
-from coyo_labeler.em.evidence import Evidence, gather_evidence
+from coyo_labeler.em.build import build_problems
+from coyo_labeler.em.inputs import Gold, Votes
 from coyo_labeler.em.model import Model, Truth
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import distinct
+from coyo_labeler.em.tallies import Tallies, gather_tallies
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import check_unique_images
@@ -34,7 +35,7 @@ class Assembled:
     problems: Problems
     passengers: pa.Table
     bystanders: pa.Table
-    evidence: Evidence
+    evidence: Tallies
     duplicates: pa.Table
     unbelieved: int
 
@@ -72,7 +73,7 @@ def assemble(
         problems=problems,
         passengers=beliefs_table.filter(taking_part).drop_columns(["labels", "label_probs"]),
         bystanders=beliefs_table.filter(pc.invert(taking_part)),
-        evidence=gather_evidence(votes, beliefs, gold, len(workers), sample),
+        evidence=gather_tallies(votes, beliefs, gold, len(workers), sample),
         duplicates=duplicates,
         unbelieved=int((~np.isin(distinct(votes.image), beliefs.image)).sum()),
     )

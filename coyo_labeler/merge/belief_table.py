@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from coyo_labeler.em.build import Beliefs
+from coyo_labeler.em.inputs import Beliefs
 from coyo_labeler.em.segments import F64, I64, segment_sum
 from coyo_labeler.formats.label_lists import read_label_lists
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coyo_labeler.em.cells import CellSpace, CellTable, Pooling, describe_cells
+from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import (
     F64,
@@ -21,9 +22,8 @@ from coyo_labeler.em.segments import (
     distinct,
     find,
     offsets_of,
-    split_bin_sum,
 )
-from coyo_labeler.em.skill import Skill, Whole, estimate_skill
+from coyo_labeler.em.skill import PooledCounts, Skill, estimate_skill
 
 #: Keys that a partition names to stand for all of its cells, where bounds are looked for.
 _SAMPLES = 2048
@@ -85,14 +85,11 @@ def shared_classes(shards: Shards, space: CellSpace) -> list[I64]:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Pooled counts of one true class: voted (n,) sorted, count (2, n).
-
-    Counts are in the two parts of `arrays.split`.
-    """
+    """Pooled counts of one true class: voted (n,) sorted, count (n,)."""
 
     truth: int
     voted: I64
-    count: F64
+    count: ExactSum
 
 
 def class_counts(cells: I64, counts: F64, truth: int, space: CellSpace) -> ClassCounts:
@@ -101,9 +98,9 @@ def class_counts(cells: I64, counts: F64, truth: int, space: CellSpace) -> Class
     per_class = space.model.workers * c
     start, stop = np.searchsorted(cells, [truth * per_class, (truth + 1) * per_class])
     voted = cells[start:stop] % c
-    dense = split_bin_sum(voted, counts[start:stop], c)
+    dense = ExactSum.of_bins(voted, counts[start:stop], c)
     seen = distinct(np.sort(voted))
-    return ClassCounts(truth, seen, dense[:, seen])
+    return ClassCounts(truth, seen, dense[seen])
 
 
 @dataclass(frozen=True)
@@ -156,25 +153,22 @@ def shard_skill(
     for one in shared:
         place, here = find(table.pooled_key, one.truth * width + one.voted)
         cells.append(place[here])
-        count = one.count.sum(axis=0)
+        count = one.count.total()
         numbers.append(count[here])
         totals.append(bin_sum(np.zeros(len(count), np.int64), count, 1))  # in the order of classes
     row, here = find(distinct(table.pooled_key // width), np.array([one.truth for one in shared]))
     totals_here = np.concatenate(totals)[here]
-    whole = Whole(np.concatenate(cells), np.concatenate(numbers), row[here], totals_here)
-    return estimate_skill(table, counts, model, whole)
+    pooled = PooledCounts(np.concatenate(cells), np.concatenate(numbers), row[here], totals_here)
+    return estimate_skill(table, counts, model, pooled)
 
 
 def add_class_counts(parts: Sequence[ClassCounts], classes: int) -> list[ClassCounts]:
     """The counts of each class over all partitions, by class."""
     added: list[ClassCounts] = []
     for truth in sorted({part.truth for part in parts}):
-        dense = np.zeros((2, classes))
-        seen = np.zeros(classes, dtype=bool)
-        for part in parts:
-            if part.truth == truth:
-                dense[:, part.voted] += part.count
-                seen[part.voted] = True
-        voted = np.flatnonzero(seen)
-        added.append(ClassCounts(truth, voted, dense[:, voted]))
+        own = [part for part in parts if part.truth == truth]
+        voted = np.concatenate([part.voted for part in own])
+        dense = ExactSum.concatenate([part.count for part in own]).by_bin(voted, classes)
+        seen = distinct(voted)
+        added.append(ClassCounts(truth, seen, dense[seen]))
     return added

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
-from coyo_labeler.em.evidence import COLUMNS, COMPARED
 from coyo_labeler.em.priors import LEAST_POSTERIOR
+from coyo_labeler.em.tallies import COLUMNS, COMPARED
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.em.calibration import calibration_evidence
-from coyo_labeler.em.evidence import Evidence
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64
+from coyo_labeler.em.tallies import Tallies
 from coyo_labeler.formats import parquet_splits
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
@@ -46,7 +46,7 @@ class Assembly:
 
     cells: int
     samples: I64
-    evidence: Evidence
+    evidence: Tallies
     calibration: I64
     duplicates: int
     unbelieved: int

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.em.cells import CellSpace
-from coyo_labeler.em.crowd import resolve_worker_model
-from coyo_labeler.em.evidence import accuracy_on_gold, most_votes
+from coyo_labeler.em.exact_sum import count_unit
 from coyo_labeler.em.model import Model
-from coyo_labeler.em.segments import I64, count_unit
+from coyo_labeler.em.segments import I64
+from coyo_labeler.em.tallies import accuracy_on_gold, most_votes
+from coyo_labeler.em.worker_model import resolve_worker_model
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
@@ -54,7 +55,7 @@ class Layout:
     """What the assembled partitions hold.
 
     votes: in, used and rejected. unbelieved: voted images without a belief. tally: (J, 5) and
-    sample: (n, 3) as `evidence.Evidence` has them. shards: where skills are too many to broadcast.
+    sample: (n, 3) as `evidence.Tallies` has them. shards: where skills are too many to broadcast.
     """
 
     partitions: int

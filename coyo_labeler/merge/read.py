@@ -1,6 +1,6 @@
-"""What a task does with a split of votes, gold or beliefs: check it, and deal it out by image.
+"""What a task does with a piece of votes, gold or beliefs: check it, and deal it out by image.
 
-Rows travel between tasks as Arrow IPC bytes, one parcel per split and partition.
+Rows travel between tasks as Arrow IPC bytes, one parcel per piece and partition.
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
-from coyo_labeler.em.crowd import Crowd
+from coyo_labeler.em.inputs import check_beliefs
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, Bool, find
+from coyo_labeler.em.worker_model import ChoiceSummary
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import parquet_splits, schemas
-from coyo_labeler.formats.label_lists import (
-    check_label_lists,
-    check_unique_images,
-    read_ids,
-    read_label_lists,
-)
+from coyo_labeler.formats.label_lists import check_unique_images
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.hashing import splitmix64
+from coyo_labeler.merge.belief_table import to_beliefs
 from coyo_labeler.merge.state import Store
 from coyo_labeler.votes import checks, read
 
@@ -46,7 +43,7 @@ _FIRST_STEP = 2
 
 @dataclass(frozen=True)
 class VotesSummary:
-    """What a split of votes held. rejected: by reason. complaint: the first bad row, in words.
+    """What a piece of votes held. rejected: by reason. complaint: the first bad row, in words.
 
     crowd: of the votes used.
     """
@@ -55,7 +52,7 @@ class VotesSummary:
     rows: int
     used: int
     workers: tuple[str, ...]
-    crowd: Crowd
+    crowd: ChoiceSummary
     rejected: dict[str, int] = field(default_factory=dict)
     complaint: str | None = None
 
@@ -94,28 +91,28 @@ def _pack(kind: str, table: pa.Table) -> Parcel:
 
 
 def take_votes(
-    split: read.VotesSplit, space: LabelSpace, partitions: int, rejects: str | None
+    piece: read.Piece, space: LabelSpace, partitions: int, rejects: str | None
 ) -> Iterator[tuple[int, VotesSummary | Parcel]]:
-    """Check a split of votes; its summary under −1, and parcels by partition.
+    """Check a piece of votes; its summary under −1, and parcels by partition.
 
-    rejects: where bad votes are written, or None: the first one ends the split, as a complaint.
+    rejects: where bad votes are written, or None: the first one ends the piece, as a complaint.
     """
     used = rows = 0
     workers: set[str] = set()
-    crowd = Crowd()
+    crowd = ChoiceSummary()
     rejected: list[pa.Table] = []
     complaint = None
-    for first_row, table in read.read(split):
-        checked = checks.check(table, split.file, first_row, space)
+    for first_row, table in read.read(piece):
+        checked = checks.check(table, piece.file, first_row, space)
         rows += table.num_rows
         used += checked.votes.num_rows
         workers.update(checked.votes["worker_id"].unique().to_pylist())
-        crowd += Crowd.of(
+        crowd += ChoiceSummary.of(
             *(checked.votes[name].to_numpy() for name in ("image_id", "label", "response"))
         )
         if checked.rejects.num_rows:
             if rejects is None:
-                complaint = _complaint(split, checked.rejects.slice(0, 1).to_pylist()[0])
+                complaint = _complaint(piece, checked.rejects.slice(0, 1).to_pylist()[0])
                 break
             rejected.append(checked.rejects)
         yield from deal(checked.votes, "image_id", VOTES, partitions)
@@ -128,12 +125,12 @@ def take_votes(
             for entry in pc.value_counts(together["reason"]).to_pylist()
         }
     names = tuple(sorted(workers))
-    yield -1, VotesSummary(split.file, rows, used, names, crowd, by_reason, complaint)
+    yield -1, VotesSummary(piece.file, rows, used, names, crowd, by_reason, complaint)
 
 
-def _complaint(split: read.VotesSplit, reject: dict[str, str]) -> str:
+def _complaint(piece: read.Piece, reject: dict[str, str]) -> str:
     return (
-        f"votes: row {reject['row']} of {split.name}: {reject['detail']}; "
+        f"votes: row {reject['row']} of {piece.name}: {reject['detail']}; "
         f"{checks.remedy(reject['reason'])}"
     )
 
@@ -184,15 +181,13 @@ def take_beliefs(
 
     Raises: InputError naming an image whose belief cannot be used.
     """
-    source = f"{split.key}: {split.url}"
     seen = [np.zeros(0, dtype=np.int64)]
     for table in parquet_splits.read_split(split):
-        lists = read_label_lists(table, source)
-        check_label_lists(lists, source, classes=model.classes, distinct=True)
-        image = lists.image
+        image = image_ids(table, split)
+        check_beliefs(to_beliefs(table), model)
         seen.append(image)
         yield from deal(table.filter(pa.array(voted.holds(image))), "id", BELIEFS, partitions)
-    check_unique_images(np.sort(np.concatenate(seen)), source)
+    check_unique_images(np.sort(np.concatenate(seen)), "beliefs")
 
 
 def is_left_alone(split: Split, voted: VotedFilter, store: Store) -> bool:
@@ -213,7 +208,10 @@ def is_left_alone(split: Split, voted: VotedFilter, store: Store) -> bool:
 
 def image_ids(table: pa.Table, split: Split) -> I64:
     """The ids of a table of beliefs. Raises: InputError where one is missing."""
-    return read_ids(table["id"], f"{split.key}: {split.url}")
+    if table["id"].null_count:
+        raise InputError(f"beliefs: {split.url} has a row without an id; drop it")
+    ids: I64 = table["id"].to_numpy()
+    return ids
 
 
 def take_gold(split: Split, space: LabelSpace, partitions: int) -> Iterator[tuple[int, Parcel]]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from coyo_labeler.em.calibration import expected_calibration_error
 from coyo_labeler.em.loop import State
-from coyo_labeler.em.model import Model, Sums
+from coyo_labeler.em.model import Model
+from coyo_labeler.em.sums import Sums
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.merge.broadcast import Conclusion
 from coyo_labeler.merge.prepare import Layout

@@ -6,7 +6,8 @@ partition sends every shard its counts, and the driver sees a handful of sums.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,10 +15,13 @@ import pyarrow as pa
 
 from coyo_labeler import storage
 from coyo_labeler.em.cells import CellSpace
-from coyo_labeler.em.e_step import add_sums, run_pass
+from coyo_labeler.em.e_step import e_step
+from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.loop import State
-from coyo_labeler.em.model import Model, Parameters, PartialSums, Shelved, Sums
+from coyo_labeler.em.model import Model, Parameters, SkillCheckpoint
+from coyo_labeler.em.partitions import Work
 from coyo_labeler.em.segments import F64, I64, distinct
+from coyo_labeler.em.sums import Sums
 from coyo_labeler.merge.broadcast import Conclusion, class_prior_of, write_skills
 from coyo_labeler.merge.cell_shards import (
     ClassCounts,
@@ -73,28 +77,28 @@ class JoinedPasses:
         work = partial(_send_cells, joint=self._joint)
         self._to_shards(self._numbers(self._partitions).flatMap(work), _gather)
 
-    def run(self, parameters: Parameters, last: bool = False) -> Sums:
+    def run(self, parameters: Parameters, reliability: bool = False) -> Sums:
         """The sums over all problems, added in the order of the partitions."""
-        version = 1 if parameters.shelved is None else parameters.shelved.version + 1
-        work = partial(_pass_and_send, parameters=parameters, joint=self._joint, last=last)
+        version = 1 if parameters.checkpoint is None else parameters.checkpoint.version + 1
+        work = partial(_e_step_and_send, parameters=parameters, joint=self._joint, last=reliability)
         sent = self._met(parameters).mapPartitionsWithIndex(work)
-        receive = partial(_maximise, version=version, keep_counts=last)
+        receive = partial(_maximise, version=version, keep_counts=reliability)
         found = self._to_shards(sent, receive)
-        sums = add_sums([item for item in found if isinstance(item, PartialSums)], None, 0)
-        log_prior = _whole([item for item in found if isinstance(item, np.ndarray)])
-        return replace(sums, shelved=Shelved(version, log_prior))
+        sums = reduce(add, [item for item in found if isinstance(item, Sums)])
+        log_prior = _total([item for item in found if isinstance(item, ExactSum)])
+        return replace(sums, checkpoint=SkillCheckpoint(version, log_prior))
 
-    def skilled(self, state: State) -> tuple[Parameters, float]:
-        """The parameters that a state stands for, and the log prior of its skills."""
+    def parameters_of(self, state: State) -> tuple[Parameters, float]:
+        """The parameters of a state, and the log prior of its skills."""
         parameters = Parameters(
-            None, state.calibration, state.log_class_prior, state.true_share, state.shelved
+            None, state.calibration, state.log_class_prior, state.true_share, state.checkpoint
         )
-        return parameters, 0.0 if state.shelved is None else state.shelved.log_prior
+        return parameters, 0.0 if state.checkpoint is None else state.checkpoint.log_prior
 
     def conclude(self, sums: Sums, names: Sequence[str]) -> Conclusion:
         """Write the confusions table; returns what else is known of the workers."""
-        assert sums.shelved is not None
-        version = sums.shelved.version
+        assert sums.checkpoint is not None
+        version = sums.checkpoint.version
         with self._tasks.share(list(names)) as shared:
             work = partial(_conclude, names=shared, version=version, joint=self._joint)
             found = self._tasks.each(range(len(self._shards)), work)
@@ -109,17 +113,17 @@ class JoinedPasses:
             pieces = [piece for found in self._tasks.each(shards, count) for piece in found]
         classes = add_class_counts(pieces, self._joint.model.classes)
         skills = partial(_warm_skill, classes=classes, joint=self._joint)
-        log_prior = _whole(self._tasks.each(shards, skills))
+        log_prior = _total(self._tasks.each(shards, skills))
         return State(
-            shelved=Shelved(1, log_prior),
+            checkpoint=SkillCheckpoint(1, log_prior),
             true_share=earlier.true_share,
             log_class_prior=class_prior_of(earlier, self._joint.model),
         )
 
-    def with_skills(self, state: State, work: Callable[[int, Parameters], R]) -> list[R]:
-        """`work(partition, its own parameters)` on every partition, a task each."""
-        parameters = self.skilled(state)[0]
-        done = partial(_with_joined, parameters=parameters, work=work)
+    def map(self, work: Work[R], state: State) -> list[R]:
+        """`work(number, problems, own parameters)` on every partition, a task each."""
+        parameters = self.parameters_of(state)[0]
+        done = partial(_with_joined, parameters=parameters, work=work, joint=self._joint)
         return self._met(parameters).mapPartitionsWithIndex(done).collect()
 
     def _numbers(self, count: int) -> "RDD[int]":
@@ -127,9 +131,9 @@ class JoinedPasses:
 
     def _met(self, parameters: Parameters) -> "RDD[Any]":
         """One partition of the RDD for each of the problems: the skills that it needs."""
-        if parameters.shelved is None:
+        if parameters.checkpoint is None:
             return self._numbers(self._partitions).map(lambda number: (number, None))
-        work = partial(_send_skill, version=parameters.shelved.version, joint=self._joint)
+        work = partial(_send_skill, version=parameters.checkpoint.version, joint=self._joint)
         sent = self._numbers(len(self._shards)).flatMap(work)
         return sent.partitionBy(self._partitions, _identity)
 
@@ -139,9 +143,9 @@ class JoinedPasses:
         return together.mapPartitionsWithIndex(partial(receive, joint=self._joint)).collect()
 
 
-def _whole(log_priors: Sequence[F64]) -> float:
-    """The log prior of all skills from those of the shards, which are in two parts."""
-    return float(np.sum(log_priors, axis=0).sum())
+def _total(log_priors: Sequence[ExactSum]) -> float:
+    """The log prior of all skills from those of the shards."""
+    return float(reduce(add, log_priors).total())
 
 
 def _identity(number: int) -> int:
@@ -176,7 +180,7 @@ def _send_skill(shard: int, version: int, joint: _Joint) -> Iterator[tuple[int, 
 
 def _own(items: Iterable[tuple[int, _Slice | None]], parameters: Parameters) -> Parameters:
     """The parameters of a partition, from what the shards sent it."""
-    if parameters.shelved is None:
+    if parameters.checkpoint is None:
         return parameters
     slices = _in_order((number, item) for number, item in items if item is not None)
     return replace(parameters, log_theta=np.concatenate([some.values for some in slices]))
@@ -186,12 +190,13 @@ def _with_joined(
     partition: int,
     items: Iterable[tuple[int, _Slice | None]],
     parameters: Parameters,
-    work: Callable[[int, Parameters], R],
+    work: Work[R],
+    joint: _Joint,
 ) -> Iterator[R]:
-    yield work(partition, _own(items, parameters))
+    yield work(partition, joint.store.map_problems(partition), _own(items, parameters))
 
 
-def _pass_and_send(
+def _e_step_and_send(
     partition: int,
     items: Iterable[tuple[int, _Slice | None]],
     parameters: Parameters,
@@ -199,7 +204,7 @@ def _pass_and_send(
     last: bool,
 ) -> Iterator[tuple[int, _Slice]]:
     problems = joint.store.map_problems(partition)
-    sums = run_pass(problems, _own(items, parameters), joint.model, last)
+    sums = e_step(problems, _own(items, parameters), joint.model, last)
     cells, counts, space = problems.cells, sums.counts, CellSpace(joint.model)
     cuts = joint.shards.cut(cells)
     parts = {
@@ -209,7 +214,7 @@ def _pass_and_send(
     for shard in range(len(joint.shards)):
         classes = tuple(parts[int(truth)] for truth in joint.shared[shard])
         yield shard, _Slice(partition, counts[cuts[shard] : cuts[shard + 1]], classes)
-    yield len(joint.shards), _Slice(partition, replace(sums, counts=np.zeros(0)))
+    yield len(joint.shards), _Slice(partition, sums.without_counts())
 
 
 def _maximise(
@@ -218,7 +223,7 @@ def _maximise(
     version: int,
     keep_counts: bool,
     joint: _Joint,
-) -> Iterator[PartialSums | F64]:
+) -> Iterator[Sums | ExactSum]:
     slices = _in_order(items)
     if shard == len(joint.shards):
         yield from (some.values for some in slices)
@@ -243,7 +248,7 @@ def _count_earlier(shard: int, earlier: Earlier, names: Any, joint: _Joint) -> l
     return [class_counts(cells, counts, int(truth), space) for truth in joint.shared[shard]]
 
 
-def _warm_skill(shard: int, classes: Sequence[ClassCounts], joint: _Joint) -> F64:
+def _warm_skill(shard: int, classes: Sequence[ClassCounts], joint: _Joint) -> ExactSum:
     table = joint.store.map_shard(shard).table(CellSpace(joint.model))
     counts = joint.store.read_array("counts-0.npy", shard)
     shared = [one for one in classes if one.truth in joint.shared[shard]]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.em.class_prior import expected_classes
-from coyo_labeler.em.loop import Control, State, fit
+from coyo_labeler.em.loop import State, StoppingRule, fit
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.formats.parquet_splits import Split, plan_splits
@@ -60,7 +60,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     tasks = tasks_of(None if settings.engine == "local" else spark)
     layout, passes = lay_out(tasks, settings, space, store, beliefs, gold)
     state = _iterate(passes, layout, settings, store)
-    last = passes.run(passes.skilled(state)[0], last=True)
+    last = passes.run(passes.parameters_of(state)[0], reliability=True)
     with tasks.watch("merge: writing posterior"):
         rows = write_posterior(tasks, store, passes, state, beliefs, layout.voted, layout.model)
     found = passes.conclude(last, layout.workers)
@@ -90,7 +90,7 @@ def _plan(url: str | None, key: str, schema: pa.Schema) -> list[Split]:
 
 
 def _iterate(passes: StagePasses, layout: Layout, settings: MergeSettings, store: Store) -> State:
-    control = Control(settings.max_iterations, settings.tolerance, settings.criterion)
+    control = StoppingRule(settings.max_iterations, settings.tolerance, settings.criterion)
     state = store.load_state() or _first_state(passes, layout, settings)
     done = len(state.history)
     if done:
@@ -113,7 +113,7 @@ def _first_state(passes: StagePasses, layout: Layout, settings: MergeSettings) -
         state = passes.warm(earlier, layout.workers)
         if layout.model.fit_calibration != "none":
             calibration = earlier.calibration
-    return replace(state, calibration=calibration, before=calibration)
+    return replace(state, calibration=calibration)
 
 
 def _write_rejects(output: str) -> None:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.em.loop import State
-from coyo_labeler.em.model import Calibration, Shelved
-from coyo_labeler.em.problems import Problems, Record, read_arrays, write_arrays
+from coyo_labeler.em.model import Calibration, SkillCheckpoint
+from coyo_labeler.em.problems import Problems
+from coyo_labeler.merge.arrays_file import Record, read_arrays, write_arrays
 from coyo_labeler.merge.cell_shards import ShardCells
 
 FOLDER = "_state"
@@ -144,9 +145,9 @@ class Store:
             for name in ("counts", "log_class_prior")
             if (value := getattr(state, name)) is not None
         }
-        kept = None if state.shelved is None else state.shelved.version
+        kept = None if state.checkpoint is None else state.checkpoint.version
         plain = {key: value for key, value in asdict(state).items() if key not in _ARRAYS}
-        plain["decisions"] = str(state.decisions)
+        plain["argmax_checksum"] = str(state.argmax_checksum)
         text = np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8)
         file = io.BytesIO()
         np.savez(file, plain=text, **arrays)
@@ -170,13 +171,14 @@ class Store:
         with np.load(io.BytesIO(data)) as arrays:
             plain: Mapping[str, Any] = json.loads(arrays["plain"].tobytes())
             given = {name: arrays[name] for name in _ARRAYS if name in arrays}
+        accepted = plain["accepted_calibration"]
         return State(
             **given,
-            shelved=Shelved(**plain["shelved"]) if plain["shelved"] else None,
+            checkpoint=SkillCheckpoint(**plain["checkpoint"]) if plain["checkpoint"] else None,
             calibration=Calibration(**plain["calibration"]),
-            before=Calibration(**plain["before"]),
+            accepted_calibration=Calibration(**accepted) if accepted else None,
             true_share=plain["true_share"],
-            decisions=int(plain["decisions"]),
+            argmax_checksum=int(plain["argmax_checksum"]),
             history=tuple(plain["history"]),
             stopped=plain["stopped"],
         )

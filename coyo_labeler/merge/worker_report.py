@@ -9,11 +9,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from coyo_labeler.em.evidence import AGREEING, ANSWERS, CHOICES, COMPARED
 from coyo_labeler.em.model import Model
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import F64, I64
+from coyo_labeler.em.tallies import AGREEING, ANSWERS, CHOICES, COMPARED
 from coyo_labeler.formats.label_spaces import LabelSpace
-from coyo_labeler.votes.checks import Response
 
 #: A worker who is surely less than this share of the way from guessing to perfect is a spammer.
 SPAMMER_SKILL = 0.2

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from coyo_labeler.em.cells import CellTable
-from coyo_labeler.em.evidence import ANSWERS, CHOICES, UNSURE
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import F64, bin_sum, distinct
+from coyo_labeler.em.tallies import ANSWERS, CHOICES, UNSURE
 from coyo_labeler.formats import schemas
 
 #: The interval of `accuracy_low` and `accuracy_high`.

@@ -7,9 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from coyo_labeler import storage
-from coyo_labeler.em.local import final_posterior
+from coyo_labeler.em.e_step import posterior_of
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Calibration, Model, Parameters
+from coyo_labeler.em.problems import Problems
 from coyo_labeler.formats import parquet_splits, schemas
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge import read as intake
@@ -31,16 +32,18 @@ def write_posterior(
 ) -> int:
     """Write every image's posterior, and return how many there are. What is there is kept."""
     work = partial(_write_voted, store=store, model=model)
-    rows = sum(passes.with_skills(state, work))
+    rows = sum(passes.map(work, state))
     with tasks.share((state.calibration, voted)) as shared:
         pass_on = partial(_pass_on, shared=shared, store=store, model=model)
         rows += sum(tasks.each(beliefs, pass_on))
     return rows
 
 
-def _write_voted(partition: int, parameters: Parameters, store: Store, model: Model) -> int:
+def _write_voted(
+    partition: int, problems: Problems, parameters: Parameters, store: Store, model: Model
+) -> int:
     url = storage.join(store.output, "posterior", f"voted-{partition:05d}.parquet")
-    return _keep_or_write(url, partial(_voted_rows, partition, parameters, store, model))
+    return _keep_or_write(url, partial(_voted_rows, partition, problems, parameters, store, model))
 
 
 def _pass_on(split: Split, shared: Any, store: Store, model: Model) -> int:
@@ -60,10 +63,9 @@ def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
 
 
 def _voted_rows(
-    partition: int, parameters: Parameters, store: Store, model: Model
+    partition: int, problems: Problems, parameters: Parameters, store: Store, model: Model
 ) -> Iterator[pa.Table]:
-    problems = store.map_problems(partition)
-    posterior = final_posterior(problems, parameters, model)
+    posterior = posterior_of(problems, parameters, model)
     yield voted_rows(problems, posterior, store.read_table("passengers.parquet", partition), model)
     bystanders = store.read_table("bystanders.parquet", partition)
     yield believed_rows(bystanders, parameters.calibration, model)

@@ -1,23 +1,15 @@
 """Which votes can be used, and what is wrong with the others."""
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coyo_labeler.em.responses import Response
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
-
-
-class Response(IntEnum):
-    """What a vote says. CHOICE: the worker chose the label; else the answer to a question."""
-
-    CHOICE = 0
-    YES = 1
-    NO = 2
-    UNSURE = 3
 
 
 def response_words(response: pa.ChunkedArray) -> pa.Array:

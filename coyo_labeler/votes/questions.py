@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coyo_labeler.votes.checks import Response
+from coyo_labeler.em.responses import Response
 
 #: Stands for "no time known": before every time.
 NO_TIME = np.iinfo(np.int64).min

@@ -9,7 +9,7 @@ from crowdkit.aggregation import OneCoinDawidSkene as CrowdKitOneCoin
 from coyo_labeler import DawidSkene
 from coyo_labeler.em.model import Model
 from tests.em import anaesthetists
-from tests.em.local import build, run_em, votes_of
+from tests.em.in_memory import build, run_em, votes_of
 
 #: crowd-kit stops when the loss grows by less than this: never.
 NEVER = -1.0
@@ -64,7 +64,7 @@ def test_the_anaesthetists_of_1979_converge_to_the_published_error_rates():
     assert np.exp(state.log_class_prior).round(2).tolist() == [0.40, 0.42, 0.11, 0.07]
     theta = np.zeros((5, 4, 4))
     table = passes.table
-    theta[table.worker, table.truth, table.voted] = np.exp(passes.parameters(state).log_theta)
+    theta[table.worker, table.truth, table.voted] = np.exp(passes.parameters_of(state)[0].log_theta)
     assert theta[0].round(2).tolist() == [
         [0.89, 0.11, 0.00, 0.00],
         [0.07, 0.88, 0.05, 0.00],

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coyo_labeler.em.class_prior import estimate_class_prior, expected_classes
-from coyo_labeler.em.loop import Control, State, fit
+from coyo_labeler.em.exact_sum import ExactSum
+from coyo_labeler.em.loop import State, StoppingRule, fit
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.merge.earlier import read_earlier
 from tests.em import dense
-from tests.em.local import build, never_falls, run_em, votes_of
+from tests.em.in_memory import build, never_falls, run_em, votes_of
 from tests.em.test_dense import arrays, problems
 from tests.merge.sharded import ShardedPasses
 from tests.merge.tables import read_rows
@@ -98,11 +99,13 @@ class Scripted:
         self.whole = build(votes_of([(0, 0, 0), (0, 1, 1)]), Model(classes=2, workers=2))
         self.objectives = [0.0, *objectives]
 
-    def run(self, parameters, last=False):
+    def run(self, parameters, reliability=False):
         sums = self.whole.run(Parameters())
-        return type(sums)(**(sums.__dict__ | {"log_likelihood": self.objectives.pop(0)}))
+        return type(sums)(
+            **(sums.__dict__ | {"log_likelihood": ExactSum.of(np.array([self.objectives.pop(0)]))})
+        )
 
-    def skilled(self, state):
+    def parameters_of(self, state):
         return Parameters(), 0.0
 
 
@@ -117,7 +120,7 @@ class Scripted:
 )
 def test_a_fall_does_not_count_as_standing_still(objectives, iterations):
     passes = Scripted(objectives)
-    state = fit(passes, passes.whole.model, Control(10, 1e-6), State(), lambda _: None)
+    state = fit(passes, passes.whole.model, StoppingRule(10, 1e-6), State(), lambda _: None)
     assert len(state.history) == iterations
     assert state.stopped == "the objective stands still"
     changes = [entry["change"] for entry in state.history]

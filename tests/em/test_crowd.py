@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coyo_labeler import DawidSkene
-from coyo_labeler.em.crowd import Crowd, resolve_worker_model
-from coyo_labeler.votes.checks import Response
+from coyo_labeler.em.responses import Response
+from coyo_labeler.em.worker_model import ChoiceSummary, resolve_worker_model
 
 
 def crowd(images, labels=0, response=Response.CHOICE):
     images = np.asarray(images, np.int64)
     full = np.broadcast_to
-    return Crowd.of(
+    return ChoiceSummary.of(
         images, full(np.int32(labels), images.shape), full(np.int8(response), images.shape)
     )
 
@@ -34,7 +34,7 @@ def test_many_images_are_estimated_whatever_the_order():
     whole = crowd(images)
     parts = np.array_split(np.random.default_rng(0).permutation(images), 7)
     assert whole.images == pytest.approx(100_000, rel=0.05)
-    assert sum(map(crowd, parts), Crowd()).images == whole.images
+    assert sum(map(crowd, parts), ChoiceSummary()).images == whole.images
     assert len(whole.hashes) == 4_096
 
 
@@ -53,7 +53,7 @@ def test_confusion_takes_two_votes_an_image_and_two_thousand_a_class(
     shape = (per_image, images)
     labels = np.broadcast_to(np.arange(images) % classes, shape).ravel().astype(np.int32)
     images = np.broadcast_to(np.arange(images), shape).ravel()
-    votes = Crowd.of(images, labels, np.zeros(len(images), np.int8))
+    votes = ChoiceSummary.of(images, labels, np.zeros(len(images), np.int8))
     assert resolve_worker_model("auto", "single", [votes]) == model
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coyo_labeler.em.build import Gold
+from coyo_labeler.em.inputs import Gold
 from coyo_labeler.em.model import Calibration, Model
 from tests.em import dense
-from tests.em.local import beliefs_of, build, never_falls, run_em, votes_of
+from tests.em.in_memory import beliefs_of, build, never_falls, run_em, votes_of
 
 RESPONSES = ("", "yes", "no", "unsure")
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coyo_labeler.em.build import Gold
+from coyo_labeler.em.inputs import Gold
 from coyo_labeler.em.model import Calibration
 from tests.em import dense, dense_multi
-from tests.em.local import build, never_falls, run_em
+from tests.em.in_memory import build, never_falls, run_em
 from tests.em.test_dense import arrays, problems
 from tests.merge.sharded import ShardedPasses
 

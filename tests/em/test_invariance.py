@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coyo_labeler.em.exact_sum import ExactSum, count_unit
 from coyo_labeler.em.model import Calibration
-from coyo_labeler.em.segments import count_unit, split_sum
-from tests.em.local import build, run_em
+from tests.em.in_memory import build, run_em
 from tests.em.test_dense import arrays, problems
 from tests.merge.sharded import ShardedPasses
 from tests.merge.tables import assert_same_tables
@@ -137,12 +137,12 @@ def test_not_even_a_saddle_point_tells_how_votes_were_partitioned(
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=50), st.randoms())
-def test_a_sum_in_two_parts_is_the_same_in_any_order(values, random):
+def test_an_exact_sum_is_the_same_in_any_order(values, random):
     turned = list(values)
     random.shuffle(turned)
     cut = random.randint(0, len(turned))
-    pieces = split_sum(np.array(turned[:cut])) + split_sum(np.array(turned[cut:]))
-    assert pieces.sum() == split_sum(np.array(values)).sum()
+    parts = ExactSum.of(np.array(turned[:cut])) + ExactSum.of(np.array(turned[cut:]))
+    assert parts.total() == ExactSum.of(np.array(values)).total()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=2000))

@@ -1,13 +1,15 @@
 """The joined way without Spark: shards and partitions exchange what they exchange there."""
 
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 
 from coyo_labeler.em.cells import CellSpace
-from coyo_labeler.em.e_step import add_sums, run_pass
-from coyo_labeler.em.local import final_posterior
-from coyo_labeler.em.model import Parameters, Shelved
+from coyo_labeler.em.e_step import e_step, posterior_of
+from coyo_labeler.em.exact_sum import ExactSum
+from coyo_labeler.em.model import Parameters, SkillCheckpoint
 from coyo_labeler.em.segments import distinct
 from coyo_labeler.merge.cell_shards import (
     add_class_counts,
@@ -21,7 +23,7 @@ from coyo_labeler.merge.cell_shards import (
 
 
 class ShardedPasses:
-    """`LocalPasses`, but no one holds more than its shard of the cells."""
+    """`PartitionedEStep`, but no one holds more than its shard of the cells."""
 
     def __init__(self, partitions, model, shards):
         self.partitions, self.model, self.space = partitions, model, CellSpace(model)
@@ -39,13 +41,13 @@ class ShardedPasses:
         ]
         self.skills = {}
 
-    def run(self, parameters, last=False):
+    def run(self, parameters, reliability=False):
         parts = [
-            run_pass(part, self.own(parameters, number), self.model, last)
+            e_step(part, self.own(parameters, number), self.model, reliability)
             for number, part in enumerate(self.partitions)
         ]
-        version = 1 if parameters.shelved is None else parameters.shelved.version + 1
-        log_prior = np.zeros(2)
+        version = 1 if parameters.checkpoint is None else parameters.checkpoint.version + 1
+        log_prior = ExactSum.zeros()
         for shard, held in enumerate(self.held):
             counts = np.zeros(len(held.cells))
             for number, sums in enumerate(parts):
@@ -59,29 +61,29 @@ class ShardedPasses:
             shared = add_class_counts(pieces, self.model.classes)
             skill = shard_skill(held.table(self.space), counts, shared, self.model)
             self.skills[version, shard] = skill.log_theta
-            log_prior += skill.log_prior
-        bare = [replace(sums, counts=np.zeros(0)) for sums in parts]
-        return replace(add_sums(bare, None, 0), shelved=Shelved(version, float(log_prior.sum())))
+            log_prior = log_prior + skill.log_prior
+        sums = reduce(add, [sums.without_counts() for sums in parts])
+        return replace(sums, checkpoint=SkillCheckpoint(version, float(log_prior.total())))
 
     def own(self, parameters, number):
-        if parameters.shelved is None:
+        if parameters.checkpoint is None:
             return parameters
         pieces = [
-            self.skills[parameters.shelved.version, shard][held.places_of(number)]
+            self.skills[parameters.checkpoint.version, shard][held.places_of(number)]
             for shard, held in enumerate(self.held)
         ]
         return replace(parameters, log_theta=np.concatenate(pieces))
 
-    def skilled(self, state):
+    def parameters_of(self, state):
         parameters = Parameters(
-            None, state.calibration, state.log_class_prior, state.true_share, state.shelved
+            None, state.calibration, state.log_class_prior, state.true_share, state.checkpoint
         )
-        return parameters, 0.0 if state.shelved is None else state.shelved.log_prior
+        return parameters, 0.0 if state.checkpoint is None else state.checkpoint.log_prior
 
     def posteriors(self, state):
-        parameters = self.skilled(state)[0]
+        parameters = self.parameters_of(state)[0]
         return [
-            final_posterior(part, self.own(parameters, number), self.model)
+            posterior_of(part, self.own(parameters, number), self.model)
             for number, part in enumerate(self.partitions)
         ]
 

@@ -8,9 +8,9 @@ import pytest
 from scipy.optimize import minimize
 
 from coyo_labeler import DawidSkene
-from coyo_labeler.em.build import Gold
+from coyo_labeler.em.inputs import Gold
 from coyo_labeler.em.model import Model
-from tests.em.local import beliefs_of, build, run_em, votes_of
+from tests.em.in_memory import beliefs_of, build, run_em, votes_of
 from tests.merge.tables import posterior
 from tests.merge.test_stage import merge, write_beliefs, write_votes
 

@@ -14,7 +14,7 @@ from coyo_labeler.formats import parquet_splits
 from coyo_labeler.merge import read as intake
 from coyo_labeler.merge import state as store
 from coyo_labeler.storage import read_json, remove
-from tests.em.local import never_falls
+from tests.em.in_memory import never_falls
 from tests.merge.tables import assert_same_tables, posterior, read_rows
 from tests.merge.test_stage import merge, write_beliefs, write_votes
 

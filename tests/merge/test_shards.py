@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from coyo_labeler.em.cells import CellSpace
 from coyo_labeler.em.model import Calibration, Model
 from coyo_labeler.merge.cell_shards import plan_shards, sample_cells, shared_classes
-from tests.em.local import build, never_falls, run_em, votes_of
+from tests.em.in_memory import build, never_falls, run_em, votes_of
 from tests.em.test_dense import arrays, problems
 from tests.merge.sharded import ShardedPasses
 

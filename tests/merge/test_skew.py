@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from coyo_labeler.em import build as support
-from coyo_labeler.em.build import Gold, Votes, build_problems
+from coyo_labeler.em.build import build_problems
+from coyo_labeler.em.inputs import Gold, Votes
 from coyo_labeler.em.model import Model
 from coyo_labeler.hashing import splitmix64
-from tests.em.local import NO_BELIEFS, NO_GOLD, beliefs_of, build, run_em, votes_of
+from tests.em.in_memory import NO_BELIEFS, NO_GOLD, beliefs_of, build, run_em, votes_of
 from tests.merge.test_shards import crowd
 
 #: A busy worker has 30 % of all votes, half of all votes name one class, an image has 10,000 votes.

@@ -2,10 +2,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from coyo_labeler.em.responses import Response
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.votes import checks
-from coyo_labeler.votes.checks import Reason, Response, check
+from coyo_labeler.votes.checks import Reason, check
 from coyo_labeler.votes.read import plan, read
 
 SPACE = LabelSpace("imagenet21k", 21_841)

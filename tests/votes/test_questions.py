@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from coyo_labeler.votes.checks import Response
+from coyo_labeler.em.responses import Response
 from coyo_labeler.votes.questions import as_answers, order_votes, superseded
 
 

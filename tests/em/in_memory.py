@@ -1,16 +1,33 @@
-"""EM without Spark: the same kernels over partitions in this process."""
+"""EM over partitions in this process's memory, from votes given as rows."""
 
 import numpy as np
 
-from coyo_labeler.em.build import Beliefs, Gold, Votes, build_problems
-from coyo_labeler.em.local import LocalPasses
-from coyo_labeler.em.loop import Control, State, fit
+from coyo_labeler.em.build import build_problems
+from coyo_labeler.em.e_step import posterior_of
+from coyo_labeler.em.inputs import Beliefs, Gold, Votes
+from coyo_labeler.em.loop import State, StoppingRule, fit
+from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.votes.questions import order_votes
 
 NO_BELIEFS = Beliefs(
     *(np.zeros(0, np.int64), np.zeros(1, np.int64)), np.zeros(0, np.int32), np.zeros(0)
 )
 NO_GOLD = Gold(np.zeros(0, np.int64), np.zeros(0, np.int32))
+
+
+class InMemoryEStep(PartitionedEStep):
+    """The E-step over partitions in memory, and what tests ask of it besides."""
+
+    def __init__(self, partitions, model):
+        super().__init__(InMemory(partitions), model)
+        self.partitions = partitions
+
+    def posteriors(self, state):
+        """The posterior of each partition's entries under the parameters of a state."""
+        return self.map(self._posterior_of, state)
+
+    def _posterior_of(self, _, problems, parameters):
+        return posterior_of(problems, parameters, self.model)
 
 
 def never_falls(history):
@@ -61,18 +78,19 @@ def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1):
         )
         true = gold.image % partitions == number
         parts.append(build_problems(chosen, some, Gold(gold.image[true], gold.label[true]), model))
-    return LocalPasses(parts, model)
+    return InMemoryEStep(parts, model)
 
 
 def run_em(passes, iterations=100, tolerance=0.0, calibration=None, criterion="objective"):
     """EM to the end; returns the state and {(image, label): posterior}, −1 the lumped state."""
-    state = State() if calibration is None else State(calibration=calibration, before=calibration)
-    control = Control(iterations, tolerance, criterion)
+    state = State() if calibration is None else State(calibration=calibration)
+    control = StoppingRule(iterations, tolerance, criterion)
     state = fit(passes, passes.model, control, state, lambda _: None)
-    return state, posterior_of(passes, state)
+    return state, posterior_by_label(passes, state)
 
 
-def posterior_of(passes, state):
+def posterior_by_label(passes, state):
+    """{(image, label): posterior}, −1 the lumped state."""
     found = {}
     for part, posterior in zip(passes.partitions, passes.posteriors(state), strict=True):
         problem = np.repeat(np.arange(len(part)), np.diff(part.offsets))

@@ -1,0 +1,69 @@
+"""What the E-step adds up over all problems, and the M-step needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from coyo_labeler.em.exact_sum import ExactSum
+from coyo_labeler.em.model import SkillCheckpoint
+from coyo_labeler.em.segments import F64, I64
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one E-step adds up, over one partition of the problems or over all of them.
+
+    counts: (cells,) expected counts, of the partition's own cells or of all; they are multiples of
+    `Model.count_unit`, so plain sums of them are exact. Empty where they lie in a checkpoint.
+    log_likelihood: () natural log. gradient: (2,), information: (2, 2) of the expected log prior by
+    (a, b), `calibration.calibration_sums`. class_counts, class_ratios: (C,)
+    `class_prior.class_sums`; empty unless the class prior is estimated. true_counts: (2,) questions
+    without a belief, those that are true and all. argmax_checksum: changes when the most probable
+    class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of` before and
+    after calibration; zeros unless asked for.
+    checkpoint: where the counts are, and the skills made of them, if not here.
+    """
+
+    counts: F64
+    log_likelihood: ExactSum
+    gradient: ExactSum
+    information: ExactSum
+    class_counts: ExactSum
+    class_ratios: ExactSum
+    true_counts: ExactSum
+    argmax_checksum: int
+    reliability: F64
+    checkpoint: SkillCheckpoint | None = None
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """The sums of both. Their counts must be of the same cells (or empty)."""
+        return Sums(
+            counts=self.counts + other.counts,
+            log_likelihood=self.log_likelihood + other.log_likelihood,
+            gradient=self.gradient + other.gradient,
+            information=self.information + other.information,
+            class_counts=self.class_counts + other.class_counts,
+            class_ratios=self.class_ratios + other.class_ratios,
+            true_counts=self.true_counts + other.true_counts,
+            argmax_checksum=(self.argmax_checksum + other.argmax_checksum) % 2**64,
+            reliability=self.reliability + other.reliability,
+        )
+
+    def without_counts(self) -> "Sums":
+        """These sums with no counts: they go elsewhere."""
+        return replace(self, counts=np.zeros(0))
+
+
+def add_partitions(parts: Sequence[Sums], indices: Sequence[I64], cells: int) -> Sums:
+    """The sums over all partitions, in whatever order these are.
+
+    indices: for each partition, the index of each of its cells among all. cells: how many there are
+    in all.
+    """
+    counts = np.zeros(cells)
+    for part, index in zip(parts, indices, strict=True):
+        counts[index] += part.counts
+    return replace(reduce(add, [part.without_counts() for part in parts]), counts=counts)
