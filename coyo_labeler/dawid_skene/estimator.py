@@ -229,7 +229,8 @@ class DawidSkene:
         crowd = ChoiceSummary.of(votes.image, votes.label, votes.response)
         worker_model = resolve_worker_model(settings.worker_model, settings.truth, [crowd])
         space = LabelSpace("labels", len(encoded.classes))
-        model = make_model(settings, space, worker_model, workers)
+        model = make_model(settings, space)
+        model = replace(model, worker_model=worker_model, workers=workers)
         if settings.prior_accuracy == "gold":
             accuracy = accuracy_on_gold(count_on_gold(votes, encoded.gold))
             model = replace(model, prior_accuracy=accuracy)

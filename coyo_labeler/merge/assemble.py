@@ -1,79 +1,178 @@
-"""What a task does with all parcels of its partition: votes, gold and beliefs become problems."""
+"""Votes, gold and beliefs of one partition, brought together, become its problems."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coyo_labeler import storage
 from coyo_labeler.em.build import build_problems
+from coyo_labeler.em.calibration import calibration_evidence
 from coyo_labeler.em.inputs import Gold, Votes
 from coyo_labeler.em.model import Model, Truth
 from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import distinct
+from coyo_labeler.em.segments import I64, distinct
 from coyo_labeler.em.tallies import Tallies, gather_tallies
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import check_unique_images
+from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge.belief_table import to_beliefs
-from coyo_labeler.merge.read import BELIEFS, GOLD, VOTES, Parcel
+from coyo_labeler.merge.cell_shards import sample_cells
+from coyo_labeler.merge.executor import Executor, Round
+from coyo_labeler.merge.partition import BELIEFS, GOLD, Batch, concat_batches
+from coyo_labeler.merge.read import is_copied_whole, read_beliefs, read_gold
+from coyo_labeler.merge.state import StateFolder
+from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.votes.checks import DUPLICATE_DETAIL, Reason, response_words
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
+
+#: Tables of a partition in the state: what is carried along of voted images' beliefs, and the
+#: beliefs of images that were taken for voted on and are not.
+CARRIED, FALSE_POSITIVES = "carried", "false-positives"
+
+
+@dataclass(frozen=True)
+class AssemblySettings:
+    """How partitions are assembled.
+
+    workers: all worker ids, sorted; a worker's number is its index. sample: the share of images
+    whose votes are kept to see how far workers agree.
+    """
+
+    workers: Sequence[str]
+    model: Model
+    duplicate_votes: Duplicates
+    sample: float
 
 
 @dataclass(frozen=True)
 class Assembled:
     """A partition, ready for EM.
 
-    passengers: id and what travels along, of images with problems and a belief, sorted by id.
-    bystanders: beliefs, as they came, that came along without a vote or gold.
-    evidence: of the votes that count. duplicates: schemas.VOTES_REJECTS.
-    unbelieved: voted images without a belief.
+    carried: id and the columns that EM does not read (`posterior.CARRIED`), of images with problems
+    and a belief, sorted by id. false_positives: beliefs, as they were read, of images that have
+    neither vote nor gold. tallies: of the votes that count. duplicates: schemas.VOTES_REJECTS.
+    unbelieved: how many voted images have no belief.
     """
 
     problems: Problems
-    passengers: pa.Table
-    bystanders: pa.Table
-    evidence: Tallies
+    carried: pa.Table
+    false_positives: pa.Table
+    tallies: Tallies
     duplicates: pa.Table
     unbelieved: int
 
 
-def assemble(
-    parcels: Sequence[Parcel],
-    workers: pa.Array,
+@dataclass(frozen=True)
+class PartitionSummary:
+    """What the driver needs to know of an assembled partition.
+
+    cells: how many. sampled_cells: some of their keys. calibration: (2,) as of
+    `calibration_evidence`. duplicates: votes set aside. unbelieved: as `Assembled`.
+    """
+
+    cells: int
+    sampled_cells: I64
+    tallies: Tallies
+    calibration: I64
+    duplicates: int
+    unbelieved: int
+
+
+def assemble_partitions(
+    executor: Executor,
+    state: StateFolder,
+    partitions: int,
+    gold: Sequence[Split],
+    beliefs: Sequence[Split],
+    space: LabelSpace,
+    voted: VotedFilter,
+    how: AssemblySettings,
+) -> list[PartitionSummary]:
+    """Bring gold and beliefs to the votes of their partition; the state then holds the problems.
+
+    Raises: InputError naming what cannot be used, see `assemble`, `read_gold`, `read_beliefs`.
+    """
+    sources = [*((GOLD, split) for split in gold), *((BELIEFS, split) for split in beliefs)]
+    with executor.share(voted) as shared_voted, executor.share(how) as shared_how:
+        send = partial(
+            _send_rows,
+            state=state,
+            partitions=partitions,
+            space=space,
+            model=how.model,
+            voted=shared_voted,
+        )
+        work = partial(_assemble_partition, state=state, how=shared_how)
+        return executor.exchange(sources, send, Round(partitions, work))
+
+
+def _send_rows(
+    source: tuple[str, Split],
+    state: StateFolder,
+    partitions: int,
+    space: LabelSpace,
     model: Model,
-    duplicate_votes: Duplicates,
-    sample: float,
-) -> Assembled:
+    voted: Any,
+) -> Iterator[tuple[int, Batch]]:
+    kind, split = source
+    if kind == GOLD:
+        return read_gold(split, space, partitions)
+    if is_copied_whole(split, voted.value, state):
+        return iter(())
+    return read_beliefs(split, voted.value, partitions, model)
+
+
+def _assemble_partition(
+    partition: int, batches: Sequence[Batch], state: StateFolder, how: Any
+) -> Iterator[PartitionSummary]:
+    assembled = assemble(state.read_votes(partition), batches, how.value)
+    state.write_problems(assembled.problems, partition)
+    state.write_table(CARRIED, assembled.carried, partition)
+    state.write_table(FALSE_POSITIVES, assembled.false_positives, partition)
+    if assembled.duplicates.num_rows:
+        name = f"duplicates-{partition:05d}.parquet"
+        storage.write_parquet(storage.join(state.output, "rejects", name), assembled.duplicates)
+    yield PartitionSummary(
+        cells=len(assembled.problems.cells),
+        sampled_cells=sample_cells(assembled.problems.cells),
+        tallies=assembled.tallies,
+        calibration=calibration_evidence(assembled.problems),
+        duplicates=assembled.duplicates.num_rows,
+        unbelieved=assembled.unbelieved,
+    )
+
+
+def assemble(votes_table: pa.Table, batches: Sequence[Batch], how: AssemblySettings) -> Assembled:
     """Sort everything by image and build the problems.
 
-    workers: all worker ids, sorted; a worker's number is its place. sample: the share of images
-    whose votes are kept to see how far workers agree.
+    votes_table: votes.checks.CHECKED. batches: gold and beliefs.
 
     Raises: InputError where an image has two beliefs or two gold classes, or a worker has two votes
     and duplicate_votes is error.
     """
-    tables = {VOTES: schemas.VOTES_CHECKED, GOLD: schemas.GOLD, BELIEFS: schemas.BELIEFS}
-    read = {
-        kind: pa.concat_tables(
-            [p.table() for p in parcels if p.kind == kind] or [schema.empty_table()]
-        ).combine_chunks()
-        for kind, schema in tables.items()
-    }
-    votes, duplicates = _arrange_votes(read[VOTES], workers, duplicate_votes, model.truth)
-    beliefs_table = read[BELIEFS].take(pc.sort_indices(read[BELIEFS]["id"]))
+    model, workers = how.model, pa.array(how.workers, pa.string())
+    votes, duplicates = _arrange_votes(
+        votes_table.combine_chunks(), workers, how.duplicate_votes, model.truth
+    )
+    beliefs_table = concat_batches(batches, BELIEFS, schemas.BELIEFS)
+    beliefs_table = beliefs_table.take(pc.sort_indices(beliefs_table["id"]))
     beliefs = to_beliefs(beliefs_table)
     check_unique_images(beliefs.image, "beliefs")
-    gold = _arrange_gold(read[GOLD], model)
+    gold = _arrange_gold(concat_batches(batches, GOLD, schemas.GOLD), model)
     problems = build_problems(votes, beliefs, gold, model)
-    taking_part = pa.array(np.isin(beliefs.image, problems.image))
+    has_problem = pa.array(np.isin(beliefs.image, problems.image))
     return Assembled(
         problems=problems,
-        passengers=beliefs_table.filter(taking_part).drop_columns(["labels", "label_probs"]),
-        bystanders=beliefs_table.filter(pc.invert(taking_part)),
-        evidence=gather_tallies(votes, beliefs, gold, len(workers), sample),
+        carried=beliefs_table.filter(has_problem).drop_columns(["labels", "label_probs"]),
+        false_positives=beliefs_table.filter(pc.invert(has_problem)),
+        tallies=gather_tallies(votes, beliefs, gold, len(workers), how.sample),
         duplicates=duplicates,
         unbelieved=int((~np.isin(distinct(votes.image), beliefs.image)).sum()),
     )
@@ -82,7 +181,7 @@ def assemble(
 def _arrange_votes(
     table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates, truth: Truth
 ) -> tuple[Votes, pa.Table]:
-    """Votes that count, in the order of all sums, and those that another one stands for."""
+    """Votes that count, in the order of all sums, and those that another vote replaces."""
     image = table["image_id"].to_numpy()
     worker = pc.index_in(table["worker_id"], value_set=workers).to_numpy().astype(np.int32)
     label = table["label"].to_numpy()
@@ -106,7 +205,6 @@ def _arrange_votes(
 
 def _duplicates(table: pa.Table) -> pa.Table:
     n = table.num_rows
-    detail = DUPLICATE_DETAIL
     return pa.table(
         [
             table["row"],
@@ -115,7 +213,7 @@ def _duplicates(table: pa.Table) -> pa.Table:
             table["label"].cast(pa.string()),
             response_words(table["response"]),
             pa.array([str(Reason.DUPLICATE)] * n, pa.string()),
-            pa.array([detail] * n, pa.string()),
+            pa.array([DUPLICATE_DETAIL] * n, pa.string()),
         ],
         schema=schemas.VOTES_REJECTS,
     )
@@ -125,9 +223,9 @@ def _arrange_gold(table: pa.Table, model: Model) -> Gold:
     image, label = table["image_id"].to_numpy(), table["label"].to_numpy()
     order = np.lexsort((label, image))
     image, label = image[order], label[order]
-    fresh = np.ones(len(image), dtype=bool)
-    fresh[1:] = (image[1:] != image[:-1]) | (label[1:] != label[:-1])
-    image, label = image[fresh], label[fresh]
+    first = np.ones(len(image), dtype=bool)
+    first[1:] = (image[1:] != image[:-1]) | (label[1:] != label[:-1])
+    image, label = image[first], label[first]
     twice = np.flatnonzero(image[1:] == image[:-1])
     if model.truth == "single" and len(twice):
         raise InputError(

@@ -1,8 +1,8 @@
-"""Cells dealt out over shards, for skills that are too many for one machine to hold.
+"""Cells divided into shards, for skills that are too many for one machine to hold.
 
 A shard owns a range of keys. Keys are ordered by true class, worker and voted class, so a shard
-holds every row (class, worker) whole, and its M-step needs nothing of the others, but for the
-classes that lie across a bound: their pooled counts are sent to every shard that has a part.
+holds every row (class, worker) whole, and its M-step needs nothing from other shards except for
+classes that lie across a bound: their pooled counts go to every shard that has a part of them.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from coyo_labeler.em.segments import (
 )
 from coyo_labeler.em.skill import PooledCounts, Skill, estimate_skill
 
-#: Keys that a partition names to stand for all of its cells, where bounds are looked for.
+#: Keys that represent all cells of a partition where bounds are looked for.
 _SAMPLES = 2048
 
 
@@ -55,8 +55,8 @@ def plan_shards(
 ) -> Shards:
     """Bounds that give every shard about as many cells, and cut no row of a worker.
 
-    samples, lengths: for each partition `sample_cells` and how many cells it has. All but choices
-    (a few numbers per worker) belongs to the last shard. Workers' models are confusions.
+    samples, lengths: `sample_cells` of each partition, and how many cells it has. The worker model
+    is confusion. Cells of answers (a few per worker) belong to the last shard.
     """
     keys = np.concatenate([*samples, np.zeros(0, np.int64)])
     weights = np.concatenate(
@@ -76,7 +76,7 @@ def plan_shards(
 
 
 def shared_classes(shards: Shards, space: CellSpace) -> list[I64]:
-    """For each shard the classes of which another shard has a part, sorted; two at most."""
+    """For each shard the classes that another shard has a part of too, sorted; two at most."""
     per_class = space.model.workers * space.model.classes
     split = np.where(shards.bounds % per_class != 0, shards.bounds // per_class, -1)
     split[0] = split[-1] = -1
@@ -93,7 +93,7 @@ class ClassCounts:
 
 
 def class_counts(cells: I64, counts: F64, truth: int, space: CellSpace) -> ClassCounts:
-    """What the cells of a partition have of a class, workers together."""
+    """The counts of one class in the cells of a partition, all workers together."""
     c = space.model.classes
     per_class = space.model.workers * c
     start, stop = np.searchsorted(cells, [truth * per_class, (truth + 1) * per_class])
@@ -107,19 +107,19 @@ def class_counts(cells: I64, counts: F64, truth: int, space: CellSpace) -> Class
 class ShardCells:
     """The cells of a shard, and where those of each partition are among them.
 
-    cells: (n,) keys, sorted. pooled, pooled_key: of their table. places: for each partition in turn
-    the places of its cells, offsets (partitions + 1,).
+    cells: (n,) keys, sorted. pooled, pooled_key: of their table. index: the indices of each
+    partition's cells among them, one partition after the other; offsets: (partitions + 1,).
     """
 
     cells: I64
     pooled: I32
     pooled_key: I64
-    places: I32
+    index: I32
     offsets: I64
 
-    def places_of(self, partition: int) -> I32:
-        """Where the cells of a partition are among all of the shard."""
-        return self.places[self.offsets[partition] : self.offsets[partition + 1]]
+    def index_of(self, partition: int) -> I32:
+        """The indices of a partition's cells among all of the shard."""
+        return self.index[self.offsets[partition] : self.offsets[partition + 1]]
 
     def table(self, space: CellSpace) -> CellTable:
         """The cells with what the M-step needs to know of each."""
@@ -130,13 +130,13 @@ def gather_cells(slices: Sequence[I64], space: CellSpace) -> ShardCells:
     """The cells of a shard from those of each partition, sorted, in the order of partitions."""
     cells = distinct(np.sort(np.concatenate([*slices, np.zeros(0, np.int64)])))
     table = describe_cells(space, cells)
-    places = [np.searchsorted(cells, some) for some in slices]
+    index = [np.searchsorted(cells, own) for own in slices]
     return ShardCells(
         cells,
         table.pooled.astype(np.int32),
         table.pooled_key,
-        np.concatenate([*places, np.zeros(0, np.int64)]).astype(np.int32),
-        offsets_of(np.array([len(some) for some in slices], dtype=np.int64)),
+        np.concatenate([*index, np.zeros(0, np.int64)]).astype(np.int32),
+        offsets_of(np.array([len(own) for own in slices], dtype=np.int64)),
     )
 
 
@@ -150,15 +150,16 @@ def shard_skill(
     cells: list[NDArray[np.int64]] = []
     numbers: list[F64] = []
     totals: list[F64] = []
-    for one in shared:
-        place, here = find(table.pooled_key, one.truth * width + one.voted)
-        cells.append(place[here])
-        count = one.count.total()
-        numbers.append(count[here])
+    for each in shared:
+        index, known = find(table.pooled_key, each.truth * width + each.voted)
+        cells.append(index[known])
+        count = each.count.total()
+        numbers.append(count[known])
         totals.append(bin_sum(np.zeros(len(count), np.int64), count, 1))  # in the order of classes
-    row, here = find(distinct(table.pooled_key // width), np.array([one.truth for one in shared]))
-    totals_here = np.concatenate(totals)[here]
-    pooled = PooledCounts(np.concatenate(cells), np.concatenate(numbers), row[here], totals_here)
+    truths = np.array([each.truth for each in shared])
+    row, known = find(distinct(table.pooled_key // width), truths)
+    row_totals = np.concatenate(totals)[known]
+    pooled = PooledCounts(np.concatenate(cells), np.concatenate(numbers), row[known], row_totals)
     return estimate_skill(table, counts, model, pooled)
 
 

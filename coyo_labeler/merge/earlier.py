@@ -1,7 +1,16 @@
-"""Skills that an earlier merge found, for another one to begin with."""
+"""What an earlier merge left, for another one to begin with: its tables, written and read here.
 
-from collections.abc import Iterator, Sequence
+A warm start takes the skills of its workers for the first iteration. An increment adds new votes to
+it without going through the earlier ones again: the posterior that it found for an image is the
+belief that the image's new votes meet, what it counted of a worker stays as it is, and the expected
+counts of the new votes are added. So the E-step covers the images with new votes alone, which
+incremental EM allows (Neal & Hinton 1998); all other images keep their posterior, as if their votes
+had been seen with the skills of that time for good.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,56 +21,145 @@ from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.em.cells import CellSpace
-from coyo_labeler.em.model import Calibration
+from coyo_labeler.em.model import Calibration, Model, WorkerModel
+from coyo_labeler.em.partitions import EarlierCounts
 from coyo_labeler.em.segments import F64, I64, Bool, distinct, find
+from coyo_labeler.em.tallies import COLUMNS, COMPARED
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 
-FOLDER = "skills"
+#: Expected counts that the table of confusions does not hold. kind: choice (one-coin workers) or
+#: answer; true: whether the question's truth was yes, null for one-coin workers; outcome: yes, no,
+#: unsure as 0, 1, 2 for an answer, wrong, right, unsure as 0, 1, 2 for one-coin workers.
+SKILLS = pa.schema(
+    [
+        pa.field("worker_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("true", pa.bool_()),
+        pa.field("outcome", pa.int32(), nullable=False),
+        pa.field("count", pa.float64(), nullable=False),
+    ]
+)
+SKILLS_FOLDER = "skills"
 
+#: How frequent each class was found to be among images without a belief, and in how many of them.
+CLASSES = pa.schema(
+    [
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+        pa.field("images", pa.float64(), nullable=False),
+    ]
+)
 CLASSES_FOLDER = "classes"
+
+#: The votes of each worker by kind, as the columns of `em.tallies.Tallies.tally`.
+TALLY = pa.schema(
+    [
+        pa.field("worker_id", pa.string(), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in COLUMNS),
+    ]
+)
+TALLY_FOLDER = "tally"
 
 #: A class that was not seen then starts with this part of an even share, for it can be seen now.
 _UNSEEN = 1e-3
 
 
 def classes_table(log_class_prior: F64, counts: F64) -> pa.Table:
-    """The shares of all classes, log (C,), and the expected images of each, (C,)."""
+    """The shares of all classes, log (C,), and the expected images of each, (C,), as `CLASSES`."""
     label = np.arange(len(log_class_prior), dtype=np.int32)
-    return pa.table([label, np.exp(log_class_prior), counts], schema=schemas.CLASSES)
+    return pa.table([label, np.exp(log_class_prior), counts], schema=CLASSES)
 
 
-def skills_table(names: Sequence[str], space: CellSpace, cells: I64, counts: F64) -> pa.Table:
-    """The counts of cells (keys, sorted) that are no confusions, as schemas.SKILLS."""
+def tally_table(workers: Sequence[str], tally: NDArray[np.int64]) -> pa.Table:
+    """The tally (J, 5) as `TALLY`."""
+    return pa.table([pa.array(workers, pa.string()), *tally.T], schema=TALLY)
+
+
+def skills_table(workers: Sequence[str], space: CellSpace, cells: I64, counts: F64) -> pa.Table:
+    """The counts of those cells (keys, sorted) that are no confusions, as `SKILLS`."""
     confusion = space.model.worker_model == "confusion"
-    small = (cells < space.constants) & (counts > 0)
+    listed = (cells < space.constants) & (counts > 0)
     if confusion:
-        small &= cells >= space.choices
-    keys, kept = cells[small], counts[small]
+        listed &= cells >= space.choices
+    keys, listed_counts = cells[listed], counts[listed]
     choice = keys < space.choices
     outcomes = np.where(choice, 2, space.answers)
     row, outcome = np.divmod(np.where(choice, keys, keys - space.choices), outcomes)
-    workers = max(space.model.workers, 1)
+    number = max(space.model.workers, 1)
     return pa.table(
         [
-            pa.array(names, pa.string()).take(pa.array(row % workers)),
+            pa.array(workers, pa.string()).take(pa.array(row % number)),
             pa.array(np.where(choice, "choice", "answer").tolist(), pa.string()),
-            pa.array(row >= workers, mask=np.full(len(keys), not confusion)),
+            pa.array(row >= number, mask=np.full(len(keys), not confusion)),
             outcome.astype(np.int32),
-            kept,
+            listed_counts,
         ],
-        schema=schemas.SKILLS,
+        schema=SKILLS,
     )
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """An earlier output of merge: where, how its workers were modelled, its calibration."""
+    """A finished output of merge, at `url`: how its workers were modelled, and what it found.
+
+    config: its settings. Its tables are read when they are asked for; the counts of cells, which
+    can be many, by the tasks that hold these cells.
+    """
 
     url: str
-    worker_model: str
+    worker_model: WorkerModel
     calibration: Calibration
     true_share: float
+    config: Mapping[str, Any]
+
+    def check_increment(self, space: LabelSpace) -> None:
+        """Raises: InputError where votes cannot be added to this merge."""
+        if self.config.get("truth") != "single":
+            raise InputError(
+                f"incremental: {self.url} was made with truth=multi; merge all votes together"
+            )
+        label_space = self.config["label_space"]
+        if load_label_space(label_space) != space:
+            raise InputError(
+                f"incremental: {self.url} was made in the label space {label_space}; set "
+                f"label_space={label_space}"
+            )
+
+    @property
+    def posterior_url(self) -> str:
+        """Where the posterior is."""
+        return storage.join(self.url, "posterior")
+
+    def with_workers(self, workers: Sequence[str]) -> list[str]:
+        """These workers and its own, sorted."""
+        return sorted({*workers, *self._tally["worker_id"].to_pylist()})
+
+    def add_tally(self, workers: Sequence[str], tally: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The votes of both merges by worker, (J, 5); workers: all, sorted; tally: of new votes.
+
+        Agreement is that with the machine. What new votes meet is not the machine but the earlier
+        posterior, so their agreement is left out.
+        """
+        index = np.searchsorted(workers, self._tally["worker_id"].to_pylist())
+        added = tally.copy()
+        added[:, COMPARED:] = 0
+        added[index] += np.stack([self._tally[name].to_numpy() for name in COLUMNS], axis=1)
+        return added
+
+    @cached_property
+    def _tally(self) -> pa.Table:
+        tables = list(_read_tables(storage.join(self.url, TALLY_FOLDER), TALLY))
+        if not tables:
+            raise InputError(
+                f"incremental: {self.url} has no {TALLY_FOLDER}/; merge all votes once more, anew"
+            )
+        return pa.concat_tables(tables)
+
+    def first_class_prior(self, model: Model) -> F64 | None:
+        """The log class prior to begin from, (C,), where it is estimated."""
+        return self.log_class_prior(model.classes) if model.estimate_class_prior else None
 
     def log_class_prior(self, classes: int) -> F64 | None:
         """The log share of each class, (C,); None where it was not estimated or C was another."""
@@ -71,86 +169,88 @@ class Earlier:
         share = np.maximum(share, _UNSEEN / classes)
         return np.asarray(np.log(share / share.sum()))
 
-    def class_counts(self, classes: int) -> F64:
-        """The expected number of images of each class, (C,)."""
-        images = self._of_classes("images", classes)
-        return np.zeros(classes) if images is None else images
-
     def _of_classes(self, column: str, classes: int) -> F64 | None:
-        found = list(read_tables(storage.join(self.url, CLASSES_FOLDER), schemas.CLASSES))
-        if not found or found[0].num_rows != classes:
+        tables = list(_read_tables(storage.join(self.url, CLASSES_FOLDER), CLASSES))
+        if not tables or tables[0].num_rows != classes:
             return None
-        return np.asarray(found[0][column].to_numpy())
+        return np.asarray(tables[0][column].to_numpy())
+
+    def counts_of(self, workers: Sequence[str], space: CellSpace, cells: I64) -> F64:
+        """What it counted in each of these cells (keys, sorted), 0 where nothing.
+
+        Workers and classes that are not known here are left out.
+        """
+        counts = np.zeros(len(cells))
+        for keys, some in self._counted(workers, space):
+            index, known = find(cells, keys)
+            np.add.at(counts, index[known], some[known])
+        return counts
+
+    def counts(self, workers: Sequence[str], space: CellSpace) -> EarlierCounts:
+        """All that it counted, for an increment."""
+        keys = [keys for keys, _ in self._counted(workers, space)]
+        cells = distinct(np.sort(np.concatenate([np.zeros(0, np.int64), *keys])))
+        classes = space.model.classes
+        images = self._of_classes("images", classes)
+        return EarlierCounts(
+            cells,
+            self.counts_of(workers, space, cells),
+            np.zeros(classes) if images is None else images,
+        )
+
+    def _counted(self, workers: Sequence[str], space: CellSpace) -> Iterator[tuple[I64, F64]]:
+        """Keys of cells and their counts, table by table."""
+        model, names = space.model, pa.array(workers, pa.string())
+        if model.worker_model == "confusion":
+            for table in _read_tables(storage.join(self.url, "confusions"), schemas.CONFUSIONS):
+                worker, known = _number_workers(table, names)
+                true, voted = table["true_label"].to_numpy(), table["voted_label"].to_numpy()
+                known &= (true < model.classes) & (voted < model.classes)
+                keys = space.choice_keys(true[known], worker[known], voted[known])
+                yield keys, table["count"].to_numpy()[known]
+        for table in _read_tables(storage.join(self.url, SKILLS_FOLDER), SKILLS):
+            worker, known = _number_workers(table, names)
+            choice = np.asarray(pc.equal(table["kind"], "choice"))
+            outcome = table["outcome"].to_numpy().astype(np.int64)
+            true = np.asarray(pc.fill_null(table["true"], False)).astype(np.int64)
+            row = worker.astype(np.int64) + true * model.workers
+            answer_keys = space.choices + row * space.answers + outcome
+            keys = np.where(choice, 2 * worker + outcome, answer_keys)
+            yield keys[known], table["count"].to_numpy()[known]
 
 
-def read_earlier(url: str, worker_model: str) -> Earlier:
-    """What there is. worker_model: as wanted; auto: any.
+def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
+    """The earlier merge at `url`, None without one. worker_model: the one wanted; auto: any.
 
     Raises: InputError where there is no finished merge, or one of another worker model.
     """
+    if url is None:
+        return None
     manifest: Any = storage.read_json(storage.join(url, "_manifest.json"))
     if manifest is None or manifest["stage"] != "merge":
         raise InputError(f"warm_start: {url} is no finished output of merge; give one")
-    before = manifest["details"]["worker_model"]
+    details = manifest["details"]
+    before: WorkerModel = details["worker_model"]
     if worker_model not in ("auto", before):
         raise InputError(
             f"warm_start: {url} has workers of the model {before}, not {worker_model}; set "
             f"worker_model={before} or leave warm_start out"
         )
-    found = manifest["details"]["calibration"]
-    share = manifest["details"].get("true_share")
-    calibration = Calibration(found["a"], found["b"])
-    return Earlier(url, before, calibration, 0.5 if share is None else share)
+    calibration = Calibration(details["calibration"]["a"], details["calibration"]["b"])
+    share = details.get("true_share")
+    config = manifest.get("config", {})
+    return Earlier(url, before, calibration, 0.5 if share is None else share, config)
 
 
-def earlier_counts(earlier: Earlier, workers: Sequence[str], space: CellSpace, cells: I64) -> F64:
-    """What the earlier merge counted in each of these cells (keys, sorted), 0 where nothing.
-
-    Workers and classes that are not known here are left out.
-    """
-    counts = np.zeros(len(cells))
-    names = pa.array(workers, pa.string())
-    for keys, found in _earlier_cells(earlier.url, names, space):
-        place, here = find(cells, keys)
-        np.add.at(counts, place[here], found[here])
-    return counts
-
-
-def earlier_cells(earlier: Earlier, workers: Sequence[str], space: CellSpace) -> I64:
-    """All cells (keys, sorted) in which the earlier merge counted something."""
-    names = pa.array(workers, pa.string())
-    keys = [keys for keys, _ in _earlier_cells(earlier.url, names, space)]
-    return distinct(np.sort(np.concatenate([np.zeros(0, np.int64), *keys])))
-
-
-def _earlier_cells(url: str, names: pa.Array, space: CellSpace) -> Iterator[tuple[I64, F64]]:
-    model = space.model
-    if model.worker_model == "confusion":
-        for table in read_tables(storage.join(url, "confusions"), schemas.CONFUSIONS):
-            worker, known = _numbers(table, names)
-            true, voted = table["true_label"].to_numpy(), table["voted_label"].to_numpy()
-            known &= (true < model.classes) & (voted < model.classes)
-            keys = space.choice_keys(true[known], worker[known], voted[known])
-            yield keys, table["count"].to_numpy()[known]
-    for table in read_tables(storage.join(url, FOLDER), schemas.SKILLS):
-        worker, known = _numbers(table, names)
-        choice = np.asarray(pc.equal(table["kind"], "choice"))
-        outcome = table["outcome"].to_numpy().astype(np.int64)
-        true = np.asarray(pc.fill_null(table["true"], False)).astype(np.int64)
-        row = worker.astype(np.int64) + true * model.workers
-        keys = np.where(choice, 2 * worker + outcome, space.choices + row * space.answers + outcome)
-        yield keys[known], table["count"].to_numpy()[known]
-
-
-def read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
     """The files of a table that merge wrote, in name order; none where the folder is not there."""
     for file_url in sorted(storage.files_of(url)) if storage.exists(url) else ():
         fs, path = storage.resolve(file_url)
         yield pq.read_table(path, filesystem=fs, columns=schema.names)
 
 
-def _numbers(table: pa.Table, names: pa.Array) -> tuple[NDArray[np.int32], Bool]:
-    """The number of each row's worker, and whether he is known."""
-    found = pc.index_in(table["worker_id"], value_set=names).combine_chunks()
-    known = np.asarray(pc.is_valid(found)).astype(bool)
-    return pc.fill_null(found, 0).to_numpy(zero_copy_only=False).astype(np.int32), known
+def _number_workers(table: pa.Table, names: pa.Array) -> tuple[NDArray[np.int32], Bool]:
+    """The number of each row's worker among names, and whether it is there."""
+    index = pc.index_in(table["worker_id"], value_set=names).combine_chunks()
+    known = np.asarray(pc.is_valid(index)).astype(bool)
+    return pc.fill_null(index, 0).to_numpy(zero_copy_only=False).astype(np.int32), known

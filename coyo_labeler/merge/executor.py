@@ -1,13 +1,16 @@
-"""Where merge's tasks run: on Spark, or in threads of this process, without Spark and Java.
+"""Where the tasks of merge run: on Spark, or in threads of this process, without Spark and Java.
 
-The tasks are the same. Threads are enough for them: NumPy and Arrow work outside the interpreter's
-lock, and nothing has to be copied from process to process.
+This is the one seam between the engines: the tasks are the same, and no other module asks which
+engine runs them. Threads are enough for them: NumPy and Arrow work outside the interpreter's lock,
+and nothing has to be copied from process to process.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coyo_labeler.machine import cores_of_machine
@@ -20,68 +23,128 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Tasks(Protocol):
-    """Runs tasks. cores: how many run at once."""
+@dataclass(frozen=True)
+class Round:
+    """One round of an exchange: what its partitions do with the batches that have arrived.
+
+    work: called as work(partition, batches), once for each of the `partitions`, a task each. What
+    it yields goes into the next round as (partition, batch), or is a result of the last round.
+    """
+
+    partitions: int
+    work: Callable[[int, list[Any]], Iterable[Any]]
+
+
+class Executor(Protocol):
+    """Runs tasks.
+
+    cores: how many run at once. shares_memory: whether a shared value costs no copy.
+    """
 
     cores: int
+    shares_memory: bool
 
-    def each(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+    def map(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
         """`work` on every item, a task each; results in the order of the items."""
 
     def share(self, value: Any) -> AbstractContextManager[Any]:
         """An object whose `.value` all tasks can read, for the `with` block."""
 
+    def exchange(
+        self,
+        items: Sequence[T],
+        send: Callable[[T], Iterable[tuple[int, Any]]],
+        *rounds: Round,
+    ) -> list[Any]:
+        """`send` on every item, a task each; the (partition, batch) that it yields go to rounds.
+
+        Each batch is brought to its partition of the first round, and so on from round to round.
+        Returns what the partitions of the last round yield, in their order. The order in which
+        batches arrive is not defined.
+        """
+
     def watch(self, label: str) -> AbstractContextManager[None]:
-        """Show the tasks done of all that run inside the `with` block."""
+        """Show how many tasks have finished inside the `with` block."""
 
 
-class SparkTasks:
+class SparkExecutor:
     """Tasks of a Spark session."""
 
+    shares_memory = False
+
     def __init__(self, spark: "SparkSession") -> None:
-        self.spark = spark
+        self._spark = spark
         self.cores: int = spark.sparkContext.defaultParallelism
 
-    def each(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
-        """See Tasks."""
+    def map(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+        """See Executor."""
         if not items:
             return []
-        return self.spark.sparkContext.parallelize(items, len(items)).map(work).collect()
+        return self._spark.sparkContext.parallelize(items, len(items)).map(work).collect()
 
     @contextmanager
     def share(self, value: Any) -> Iterator[Any]:
-        """See Tasks."""
-        shared = self.spark.sparkContext.broadcast(value)
+        """See Executor."""
+        shared = self._spark.sparkContext.broadcast(value)
         try:
             yield shared
         finally:
             shared.destroy()
 
+    def exchange(
+        self,
+        items: Sequence[T],
+        send: Callable[[T], Iterable[tuple[int, Any]]],
+        *rounds: Round,
+    ) -> list[Any]:
+        """See Executor: one job, and one shuffle per round."""
+        context = self._spark.sparkContext
+        batches: Any = context.parallelize(items, max(len(items), 1)).flatMap(send)
+        for each in rounds:
+            arrived = batches.partitionBy(each.partitions, _partition_itself)
+            batches = arrived.mapPartitionsWithIndex(partial(_receive, work=each.work))
+        results: list[Any] = batches.collect()
+        return results
+
     def watch(self, label: str) -> AbstractContextManager[None]:
-        """See Tasks."""
-        return watch_spark(self.spark, label)
+        """See Executor."""
+        return watch_spark(self._spark, label)
+
+
+def _partition_itself(partition: int) -> int:
+    return partition
+
+
+def _receive(
+    partition: int,
+    arrived: Iterable[tuple[int, Any]],
+    work: Callable[[int, list[Any]], Iterable[Any]],
+) -> Iterable[Any]:
+    return work(partition, [batch for _, batch in arrived])
 
 
 @dataclass(frozen=True)
-class _Here:
+class _InMemory:
     value: Any
 
 
-class ThreadTasks:
+class ThreadExecutor:
     """Tasks in threads of this process."""
+
+    shares_memory = True
 
     def __init__(self) -> None:
         self.cores = cores_of_machine()
-        self._done = 0
+        self._finished = 0
 
-    def each(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
-        """See Tasks. After a failure no further task is begun."""
+    def map(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+        """See Executor. After a failure no further task is begun."""
         results = []
         with ThreadPoolExecutor(self.cores, "task") as threads:
             try:
                 for result in threads.map(work, items):
                     results.append(result)
-                    self._done += 1
+                    self._finished += 1
             except BaseException:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -89,20 +152,41 @@ class ThreadTasks:
 
     @contextmanager
     def share(self, value: Any) -> Iterator[Any]:
-        """See Tasks."""
-        yield _Here(value)
+        """See Executor."""
+        yield _InMemory(value)
+
+    def exchange(
+        self,
+        items: Sequence[T],
+        send: Callable[[T], Iterable[tuple[int, Any]]],
+        *rounds: Round,
+    ) -> list[Any]:
+        """See Executor. Batches wait in lists for their partition."""
+        yielded = self.map(items, lambda item: list(send(item)))
+        for each in rounds:
+            arrived: list[list[Any]] = [[] for _ in range(each.partitions)]
+            for partition, batch in chain.from_iterable(yielded):
+                arrived[partition].append(batch)
+            del yielded
+            yielded = self.map(range(each.partitions), partial(_work_in_memory, each, arrived))
+        return list(chain.from_iterable(yielded))
 
     @contextmanager
     def watch(self, label: str) -> Iterator[None]:
-        """See Tasks."""
-        before = self._done
+        """See Executor."""
+        before = self._finished
         with (
             Progress(label, None, "tasks") as progress,
-            every(0.5, lambda: progress.update(self._done - before)),
+            every(0.5, lambda: progress.update(self._finished - before)),
         ):
             yield
 
 
-def tasks_of(spark: "SparkSession | None") -> Tasks:
-    """Tasks of a session, or without one in this process."""
-    return ThreadTasks() if spark is None else SparkTasks(spark)
+def _work_in_memory(each: Round, arrived: list[list[Any]], partition: int) -> list[Any]:
+    batches, arrived[partition] = arrived[partition], []  # let go of them as the work goes on
+    return list(each.work(partition, batches))
+
+
+def executor_of(spark: "SparkSession | None") -> Executor:
+    """The executor of a session, or without one that of this process."""
+    return ThreadExecutor() if spark is None else SparkExecutor(spark)

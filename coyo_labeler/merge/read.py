@@ -1,183 +1,146 @@
-"""What a task does with a piece of votes, gold or beliefs: check it, and deal it out by image.
+"""What a task does with a split of votes, gold or beliefs: read, check and partition its rows."""
 
-Rows travel between tasks as Arrow IPC bytes, one parcel per piece and partition.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.em.inputs import check_beliefs
 from coyo_labeler.em.model import Model
-from coyo_labeler.em.segments import I64, Bool, find
+from coyo_labeler.em.segments import I64, find
 from coyo_labeler.em.worker_model import ChoiceSummary
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import parquet_splits, schemas
 from coyo_labeler.formats.label_lists import check_unique_images
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
-from coyo_labeler.hashing import splitmix64
 from coyo_labeler.merge.belief_table import to_beliefs
-from coyo_labeler.merge.state import Store
-from coyo_labeler.votes import checks, read
-
-#: Kinds of parcels.
-VOTES, GOLD, BELIEFS = "votes", "gold", "beliefs"
-
-#: Where increments keep which images have a vote or gold.
-VOTED_IDS = "voted-ids.npy"
-
-#: Bits of the filter per image: about one in a thousand is taken for voted that is not. At most
-#: 128 MiB: beside 200 M voted images one in ten is, which costs its way to a partition and no more.
-_BITS_PER_IMAGE = 16
-_LOG2_MOST_BITS = 30
-_HASHES = 4
-#: Step 1 deals rows out; were it used here too, a partition's images would share their bits.
-_FIRST_STEP = 2
+from coyo_labeler.merge.executor import Executor, Round
+from coyo_labeler.merge.partition import (
+    BELIEFS,
+    GOLD,
+    VOTES,
+    Batch,
+    concat_batches,
+    partition_rows,
+)
+from coyo_labeler.merge.state import StateFolder
+from coyo_labeler.merge.voted_filter import VotedFilter
+from coyo_labeler.votes import checks
+from coyo_labeler.votes import read as votes_files
+from coyo_labeler.votes.read import Piece as VotesSplit
 
 
 @dataclass(frozen=True)
 class VotesSummary:
-    """What a piece of votes held. rejected: by reason. complaint: the first bad row, in words.
+    """What a split of votes holds.
 
-    crowd: of the votes used.
+    file: number of its file in name order. rows: all of them. used: those that passed the checks.
+    workers: their names, sorted. choices: how many of the votes used are choices, of what.
+    rejected: rows by reason. error: the message about the first bad row, where that is an error.
     """
 
     file: int
     rows: int
     used: int
     workers: tuple[str, ...]
-    crowd: ChoiceSummary
+    choices: ChoiceSummary
     rejected: dict[str, int] = field(default_factory=dict)
-    complaint: str | None = None
+    error: str | None = None
 
 
-@dataclass(frozen=True)
-class Parcel:
-    """Rows of one kind for one partition, as Arrow IPC bytes."""
+def read_votes(
+    split: VotesSplit, space: LabelSpace, partitions: int, rejects: str | None
+) -> Iterator[VotesSummary | tuple[int, Batch]]:
+    """Check a split of votes: batches with their partitions, and at the end the summary.
 
-    kind: str
-    data: bytes
-
-    def table(self) -> pa.Table:
-        """The rows."""
-        return pa.ipc.open_stream(self.data).read_all()
-
-
-def deal(table: pa.Table, column: str, kind: str, partitions: int) -> Iterator[tuple[int, Parcel]]:
-    """The rows as (partition, parcel), by the hash of the image id in `column`."""
-    if table.num_rows == 0:
-        return
-    part = (splitmix64(table[column].to_numpy()) % np.uint64(partitions)).astype(np.int64)
-    order = np.argsort(part, kind="stable")
-    dealt = table.take(pa.array(order))
-    ends = np.cumsum(np.bincount(part, minlength=partitions))
-    for number, end in enumerate(ends):
-        start = ends[number - 1] if number else 0
-        if end > start:
-            yield number, _pack(kind, dealt.slice(start, end - start))
-
-
-def _pack(kind: str, table: pa.Table) -> Parcel:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return Parcel(kind, sink.getvalue().to_pybytes())
-
-
-def take_votes(
-    piece: read.Piece, space: LabelSpace, partitions: int, rejects: str | None
-) -> Iterator[tuple[int, VotesSummary | Parcel]]:
-    """Check a piece of votes; its summary under −1, and parcels by partition.
-
-    rejects: where bad votes are written, or None: the first one ends the piece, as a complaint.
+    rejects: the file that bad votes are written to, or None: the first one ends the split, and the
+    summary has the message.
     """
     used = rows = 0
     workers: set[str] = set()
-    crowd = ChoiceSummary()
+    choices = ChoiceSummary()
     rejected: list[pa.Table] = []
-    complaint = None
-    for first_row, table in read.read(piece):
-        checked = checks.check(table, piece.file, first_row, space)
+    error = None
+    for first_row, table in votes_files.read(split):
+        checked = checks.check(table, split.file, first_row, space)
         rows += table.num_rows
         used += checked.votes.num_rows
         workers.update(checked.votes["worker_id"].unique().to_pylist())
-        crowd += ChoiceSummary.of(
+        choices += ChoiceSummary.of(
             *(checked.votes[name].to_numpy() for name in ("image_id", "label", "response"))
         )
         if checked.rejects.num_rows:
             if rejects is None:
-                complaint = _complaint(piece, checked.rejects.slice(0, 1).to_pylist()[0])
+                error = _message(split, checked.rejects.slice(0, 1).to_pylist()[0])
                 break
             rejected.append(checked.rejects)
-        yield from deal(checked.votes, "image_id", VOTES, partitions)
+        yield from partition_rows(checked.votes, "image_id", VOTES, partitions)
     by_reason: dict[str, int] = {}
     if rejected and rejects is not None:
-        together = pa.concat_tables(rejected)
-        storage.write_parquet(rejects, together)
+        table = pa.concat_tables(rejected)
+        storage.write_parquet(rejects, table)
         by_reason = {
             entry["values"]: entry["counts"]
-            for entry in pc.value_counts(together["reason"]).to_pylist()
+            for entry in pc.value_counts(table["reason"]).to_pylist()
         }
-    names = tuple(sorted(workers))
-    yield -1, VotesSummary(piece.file, rows, used, names, crowd, by_reason, complaint)
+    yield VotesSummary(split.file, rows, used, tuple(sorted(workers)), choices, by_reason, error)
 
 
-def _complaint(piece: read.Piece, reject: dict[str, str]) -> str:
+def partition_votes(
+    executor: Executor,
+    state: StateFolder,
+    splits: Sequence[VotesSplit],
+    space: LabelSpace,
+    partitions: int,
+    rejects: str | None,
+) -> list[VotesSummary]:
+    """Read and check all votes, once; the state then holds those of each partition.
+
+    rejects: the folder that bad votes are written to, see `read_votes`.
+    """
+    send = partial(_send_votes, space=space, partitions=partitions, rejects=rejects)
+    store = partial(_store_votes, state=state)
+    return executor.exchange(list(enumerate(splits)), send, Round(partitions, store))
+
+
+def _send_votes(
+    numbered: tuple[int, VotesSplit], space: LabelSpace, partitions: int, rejects: str | None
+) -> Iterator[tuple[int, Batch | VotesSummary]]:
+    number, split = numbered
+    url = None if rejects is None else storage.join(rejects, f"votes-{number:05d}.parquet")
+    for item in read_votes(split, space, partitions, url):
+        if isinstance(item, VotesSummary):
+            yield number % partitions, item  # any partition hands it to the driver
+        else:
+            yield item
+
+
+def _store_votes(
+    partition: int, arrived: Sequence[Batch | VotesSummary], state: StateFolder
+) -> list[VotesSummary]:
+    batches = [item for item in arrived if isinstance(item, Batch)]
+    state.write_votes(concat_batches(batches, VOTES, checks.CHECKED), partition)
+    return [item for item in arrived if isinstance(item, VotesSummary)]
+
+
+def _message(split: VotesSplit, reject: dict[str, str]) -> str:
     return (
-        f"votes: row {reject['row']} of {piece.name}: {reject['detail']}; "
+        f"votes: row {reject['row']} of {split.name}: {reject['detail']}; "
         f"{checks.remedy(reject['reason'])}"
     )
 
 
-class VotedFilter:
-    """Which images may have a vote or gold: a Bloom filter. It never misses one that has.
-
-    id_files: so many files of the store hold the ids themselves, each sorted and distinct.
-    """
-
-    def __init__(self, bits: NDArray[np.uint8], id_files: int = 0) -> None:
-        self.bits = bits  # packed, eight to a byte
-        self.id_files = id_files
-
-    @classmethod
-    def empty(cls, images: int) -> "VotedFilter":
-        """For about so many images."""
-        wanted = np.ceil(np.log2(_BITS_PER_IMAGE * images + 1))
-        size = 1 << int(np.clip(wanted, 16, _LOG2_MOST_BITS))
-        return cls(np.zeros(size // 8, dtype=np.uint8))
-
-    def _places(self, images: I64) -> Iterator[NDArray[np.uint64]]:
-        mask = np.uint64(len(self.bits) * 8 - 1)
-        for each in range(_HASHES):
-            yield splitmix64(images, _FIRST_STEP + each) & mask
-
-    def add(self, images: I64) -> None:
-        """Take note of images."""
-        for place in self._places(images):
-            bit = np.left_shift(np.uint8(1), (place & np.uint64(7)).astype(np.uint8))
-            np.bitwise_or.at(self.bits, (place >> np.uint64(3)).astype(np.int64), bit)
-
-    def holds(self, images: I64) -> Bool:
-        """Whether each image may have been noted."""
-        held = np.ones(len(images), dtype=bool)
-        for place in self._places(images):
-            byte = self.bits[(place >> np.uint64(3)).astype(np.int64)]
-            held &= (byte >> (place & np.uint64(7)).astype(np.uint8)) & 1 == 1
-        return held
-
-
-def take_beliefs(
+def read_beliefs(
     split: Split, voted: VotedFilter, partitions: int, model: Model
-) -> Iterator[tuple[int, Parcel]]:
-    """The beliefs of images that may be voted on, as parcels by partition.
+) -> Iterator[tuple[int, Batch]]:
+    """The beliefs of images that may be voted on, as batches with their partitions.
 
-    All of the split are checked, so that none is found wrong only when EM is done.
+    All beliefs of the split are checked now, so that a bad one is not found only after EM.
 
     Raises: InputError naming an image whose belief cannot be used.
     """
@@ -186,22 +149,24 @@ def take_beliefs(
         image = image_ids(table, split)
         check_beliefs(to_beliefs(table), model)
         seen.append(image)
-        yield from deal(table.filter(pa.array(voted.holds(image))), "id", BELIEFS, partitions)
+        sent = table.filter(pa.array(voted.may_have(image)))
+        yield from partition_rows(sent, "id", BELIEFS, partitions)
     check_unique_images(np.sort(np.concatenate(seen)), "beliefs")
 
 
-def is_left_alone(split: Split, voted: VotedFilter, store: Store) -> bool:
-    """Whether it is of an earlier posterior, and no image of it has a vote; only ids are read.
+def is_copied_whole(split: Split, voted: VotedFilter, state: StateFolder) -> bool:
+    """Whether a split is of an earlier posterior, and none of its images has a new vote or gold.
 
-    Of many images some pass the filter that have none, so those that do are looked up.
+    Only the ids are read. Those that pass the filter are looked up among the ids that the state
+    keeps, for beside many votes many of them are false positives.
     """
     if split.schema != schemas.POSTERIOR:
         return False
     for table in parquet_splits.read_split(split, ["id"]):
         image = image_ids(table, split)
-        maybe = image[voted.holds(image)]
+        image = image[voted.may_have(image)]
         for number in range(voted.id_files):
-            if find(store.map_array(VOTED_IDS, number), maybe)[1].any():
+            if find(state.map_voted_ids(number), image)[1].any():
                 return False
     return True
 
@@ -214,8 +179,8 @@ def image_ids(table: pa.Table, split: Split) -> I64:
     return ids
 
 
-def take_gold(split: Split, space: LabelSpace, partitions: int) -> Iterator[tuple[int, Parcel]]:
-    """Gold rows as parcels by partition. Raises: InputError where one is not usable."""
+def read_gold(split: Split, space: LabelSpace, partitions: int) -> Iterator[tuple[int, Batch]]:
+    """Gold rows as batches with their partitions. Raises: InputError where one is not usable."""
     for table in parquet_splits.read_split(split):
         if table["image_id"].null_count or table["label"].null_count:
             raise InputError(f"gold: {split.url} has a row without image_id or label; drop it")
@@ -226,4 +191,4 @@ def take_gold(split: Split, space: LabelSpace, partitions: int) -> Iterator[tupl
                 f"gold: {split.url}: label {label[outside][0]} is outside {space.describe()}; "
                 "drop the row or set label_space"
             )
-        yield from deal(table, "image_id", GOLD, partitions)
+        yield from partition_rows(table, "image_id", GOLD, partitions)

@@ -1,65 +1,115 @@
-"""What a merge tells besides the posterior: history, calibration, the report on workers."""
+"""All that merge writes besides the posterior: tables of workers and classes, history, reports."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
+from coyo_labeler import storage
 from coyo_labeler.em.calibration import expected_calibration_error
+from coyo_labeler.em.class_prior import expected_classes
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.sums import Sums
+from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
-from coyo_labeler.merge.broadcast import Conclusion
-from coyo_labeler.merge.prepare import Layout
+from coyo_labeler.merge.earlier import CLASSES_FOLDER, TALLY_FOLDER, classes_table, tally_table
+from coyo_labeler.merge.iterate import StageEStep
+from coyo_labeler.merge.prepare import Prepared
+from coyo_labeler.merge.worker_counts import WorkerCounts
 from coyo_labeler.merge.worker_report import confused_pairs, judge_workers, worker_report
+from coyo_labeler.merge.workers import workers_table
 
 
-def calibration_document(model: Model, state: State, last: Sums) -> dict[str, Any]:
-    """a and b (or the temperature), what they were fitted on, and what they did."""
-    before, after = (expected_calibration_error(bins) for bins in last.reliability)
+def write_reports(
+    output: str, e_step: StageEStep, fitted: State, prepared: Prepared, space: LabelSpace
+) -> dict[str, Any]:
+    """Write workers/, tally/, confusions/, skills/, classes/, rejects/ and the JSON reports.
+
+    fitted: the state of EM at its end. Returns the details of the manifest.
+    """
+    parameters = e_step.parameters_of(fitted)[0]
+    sums = e_step.run(parameters, reliability=True)
+    counts = e_step.write_counts(sums)
+    _write_workers(output, prepared, counts)
+    _write_classes(output, fitted, sums)
+    _write_no_rejects(output)
+    calibration = _calibration(prepared.model, fitted, sums)
+    storage.write_json(storage.join(output, "history.json"), _history(fitted, calibration, sums))
+    report = _worker_report(prepared, counts, space)
+    storage.write_json(storage.join(output, "worker_report.json"), report)
+    return _details(prepared, fitted, calibration, report)
+
+
+def _write(output: str, folder: str, table: pa.Table) -> None:
+    storage.write_parquet(storage.join(output, folder, "part-00000.parquet"), table)
+
+
+def _write_workers(output: str, prepared: Prepared, counts: WorkerCounts) -> None:
+    workers, tally = prepared.workers, prepared.tally
+    _write(output, "workers", workers_table(workers, tally, counts.right, prepared.model))
+    _write(output, TALLY_FOLDER, tally_table(workers, tally))
+
+
+def _write_classes(output: str, fitted: State, sums: Sums) -> None:
+    """Where the class prior was estimated."""
+    if fitted.log_class_prior is not None:
+        images = expected_classes(sums, fitted.log_class_prior)
+        _write(output, CLASSES_FOLDER, classes_table(fitted.log_class_prior, images))
+
+
+def _write_no_rejects(output: str) -> None:
+    """An empty table of rejects where no vote was rejected."""
+    if not storage.exists(storage.join(output, "rejects")):
+        _write(output, "rejects", schemas.VOTES_REJECTS.empty_table())
+
+
+def _calibration(model: Model, fitted: State, sums: Sums) -> dict[str, Any]:
+    """a and b (or the temperature), what they were fitted on, and the error before and after."""
+    before, after = (expected_calibration_error(bins) for bins in sums.reliability)
     document = {
         "fitted_on": model.fit_calibration,
-        "a": state.calibration.a,
-        "b": state.calibration.b,
+        "a": fitted.calibration.a,
+        "b": fitted.calibration.b,
         "expected_calibration_error": {"before": before, "after": after},
     }
     if model.beliefs_are != "sigmoid":
-        document["temperature"] = 1.0 / state.calibration.a
+        document["temperature"] = 1.0 / fitted.calibration.a
     return document
 
 
-def history_document(state: State, calibration: Mapping[str, Any], last: Sums) -> dict[str, Any]:
-    """history.json: every iteration, and the reliability of the beliefs before and after."""
+def _history(fitted: State, calibration: Mapping[str, Any], sums: Sums) -> dict[str, Any]:
+    """Every iteration, and the reliability of the beliefs before and after calibration."""
     return {
-        "iterations": list(state.history),
-        "stopped": state.stopped,
+        "iterations": list(fitted.history),
+        "stopped": fitted.stopped,
         "calibration": dict(calibration),
         "reliability": {
             name: [[float(x) for x in row] for row in bins]
-            for name, bins in zip(("before", "after"), last.reliability, strict=True)
+            for name, bins in zip(("before", "after"), sums.reliability, strict=True)
         },
     }
 
 
-def report_document(layout: Layout, conclusion: Conclusion, space: LabelSpace) -> dict[str, Any]:
-    """worker_report.json."""
-    workers = judge_workers(layout.workers, layout.tally, conclusion.right, layout.model)
-    pairs = confused_pairs(conclusion.pairs, space)
-    return worker_report(workers, pairs, layout.sample)
+def _worker_report(prepared: Prepared, counts: WorkerCounts, space: LabelSpace) -> dict[str, Any]:
+    judged = judge_workers(prepared.workers, prepared.tally, counts.right, prepared.model)
+    return worker_report(judged, confused_pairs(counts.pairs, space), prepared.sample)
 
 
-def manifest_details(
-    layout: Layout, state: State, calibration: Mapping[str, Any], report: Mapping[str, Any]
+def _details(
+    prepared: Prepared, fitted: State, calibration: Mapping[str, Any], report: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the manifest tells."""
+    """The details of the manifest."""
+    model, shards = prepared.model, prepared.shards
     return {
-        "iterations": len(state.history),
-        "stopped": state.stopped,
-        "objective": state.history[-1]["objective"],
-        "workers": len(layout.workers),
-        "worker_model": layout.model.worker_model,
-        "skills": "broadcast" if layout.shards is None else f"{len(layout.shards)} shards",
-        "prior_accuracy": layout.model.prior_accuracy,
-        "true_share": state.true_share if layout.model.truth == "multi" else None,
+        "iterations": len(fitted.history),
+        "stopped": fitted.stopped,
+        "objective": fitted.history[-1]["objective"],
+        "workers": len(prepared.workers),
+        "worker_model": model.worker_model,
+        "skills": "broadcast" if shards is None else f"{len(shards)} shards",
+        "prior_accuracy": model.prior_accuracy,
+        "true_share": fitted.true_share if model.truth == "multi" else None,
         "calibration": dict(calibration),
         "krippendorff_alpha": report["krippendorff_alpha"],
         "spammers": len(report["spammers"]),

@@ -1,26 +1,107 @@
-"""From settings, as a user writes them, to the model that EM computes."""
+"""Settings, as a user writes them, become a model (what EM computes) and a plan (what is done).
+
+That happens once, at the top of the stage: no other module of merge takes `MergeSettings`.
+"""
 
 import logging
+import sys
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pyarrow as pa
 
 from coyo_labeler.config.merge import MergeSettings
+from coyo_labeler.em.loop import StoppingRule
 from coyo_labeler.em.model import CalibratedOn, Calibration, Model, WorkerModel
+from coyo_labeler.em.priors import LEAST_POSTERIOR
 from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.parquet_splits import Split, plan_splits
+from coyo_labeler.merge.earlier import Earlier
+from coyo_labeler.votes.questions import Duplicates
 
 logger = logging.getLogger(__name__)
 
+#: Rows that one task reads.
+ROWS_PER_SPLIT = 500_000
 #: `support: all` keeps every class of every image; more than this is a mistake.
 _LARGEST_FULL_SUPPORT = 2_000
 
 
-def make_model(
-    settings: MergeSettings, space: LabelSpace, worker_model: WorkerModel, workers: int
-) -> Model:
-    """What EM is to compute; worker_model: `auto` resolved.
+@dataclass(frozen=True)
+class Plan:
+    """All that the stage needs to know of its settings, but for the model.
 
-    A prior accuracy that gold is to tell is 0.8 until it does. Whether there is enough to calibrate
-    on is seen later: `enough_to_calibrate`.
+    votes: their URL. beliefs, gold: the splits to read. earlier: the merge to begin from.
+    incremental: whether the votes are added to it. worker_model: as wanted; the votes settle auto.
+    partitions: of the voted images; None: by cores and votes. accuracy_on_gold: whether the prior
+    accuracy of workers is estimated from gold. calibration: the one to begin from.
+    broadcast_bytes: skills larger than this are sharded.
+    """
+
+    votes: str
+    beliefs: tuple[Split, ...]
+    gold: tuple[Split, ...]
+    earlier: Earlier | None
+    incremental: bool
+    worker_model: WorkerModel | Literal["auto"]
+    partitions: int | None
+    duplicate_votes: Duplicates
+    reject_bad_votes: bool
+    accuracy_on_gold: bool
+    min_calibration_votes: int
+    calibration: Calibration
+    broadcast_bytes: float
+    stopping_rule: StoppingRule
+
+
+def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | None) -> Plan:
+    """The plan; earlier: the merge at `settings.warm_start`.
+
+    Raises: InputError where an input cannot be read, or votes cannot be added to the earlier merge.
+    """
+    if earlier is not None and settings.incremental:
+        earlier.check_increment(space)
+        beliefs = _plan_posterior(earlier)
+    else:
+        beliefs = _plan_input("beliefs", settings.beliefs, schemas.BELIEFS)
+    return Plan(
+        votes=settings.votes,
+        beliefs=beliefs,
+        gold=_plan_input("gold", settings.gold, schemas.GOLD),
+        earlier=earlier,
+        incremental=settings.incremental,
+        worker_model=settings.worker_model if earlier is None else earlier.worker_model,
+        partitions=settings.partitions,
+        duplicate_votes=settings.duplicate_votes,
+        reject_bad_votes=settings.on_bad_vote == "reject",
+        accuracy_on_gold=settings.prior_accuracy == "gold",
+        min_calibration_votes=settings.min_calibration_votes,
+        calibration=Calibration() if settings.incremental else given_calibration(settings),
+        broadcast_bytes=settings.max_broadcast_mb * 1e6,
+        stopping_rule=StoppingRule(settings.max_iterations, settings.tolerance, settings.criterion),
+    )
+
+
+def _plan_input(key: str, url: str | None, schema: pa.Schema) -> tuple[Split, ...]:
+    return () if url is None else tuple(plan_splits(key, url, schema, ROWS_PER_SPLIT))
+
+
+def _plan_posterior(earlier: Earlier) -> tuple[Split, ...]:
+    """Whole files, for those without new votes are copied; named anew, for new rows are written
+    under the earlier names."""
+    splits = plan_splits("warm_start", earlier.posterior_url, schemas.POSTERIOR, sys.maxsize)
+    return tuple(replace(split, name=f"kept-{n:05d}") for n, split in enumerate(splits))
+
+
+def make_model(settings: MergeSettings, space: LabelSpace) -> Model:
+    """What EM is to compute, as far as the settings tell.
+
+    What the votes tell is put in when they have been read: how many workers there are, the worker
+    model where it is `auto`, an accuracy estimated from gold (0.8 until then), and whether there is
+    enough to calibrate on (`enough_to_calibrate`).
 
     Raises: InputError where the settings do not fit the label space or each other.
     """
@@ -32,13 +113,12 @@ def make_model(
     accuracy = settings.prior_accuracy
     if accuracy == "gold" and settings.gold is None:
         raise InputError("prior_accuracy: gold needs gold=PATH; or give a number")
-    return Model(
+    model = Model(
         classes=space.size,
-        workers=workers,
+        workers=0,
         truth=settings.truth,
-        # What new votes of an increment meet is the earlier posterior.
-        beliefs_are="posterior" if settings.incremental else settings.beliefs_are,
-        worker_model=worker_model,
+        beliefs_are=settings.beliefs_are,
+        worker_model="confusion" if settings.worker_model == "auto" else settings.worker_model,
         prior_strength=settings.prior_strength,
         pooling_strength=None if settings.pooling == "none" else settings.pooling_strength,
         prior_accuracy=0.8 if isinstance(accuracy, str) else accuracy,
@@ -50,6 +130,17 @@ def make_model(
         fit_calibration=_calibrate_on(settings),
         start=settings.start,
     )
+    if settings.incremental:
+        # The beliefs are the earlier posterior. What it left to the classes that it does not list
+        # is known: nothing is added to that, and nothing that it lists is lumped.
+        return replace(
+            model,
+            beliefs_are="posterior",
+            fit_calibration="none",
+            prior_floor=LEAST_POSTERIOR,
+            support_mass=1.0,
+        )
+    return model
 
 
 def _calibrate_on(settings: MergeSettings) -> CalibratedOn:
@@ -65,25 +156,28 @@ def _calibrate_on(settings: MergeSettings) -> CalibratedOn:
 def enough_to_calibrate(wanted: CalibratedOn, evidence: I64, least: int) -> CalibratedOn:
     """What calibration is fitted on in the end: none, with a warning, where there is too little.
 
-    evidence: (2,) as of `calibration_evidence`. least: of what is wanted.
+    evidence: (2,) as of `calibration_evidence`. least: how much of the wanted kind is needed.
     """
     if wanted == "none":
         return wanted
-    found, what = (evidence[0], "votes") if wanted == "votes" else (evidence[1], "gold images")
-    if found >= least:
+    count, kind = (evidence[0], "votes") if wanted == "votes" else (evidence[1], "gold images")
+    if count >= least:
         return wanted
     logger.warning(
         "merge: calibration none: %d %s with a belief are too few to fit it on (%d are needed, "
         "min_calibration_votes)",
-        found,
-        what,
+        count,
+        kind,
         least,
     )
     return "none"
 
 
 def given_calibration(settings: MergeSettings) -> Calibration:
-    """The calibration to start from: the one given, or none."""
+    """The calibration to begin from: the one given, or none.
+
+    Raises: InputError where it does not fit the kind of beliefs.
+    """
     if settings.calibration in ("votes", "gold", "none"):
         return Calibration()
     numbers = [float(part) for part in settings.calibration.split(",")]

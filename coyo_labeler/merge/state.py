@@ -1,11 +1,12 @@
-"""The state of a merge under `output/_state`: what a killed run goes on from.
+"""The state of a merge under `output/_state`: what a killed run resumes from.
 
 Problems are written once, by the task that built them, and mapped into memory from then on: any
-worker of the machine can take up any partition without copying it.
+process of a machine can take up any partition without copying it.
 """
 
 import io
 import json
+import logging
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -26,151 +27,85 @@ from coyo_labeler.em.problems import Problems
 from coyo_labeler.merge.arrays_file import Record, read_arrays, write_arrays
 from coyo_labeler.merge.cell_shards import ShardCells
 
-FOLDER = "_state"
-#: What tells that everything has been laid out: written last, removed first.
-LAYOUT = "layout.json"
+logger = logging.getLogger(__name__)
 
-#: Files that a worker process keeps mapped.
+FOLDER = "_state"
+#: What tells that everything has been prepared: written last, removed first.
+_PREPARED = "prepared.json"
+#: Of the files under `_state`. A run that another version left unfinished starts anew.
+_VERSION = 2
+_CHECKPOINT = "iteration.npz"
+_CHECKPOINT_ARRAYS = ("counts", "log_class_prior")
+
+#: Files that a process keeps mapped.
 _MAPPED = 128
 _mapped: "OrderedDict[tuple[str, str], Any]" = OrderedDict()
 
 
 @dataclass(frozen=True)
-class Store:
-    """Files of one run's state.
+class StateFolder:
+    """The files of one run's state.
 
-    run: stands for all that has been laid out, so that no stale map or copy is taken for it.
+    run: names all that has been prepared, so that no stale map or copy is taken for it.
     """
 
     output: str
     run: str
 
     @classmethod
-    def open(cls, output: str, run: str) -> "Store":
-        """The store of what an unfinished run in `output` has laid out, or else a new one, `run`'s.
+    def open(cls, output: str, run: str) -> "StateFolder":
+        """The state that an unfinished run in `output` has prepared, or else a new one, `run`'s.
 
         So the copies that this machine has of it are used again.
         """
-        kept: Any = storage.read_json(storage.join(output, FOLDER, LAYOUT))
-        return cls(output, run if kept is None else kept["run"])
+        prepared = cls(output, run).read_prepared()
+        return cls(output, run if prepared is None else prepared["run"])
 
-    def url(self, name: str, partition: int | None = None) -> str:
-        """A file of the state; of a partition where given."""
-        if partition is not None:
-            stem, dot, suffix = name.partition(".")
-            name = f"{stem}-{partition:05d}{dot}{suffix}"
-        return storage.join(self.output, FOLDER, name)
+    # What has been prepared, and how far EM has come.
 
-    def write_array(self, name: str, array: NDArray[Any], partition: int | None = None) -> None:
-        """Write one array."""
-        file = io.BytesIO()
-        np.save(file, array, allow_pickle=False)
-        storage.write_bytes(self.url(name, partition), file.getvalue())
+    def read_prepared(self) -> dict[str, Any] | None:
+        """What `write_prepared` wrote, or None where nothing, or nothing usable, is there."""
+        prepared = storage.read_json(self._url(_PREPARED))
+        if prepared is not None and prepared.get("version") != _VERSION:
+            logger.warning(
+                "merge: %s was left unfinished by another version of this program; it starts anew",
+                self.output,
+            )
+            return None
+        return prepared
 
-    def has_array(self, name: str, partition: int | None = None) -> bool:
-        """Whether an array has been written."""
-        return storage.exists(self.url(name, partition))
+    def write_prepared(self, prepared: Mapping[str, Any]) -> None:
+        """Write a JSON document that says that everything has been prepared."""
+        document = {"version": _VERSION, "run": self.run, **prepared}
+        storage.write_json(self._url(_PREPARED), document)
 
-    def read_array(self, name: str, partition: int | None = None) -> NDArray[Any]:
-        """The reverse of `write_array`."""
-        array: NDArray[Any] = np.load(io.BytesIO(_read(self.url(name, partition))))
-        return array
-
-    def map_array(self, name: str, partition: int) -> NDArray[Any]:
-        """An array of a partition, mapped."""
-        array: NDArray[Any] = np.load(self._local(self.url(name, partition)), mmap_mode="r")
-        return array
-
-    def write_problems(self, problems: Problems, partition: int) -> None:
-        """Write a partition's problems."""
-        self._write_arrays(problems, self.url("problems.arrow", partition))
-
-    def map_problems(self, partition: int) -> Problems:
-        """A partition's problems, mapped."""
-        return self._map(Problems, self.url("problems.arrow", partition))
-
-    def write_shard(self, cells: ShardCells, shard: int) -> None:
-        """Write a shard's cells."""
-        self._write_arrays(cells, self.url("shard.arrow", shard))
-
-    def map_shard(self, shard: int) -> ShardCells:
-        """A shard's cells, mapped."""
-        return self._map(ShardCells, self.url("shard.arrow", shard))
-
-    def _write_arrays(self, record: Any, url: str) -> None:
-        with storage.open_atomic(url) as file:
-            write_arrays(record, pa.PythonFile(file, "w"))
-
-    def _map(self, kind: type[Record], url: str) -> Record:
-        key = (self.run, url)
-        if key not in _mapped:
-            _mapped[key] = read_arrays(kind, pa.memory_map(self._local(url)))
-            if len(_mapped) > _MAPPED:
-                _mapped.popitem(last=False)
-        found: Record = _mapped[key]
-        return found
-
-    def _local(self, url: str) -> str:
-        """A path on this machine of the file at `url`; fetched once if it lies elsewhere."""
-        fs, path = storage.resolve(url)
-        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-        if protocols & {"file", "local"}:
-            return path
-        copy = self._copies / path.rsplit("/", 1)[-1]
-        if not copy.exists():
-            storage.write_bytes(str(copy), fs.cat_file(path))
-        return str(copy)
-
-    @property
-    def _copies(self) -> Path:
-        return Path(tempfile.gettempdir()) / f"coyo_labeler-{self.run}"
-
-    def forget(self, _: int = 0) -> None:
-        """Let go of what this process has mapped, and of this machine's copies."""
-        for key in list(_mapped):
-            if key[0] == self.run:
-                _mapped.pop(key, None)
-        # Other tasks of this machine do the same.
-        shutil.rmtree(self._copies, ignore_errors=True)
-
-    def read_table(self, name: str, partition: int) -> pa.Table:
-        """A Parquet table of a partition."""
-        fs, path = storage.resolve(self.url(name, partition))
-        return pq.read_table(path, filesystem=fs)
-
-    def save_state(self, state: State) -> None:
-        """Write what the next iteration needs, in place of what the one before wrote."""
+    def save_checkpoint(self, state: State) -> None:
+        """Write what the next iteration needs, in place of the checkpoint before."""
         arrays = {
             name: value
-            for name in ("counts", "log_class_prior")
+            for name in _CHECKPOINT_ARRAYS
             if (value := getattr(state, name)) is not None
         }
-        kept = None if state.checkpoint is None else state.checkpoint.version
-        plain = {key: value for key, value in asdict(state).items() if key not in _ARRAYS}
-        plain["argmax_checksum"] = str(state.argmax_checksum)
+        plain = {
+            key: value for key, value in asdict(state).items() if key not in _CHECKPOINT_ARRAYS
+        }
+        plain["argmax_checksum"] = str(state.argmax_checksum)  # JSON has no integers of 64 bits
         text = np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8)
         file = io.BytesIO()
         np.savez(file, plain=text, **arrays)
-        storage.write_bytes(self.url("iteration.npz"), file.getvalue())
-        if kept is not None:
-            self._forget_before(kept)
+        storage.write_bytes(self._url(_CHECKPOINT), file.getvalue())
+        if state.checkpoint is not None:
+            self._remove_skills_before(state.checkpoint.version)
 
-    def _forget_before(self, version: int) -> None:
-        """Remove the skills that shards kept of earlier iterations."""
-        fs, path = storage.resolve(self.url("skill-*.npy"))
-        for name in fs.glob(path):
-            if int(name.rsplit("/", 1)[-1].split("-")[1].removesuffix(".npy")) < version:
-                fs.rm_file(name)
-
-    def load_state(self) -> State | None:
-        """The state after the last finished iteration, or None before the first."""
+    def load_checkpoint(self) -> State | None:
+        """The state of EM after the last finished iteration, or None before the first."""
         try:
-            data = _read(self.url("iteration.npz"))
+            data = _read(self._url(_CHECKPOINT))
         except FileNotFoundError:
             return None
         with np.load(io.BytesIO(data)) as arrays:
             plain: Mapping[str, Any] = json.loads(arrays["plain"].tobytes())
-            given = {name: arrays[name] for name in _ARRAYS if name in arrays}
+            given = {name: arrays[name] for name in _CHECKPOINT_ARRAYS if name in arrays}
         accepted = plain["accepted_calibration"]
         return State(
             **given,
@@ -183,13 +118,126 @@ class Store:
             stopped=plain["stopped"],
         )
 
-    def clear(self) -> None:
+    def _remove_skills_before(self, version: int) -> None:
+        """Remove the skills that shards kept of earlier iterations."""
+        fs, path = storage.resolve(self._url("skill-*.npy"))
+        for name in fs.glob(path):
+            if int(name.rsplit("/", 1)[-1].split("-")[1].removesuffix(".npy")) < version:
+                fs.rm_file(name)
+
+    # The files of partitions and shards.
+
+    def write_votes(self, votes: pa.Table, partition: int) -> None:
+        """Write the checked votes of a partition."""
+        with (
+            storage.open_atomic(self._url("votes.arrow", partition)) as file,
+            pa.ipc.new_stream(file, votes.schema) as writer,
+        ):
+            writer.write_table(votes)
+
+    def read_votes(self, partition: int) -> pa.Table:
+        """The reverse of `write_votes`."""
+        return pa.ipc.open_stream(_read(self._url("votes.arrow", partition))).read_all()
+
+    def remove_votes(self, partitions: int) -> None:
+        """Remove the votes of all partitions: problems have been made of them."""
+        for partition in range(partitions):
+            storage.remove(self._url("votes.arrow", partition))
+
+    def write_voted_ids(self, ids: NDArray[np.int64], number: int) -> None:
+        """Write some ids (n,) of voted images, sorted and distinct; number: of the file."""
+        self.write_array("voted-ids.npy", ids, number)
+
+    def map_voted_ids(self, number: int) -> NDArray[np.int64]:
+        """The reverse of `write_voted_ids`, mapped."""
+        path = self._local(self._url("voted-ids.npy", number))
+        ids: NDArray[np.int64] = np.load(path, mmap_mode="r")
+        return ids
+
+    def write_problems(self, problems: Problems, partition: int) -> None:
+        """Write a partition's problems."""
+        self._write_record(problems, self._url("problems.arrow", partition))
+
+    def map_problems(self, partition: int) -> Problems:
+        """A partition's problems, mapped."""
+        return self._map_record(Problems, self._url("problems.arrow", partition))
+
+    def write_shard(self, cells: ShardCells, shard: int) -> None:
+        """Write a shard's cells."""
+        self._write_record(cells, self._url("shard.arrow", shard))
+
+    def map_shard(self, shard: int) -> ShardCells:
+        """A shard's cells, mapped."""
+        return self._map_record(ShardCells, self._url("shard.arrow", shard))
+
+    def write_table(self, name: str, table: pa.Table, partition: int) -> None:
+        """Write a Parquet table of a partition."""
+        storage.write_parquet(self._url(f"{name}.parquet", partition), table)
+
+    def read_table(self, name: str, partition: int) -> pa.Table:
+        """The reverse of `write_table`."""
+        fs, path = storage.resolve(self._url(f"{name}.parquet", partition))
+        return pq.read_table(path, filesystem=fs)
+
+    def write_array(self, name: str, array: NDArray[Any], number: int | None = None) -> None:
+        """Write one array; number: of the partition or shard that it belongs to."""
+        file = io.BytesIO()
+        np.save(file, array, allow_pickle=False)
+        storage.write_bytes(self._url(name, number), file.getvalue())
+
+    def read_array(self, name: str, number: int | None = None) -> NDArray[Any]:
+        """The reverse of `write_array`."""
+        array: NDArray[Any] = np.load(io.BytesIO(_read(self._url(name, number))))
+        return array
+
+    # The end.
+
+    def release(self, _: int = 0) -> None:
+        """Let go of what this process has mapped, and of this machine's copies."""
+        for key in list(_mapped):
+            if key[0] == self.run:
+                _mapped.pop(key, None)
+        # Other tasks of this machine do the same.
+        shutil.rmtree(self._copies, ignore_errors=True)
+
+    def remove(self) -> None:
         """Remove the state: the output is whole without it."""
-        storage.remove(self.url(LAYOUT))
+        storage.remove(self._url(_PREPARED))
         storage.clear(storage.join(self.output, FOLDER))
 
+    def _url(self, name: str, number: int | None = None) -> str:
+        if number is not None:
+            stem, dot, suffix = name.partition(".")
+            name = f"{stem}-{number:05d}{dot}{suffix}"
+        return storage.join(self.output, FOLDER, name)
 
-_ARRAYS = ("counts", "log_class_prior")
+    def _write_record(self, record: Any, url: str) -> None:
+        with storage.open_atomic(url) as file:
+            write_arrays(record, pa.PythonFile(file, "w"))
+
+    def _map_record(self, kind: type[Record], url: str) -> Record:
+        key = (self.run, url)
+        if key not in _mapped:
+            _mapped[key] = read_arrays(kind, pa.memory_map(self._local(url)))
+            if len(_mapped) > _MAPPED:
+                _mapped.popitem(last=False)
+        record: Record = _mapped[key]
+        return record
+
+    def _local(self, url: str) -> str:
+        """A path on this machine of the file at `url`, copied once if it lies elsewhere."""
+        fs, path = storage.resolve(url)
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        if protocols & {"file", "local"}:
+            return path
+        copy = self._copies / path.rsplit("/", 1)[-1]
+        if not copy.exists():
+            storage.write_bytes(str(copy), fs.cat_file(path))
+        return str(copy)
+
+    @property
+    def _copies(self) -> Path:
+        return Path(tempfile.gettempdir()) / f"coyo_labeler-{self.run}"
 
 
 def _read(url: str) -> bytes:

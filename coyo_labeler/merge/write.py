@@ -13,47 +13,52 @@ from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.formats import parquet_splits, schemas
 from coyo_labeler.formats.parquet_splits import Split
-from coyo_labeler.merge import read as intake
-from coyo_labeler.merge.broadcast import StagePasses
-from coyo_labeler.merge.executor import Tasks
+from coyo_labeler.merge.assemble import CARRIED, FALSE_POSITIVES
+from coyo_labeler.merge.executor import Executor
+from coyo_labeler.merge.iterate import StageEStep
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
-from coyo_labeler.merge.read import VotedFilter
-from coyo_labeler.merge.state import Store
+from coyo_labeler.merge.prepare import Prepared
+from coyo_labeler.merge.read import image_ids, is_copied_whole
+from coyo_labeler.merge.state import StateFolder
+from coyo_labeler.merge.voted_filter import VotedFilter
 
 
 def write_posterior(
-    tasks: Tasks,
-    store: Store,
-    passes: StagePasses,
-    state: State,
+    executor: Executor,
+    state: StateFolder,
+    e_step: StageEStep,
+    fitted: State,
+    prepared: Prepared,
     beliefs: Sequence[Split],
-    voted: VotedFilter,
-    model: Model,
 ) -> int:
-    """Write every image's posterior, and return how many there are. What is there is kept."""
-    work = partial(_write_voted, store=store, model=model)
-    rows = sum(passes.map(work, state))
-    with tasks.share((state.calibration, voted)) as shared:
-        pass_on = partial(_pass_on, shared=shared, store=store, model=model)
-        rows += sum(tasks.each(beliefs, pass_on))
-    return rows
+    """Write the posterior of every image; returns how many rows it has.
+
+    fitted: of EM, at its end. Files that a killed run has written are kept.
+    """
+    model = prepared.model
+    with executor.watch("merge: writing posterior"):
+        rows = sum(e_step.map(partial(_write_voted, state=state, model=model), fitted))
+        with executor.share((fitted.calibration, prepared.voted)) as shared:
+            write = partial(_write_not_voted, shared=shared, state=state, model=model)
+            return rows + sum(executor.map(beliefs, write))
 
 
 def _write_voted(
-    partition: int, problems: Problems, parameters: Parameters, store: Store, model: Model
+    partition: int, problems: Problems, parameters: Parameters, state: StateFolder, model: Model
 ) -> int:
-    url = storage.join(store.output, "posterior", f"voted-{partition:05d}.parquet")
-    return _keep_or_write(url, partial(_voted_rows, partition, problems, parameters, store, model))
+    url = storage.join(state.output, "posterior", f"voted-{partition:05d}.parquet")
+    return _keep_or_write(url, partial(_voted_rows, partition, problems, parameters, state, model))
 
 
-def _pass_on(split: Split, shared: Any, store: Store, model: Model) -> int:
+def _write_not_voted(split: Split, shared: Any, state: StateFolder, model: Model) -> int:
+    """The images of a split of beliefs that have no vote and no gold."""
     calibration, voted = shared.value
-    url = storage.join(store.output, "posterior", f"{split.name}.parquet")
-    if intake.is_left_alone(split, voted, store):
+    url = storage.join(state.output, "posterior", f"{split.name}.parquet")
+    if is_copied_whole(split, voted, state):
         if not storage.exists(url):
             storage.copy(split.url, url)
         return split.rows
-    return _keep_or_write(url, partial(_believed_rows, split, voted, calibration, model))
+    return _keep_or_write(url, partial(_not_voted_rows, split, voted, calibration, model))
 
 
 def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
@@ -63,17 +68,17 @@ def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
 
 
 def _voted_rows(
-    partition: int, problems: Problems, parameters: Parameters, store: Store, model: Model
+    partition: int, problems: Problems, parameters: Parameters, state: StateFolder, model: Model
 ) -> Iterator[pa.Table]:
     posterior = posterior_of(problems, parameters, model)
-    yield voted_rows(problems, posterior, store.read_table("passengers.parquet", partition), model)
-    bystanders = store.read_table("bystanders.parquet", partition)
-    yield believed_rows(bystanders, parameters.calibration, model)
+    yield voted_rows(problems, posterior, state.read_table(CARRIED, partition), model)
+    false_positives = state.read_table(FALSE_POSITIVES, partition)
+    yield believed_rows(false_positives, parameters.calibration, model)
 
 
-def _believed_rows(
+def _not_voted_rows(
     split: Split, voted: VotedFilter, calibration: Calibration, model: Model
 ) -> Iterator[pa.Table]:
     for table in parquet_splits.read_split(split):
-        passed = ~voted.holds(intake.image_ids(table, split))
-        yield believed_rows(table.filter(pa.array(passed)), calibration, model)
+        not_voted = ~voted.may_have(image_ids(table, split))
+        yield believed_rows(table.filter(pa.array(not_voted)), calibration, model)

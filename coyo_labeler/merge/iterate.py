@@ -1,0 +1,56 @@
+"""EM over the prepared partitions, from the first state or the last checkpoint, until it stops."""
+
+import logging
+from dataclasses import replace
+
+from coyo_labeler.em.loop import State, fit
+from coyo_labeler.merge.broadcast import BroadcastEStep
+from coyo_labeler.merge.executor import Executor
+from coyo_labeler.merge.prepare import Prepared
+from coyo_labeler.merge.settings import Plan
+from coyo_labeler.merge.sharded import ShardedEStep
+from coyo_labeler.merge.state import StateFolder
+from coyo_labeler.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+#: The E-step of the stage, in either way.
+StageEStep = BroadcastEStep | ShardedEStep
+
+
+def make_e_step(
+    executor: Executor, state: StateFolder, prepared: Prepared, plan: Plan
+) -> StageEStep:
+    """The E-step over the prepared partitions: sharded where skills are too many to broadcast."""
+    partitions, model, workers = prepared.partitions, prepared.model, prepared.workers
+    if prepared.shards is not None:
+        logger.info("merge: skills are sharded, in %d shards", len(prepared.shards))
+        return ShardedEStep(executor, state, partitions, prepared.shards, model, workers)
+    add_to = plan.earlier if plan.incremental else None
+    return BroadcastEStep(executor, state, partitions, model, workers, add_to)
+
+
+def iterate(e_step: StageEStep, prepared: Prepared, plan: Plan, state: StateFolder) -> State:
+    """Iterate until EM stops; every state is saved, for a killed run to resume from the last."""
+    rule = plan.stopping_rule
+    begin = state.load_checkpoint() or _first_state(e_step, prepared, plan)
+    done = len(begin.history)
+    if done:
+        logger.info("merge: resuming after iteration %d", done)
+    with Progress("merge: EM", rule.max_iterations, "iterations", done=done) as progress:
+
+        def save(em_state: State) -> None:
+            state.save_checkpoint(em_state)
+            if em_state.history:
+                latest = em_state.history[-1]
+                progress.update(len(em_state.history), objective=f"{latest['objective']:.6g}")
+
+        return fit(e_step, prepared.model, rule, begin, save)
+
+
+def _first_state(e_step: StageEStep, prepared: Prepared, plan: Plan) -> State:
+    if plan.earlier is None:
+        return State(calibration=plan.calibration)
+    fitted = prepared.model.fit_calibration != "none"
+    calibration = plan.earlier.calibration if fitted else plan.calibration
+    return replace(e_step.warm_start(plan.earlier), calibration=calibration)
