@@ -12,10 +12,10 @@ _FLOAT32_DIGIT = float(np.finfo(np.float32).eps)
 
 
 def to_beliefs(table: pa.Table, source: str = "beliefs") -> Beliefs:
-    """The rows in their order; a list that is null is taken for an empty one.
+    """The rows in their order; a null list counts as an empty one.
 
     table: schemas.BELIEFS, every row with an id; or schemas.POSTERIOR, whose probabilities are
-    taken as closely as they can be known. source: see `read_label_lists`.
+    restored to as many digits as the row has. source: see `read_label_lists`.
 
     Raises: InputError naming an image whose two lists do not belong together.
     """
@@ -28,12 +28,12 @@ def to_beliefs(table: pa.Table, source: str = "beliefs") -> Beliefs:
 
 
 def _sharpen(probability: F64, offsets: I64, risk: F64) -> F64:
-    """A posterior (nnz,) in float64, of what was written of it as float32.
+    """A posterior (nnz,) in float64, from the float32 numbers that were written.
 
-    Near 1 float32 tells steps of 6e-8, so there the first probability of an image, its greatest, is
-    taken from its risk (n,), 1 − that probability, which has seven digits however small it is.
-    What is left over for classes that are not listed is less sure than that: it is taken for no
-    less than the last of these digits, for else rounding would rule those classes out.
+    Near 1, float32 has steps of 6e-8. So the first probability of an image, which is its greatest,
+    is computed from the risk (n,), 1 − that probability, which has seven digits however small it
+    is. The probability that is left to unlisted classes is less certain. It is at least one unit of
+    the last of these digits: a rounded 0 would rule those classes out.
     """
     filled = np.diff(offsets) > 0
     first, risk = offsets[:-1][filled], risk[filled]

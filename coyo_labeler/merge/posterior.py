@@ -1,4 +1,4 @@
-"""Rows of the posterior table: from problems, and from beliefs that nobody voted on."""
+"""Rows of the posterior table: from problems, and from the beliefs of images without votes."""
 
 import numpy as np
 import pyarrow as pa
@@ -21,22 +21,22 @@ from coyo_labeler.em.segments import (
 )
 from coyo_labeler.formats import schemas
 
-#: The columns of a belief that travel along unread.
-PASSENGERS = ("url", "imagehash", "width", "height")
+#: The columns of a belief that EM does not read, carried along.
+CARRIED = ("url", "imagehash", "width", "height")
 
 
-def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: Model) -> pa.Table:
+def voted_rows(problems: Problems, posterior: F64, carried: pa.Table, model: Model) -> pa.Table:
     """Posterior rows of the images of `problems`, by id; posterior: (nnz,) of their entries.
 
-    passengers: id and `PASSENGERS`, of those images that have a belief, sorted by id; perhaps
-    n_votes of an earlier merge, to which new ones were added. A class that `support_mass` lumped is
-    not listed.
+    carried: id and `CARRIED` of those images that have a belief, sorted by id; in an increment also
+    n_votes of the earlier merge, to which new votes were added. A class that `support_mass` lumped
+    is not listed.
     """
     listed = problems.label >= 0
     problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
     images = distinct(problems.image)
-    place = np.searchsorted(images, problems.image)
-    image = place[problem][listed]
+    row = np.searchsorted(images, problems.image)
+    image = row[problem][listed]
     probability, label = posterior[listed], problems.label[listed]
     if model.truth == "single":
         terms = _entropy_terms(
@@ -44,22 +44,22 @@ def voted_rows(problems: Problems, posterior: F64, passengers: pa.Table, model: 
         )
     else:
         terms = _entropy_terms(posterior, np.ones(len(posterior)))
-    entropy = bin_sum(place[problem], terms, len(images))
-    n_votes = bin_sum(place, problems.n_votes, len(images))
+    entropy = bin_sum(row[problem], terms, len(images))
+    n_votes = bin_sum(row, problems.n_votes, len(images))
     order = _by_probability(image, probability, label)
     offsets = offsets_of(np.bincount(image, minlength=len(images)))
-    where, here = find(passengers["id"].to_numpy(), images)
-    rows = pa.array(where, mask=~here)
-    columns = {name: passengers[name].take(rows) for name in PASSENGERS}
-    if "n_votes" in passengers.column_names:
-        n_votes += pc.fill_null(passengers["n_votes"].take(rows), 0).to_numpy()
+    index, believed = find(carried["id"].to_numpy(), images)
+    belief_row = pa.array(index, mask=~believed)
+    columns = {name: carried[name].take(belief_row) for name in CARRIED}
+    if "n_votes" in carried.column_names:
+        n_votes += pc.fill_null(carried["n_votes"].take(belief_row), 0).to_numpy()
     return _rows(
         images, columns, offsets, label[order], probability[order], n_votes, entropy, model
     )
 
 
 def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> pa.Table:
-    """Posterior rows of images without votes: calibrated beliefs.
+    """Posterior rows of images without votes: their calibrated beliefs.
 
     beliefs: schemas.BELIEFS; or schemas.POSTERIOR of an earlier merge, whose rows stay as they are.
     """
@@ -90,7 +90,7 @@ def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> 
         both = _entropy_terms(probability, np.ones(len(probability)))
         both += _entropy_terms(1 - probability, np.ones(len(probability)))
         entropy[filled] = segment_sum(both, segments)
-    columns = {name: beliefs[name] for name in PASSENGERS}
+    columns = {name: beliefs[name] for name in CARRIED}
     image = np.repeat(np.arange(len(lengths)), lengths)
     order = _by_probability(image, probability, label)
     n_votes = np.zeros(len(lengths))
@@ -100,9 +100,9 @@ def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> 
 
 
 def _by_probability(image: I64, probability: F64, label: NDArray[np.int32]) -> I64:
-    """The order by image, then probability as it is written descending, then label; all (nnz,).
+    """The order by image, falling probability (as it is written) and label; all (nnz,).
 
-    image is sorted. Beliefs mostly lie in this order already, and calibration keeps it.
+    image is sorted. Most beliefs are in this order already, and calibration keeps it.
     """
     written = probability.astype(np.float32)
     same = image[1:] == image[:-1]
@@ -139,12 +139,14 @@ def _rows(
     top = np.full(len(lengths), unknown)
     filled = lengths > 0
     top[filled] = probability[offsets[:-1][filled]]
-    places = pa.array(offsets, pa.int32())
+    list_offsets = pa.array(offsets, pa.int32())
     arrays = {
         "id": image,
         **columns,
-        "labels": pa.ListArray.from_arrays(places, pa.array(label, pa.int32())),
-        "label_probs": pa.ListArray.from_arrays(places, pa.array(probability.astype(np.float32))),
+        "labels": pa.ListArray.from_arrays(list_offsets, pa.array(label, pa.int32())),
+        "label_probs": pa.ListArray.from_arrays(
+            list_offsets, pa.array(probability.astype(np.float32))
+        ),
         "n_votes": pa.array(n_votes.astype(np.int32)),
         "risk": pa.array(np.maximum(1.0 - top, 0.0).astype(np.float32)),
         "entropy": pa.array(np.maximum(entropy, 0.0).astype(np.float32)),

@@ -1,4 +1,4 @@
-"""The report on workers: who guesses, who misleads, what is confused, how far all agree."""
+"""The report on workers: who guesses, who misleads, what they confuse, how far they agree."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,39 +15,40 @@ from coyo_labeler.em.segments import F64, I64
 from coyo_labeler.em.tallies import AGREEING, ANSWERS, CHOICES, COMPARED
 from coyo_labeler.formats.label_spaces import LabelSpace
 
-#: A worker who is surely less than this share of the way from guessing to perfect is a spammer.
+#: A worker whose skill is surely below this is a spammer: 0 is guessing, 1 is perfect.
 SPAMMER_SKILL = 0.2
-#: Nobody is called anything on fewer votes than this.
+#: With fewer votes than this a worker is not judged.
 LEAST_VOTES = 10
 #: How sure "surely" is: the upper point of a worker's interval.
 _SURE = 0.95
-#: Confused pairs that are listed.
+#: How many confused pairs are listed.
 _PAIRS = 50
-#: Up to so many values the agreement is computed in one call of the library.
+#: Up to so many values, the agreement is computed in one call of the library.
 _VALUES_AT_ONCE = 30
 
 
 def judge_workers(
     names: Sequence[str], tally: NDArray[np.int64], right: F64, model: Model
 ) -> list[dict[str, Any]]:
-    """One entry a worker: how much of the way from guessing to perfect, and what that makes him.
+    """One entry per worker: the skill that is possible at most, and what kind of worker that is.
 
-    tally: (J, 5) of `evidence`; right: (J,) expected right votes. skill: (accuracy − guessing) /
-    (1 − guessing) at the 95 % point of the accuracy that his own votes alone leave open (Jeffreys'
-    prior), so that nobody is judged by what others do. kind: `adversary` where he is surely worse
-    than guessing, `spammer` where his skill is surely below `SPAMMER_SKILL`, else `worker`; `new`
-    with fewer than `LEAST_VOTES` votes that tell; `unjudged` where workers are taken to be perfect.
+    tally: (J, 5) `em.tallies.Tallies`; right: (J,) expected right votes. skill_at_most: (accuracy −
+    guessing) / (1 − guessing) at the 95 % point of the accuracy, by the worker's own votes alone
+    (with Jeffreys' prior), so that nobody is judged by what others do. kind: `adversary` if surely
+    worse than guessing, `spammer` if the skill is surely below `SPAMMER_SKILL`, else `worker`;
+    `new` with fewer than `LEAST_VOTES` votes (unsure ones do not count); `unjudged` where workers
+    are taken to be perfect.
     """
     perfect = model.worker_model == "perfect"
-    told = tally[:, CHOICES] + tally[:, ANSWERS]
-    right = np.minimum(right, told)
+    judged = tally[:, CHOICES] + tally[:, ANSWERS]
+    right = np.minimum(right, judged)
     share = tally[:, CHOICES] / model.classes + tally[:, ANSWERS] / 2
-    guessing = np.where(told > 0, share / np.maximum(told, 1), 0.5)
-    most = betaincinv(right + 0.5, told - right + 0.5, _SURE)
+    guessing = np.where(judged > 0, share / np.maximum(judged, 1), 0.5)
+    most = betaincinv(right + 0.5, judged - right + 0.5, _SURE)
     skill = (most - guessing) / (1 - guessing)
     kinds = np.where(most < guessing, "adversary", np.where(skill < SPAMMER_SKILL, "spammer", ""))
     kinds = np.where(kinds == "", "worker", kinds)
-    kinds = np.where(told < LEAST_VOTES, "new", kinds)
+    kinds = np.where(judged < LEAST_VOTES, "new", kinds)
     kinds = np.where(perfect, "unjudged", kinds)
     compared, agreeing = tally[:, COMPARED], tally[:, AGREEING]
     return [
@@ -82,9 +83,9 @@ def agreement_alpha(sample: I64) -> dict[str, Any]:
 def nominal_alpha(unit: I64, value: I64) -> float | None:
     """Krippendorff's alpha of judgements: unit, value (n,). Krippendorff 2004, chapter 11.
 
-    The library's memory grows with the square of the values. With many it is asked for one value
-    against the rest at a time: alpha is the mean of these, weighted by the disagreement that is
-    expected of each, n_c (n − n_c).
+    The library's memory grows with the square of the number of values. With many values it is
+    called for each value against all others: alpha is the mean of the results, weighted by the
+    expected disagreement of each, n_c (n − n_c).
     """
     if len(unit) == 0:
         return None
@@ -110,13 +111,13 @@ def nominal_alpha(unit: I64, value: I64) -> float | None:
 
 
 def confused_pairs(confusions: pa.Table, space: LabelSpace) -> list[dict[str, Any]]:
-    """The pairs of classes that workers confuse most, named. confusions: as of `count_pairs`."""
+    """The pairs of classes that workers confuse most, with names; confusions: `count_pairs`."""
     true, voted = confusions["true_label"].to_numpy(), confusions["voted_label"].to_numpy()
     wrong = true != voted
     key = true[wrong].astype(np.int64) * space.size + voted[wrong]
-    pairs, place = np.unique(key, return_inverse=True)
-    votes = np.bincount(place, confusions["count"].to_numpy()[wrong], len(pairs))
-    # Rounded first: sums that differ in their last bit must not change places.
+    pairs, index = np.unique(key, return_inverse=True)
+    votes = np.bincount(index, confusions["count"].to_numpy()[wrong], len(pairs))
+    # Rounded first: sums that differ in their last bit must not change the order.
     top = np.lexsort((pairs, -np.round(votes, 6)))[:_PAIRS]
     return [
         {
@@ -133,11 +134,11 @@ def confused_pairs(confusions: pa.Table, space: LabelSpace) -> list[dict[str, An
 def worker_report(
     workers: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], sample: I64
 ) -> dict[str, Any]:
-    """All of it: workers as of `judge_workers`, pairs as of `confused_pairs`."""
+    """The whole report; workers: as of `judge_workers`, pairs: as of `confused_pairs`."""
     return {
         "krippendorff_alpha": agreement_alpha(sample),
-        "spammers": [one["worker_id"] for one in workers if one["kind"] == "spammer"],
-        "adversaries": [one["worker_id"] for one in workers if one["kind"] == "adversary"],
+        "spammers": [each["worker_id"] for each in workers if each["kind"] == "spammer"],
+        "adversaries": [each["worker_id"] for each in workers if each["kind"] == "adversary"],
         "confused_pairs": list(pairs),
         "workers": list(workers),
     }

@@ -1,4 +1,4 @@
-"""What EM found out about each worker: the tables `workers` and `confusions`."""
+"""What EM estimated about each worker: the tables `workers` and `confusions`."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from coyo_labeler.formats import schemas
 
 #: The interval of `accuracy_low` and `accuracy_high`.
 _LOW, _HIGH = 0.05, 0.95
-#: Pairs of classes that one machine names.
+#: Pairs of classes that are kept for each part of the cells.
 _MOST_PAIRS = 1000
 
 
@@ -29,28 +29,29 @@ def workers_table(
 ) -> pa.Table:
     """One row per worker, as schemas.WORKERS.
 
-    tally: votes by worker (`evidence.tally_votes`); right: (J,) `right_votes`. accuracy: the mean
-    of a Beta that the expected right and wrong votes (unsure ones left aside) make of a prior of
-    α votes; its 5 % and 95 % points. log_odds_vs_random: its log-odds less those of guessing, which
-    is right once in C choices and in two answers. Null for workers taken to be perfect.
+    tally: (J, 5) `em.tallies.Tallies`; right: (J,) `right_votes`. accuracy: the mean of the Beta
+    distribution that a prior worth α votes becomes with the expected right and wrong votes (unsure
+    ones do not count); accuracy_low and accuracy_high: its 5 % and 95 % points. log_odds_vs_random:
+    its log-odds minus those of guessing, which is right once in C choices and once in two answers.
+    All are null for workers taken to be perfect.
     """
     total = tally[:, : UNSURE + 1].sum(axis=1)
     if model.worker_model == "perfect":
         nothing = pa.nulls(len(names), pa.float64())
         return pa.table([pa.array(names), total, *[nothing] * 4], schema=schemas.WORKERS)
-    told = tally[:, CHOICES] + tally[:, ANSWERS]
-    right = np.minimum(right, told)
+    judged = tally[:, CHOICES] + tally[:, ANSWERS]
+    right = np.minimum(right, judged)
     mean = model.prior_accuracy
-    if model.pooling_strength is not None and told.sum() + model.pooling_strength > 0:
+    if model.pooling_strength is not None and judged.sum() + model.pooling_strength > 0:
         pooled = model.pooling_strength * mean + right.sum()
-        mean = pooled / (model.pooling_strength + told.sum())
+        mean = pooled / (model.pooling_strength + judged.sum())
     strength = model.prior_strength
     # With no prior at all a worker who never erred would have no interval: Jeffreys' prior then.
     prior = np.array([strength * mean, strength * (1 - mean)]) if strength > 0 else np.full(2, 0.5)
-    plus, minus = prior[0] + right, prior[1] + told - right
+    plus, minus = prior[0] + right, prior[1] + judged - right
     accuracy = plus / (plus + minus)
-    guessing = (tally[:, CHOICES] / model.classes + tally[:, ANSWERS] / 2) / np.maximum(told, 1)
-    guessing = np.where(told > 0, guessing, 0.5)
+    guessing = (tally[:, CHOICES] / model.classes + tally[:, ANSWERS] / 2) / np.maximum(judged, 1)
+    guessing = np.where(judged > 0, guessing, 0.5)
     return pa.table(
         [
             pa.array(names),
@@ -65,10 +66,11 @@ def workers_table(
 
 
 def count_pairs(table: CellTable, counts: F64, shared: Sequence[int] = ()) -> pa.Table:
-    """Expected votes of all workers together by true and voted class, where these differ.
+    """Expected votes of all workers by true and voted class, where these differ.
 
-    Only the most frequent `_MOST_PAIRS`, and all of the classes `shared` with other shards, of
-    which this is only a part. Columns true_label, voted_label int32, count float64.
+    Only the `_MOST_PAIRS` most frequent pairs are listed, and all pairs of the true classes that
+    are `shared` with other shards, for these counts are only a part of theirs. Columns true_label
+    and voted_label (int32), count (float64).
     """
     wrong = np.flatnonzero((table.truth >= 0) & (table.truth != table.voted) & (counts > 0))
     pooled = np.zeros(len(table.pooled_key))

@@ -18,7 +18,7 @@ def response_words(response: pa.ChunkedArray) -> pa.Array:
 
 
 class Reason(StrEnum):
-    """Why a vote was set aside."""
+    """Why a vote was rejected."""
 
     MISSING_IMAGE = "missing_image"
     BAD_IMAGE = "bad_image"
@@ -31,17 +31,17 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
 
 
-#: What is said of a vote that another one of the same worker stands for.
+#: The detail of a vote that another vote of the same worker replaces.
 DUPLICATE_DETAIL = "the worker has another vote on this question"
 
 _INTEGER = r"^\s*[+-]?[0-9]+\s*$"
-#: The greatest int64, and how far −int64 goes, as digits.
+#: The greatest int64, and the size of the least, as digits.
 _MOST, _LEAST = "9223372036854775807", "9223372036854775808"
-#: Below this every integer is a float64 of its own.
+#: Below this, every integer has a float64 of its own.
 _EXACT_FLOATS = 2.0**53
 
-#: What may be an ISO 8601 time, and one with its zone behind it; a date alone ends in what looks
-#: like one.
+#: What may be an ISO 8601 time, and one that ends with its zone. (The end of a date alone looks
+#: like a zone.)
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?$"
 _ZONED = r"[T ].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
@@ -55,10 +55,10 @@ class Checked:
 
 
 def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Checked:
-    """Sort out the votes of a table as it was read.
+    """Divide the votes of a table into those that can be used and the rejects.
 
-    table: image_id, worker_id, label and perhaps response, timestamp, of any type. first_row: rows
-    of the file before it.
+    table: image_id, worker_id, label and perhaps response, timestamp, of any type. file: number of
+    its file. first_row: rows of the file before the table.
     """
     n = table.num_rows
     reasons = np.full(n, "", dtype=object)
@@ -85,9 +85,9 @@ def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Chec
     within = pc.if_else(good, label_number, 0)
     votes = pa.table(
         [
-            _whole(image_number),
+            _combine(image_number),
             worker,
-            _whole(within).cast(pa.int32()),
+            _combine(within).cast(pa.int32()),
             pa.array(response),
             timestamp,
             pa.array(np.full(n, file, dtype=np.int32)),
@@ -145,7 +145,7 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
 
 
 def remedy(reason: str) -> str:
-    """What the user can do about a vote that was refused for `reason`."""
+    """What the user can do about a vote that was rejected for `reason`."""
     if reason == Reason.LABEL_OUTSIDE:
         return "drop the row, set label_space, or set on_bad_vote=reject to set such rows aside"
     return "fix or drop the row, or set on_bad_vote=reject to set such rows aside"
@@ -162,16 +162,16 @@ def _mark(
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
-    return _whole(column.cast(pa.string()))
+    return _combine(column.cast(pa.string()))
 
 
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def _combine(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _integers(column: pa.ChunkedArray) -> pa.Array:
-    """The values as int64, null where they are missing or no integers."""
-    column = _whole(column)
+    """The values as int64, null where they are missing or are not integers."""
+    column = _combine(column)
     if pa.types.is_integer(column.type) and column.type != pa.uint64():
         return column.cast(pa.int64())
     if pa.types.is_floating(column.type):
@@ -183,7 +183,7 @@ def _integers(column: pa.ChunkedArray) -> pa.Array:
     negative = pc.starts_with(text, "-")
     digits = pc.utf8_ltrim(pc.utf8_ltrim(text, "+-"), "0")
     length = pc.utf8_length(digits)
-    # Texts of one length are in the order of their numbers.
+    # Texts of one length sort as their numbers do.
     short = pc.less_equal(digits, pc.if_else(negative, _LEAST, _MOST))
     fits = pc.or_(pc.less(length, len(_MOST)), pc.and_(pc.equal(length, len(_MOST)), short))
     number = pc.utf8_ltrim(text, "+")
@@ -193,7 +193,7 @@ def _integers(column: pa.ChunkedArray) -> pa.Array:
 def _responses(
     table: pa.Table,
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int8]], pa.Array]:
-    """The codes of the responses, and which are unknown. None or empty: a choice."""
+    """The codes of the responses, and which are unknown. A null or empty one is a choice."""
     n = table.num_rows
     if "response" not in table.column_names:
         return np.full(n, Response.CHOICE, dtype=np.int8), pa.array(np.zeros(n, dtype=bool))
@@ -206,13 +206,13 @@ def _responses(
 
 
 def _timestamps(table: pa.Table) -> tuple[pa.Array, pa.Array]:
-    """Microseconds since 1970 or null, and which could not be read."""
+    """Microseconds since 1970 or null, and which values could not be read."""
     n = table.num_rows
     if "timestamp" not in table.column_names:
         return pa.nulls(n, pa.int64()), pa.array(np.zeros(n, dtype=bool))
-    column = _whole(table["timestamp"])
+    column = _combine(table["timestamp"])
     if pa.types.is_timestamp(column.type):
-        # Nanoseconds, as pandas writes them, are cut.
+        # Nanoseconds, as pandas writes them, are truncated.
         moment = column.cast(pa.timestamp("us", column.type.tz), safe=False)
         return moment.cast(pa.int64()), pa.array(np.zeros(n, dtype=bool))
     text = column.cast(pa.string())
@@ -225,7 +225,10 @@ def _timestamps(table: pa.Table) -> tuple[pa.Array, pa.Array]:
 
 
 def _cast_or_null(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Texts as `kind`; null where that cannot be: half by half, for Arrow says only that one is."""
+    """Texts as `kind`, null where that fails.
+
+    By halves, for Arrow does not say which text it cannot cast.
+    """
     try:
         return text.cast(kind)
     except pa.ArrowInvalid:

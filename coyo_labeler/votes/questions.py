@@ -1,4 +1,4 @@
-"""One answer of one worker to one question: what counts where there are more."""
+"""Each worker has one answer to each question: which one counts where there are several."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from coyo_labeler.em.responses import Response
 
-#: Stands for "no time known": before every time.
+#: Where no time is known: before every time.
 NO_TIME = np.iinfo(np.int64).min
 
 #: Which vote of a worker on one question counts.
@@ -15,10 +15,10 @@ Duplicates = Literal["last", "first", "error"]
 
 
 def as_answers(response: NDArray[np.int8], truth: Literal["single", "multi"]) -> NDArray[np.int8]:
-    """The responses (votes,) as EM takes them, before anything is counted twice or once.
+    """The responses (votes,) as EM uses them; to be called before duplicates are looked for.
 
     With truth multi every class of an image is a question of its own: a choice is a yes to its
-    class, and says nothing of the others.
+    class, and says nothing about the others.
     """
     if truth == "single":
         return response
@@ -35,7 +35,7 @@ def order_votes(
     file: NDArray[np.int32],
     row: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """The order of votes in which all sums are made, whatever order they came in.
+    """The order in which votes are added up, whatever order they were given in.
 
     By image, worker, kind (choice before verification), the label asked about, then time, file and
     row. All arrays are (votes,); moment is `NO_TIME` where none is known.
@@ -54,8 +54,8 @@ def superseded(
 ) -> NDArray[np.bool_]:
     """Which of the votes, ordered by `order_votes`, do not count; all arrays are (votes,).
 
-    One question is an image and, for a verification, a label; a worker's last (or first) answer to
-    it counts. keep = error marks all but the first, for the caller to complain of.
+    A question is an image and, for a verification, a label; a worker's last (or first) answer to it
+    counts. keep = error marks all but the first, for the caller to raise an error.
     """
     if len(image) == 0:
         return np.zeros(0, dtype=bool)
