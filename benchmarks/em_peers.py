@@ -107,42 +107,32 @@ def run_notebook(case: Case, output: Path, iterations: int) -> None:
 
 def run_kernel(case: Case, output: Path, iterations: int) -> None:
     """Bare kernels on the arrays that `merge` iterates over, in this process; only EM is timed."""
+    from coyo_labeler.config.merge import MergeSettings  # noqa: PLC0415
     from coyo_labeler.em.loop import State, StoppingRule, fit  # noqa: PLC0415
-    from coyo_labeler.em.model import Model  # noqa: PLC0415
     from coyo_labeler.em.partitions import InMemory, PartitionedEStep  # noqa: PLC0415
-    from coyo_labeler.formats import parquet_splits, schemas  # noqa: PLC0415
     from coyo_labeler.formats.label_spaces import load_label_space  # noqa: PLC0415
-    from coyo_labeler.merge import read as intake  # noqa: PLC0415
-    from coyo_labeler.merge.assemble import assemble  # noqa: PLC0415
-    from coyo_labeler.votes import read  # noqa: PLC0415
+    from coyo_labeler.merge.executor import executor_of  # noqa: PLC0415
+    from coyo_labeler.merge.prepare import prepare  # noqa: PLC0415
+    from coyo_labeler.merge.settings import make_model, make_plan  # noqa: PLC0415
+    from coyo_labeler.merge.state import StateFolder  # noqa: PLC0415
 
-    space = load_label_space(str(case.folder / "labels.txt"))
-    splits = read.plan(str(case.folder / "votes"), 500_000)
-    partitions = max(4, sum(split.rows for split in splits) // 1_000_000)
-    parcels: list[list[intake.Parcel]] = [[] for _ in range(partitions)]
-    workers: set[str] = set()
-    voted = intake.VotedFilter.empty(sum(split.rows for split in splits))
-    for split in splits:
-        for number, item in intake.take_votes(split, space, partitions, None):
-            if isinstance(item, intake.Parcel):
-                parcels[number].append(item)
-                voted.add(item.table()["image_id"].to_numpy())
-            else:
-                workers.update(item.workers)
-    model = Model(classes=case.classes, workers=len(workers), beliefs_are="categorical")
-    if case.beliefs:
-        url = str(case.beliefs_folder)
-        for believed in parquet_splits.plan_splits("beliefs", url, schemas.BELIEFS, 500_000):
-            for number, parcel in intake.take_beliefs(believed, voted, partitions, model):
-                parcels[number].append(parcel)
-    names = pa.array(sorted(workers))
-    problems = []
-    while parcels:
-        problems.append(assemble(parcels.pop(0), names, model, "last", 0.0).problems)
-    e_step = PartitionedEStep(InMemory(problems), model)
-    state = fit(e_step, model, StoppingRule(iterations, 0.0), State(), lambda _: None)
-    output.mkdir(parents=True)
-    seconds = [entry["seconds"] for entry in state.history]
+    settings = MergeSettings(
+        votes=str(case.folder / "votes"),
+        beliefs=str(case.beliefs_folder) if case.beliefs else None,
+        beliefs_are="categorical",
+        label_space=str(case.folder / "labels.txt"),
+        worker_model="confusion",
+        calibration="none",
+        class_prior="uniform",
+        output=str(output),
+    )
+    space = load_label_space(settings.label_space)
+    state, plan = StateFolder(str(output), "kernel"), make_plan(settings, space, None)
+    prepared = prepare(executor_of(None), state, make_model(settings, space), plan, space)
+    problems = [state.map_problems(number) for number in range(prepared.partitions)]
+    e_step = PartitionedEStep(InMemory(problems), prepared.model)
+    fitted = fit(e_step, prepared.model, StoppingRule(iterations, 0.0), State(), lambda _: None)
+    seconds = [entry["seconds"] for entry in fitted.history]
     pairs = sum(len(part.pair_cell) for part in problems)
     document = {"seconds": statistics.median(seconds), "pairs": pairs, "cells": len(e_step.cells)}
     (output / "kernel.json").write_text(json.dumps(document))

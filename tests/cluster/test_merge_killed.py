@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler.formats import schemas
-from coyo_labeler.merge.state import Store
+from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.cluster.conftest import wait_until
 from tests.merge.tables import assert_same_tables
@@ -54,7 +54,7 @@ def words_of(inputs, output, way):
 
 @pytest.fixture(scope="module")
 def undisturbed(inputs, spark, tmp_path_factory):
-    """What one process finds without any trouble."""
+    """The output of one process that nothing disturbed."""
     output = tmp_path_factory.mktemp("undisturbed") / "merged"
     settings = read_stage_settings(STAGES["merge"], words_of(inputs, output, 32))
     run_stage(STAGES["merge"], settings, spark)
@@ -62,9 +62,9 @@ def undisturbed(inputs, spark, tmp_path_factory):
 
 
 def iterations(output):
-    """What the state in an output has of finished iterations; [] before the first."""
+    """The finished iterations in the state of an output; [] before the first."""
     try:
-        state = Store(str(output), "test").load_state()
+        state = StateFolder(str(output), "test").load_checkpoint()
     except FileNotFoundError:
         return []
     return [] if state is None else list(state.history)
@@ -91,7 +91,7 @@ def executors(cluster):
     return found
 
 
-WAYS = pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "joined"])
+WAYS = pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "sharded"])
 
 
 def stands_still(output):
@@ -121,7 +121,7 @@ def test_an_executor_killed_within_an_iteration_changes_nothing(
 
 
 @WAYS
-def test_a_driver_killed_between_iterations_goes_on_after_the_last_finished_one(
+def test_a_driver_killed_between_iterations_resumes_after_the_last_finished_one(
     way, inputs, undisturbed, cluster, submit, tmp_path
 ):
     output = tmp_path / "merged"

@@ -15,7 +15,7 @@ from coyo_labeler.merge.earlier import read_earlier
 from tests.em import dense
 from tests.em.in_memory import build, never_falls, run_em, votes_of
 from tests.em.test_dense import arrays, problems
-from tests.merge.sharded import ShardedPasses
+from tests.merge.sharded import ShardedInMemory
 from tests.merge.tables import read_rows
 from tests.merge.test_stage import merge, write_votes
 
@@ -46,7 +46,7 @@ def test_the_objective_never_falls_while_the_class_prior_is_estimated(seed, work
     passes = build(votes, model, partitions=2)
     ways = [passes]
     if worker_model == "confusion":
-        ways.append(ShardedPasses(passes.partitions, model, 3))
+        ways.append(ShardedInMemory(passes.partitions, model, 3))
     for way in ways:
         assert never_falls(run_em(way, 60)[0].history)
 

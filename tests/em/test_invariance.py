@@ -14,7 +14,7 @@ from coyo_labeler.em.exact_sum import ExactSum, count_unit
 from coyo_labeler.em.model import Calibration
 from tests.em.in_memory import build, run_em
 from tests.em.test_dense import arrays, problems
-from tests.merge.sharded import ShardedPasses
+from tests.merge.sharded import ShardedInMemory
 from tests.merge.tables import assert_same_tables
 from tests.merge.test_stage import labels_file, merge, write_beliefs
 
@@ -129,7 +129,7 @@ def test_not_even_a_saddle_point_tells_how_votes_were_partitioned(
     whole = build(*given)
     ways = [build(*given, partitions)]
     if choices.worker_model == "confusion":
-        ways.append(ShardedPasses(ways[0].partitions, ways[0].model, 3))
+        ways.append(ShardedInMemory(ways[0].partitions, ways[0].model, 3))
     _, expected = run_em(whole, 60, calibration=start)
     for passes in ways:
         _, posterior = run_em(passes, 60, calibration=start)

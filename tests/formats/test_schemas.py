@@ -1,4 +1,5 @@
 from coyo_labeler.em.evidence import COLUMNS
+
 from coyo_labeler.formats import schemas
 
 

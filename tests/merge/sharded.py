@@ -1,4 +1,4 @@
-"""The joined way without Spark: shards and partitions exchange what they exchange there."""
+"""The sharded E-step in memory: shards and partitions exchange what they exchange in the stage."""
 
 from dataclasses import replace
 from functools import reduce
@@ -22,19 +22,19 @@ from coyo_labeler.merge.cell_shards import (
 )
 
 
-class ShardedPasses:
-    """`PartitionedEStep`, but no one holds more than its shard of the cells."""
+class ShardedInMemory:
+    """`PartitionedEStep`, but the skills are computed shard by shard."""
 
     def __init__(self, partitions, model, shards):
         self.partitions, self.model, self.space = partitions, model, CellSpace(model)
         cells = [part.cells for part in partitions]
-        samples = [sample_cells(some) for some in cells]
+        samples = [sample_cells(own) for own in cells]
         self.shards = plan_shards(samples, list(map(len, cells)), self.space, shards)
         self.shared = shared_classes(self.shards, self.space)
-        self.cuts = [self.shards.cut(some) for some in cells]
-        self.held = [
+        self.cuts = [self.shards.cut(own) for own in cells]
+        self.shard_cells = [
             gather_cells(
-                [some[cut[s] : cut[s + 1]] for some, cut in zip(cells, self.cuts, strict=True)],
+                [own[cut[s] : cut[s + 1]] for own, cut in zip(cells, self.cuts, strict=True)],
                 self.space,
             )
             for s in range(len(self.shards))
@@ -48,18 +48,18 @@ class ShardedPasses:
         ]
         version = 1 if parameters.checkpoint is None else parameters.checkpoint.version + 1
         log_prior = ExactSum.zeros()
-        for shard, held in enumerate(self.held):
-            counts = np.zeros(len(held.cells))
+        for shard, shard_cells in enumerate(self.shard_cells):
+            counts = np.zeros(len(shard_cells.cells))
             for number, sums in enumerate(parts):
                 cut = self.cuts[number]
-                counts[held.places_of(number)] += sums.counts[cut[shard] : cut[shard + 1]]
+                counts[shard_cells.index_of(number)] += sums.counts[cut[shard] : cut[shard + 1]]
             pieces = [
                 class_counts(part.cells, sums.counts, int(truth), self.space)
                 for part, sums in zip(self.partitions, parts, strict=True)
                 for truth in self.shared[shard]
             ]
             shared = add_class_counts(pieces, self.model.classes)
-            skill = shard_skill(held.table(self.space), counts, shared, self.model)
+            skill = shard_skill(shard_cells.table(self.space), counts, shared, self.model)
             self.skills[version, shard] = skill.log_theta
             log_prior = log_prior + skill.log_prior
         sums = reduce(add, [sums.without_counts() for sums in parts])
@@ -69,8 +69,8 @@ class ShardedPasses:
         if parameters.checkpoint is None:
             return parameters
         pieces = [
-            self.skills[parameters.checkpoint.version, shard][held.places_of(number)]
-            for shard, held in enumerate(self.held)
+            self.skills[parameters.checkpoint.version, shard][shard_cells.index_of(number)]
+            for shard, shard_cells in enumerate(self.shard_cells)
         ]
         return replace(parameters, log_theta=np.concatenate(pieces))
 
@@ -89,4 +89,4 @@ class ShardedPasses:
 
     @property
     def cells(self):
-        return distinct(np.sort(np.concatenate([held.cells for held in self.held])))
+        return distinct(np.sort(np.concatenate([each.cells for each in self.shard_cells])))

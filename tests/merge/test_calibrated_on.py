@@ -48,14 +48,14 @@ def test_calibration_on_gold_ends_where_gold_is_most_probable():
     beliefs, true = doubtful(400)
     gold = Gold(np.arange(400), true.astype(np.int32))
     model = Model(classes=CLASSES, workers=1, fit_calibration="gold")
-    passes = build(votes_of([(0, 0, 1)]), model, beliefs_of(beliefs), gold)
-    state, _ = run_em(passes, 1)
+    e_step = build(votes_of([(0, 0, 1)]), model, beliefs_of(beliefs), gold)
+    state, _ = run_em(e_step, 1)
     best = minimize(
         lambda x: -log_likelihood_of_gold(*x, beliefs, true), (1.0, 0.0), method="Nelder-Mead"
     )
-    found = state.calibration.to_array()
-    assert found == pytest.approx(best.x, abs=2e-3)
-    assert abs(found - [1.0, 0.0]).max() > 0.1
+    fitted = state.calibration.to_array()
+    assert fitted == pytest.approx(best.x, abs=2e-3)
+    assert abs(fitted - [1.0, 0.0]).max() > 0.1
 
 
 def given_gold(tmp_path, count):
@@ -74,17 +74,17 @@ def given_gold(tmp_path, count):
 
 
 @pytest.mark.parametrize(("count", "fitted"), [(11, "none"), (12, "gold")])
-def test_gold_on_too_few_images_with_a_belief_fits_nothing_and_it_is_said(
+def test_gold_on_too_few_images_with_a_belief_fits_nothing_and_warns(
     tmp_path, caplog, count, fitted
 ):
     beliefs = doubtful(30)[0]
-    found = merge(None, tmp_path, **given_gold(tmp_path, count)).details["calibration"]
-    assert found["fitted_on"] == fitted
-    assert ((found["a"], found["b"]) == (1.0, 0.0)) == (fitted == "none")
-    told = "11 gold images with a belief are too few" in caplog.text
+    calibration = merge(None, tmp_path, **given_gold(tmp_path, count)).details["calibration"]
+    assert calibration["fitted_on"] == fitted
+    assert ((calibration["a"], calibration["b"]) == (1.0, 0.0)) == (fitted == "none")
+    warned = "11 gold images with a belief are too few" in caplog.text
     row = posterior(tmp_path / "out")[20]
     kept = row["label_probs"] == pytest.approx(list(beliefs[20].values()), rel=1e-6)
-    assert told == kept == (fitted == "none")
+    assert warned == kept == (fitted == "none")
 
 
 @pytest.mark.parametrize(("least", "fitted"), [(13, "none"), (12, "votes")])
@@ -92,18 +92,18 @@ def test_only_votes_on_images_with_a_belief_count_for_calibration(tmp_path, capl
     beliefs, true = doubtful(12)
     votes = [(image, "ann", label) for image, label in enumerate(true)]
     votes += [(image, "bob", 0) for image in range(500, 600)]
-    found = merge(
+    calibration = merge(
         None, tmp_path, min_calibration_votes=least,
         beliefs=write_beliefs(tmp_path / "beliefs", beliefs),
         votes=write_votes(tmp_path / "votes.csv", votes),
     ).details["calibration"]  # fmt: skip
-    assert found["fitted_on"] == fitted
-    assert ((found["a"], found["b"]) == (1.0, 0.0)) == (fitted == "none")
+    assert calibration["fitted_on"] == fitted
+    assert ((calibration["a"], calibration["b"]) == (1.0, 0.0)) == (fitted == "none")
     assert ("12 votes with a belief are too few" in caplog.text) == (fitted == "none")
 
 
 @pytest.mark.parametrize("calibration", ["votes", "gold"])
-def test_a_notebook_is_told_too(caplog, calibration):
+def test_a_notebook_is_warned_too(caplog, calibration):
     votes = pd.DataFrame({"task": ["t1"], "worker": ["ann"], "label": ["cat"]})
     belief = {"task": ["t1"], "labels": [["cat", "dog"]], "label_probs": [[0.6, 0.2]]}
     gold = pd.DataFrame({"task": ["t1"], "label": ["cat"]})

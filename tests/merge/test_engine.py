@@ -11,10 +11,11 @@ import pytest
 
 from coyo_labeler.config import merge as config
 from coyo_labeler.config.merge import MergeSettings
-from coyo_labeler.errors import InputError
-from coyo_labeler.merge import prepare as layout
-from coyo_labeler.merge import state as store
+from coyo_labeler.merge import prepare as preparation
+from coyo_labeler.merge import state as state_files
+from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+from coyo_labeler.storage import read_json, write_json
 from tests.em.test_invariance import GIVEN, write
 from tests.merge.tables import assert_same_tables, read_rows
 from tests.merge.test_stage import labels_file, merge, write_votes
@@ -50,10 +51,10 @@ def test_bad_and_repeated_votes_are_set_aside_without_spark_too(spark, tmp_path)
 
 
 @pytest.mark.parametrize("first", ["spark", "local"])
-def test_a_killed_run_is_gone_on_with_by_the_other_engine(spark, tmp_path, monkeypatch, first):
+def test_a_killed_run_is_resumed_by_the_other_engine(spark, tmp_path, monkeypatch, first):
     inputs = write(tmp_path / "in", 0, 2)
     merge(None, tmp_path, "whole", **GIVEN, **inputs)
-    save, saved = store.Store.save_state, []
+    save, saved = StateFolder.save_checkpoint, []
 
     def save_or_die(self, state):
         save(self, state)
@@ -61,7 +62,7 @@ def test_a_killed_run_is_gone_on_with_by_the_other_engine(spark, tmp_path, monke
         if saved == [0, 1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(store.Store, "save_state", save_or_die)
+    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
     sessions = [spark, None] if first == "spark" else [None, spark]
     with pytest.raises(KeyboardInterrupt):
         merge(sessions[0], tmp_path, "killed", **GIVEN, **inputs)
@@ -70,13 +71,13 @@ def test_a_killed_run_is_gone_on_with_by_the_other_engine(spark, tmp_path, monke
     assert_same_tables(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_a_run_killed_while_it_laid_out_leaves_nothing_behind_in_the_tables(tmp_path, monkeypatch):
+def test_a_run_killed_while_it_prepared_leaves_nothing_behind_in_the_tables(tmp_path, monkeypatch):
     """With fewer partitions the next run would write over only some of its files."""
     votes = [(image, f"w{k}", (image + k) % 3) for image in range(30) for k in (0, 1)]
     votes += [(image, "w0", 0) for image in range(30)]
     inputs = {"votes": write_votes(tmp_path / "v.csv", votes)}
     with monkeypatch.context() as patched:
-        patched.setattr(layout, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patched.setattr(preparation, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             merge(None, tmp_path, partitions=5, **inputs)
     manifest = merge(None, tmp_path, partitions=2, **inputs)
@@ -84,7 +85,7 @@ def test_a_run_killed_while_it_laid_out_leaves_nothing_behind_in_the_tables(tmp_
     assert len(read_rows(tmp_path / "out", "rejects")) == 30
 
 
-def test_copies_of_a_far_state_are_used_again_and_removed_at_the_end(tmp_path, monkeypatch):
+def test_copies_of_a_remote_state_are_used_again_and_removed_at_the_end(tmp_path, monkeypatch):
     copies, seen = tmp_path / "tmp", []
     copies.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(copies))
@@ -92,7 +93,7 @@ def test_copies_of_a_far_state_are_used_again_and_removed_at_the_end(tmp_path, m
     given["output"] = f"memory://{tmp_path.name}/out"
     words = [f"{key}={value}" for key, value in given.items()]
     settings = read_stage_settings(STAGES["merge"], words)
-    save = store.Store.save_state
+    save = StateFolder.save_checkpoint
 
     def save_or_die(self, state):
         save(self, state)
@@ -100,25 +101,58 @@ def test_copies_of_a_far_state_are_used_again_and_removed_at_the_end(tmp_path, m
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(store.Store, "save_state", save_or_die)
+    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
     with pytest.raises(KeyboardInterrupt):
         run_stage(STAGES["merge"], settings)
-    store._mapped.clear()  # as in another process
+    state_files._mapped.clear()  # as in another process
     run_stage(STAGES["merge"], settings)
     assert len(seen) > 3
     assert seen[0]
-    assert all(some == seen[0] for some in seen)
+    assert all(copied == seen[0] for copied in seen)
     assert list(copies.iterdir()) == []
 
 
-def test_skills_in_shards_are_left_to_spark(spark, tmp_path, monkeypatch):
-    inputs = write(tmp_path / "in", 0, 2) | {"max_broadcast_mb": 0}
-    with monkeypatch.context() as patched:
-        patched.setattr(store.Store, "save_state", lambda *_: (_ for _ in ()).throw(OSError()))
-        with pytest.raises(OSError):
-            merge(spark, tmp_path, **GIVEN, **inputs)
-    with pytest.raises(InputError, match="engine=spark"):
-        merge(None, tmp_path, engine="local", **GIVEN, **inputs)
+def test_a_run_whose_skills_are_in_shards_is_resumed_in_threads(spark, tmp_path, monkeypatch):
+    inputs = write(tmp_path / "in", 0, 2)
+    merge(None, tmp_path, "whole", **GIVEN, **inputs)
+    save, saved = StateFolder.save_checkpoint, []
+
+    def save_or_die(self, state):
+        save(self, state)
+        saved.append(len(state.history))
+        if saved == [0, 1, 2]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
+    sharded = inputs | {"max_broadcast_mb": 0}
+    with pytest.raises(KeyboardInterrupt):
+        merge(spark, tmp_path, "killed", **GIVEN, **sharded)
+    manifest = merge(None, tmp_path, "killed", engine="local", **GIVEN, **sharded)
+    assert "shards" in manifest.details["skills"]
+    assert saved == [0, 1, 2, 3, 4, 5, 6]
+    assert_same_tables(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_run_that_another_version_left_unfinished_starts_anew(tmp_path, monkeypatch, caplog):
+    inputs = write(tmp_path / "in", 0, 2)
+    merge(None, tmp_path, "whole", **GIVEN, **inputs)
+    save, saved = StateFolder.save_checkpoint, []
+
+    def save_or_die(self, state):
+        save(self, state)
+        saved.append(len(state.history))
+        if saved == [0, 1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        merge(None, tmp_path, "killed", **GIVEN, **inputs)
+    prepared = str(tmp_path / "killed" / "_state" / "prepared.json")
+    write_json(prepared, {"version": 1, "run": read_json(prepared)["run"]})
+    merge(None, tmp_path, "killed", **GIVEN, **inputs)
+    assert saved == [0, 1, 0, 1, 2, 3, 4, 5, 6]
+    assert "left unfinished by another version" in caplog.text
+    assert_same_tables(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_neither_pyspark_nor_java_is_needed(tmp_path):

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import parquet_splits
-from coyo_labeler.merge import read as intake
-from coyo_labeler.merge import state as store
+from coyo_labeler.merge.state import StateFolder
+from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.storage import read_json, remove
 from tests.em.in_memory import never_falls
 from tests.merge.tables import assert_same_tables, posterior, read_rows
@@ -192,7 +192,7 @@ def test_of_files_without_a_new_vote_only_the_ids_are_read(
     merge(None, tmp_path, "earlier", **inputs)
     if passes_all:
         every = lambda _, images: np.ones(len(images), dtype=bool)  # noqa: E731
-        monkeypatch.setattr(intake.VotedFilter, "holds", every)
+        monkeypatch.setattr(VotedFilter, "may_have", every)
     read, untouched = parquet_splits.read_split, set()
     for file in Path(tmp_path / "earlier" / "posterior").glob("*.parquet"):
         if not TOUCHED & set(pq.read_table(file)["id"].to_pylist()):
@@ -231,7 +231,7 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
     pq.write_table(gold, tmp_path / "gold.parquet")
     workers["gold"] = tmp_path / "gold.parquet"
     increment(None, tmp_path, "here", **workers)
-    save, saved = store.Store.save_state, []
+    save, saved = StateFolder.save_checkpoint, []
 
     def save_or_die(self, state):
         save(self, state)
@@ -239,7 +239,7 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
         if saved in ([0, 1, 2], [1, 2]):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(store.Store, "save_state", save_or_die)
+    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
     with pytest.raises(KeyboardInterrupt):
         increment(spark, tmp_path, "spark", **workers)
     increment(spark, tmp_path, "spark", **workers)

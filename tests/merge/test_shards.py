@@ -1,4 +1,4 @@
-"""Skills dealt out over shards are the skills that one machine would hold."""
+"""Skills in shards are the skills that one machine would hold."""
 
 import numpy as np
 import pytest
@@ -10,41 +10,41 @@ from coyo_labeler.em.model import Calibration, Model
 from coyo_labeler.merge.cell_shards import plan_shards, sample_cells, shared_classes
 from tests.em.in_memory import build, never_falls, run_em, votes_of
 from tests.em.test_dense import arrays, problems
-from tests.merge.sharded import ShardedPasses
+from tests.merge.sharded import ShardedInMemory
 
 
 def both_ways(images, workers, choices, iterations, partitions, shards, **more):
     whole = build(*arrays(images, workers, choices, **more), partitions)
-    parts = ShardedPasses(whole.partitions, whole.model, shards)
+    parts = ShardedInMemory(whole.partitions, whole.model, shards)
     calibration = Calibration(choices.a, choices.b)
-    return [run_em(passes, iterations, calibration=calibration) for passes in (whole, parts)]
+    return [run_em(e_step, iterations, calibration=calibration) for e_step in (whole, parts)]
 
 
 @settings(max_examples=80, deadline=None)
 @given(problems(), st.integers(1, 3), st.integers(1, 5))
-def test_joined_and_broadcast_skills_give_the_same_numbers(problem, partitions, shards):
+def test_sharded_and_broadcast_skills_give_the_same_numbers(problem, partitions, shards):
     images, workers, choices = problem
     if not images:
         return
     choices.worker_model = "confusion"
-    (state, posterior), (joined, joined_posterior) = both_ways(
+    (state, posterior), (sharded, sharded_posterior) = both_ways(
         images, workers, choices, 4, partitions, shards
     )
-    for entry, other in zip(state.history, joined.history, strict=False):
+    for entry, other in zip(state.history, sharded.history, strict=False):
         assert other["objective"] == pytest.approx(entry["objective"], rel=1e-9, abs=1e-9)
-    if len(state.history) == len(joined.history):
-        assert joined_posterior == pytest.approx(posterior, rel=1e-9, abs=1e-9)
+    if len(state.history) == len(sharded.history):
+        assert sharded_posterior == pytest.approx(posterior, rel=1e-9, abs=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
 @given(problems(), st.integers(1, 3), st.integers(1, 5))
-def test_the_objective_never_falls_with_joined_skills(problem, partitions, shards):
+def test_the_objective_never_falls_with_sharded_skills(problem, partitions, shards):
     images, workers, choices = problem
     if not images:
         return
     choices.worker_model, choices.beta = "confusion", None
-    _, (joined, _) = both_ways(images, workers, choices, 15, partitions, shards)
-    assert never_falls(joined.history)
+    _, (sharded, _) = both_ways(images, workers, choices, 15, partitions, shards)
+    assert never_falls(sharded.history)
 
 
 def crowd(votes, workers=40, classes=200, images=4000, seed=0, favourite=None, busy=0.0):

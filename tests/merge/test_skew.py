@@ -21,8 +21,8 @@ SKEWS = {
 }
 
 
-def dealt(votes, model, partitions):
-    """Problems of each partition, dealt out as the stage deals."""
+def partitioned(votes, model, partitions):
+    """Problems of each partition, partitioned as the stage does it."""
     part = (splitmix64(votes.image) % np.uint64(partitions)).astype(np.int64)
     columns = [votes.image, votes.worker, votes.label, votes.response]
     return [
@@ -47,7 +47,7 @@ def test_no_partition_has_three_times_the_work_of_the_median_one(skew, classes):
             np.concatenate([votes.label, more]),
             np.concatenate([votes.response, np.zeros(crowded, np.int8)]),
         )
-    parts = dealt(votes, model, 4)
+    parts = partitioned(votes, model, 4)
     assert sum(part.n_votes.sum() for part in parts) == len(votes.image)
     for work in (
         [part.n_votes.sum() for part in parts],
@@ -70,14 +70,14 @@ def hall(gold=NO_GOLD):
 def test_a_crowded_image_keeps_the_classes_that_most_votes_name(monkeypatch):
     _, whole = run_em(hall(), 10)
     monkeypatch.setattr(support, "_PAIRS_PER_IMAGE", 60 * 4)
-    passes = hall()
-    (part,) = passes.partitions
+    e_step = hall()
+    (part,) = e_step.partitions
     # The most named; of those named once the most believed; the votes on the others are lumped.
     assert part.label[: part.offsets[1]].tolist() == [2, 3, 5, 6, -1]
     assert part.others.tolist() == [16, 18]
     assert part.n_votes.tolist() == [60, 3]
     assert len(part.pair_cell) <= 60 * 5 + 3 * 3
-    _, posterior = run_em(passes, 10)
+    _, posterior = run_em(e_step, 10)
     for image, label in ((1, 3), (2, 3)):
         assert posterior[image, label] == pytest.approx(whole[image, label], abs=1e-3)
     assert sum(p for (image, _), p in posterior.items() if image == 1) == pytest.approx(1)
@@ -86,9 +86,9 @@ def test_a_crowded_image_keeps_the_classes_that_most_votes_name(monkeypatch):
 def test_gold_of_a_crowded_image_is_kept_whoever_named_it(monkeypatch):
     monkeypatch.setattr(support, "_PAIRS_PER_IMAGE", 60 * 2)
     gold = Gold(np.array([1]), np.array([13], np.int32))
-    passes = hall(gold)
-    assert passes.partitions[0].label[:3].tolist() == [3, 13, -1]
-    _, posterior = run_em(passes, 3)
+    e_step = hall(gold)
+    assert e_step.partitions[0].label[:3].tolist() == [3, 13, -1]
+    _, posterior = run_em(e_step, 3)
     assert posterior[1, 13] == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.merge.tables import assert_same_tables, posterior, read_rows
 
@@ -212,7 +213,7 @@ def test_perfect_workers_give_the_vote(spark, tmp_path, inputs):
     assert [rows[image]["label_probs"][0] for image in (1, 2, 9)] == [1.0, 1.0, 1.0]
 
 
-def test_a_bad_vote_stops_the_run_and_names_file_row_and_mend(spark, tmp_path, inputs):
+def test_a_bad_vote_stops_the_run_and_names_file_row_and_remedy(spark, tmp_path, inputs):
     inputs["votes"] = write_votes(tmp_path / "votes.csv", [*VOTES, (1, "dee", 7), (2, "dee", 8)])
     with pytest.raises(InputError) as caught:
         merge(spark, tmp_path, **inputs)
@@ -222,7 +223,7 @@ def test_a_bad_vote_stops_the_run_and_names_file_row_and_mend(spark, tmp_path, i
     )
 
 
-def test_bad_and_superseded_votes_are_set_aside_with_reasons_and_counted(spark, tmp_path, inputs):
+def test_bad_and_superseded_votes_are_rejected_with_reasons_and_counted(spark, tmp_path, inputs):
     bad = [*VOTES, (1, "dee", 7), ("", "dee", 1), (1, "ann", 1)]
     inputs["votes"] = write_votes(tmp_path / "votes.csv", bad)
     manifest = merge(spark, tmp_path, on_bad_vote="reject", **inputs)
@@ -255,7 +256,7 @@ def belief_rows(ids, labels, probabilities):
         ([7, 1, 7], [[0], [0], [1]], [[0.7], [0.7], [0.9]], "id 7 has two rows"),
     ],
 )
-def test_a_belief_that_nobody_voted_on_is_checked_before_em(
+def test_a_belief_of_an_image_without_votes_is_checked_before_em(
     tmp_path, ids, labels, probabilities, told
 ):
     pq.write_table(belief_rows(ids, labels, probabilities), tmp_path / "beliefs.parquet")
@@ -291,15 +292,13 @@ def test_gold_is_taken_as_given(spark, tmp_path, inputs):
     assert (rows[3]["labels"][0], rows[3]["label_probs"][0]) == (1, 1.0)
 
 
-@pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "joined"])
-def test_a_killed_run_goes_on_after_its_last_finished_iteration(
+@pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "sharded"])
+def test_a_killed_run_resumes_after_its_last_finished_iteration(
     spark, tmp_path, inputs, monkeypatch, way
 ):
-    from coyo_labeler.merge import state as store  # noqa: PLC0415
-
     settings = {"tolerance": 0, "max_iterations": 6, "max_broadcast_mb": way, **inputs}
     merge(spark, tmp_path, "whole", **settings)
-    save, saved = store.Store.save_state, []
+    save, saved = StateFolder.save_checkpoint, []
 
     def save_or_die(self, state):
         save(self, state)
@@ -307,7 +306,7 @@ def test_a_killed_run_goes_on_after_its_last_finished_iteration(
         if len(state.history) == 3 and saved.count(3) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(store.Store, "save_state", save_or_die)
+    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
     with pytest.raises(KeyboardInterrupt):
         merge(spark, tmp_path, "killed", **settings)
     merge(spark, tmp_path, "killed", **settings)
@@ -317,7 +316,7 @@ def test_a_killed_run_goes_on_after_its_last_finished_iteration(
 
 
 def test_every_label_that_a_worker_gives_an_image_counts_where_it_may_have_many(tmp_path):
-    """A choice is a yes to its own class: ann's 0 and 2 stand, her yes to 2 is that 2 again."""
+    """A choice is a yes to its own class: ann's 0 and 2 both count, her yes to 2 is a duplicate."""
     rows = [(1, "ann", 0, ""), (1, "ann", 2, ""), (1, "ann", 2, "yes"), (1, "bob", 0, "")]
     path = tmp_path / "votes.csv"
     lines = [",".join(map(str, row)) for row in [*rows, (1, "bob", 2, "")]]

@@ -40,16 +40,16 @@ def tally(choices, answers=0):
 )
 def test_workers_are_judged_by_their_own_votes(classes, choices, answers, right, kind):
     model = Model(classes=classes, workers=1)
-    (found,) = judge_workers(["ann"], tally(choices, answers), np.array([float(right)]), model)
-    assert found["kind"] == kind
+    (judged,) = judge_workers(["ann"], tally(choices, answers), np.array([float(right)]), model)
+    assert judged["kind"] == kind
 
 
 def test_workers_taken_to_be_perfect_are_not_judged():
     """There are no expected right votes of theirs to judge them by."""
     model = Model(classes=21_841, workers=1, worker_model="perfect")
-    (found,) = judge_workers(["ann"], tally(100), np.array([0.0]), model)
-    assert (found["kind"], found["skill_at_most"], found["n_votes"]) == ("unjudged", None, 100)
-    report = worker_report([found], [], np.zeros((0, 3), np.int64))
+    (judged,) = judge_workers(["ann"], tally(100), np.array([0.0]), model)
+    assert (judged["kind"], judged["skill_at_most"], judged["n_votes"]) == ("unjudged", None, 100)
+    report = worker_report([judged], [], np.zeros((0, 3), np.int64))
     assert report["spammers"] == report["adversaries"] == []
 
 
@@ -100,9 +100,9 @@ def test_alpha_of_the_librarys_own_example():
 
 def test_alpha_of_questions_and_of_choices_are_told_apart():
     rows = [(1, 5, 0), (1, 5, 0), (2, 6, 0), (2, 6, 0), (1, 5, YES), (1, 5, NO), (1, 6, YES)]
-    found = agreement_alpha(np.array(rows, dtype=np.int64))
-    assert found["choices"] == 1.0
-    assert found["verifications"] < 0.5
+    alpha = agreement_alpha(np.array(rows, dtype=np.int64))
+    assert alpha["choices"] == 1.0
+    assert alpha["verifications"] < 0.5
     assert agreement_alpha(np.zeros((0, 3), np.int64))["choices"] is None
 
 
@@ -114,6 +114,6 @@ def test_confused_pairs_are_named_and_the_most_frequent_come_first():
             "count": [1.5, 9.0, 2.0, 1.0],
         }
     )
-    found = confused_pairs(table, LabelSpace("x", 3, ("cat", "dog", "owl")))
-    named = [(pair["true_name"], pair["voted_name"], pair["votes"]) for pair in found]
+    pairs = confused_pairs(table, LabelSpace("x", 3, ("cat", "dog", "owl")))
+    named = [(pair["true_name"], pair["voted_name"], pair["votes"]) for pair in pairs]
     assert named == [("cat", "dog", 2.5), ("dog", "owl", 2.0)]
