@@ -26,8 +26,7 @@ def make_e_step(
     if prepared.shards is not None:
         logger.info("merge: skills are sharded, in %d shards", len(prepared.shards))
         return ShardedEStep(executor, state, partitions, prepared.shards, model, workers)
-    add_to = plan.earlier if plan.incremental else None
-    return BroadcastEStep(executor, state, partitions, model, workers, add_to)
+    return BroadcastEStep(executor, state, partitions, model, workers, plan.add_to)
 
 
 def iterate(e_step: StageEStep, prepared: Prepared, plan: Plan, state: StateFolder) -> State:

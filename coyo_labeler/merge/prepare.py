@@ -99,11 +99,11 @@ def _prepare_anew(
     rejects = storage.join(state.output, "rejects") if plan.reject_bad_votes else None
     with executor.watch("merge: reading votes"):
         summaries = partition_votes(executor, state, votes_splits, space, partitions, rejects)
-        _refuse_bad_votes(summaries)
+        _stop_at_bad_votes(summaries)
         voted = _filter_voted(executor, state, partitions, expected, plan)
     workers = sorted({name for summary in summaries for name in summary.workers})
-    if plan.incremental and plan.earlier is not None:
-        workers = plan.earlier.with_workers(workers)
+    if plan.add_to is not None:
+        workers = plan.add_to.with_workers(workers)
     model = replace(
         model,
         workers=len(workers),
@@ -119,8 +119,8 @@ def _prepare_anew(
         )
     state.remove_votes(partitions)
     tally = np.sum([part.tallies.tally for part in parts], axis=0)
-    if plan.incremental and plan.earlier is not None:
-        tally = plan.earlier.add_tally(workers, tally)
+    if plan.add_to is not None:
+        tally = plan.add_to.add_tally(workers, tally)
     model = _complete_model(model, plan, parts, tally)
     duplicates = sum(part.duplicates for part in parts)
     prepared = Prepared(
@@ -152,10 +152,11 @@ def _partitions(executor: Executor, votes: int, beliefs: Sequence[Split]) -> int
     )
 
 
-def _refuse_bad_votes(summaries: Sequence[VotesSummary]) -> None:
-    errors = [summary for summary in summaries if summary.error]
-    if errors:
-        raise InputError(min(errors, key=lambda summary: summary.file).error)
+def _stop_at_bad_votes(summaries: Sequence[VotesSummary]) -> None:
+    """Raises: InputError about the first bad vote, or where there is none to use."""
+    for summary in summaries:
+        if summary.error is not None:
+            raise InputError(summary.error)
     if not any(summary.used for summary in summaries):
         raise InputError(
             "votes: there is not one vote to use; give votes, or use the beliefs as is"

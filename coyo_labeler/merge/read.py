@@ -39,12 +39,11 @@ from coyo_labeler.votes.read import Piece as VotesSplit
 class VotesSummary:
     """What a split of votes holds.
 
-    file: number of its file in name order. rows: all of them. used: those that passed the checks.
-    workers: their names, sorted. choices: how many of the votes used are choices, of what.
-    rejected: rows by reason. error: the message about the first bad row, where that is an error.
+    rows: all of them. used: those that passed the checks. workers: their names, sorted. choices: a
+    summary of the choices among the votes used. rejected: rows by reason. error: the message about
+    the first bad row, where that stops the run.
     """
 
-    file: int
     rows: int
     used: int
     workers: tuple[str, ...]
@@ -88,7 +87,7 @@ def read_votes(
             entry["values"]: entry["counts"]
             for entry in pc.value_counts(table["reason"]).to_pylist()
         }
-    yield VotesSummary(split.file, rows, used, tuple(sorted(workers)), choices, by_reason, error)
+    yield VotesSummary(rows, used, tuple(sorted(workers)), choices, by_reason, error)
 
 
 def partition_votes(
@@ -101,31 +100,33 @@ def partition_votes(
 ) -> list[VotesSummary]:
     """Read and check all votes, once; the state then holds those of each partition.
 
-    rejects: the folder that bad votes are written to, see `read_votes`.
+    rejects: the folder that bad votes are written to, see `read_votes`. Returns the summary of each
+    split, in their order.
     """
     send = partial(_send_votes, space=space, partitions=partitions, rejects=rejects)
     store = partial(_store_votes, state=state)
-    return executor.exchange(list(enumerate(splits)), send, Round(partitions, store))
+    summaries = executor.exchange(list(enumerate(splits)), send, Round(partitions, store))
+    return [summary for _, summary in sorted(summaries, key=lambda numbered: numbered[0])]
 
 
 def _send_votes(
     numbered: tuple[int, VotesSplit], space: LabelSpace, partitions: int, rejects: str | None
-) -> Iterator[tuple[int, Batch | VotesSummary]]:
+) -> Iterator[tuple[int, Batch | tuple[int, VotesSummary]]]:
     number, split = numbered
     url = None if rejects is None else storage.join(rejects, f"votes-{number:05d}.parquet")
     for item in read_votes(split, space, partitions, url):
         if isinstance(item, VotesSummary):
-            yield number % partitions, item  # any partition hands it to the driver
+            yield number % partitions, (number, item)  # any partition hands it to the driver
         else:
             yield item
 
 
 def _store_votes(
-    partition: int, arrived: Sequence[Batch | VotesSummary], state: StateFolder
-) -> list[VotesSummary]:
+    partition: int, arrived: Sequence[Batch | tuple[int, VotesSummary]], state: StateFolder
+) -> list[tuple[int, VotesSummary]]:
     batches = [item for item in arrived if isinstance(item, Batch)]
     state.write_votes(concat_batches(batches, VOTES, checks.CHECKED), partition)
-    return [item for item in arrived if isinstance(item, VotesSummary)]
+    return [item for item in arrived if not isinstance(item, Batch)]
 
 
 def _message(split: VotesSplit, reject: dict[str, str]) -> str:

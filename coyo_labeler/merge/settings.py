@@ -35,10 +35,10 @@ class Plan:
     """All that the stage needs to know of its settings, but for the model.
 
     votes: their URL. beliefs, gold: the splits to read. earlier: the merge to begin from.
-    incremental: whether the votes are added to it. worker_model: as wanted; the votes settle auto.
-    partitions: of the voted images; None: by cores and votes. accuracy_on_gold: whether the prior
-    accuracy of workers is estimated from gold. calibration: the one to begin from.
-    broadcast_bytes: skills larger than this are sharded.
+    incremental: whether the votes are added to those of the earlier merge. worker_model: as wanted;
+    `auto` is settled by the votes. partitions: of the voted images; None: by cores and votes.
+    accuracy_on_gold: whether the prior accuracy of workers is estimated from gold. calibration: the
+    one to begin from. broadcast_bytes: skills larger than this are sharded.
     """
 
     votes: str
@@ -55,6 +55,11 @@ class Plan:
     calibration: Calibration
     broadcast_bytes: float
     stopping_rule: StoppingRule
+
+    @property
+    def add_to(self) -> Earlier | None:
+        """The merge that the votes are added to, if they are."""
+        return self.earlier if self.incremental else None
 
 
 def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | None) -> Plan:

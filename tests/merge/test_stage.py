@@ -9,6 +9,7 @@ import pytest
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.merge import prepare as preparation
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.merge.tables import assert_same_tables, posterior, read_rows
@@ -221,6 +222,15 @@ def test_a_bad_vote_stops_the_run_and_names_file_row_and_remedy(spark, tmp_path,
         "votes: row 7 of votes.csv: label 7 is outside labels.txt (0..2); drop the row, set "
         "label_space, or set on_bad_vote=reject to set such rows aside"
     )
+
+
+def test_of_many_bad_votes_the_first_is_named_though_many_tasks_read_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "ROWS_PER_SPLIT", 2)
+    label = pa.array([0, 1, 2, 7, 8, 0, 1, 0, 9, 0], pa.int32())
+    votes = pa.table({"image_id": range(10), "worker_id": ["ann"] * 10, "label": label})
+    pq.write_table(votes, tmp_path / "votes.parquet", row_group_size=2)
+    with pytest.raises(InputError, match=r"row 4 of votes\.parquet: label 7 is outside"):
+        merge(None, tmp_path, votes=tmp_path / "votes.parquet", partitions=2)
 
 
 def test_bad_and_superseded_votes_are_rejected_with_reasons_and_counted(spark, tmp_path, inputs):
