@@ -38,7 +38,7 @@ CARRIED, FALSE_POSITIVES = "carried", "false-positives"
 
 
 @dataclass(frozen=True)
-class AssemblySettings:
+class AssemblyRules:
     """How partitions are assembled.
 
     workers: all worker ids, sorted; a worker's number is its index. sample: the share of images
@@ -93,23 +93,23 @@ def assemble_partitions(
     beliefs: Sequence[Split],
     space: LabelSpace,
     voted: VotedFilter,
-    how: AssemblySettings,
+    rules: AssemblyRules,
 ) -> list[PartitionSummary]:
     """Bring gold and beliefs to the votes of their partition; the state then holds the problems.
 
     Raises: InputError naming what cannot be used, see `assemble`, `read_gold`, `read_beliefs`.
     """
     sources = [*((GOLD, split) for split in gold), *((BELIEFS, split) for split in beliefs)]
-    with executor.share(voted) as shared_voted, executor.share(how) as shared_how:
+    with executor.share(voted) as shared_voted, executor.share(rules) as shared_rules:
         send = partial(
             _send_rows,
             state=state,
             partitions=partitions,
             space=space,
-            model=how.model,
+            model=rules.model,
             voted=shared_voted,
         )
-        work = partial(_assemble_partition, state=state, how=shared_how)
+        work = partial(_assemble_partition, state=state, rules=shared_rules)
         return executor.exchange(sources, send, Round(partitions, work))
 
 
@@ -130,9 +130,9 @@ def _send_rows(
 
 
 def _assemble_partition(
-    partition: int, batches: Sequence[Batch], state: StateFolder, how: Any
+    partition: int, batches: Sequence[Batch], state: StateFolder, rules: Any
 ) -> Iterator[PartitionSummary]:
-    assembled = assemble(state.read_votes(partition), batches, how.value)
+    assembled = assemble(state.read_votes(partition), batches, rules.value)
     state.write_problems(assembled.problems, partition)
     state.write_table(CARRIED, assembled.carried, partition)
     state.write_table(FALSE_POSITIVES, assembled.false_positives, partition)
@@ -149,7 +149,7 @@ def _assemble_partition(
     )
 
 
-def assemble(votes_table: pa.Table, batches: Sequence[Batch], how: AssemblySettings) -> Assembled:
+def assemble(votes_table: pa.Table, batches: Sequence[Batch], rules: AssemblyRules) -> Assembled:
     """Sort everything by image and build the problems.
 
     votes_table: votes.checks.CHECKED. batches: gold and beliefs.
@@ -157,9 +157,9 @@ def assemble(votes_table: pa.Table, batches: Sequence[Batch], how: AssemblySetti
     Raises: InputError where an image has two beliefs or two gold classes, or a worker has two votes
     and duplicate_votes is error.
     """
-    model, workers = how.model, pa.array(how.workers, pa.string())
+    model, workers = rules.model, pa.array(rules.workers, pa.string())
     votes, duplicates = _arrange_votes(
-        votes_table.combine_chunks(), workers, how.duplicate_votes, model.truth
+        votes_table.combine_chunks(), workers, rules.duplicate_votes, model.truth
     )
     beliefs_table = concat_batches(batches, BELIEFS, schemas.BELIEFS)
     beliefs_table = beliefs_table.take(pc.sort_indices(beliefs_table["id"]))
@@ -172,7 +172,7 @@ def assemble(votes_table: pa.Table, batches: Sequence[Batch], how: AssemblySetti
         problems=problems,
         carried=beliefs_table.filter(has_problem).drop_columns(["labels", "label_probs"]),
         false_positives=beliefs_table.filter(pc.invert(has_problem)),
-        tallies=gather_tallies(votes, beliefs, gold, len(workers), how.sample),
+        tallies=gather_tallies(votes, beliefs, gold, len(workers), rules.sample),
         duplicates=duplicates,
         unbelieved=int((~np.isin(distinct(votes.image), beliefs.image)).sum()),
     )

@@ -1,11 +1,10 @@
 """What an earlier merge left, for another one to begin with: its tables, written and read here.
 
-A warm start takes the skills of its workers for the first iteration. An increment adds new votes to
-it without going through the earlier ones again: the posterior that it found for an image is the
-belief that the image's new votes meet, what it counted of a worker stays as it is, and the expected
-counts of the new votes are added. So the E-step covers the images with new votes alone, which
-incremental EM allows (Neal & Hinton 1998); all other images keep their posterior, as if their votes
-had been seen with the skills of that time for good.
+A warm start uses the skills of its workers for the first iteration. An increment adds new votes to
+it and does not go through the earlier votes again: an image's earlier posterior is its belief now,
+the earlier counts of workers stay as they are, and the expected counts of the new votes are added.
+So the E-step covers only the images with new votes, which incremental EM allows (Neal & Hinton
+1998). All other images keep their posterior: later skills do not change it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +61,8 @@ TALLY = pa.schema(
 )
 TALLY_FOLDER = "tally"
 
-#: A class that was not seen then starts with this part of an even share, for it can be seen now.
+#: A class that the earlier merge did not see starts with this part of an even share: it may occur
+#: now.
 _UNSEEN = 1e-3
 
 
@@ -133,14 +133,14 @@ class Earlier:
         return storage.join(self.url, "posterior")
 
     def with_workers(self, workers: Sequence[str]) -> list[str]:
-        """These workers and its own, sorted."""
+        """The workers of both merges, sorted; workers: those of the new votes."""
         return sorted({*workers, *self._tally["worker_id"].to_pylist()})
 
     def add_tally(self, workers: Sequence[str], tally: NDArray[np.int64]) -> NDArray[np.int64]:
         """The votes of both merges by worker, (J, 5); workers: all, sorted; tally: of new votes.
 
-        Agreement is that with the machine. What new votes meet is not the machine but the earlier
-        posterior, so their agreement is left out.
+        The columns of agreement count agreement with the machine. New votes are compared with the
+        earlier posterior instead, so theirs are left out.
         """
         index = np.searchsorted(workers, self._tally["worker_id"].to_pylist())
         added = tally.copy()
@@ -162,7 +162,7 @@ class Earlier:
         return self.log_class_prior(model.classes) if model.estimate_class_prior else None
 
     def log_class_prior(self, classes: int) -> F64 | None:
-        """The log share of each class, (C,); None where it was not estimated or C was another."""
+        """The log share of each class, (C,); None where it was not estimated or C was different."""
         share = self._of_classes("share", classes)
         if share is None:
             return None
@@ -176,18 +176,18 @@ class Earlier:
         return np.asarray(tables[0][column].to_numpy())
 
     def counts_of(self, workers: Sequence[str], space: CellSpace, cells: I64) -> F64:
-        """What it counted in each of these cells (keys, sorted), 0 where nothing.
+        """Its count of each of these cells (keys, sorted), 0 where it has none.
 
-        Workers and classes that are not known here are left out.
+        Counts of workers and classes that do not occur here are left out.
         """
         counts = np.zeros(len(cells))
-        for keys, some in self._counted(workers, space):
+        for keys, key_counts in self._counted(workers, space):
             index, known = find(cells, keys)
-            np.add.at(counts, index[known], some[known])
+            np.add.at(counts, index[known], key_counts[known])
         return counts
 
     def counts(self, workers: Sequence[str], space: CellSpace) -> EarlierCounts:
-        """All that it counted, for an increment."""
+        """All of its counts, for an increment to add to."""
         keys = [keys for keys, _ in self._counted(workers, space)]
         cells = distinct(np.sort(np.concatenate([np.zeros(0, np.int64), *keys])))
         classes = space.model.classes
@@ -250,7 +250,7 @@ def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _number_workers(table: pa.Table, names: pa.Array) -> tuple[NDArray[np.int32], Bool]:
-    """The number of each row's worker among names, and whether it is there."""
+    """The index of each row's worker among names, and whether it is one of them."""
     index = pc.index_in(table["worker_id"], value_set=names).combine_chunks()
     known = np.asarray(pc.is_valid(index)).astype(bool)
     return pc.fill_null(index, 0).to_numpy(zero_copy_only=False).astype(np.int32), known

@@ -19,7 +19,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.manifest import Counts
-from coyo_labeler.merge.assemble import AssemblySettings, PartitionSummary, assemble_partitions
+from coyo_labeler.merge.assemble import AssemblyRules, PartitionSummary, assemble_partitions
 from coyo_labeler.merge.cell_shards import Shards, plan_shards
 from coyo_labeler.merge.executor import Executor
 from coyo_labeler.merge.read import VotesSummary, partition_votes
@@ -112,10 +112,10 @@ def _prepare_anew(
         ),
     )
     used = sum(summary.used for summary in summaries)
-    how = AssemblySettings(workers, model, plan.duplicate_votes, _VOTES_SAMPLED / max(used, 1))
+    rules = AssemblyRules(workers, model, plan.duplicate_votes, _VOTES_SAMPLED / max(used, 1))
     with executor.watch("merge: joining votes and beliefs"):
         parts = assemble_partitions(
-            executor, state, partitions, plan.gold, plan.beliefs, space, voted, how
+            executor, state, partitions, plan.gold, plan.beliefs, space, voted, rules
         )
     state.remove_votes(partitions)
     tally = np.sum([part.tallies.tally for part in parts], axis=0)

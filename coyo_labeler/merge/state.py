@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +30,9 @@ from coyo_labeler.merge.cell_shards import ShardCells
 logger = logging.getLogger(__name__)
 
 FOLDER = "_state"
-#: What tells that everything has been prepared: written last, removed first.
+#: Says that everything has been prepared: written last, removed first.
 _PREPARED = "prepared.json"
-#: Of the files under `_state`. A run that another version left unfinished starts anew.
+#: The version of the files under `_state`. A run that another version left unfinished starts anew.
 _VERSION = 2
 _CHECKPOINT = "iteration.npz"
 _CHECKPOINT_ARRAYS = ("counts", "log_class_prior")
@@ -46,7 +46,7 @@ _mapped: "OrderedDict[tuple[str, str], Any]" = OrderedDict()
 class StateFolder:
     """The files of one run's state.
 
-    run: names all that has been prepared, so that no stale map or copy is taken for it.
+    run: the name of the run that prepared them, so that no stale map or copy is used.
     """
 
     output: str
@@ -54,25 +54,28 @@ class StateFolder:
 
     @classmethod
     def open(cls, output: str, run: str) -> "StateFolder":
-        """The state that an unfinished run in `output` has prepared, or else a new one, `run`'s.
+        """The state of the unfinished run in `output`, or else a new one that is called `run`.
 
-        So the copies that this machine has of it are used again.
+        An unfinished run keeps its name, so that its copies on this machine are used again.
         """
-        prepared = cls(output, run).read_prepared()
-        return cls(output, run if prepared is None else prepared["run"])
+        prepared = cls(output, run)._read_prepared()
+        return cls(output, prepared["run"] if _is_of_this_version(prepared) else run)
 
-    # What has been prepared, and how far EM has come.
+    # What has been prepared, and the checkpoint of EM.
 
     def read_prepared(self) -> dict[str, Any] | None:
-        """What `write_prepared` wrote, or None where nothing, or nothing usable, is there."""
-        prepared = storage.read_json(self._url(_PREPARED))
-        if prepared is not None and prepared.get("version") != _VERSION:
+        """What `write_prepared` wrote, or None where there is nothing that can be used."""
+        prepared = self._read_prepared()
+        if prepared and not _is_of_this_version(prepared):
             logger.warning(
                 "merge: %s was left unfinished by another version of this program; it starts anew",
                 self.output,
             )
             return None
         return prepared
+
+    def _read_prepared(self) -> dict[str, Any] | None:
+        return storage.read_json(self._url(_PREPARED))
 
     def write_prepared(self, prepared: Mapping[str, Any]) -> None:
         """Write a JSON document that says that everything has been prepared."""
@@ -238,6 +241,10 @@ class StateFolder:
     @property
     def _copies(self) -> Path:
         return Path(tempfile.gettempdir()) / f"coyo_labeler-{self.run}"
+
+
+def _is_of_this_version(prepared: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    return prepared is not None and prepared.get("version") == _VERSION
 
 
 def _read(url: str) -> bytes:
