@@ -243,7 +243,7 @@ class StateFolder:
         return Path(tempfile.gettempdir()) / f"coyo_labeler-{self.run}"
 
 
-def _is_of_this_version(prepared: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+def _is_of_this_version(prepared: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     return prepared is not None and prepared.get("version") == _VERSION
 
 
