@@ -19,7 +19,7 @@ def read_rows(folder, name):
 
 
 def tables_of(folder):
-    """{table: its rows, sorted by key}, of all that a run found."""
+    """{table: its rows, sorted by key}, of all tables with results."""
     return {
         "posterior": [row for _, row in sorted(posterior(folder).items())],
         "workers": sorted(read_rows(folder, "workers"), key=lambda row: row["worker_id"]),
