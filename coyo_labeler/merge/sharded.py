@@ -232,7 +232,7 @@ def _e_step_and_send(
     reliability: bool,
     sharding: _Sharding,
 ) -> Iterator[tuple[int, _Slice]]:
-    """The counts of a partition to their shards, its other sums to one partition more."""
+    """Sends the counts of a partition to their shards, and its other sums to one more partition."""
     problems = sharding.state.map_problems(partition)
     sums = e_step(problems, _own(parameters, arrived), sharding.model, reliability)
     cells, counts = problems.cells, sums.counts
