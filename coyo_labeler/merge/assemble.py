@@ -152,7 +152,7 @@ def _assemble_partition(
 def assemble(votes_table: pa.Table, batches: Sequence[Batch], rules: AssemblyRules) -> Assembled:
     """Sort everything by image and build the problems.
 
-    votes_table: votes.checks.CHECKED. batches: gold and beliefs.
+    votes_table: schemas.VOTES_CHECKED. batches: gold and beliefs.
 
     Raises: InputError where an image has two beliefs or two gold classes, or a worker has two votes
     and duplicate_votes is error.

@@ -28,38 +28,8 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 
-#: Expected counts that the table of confusions does not hold. kind: choice (one-coin workers) or
-#: answer; true: whether the question's truth was yes, null for one-coin workers; outcome: yes, no,
-#: unsure as 0, 1, 2 for an answer, wrong, right, unsure as 0, 1, 2 for one-coin workers.
-SKILLS = pa.schema(
-    [
-        pa.field("worker_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("true", pa.bool_()),
-        pa.field("outcome", pa.int32(), nullable=False),
-        pa.field("count", pa.float64(), nullable=False),
-    ]
-)
-SKILLS_FOLDER = "skills"
-
-#: How frequent each class was found to be among images without a belief, and in how many of them.
-CLASSES = pa.schema(
-    [
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("share", pa.float64(), nullable=False),
-        pa.field("images", pa.float64(), nullable=False),
-    ]
-)
-CLASSES_FOLDER = "classes"
-
-#: The votes of each worker by kind, as the columns of `em.tallies.Tallies.tally`.
-TALLY = pa.schema(
-    [
-        pa.field("worker_id", pa.string(), nullable=False),
-        *(pa.field(name, pa.int64(), nullable=False) for name in COLUMNS),
-    ]
-)
-TALLY_FOLDER = "tally"
+#: Folders of the tables that only another merge reads.
+SKILLS_FOLDER, CLASSES_FOLDER, TALLY_FOLDER = "skills", "classes", "tally"
 
 #: A class that the earlier merge did not see starts with this part of an even share: it may occur
 #: now.
@@ -67,18 +37,18 @@ _UNSEEN = 1e-3
 
 
 def classes_table(log_class_prior: F64, counts: F64) -> pa.Table:
-    """The shares of all classes, log (C,), and the expected images of each, (C,), as `CLASSES`."""
+    """schemas.CLASSES, from log shares (C,) and the expected images of each class, (C,)."""
     label = np.arange(len(log_class_prior), dtype=np.int32)
-    return pa.table([label, np.exp(log_class_prior), counts], schema=CLASSES)
+    return pa.table([label, np.exp(log_class_prior), counts], schema=schemas.CLASSES)
 
 
 def tally_table(workers: Sequence[str], tally: NDArray[np.int64]) -> pa.Table:
-    """The tally (J, 5) as `TALLY`."""
-    return pa.table([pa.array(workers, pa.string()), *tally.T], schema=TALLY)
+    """The tally (J, 5) as schemas.TALLY."""
+    return pa.table([pa.array(workers, pa.string()), *tally.T], schema=schemas.TALLY)
 
 
 def skills_table(workers: Sequence[str], space: CellSpace, cells: I64, counts: F64) -> pa.Table:
-    """The counts of those cells (keys, sorted) that are no confusions, as `SKILLS`."""
+    """The counts of those cells (keys, sorted) that are no confusions, as schemas.SKILLS."""
     confusion = space.model.worker_model == "confusion"
     listed = (cells < space.constants) & (counts > 0)
     if confusion:
@@ -96,7 +66,7 @@ def skills_table(workers: Sequence[str], space: CellSpace, cells: I64, counts: F
             outcome.astype(np.int32),
             listed_counts,
         ],
-        schema=SKILLS,
+        schema=schemas.SKILLS,
     )
 
 
@@ -150,7 +120,7 @@ class Earlier:
 
     @cached_property
     def _tally(self) -> pa.Table:
-        tables = list(_read_tables(storage.join(self.url, TALLY_FOLDER), TALLY))
+        tables = list(_read_tables(storage.join(self.url, TALLY_FOLDER), schemas.TALLY))
         if not tables:
             raise InputError(
                 f"incremental: {self.url} has no {TALLY_FOLDER}/; merge all votes once more, anew"
@@ -170,7 +140,7 @@ class Earlier:
         return np.asarray(np.log(share / share.sum()))
 
     def _of_classes(self, column: str, classes: int) -> F64 | None:
-        tables = list(_read_tables(storage.join(self.url, CLASSES_FOLDER), CLASSES))
+        tables = list(_read_tables(storage.join(self.url, CLASSES_FOLDER), schemas.CLASSES))
         if not tables or tables[0].num_rows != classes:
             return None
         return np.asarray(tables[0][column].to_numpy())
@@ -208,7 +178,7 @@ class Earlier:
                 known &= (true < model.classes) & (voted < model.classes)
                 keys = space.choice_keys(true[known], worker[known], voted[known])
                 yield keys, table["count"].to_numpy()[known]
-        for table in _read_tables(storage.join(self.url, SKILLS_FOLDER), SKILLS):
+        for table in _read_tables(storage.join(self.url, SKILLS_FOLDER), schemas.SKILLS):
             worker, known = _number_workers(table, names)
             choice = np.asarray(pc.equal(table["kind"], "choice"))
             outcome = table["outcome"].to_numpy().astype(np.int64)

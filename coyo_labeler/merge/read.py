@@ -9,16 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler import storage
-from coyo_labeler.em.inputs import check_beliefs
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, find
 from coyo_labeler.em.worker_model import ChoiceSummary
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import parquet_splits, schemas
-from coyo_labeler.formats.label_lists import check_unique_images
+from coyo_labeler.formats.label_lists import (
+    check_label_lists,
+    check_unique_images,
+    read_ids,
+    read_label_lists,
+)
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
-from coyo_labeler.merge.belief_table import to_beliefs
 from coyo_labeler.merge.executor import Executor, Round
 from coyo_labeler.merge.partition import (
     BELIEFS,
@@ -32,7 +35,7 @@ from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.votes import checks
 from coyo_labeler.votes import read as votes_files
-from coyo_labeler.votes.read import Piece as VotesSplit
+from coyo_labeler.votes.read import VotesSplit
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _store_votes(
     partition: int, arrived: Sequence[Batch | tuple[int, VotesSummary]], state: StateFolder
 ) -> list[tuple[int, VotesSummary]]:
     batches = [item for item in arrived if isinstance(item, Batch)]
-    state.write_votes(concat_batches(batches, VOTES, checks.CHECKED), partition)
+    state.write_votes(concat_batches(batches, VOTES, schemas.VOTES_CHECKED), partition)
     return [item for item in arrived if not isinstance(item, Batch)]
 
 
@@ -145,14 +148,15 @@ def read_beliefs(
 
     Raises: InputError naming an image whose belief cannot be used.
     """
+    source = f"{split.key}: {split.url}"
     seen = [np.zeros(0, dtype=np.int64)]
     for table in parquet_splits.read_split(split):
-        image = image_ids(table, split)
-        check_beliefs(to_beliefs(table), model)
-        seen.append(image)
-        sent = table.filter(pa.array(voted.may_have(image)))
+        lists = read_label_lists(table, source)
+        check_label_lists(lists, source, classes=model.classes, distinct=True)
+        seen.append(lists.image)
+        sent = table.filter(pa.array(voted.may_have(lists.image)))
         yield from partition_rows(sent, "id", BELIEFS, partitions)
-    check_unique_images(np.sort(np.concatenate(seen)), "beliefs")
+    check_unique_images(np.sort(np.concatenate(seen)), source)
 
 
 def is_copied_whole(split: Split, voted: VotedFilter, state: StateFolder) -> bool:
@@ -174,10 +178,7 @@ def is_copied_whole(split: Split, voted: VotedFilter, state: StateFolder) -> boo
 
 def image_ids(table: pa.Table, split: Split) -> I64:
     """The ids of a table of beliefs. Raises: InputError where one is missing."""
-    if table["id"].null_count:
-        raise InputError(f"beliefs: {split.url} has a row without an id; drop it")
-    ids: I64 = table["id"].to_numpy()
-    return ids
+    return read_ids(table["id"], f"{split.key}: {split.url}")
 
 
 def read_gold(split: Split, space: LabelSpace, partitions: int) -> Iterator[tuple[int, Batch]]:
