@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coyo_labeler.em.exact_sum import ExactSum, count_unit
 from coyo_labeler.em.model import Calibration
 from tests.em.in_memory import build, run_em
 from tests.em.test_dense import arrays, problems
@@ -134,20 +133,3 @@ def test_not_even_a_saddle_point_tells_how_votes_were_partitioned(
     for passes in ways:
         _, posterior = run_em(passes, 60, calibration=start)
         assert posterior == pytest.approx(expected, rel=1e-9, abs=1e-9)
-
-
-@given(st.lists(st.floats(-1e6, 1e6), max_size=50), st.randoms())
-def test_an_exact_sum_is_the_same_in_any_order(values, random):
-    turned = list(values)
-    random.shuffle(turned)
-    cut = random.randint(0, len(turned))
-    parts = ExactSum.of(np.array(turned[:cut])) + ExactSum.of(np.array(turned[cut:]))
-    assert parts.total() == ExactSum.of(np.array(values)).total()
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=2000))
-def test_as_many_weights_as_a_unit_is_for_add_up_exactly(weights):
-    unit = count_unit(len(weights))
-    rounded = np.rint(np.array(weights) / unit) * unit
-    assert np.abs(rounded - weights).max() <= unit / 2 < 1e-12
-    assert sum(rounded) == sum(rounded[::-1]) == unit * sum(int(w / unit) for w in rounded)
