@@ -92,7 +92,7 @@ def test_an_id_of_two_images_is_refused(
         data = (images / f"00000.{ending}").read_bytes()
         (images / f"00007.{ending}").write_bytes(data)
     message = fail(spark, **given, format="webdataset", images=str(images))
-    assert f"id {1 << 33} is 2 images" in message
+    assert f"id {1 << 33} belongs to 2 images" in message
 
 
 def test_labels_with_an_id_twice_are_refused(
