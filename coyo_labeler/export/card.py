@@ -124,9 +124,6 @@ def render_card(
         "significant": markdown.significant,
         "text": markdown.text,
         "uri": markdown.uri,
-        "gigabytes": lambda value: (
-            f"{value / 1e9:.2f} GB" if value > 1e8 else f"{value / 1e6:.2f} MB"
-        ),
     }
     matter = yaml.safe_dump(
         front_matter(settings, schema, sizes, voted), sort_keys=False, allow_unicode=True

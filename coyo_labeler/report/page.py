@@ -1,4 +1,4 @@
-"""The report as one HTML page: no script, no remote request, light and dark."""
+"""The report as one HTML page: no scripts, no remote requests, light and dark."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,15 @@ from markupsafe import Markup, escape
 
 from coyo_labeler.report.figures import figures
 
-#: Characters of a class's name that are shown; WordNet's lists of synonyms can be long.
+#: Characters shown of the name of a class: WordNet's lists of synonyms can be long.
 _NAME = 30
 
 
 def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
-    """The page. pictures: `data:` URIs of examples, by image id; everything else is escaped."""
+    """The page. pictures: `data:` URIs of examples, by image id.
+
+    Everything else is escaped: names, manifests and histories may be a stranger's.
+    """
     environment = Environment(
         loader=PackageLoader("coyo_labeler.report", "."),
         autoescape=True,
@@ -28,7 +31,6 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "fine": lambda value: "–" if value is None else f"{value * 100:.2f}\u202f%",
         "decimal": lambda value: "–" if value is None else f"{value:.3f}",
         "duration": _duration,
-        "size": _size,
         "short": _short,
     }
     template = environment.get_template("page.html.jinja")
@@ -43,15 +45,8 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _size(size: float) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size:.0f} bytes"
-
-
 def _short(name: str) -> Markup:
-    """A class's first synonyms; the pointer shows the rest."""
+    """The first synonyms of a class; its tooltip shows all of them."""
     if len(name) <= _NAME:
         return escape(name)
     listed = name[: _NAME + 1].rpartition(",")[0] or name[: _NAME - 1]
