@@ -18,7 +18,7 @@ from coyo_labeler.report.tally import Tally
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 #: Seconds that a busy machine may take to start a browser.
-PATIENCE = 600
+PATIENCE = 140
 
 EVIL = '"><script>console.error("broke out")</script><b title=\''
 
