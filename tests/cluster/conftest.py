@@ -127,8 +127,14 @@ def words_of(world, stage, output, source):
     label_space = f"label_space={world.folder}/labels.txt"
     return {
         "ingest": [f"source={world.source}", f"output={output}", f"rows_per_shard={PER_SHARD}"],
-        "fetch": [f"catalog={source}", f"output={output}", "allow_private=true", "connections=4"]
-        + [f"timeout_seconds={STEP_SECONDS}", f"connect_seconds={STEP_SECONDS}"],
+        "fetch": [
+            f"catalog={source}",
+            f"output={output}",
+            "allow_private=true",
+            "connections=4",
+            f"timeout_seconds={STEP_SECONDS}",
+            f"connect_seconds={STEP_SECONDS}",
+        ],
         "label": [
             f"images={source}",
             f"output={output}",
