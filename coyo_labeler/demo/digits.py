@@ -1,7 +1,7 @@
 """The demo's photographs: scikit-learn's 1,797 scanned handwritten digits, as image files.
 
-The scans are those of the UCI "Optical Recognition of Handwritten Digits" test set (Alpaydin and Kaynak
-1998): 8 × 8 counts of ink, 0..16.
+The scans are those of the UCI "Optical Recognition of Handwritten Digits" test set (Alpaydin and
+Kaynak 1998): 8 × 8 counts of ink, 0..16.
 """
 
 import io

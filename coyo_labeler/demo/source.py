@@ -73,7 +73,7 @@ def coyo_id(number: int) -> int:
 
 
 def write_scans(folder: str, port: int) -> list[Scan]:
-    """Write `images/{number:04d}.jpg` for every digit. The order of the scans is shuffled, but fixed."""
+    """Write `images/{number:04d}.jpg` for every digit, in a shuffled but fixed order."""
     ink, labels = digits.load()
     order = _shuffled(len(ink))
     images = Path(folder, "images")

@@ -25,7 +25,7 @@ BATCH = 32
 LEARNING_RATE = 3e-3
 #: Maximal shift of a training picture in pixels, in each direction.
 SHIFT = 2
-#: Floating-point sums depend on the number of threads. A single thread gives the same weights on any
+#: Floating-point sums depend on the number of threads. One thread gives the same weights on any
 #: number of cores, and never waits for others on a busy machine.
 THREADS = 1
 

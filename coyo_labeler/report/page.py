@@ -1,6 +1,6 @@
 """The report as one HTML page: no scripts, no remote requests, light and dark."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -23,7 +23,7 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "count": lambda value: "–" if value is None else f"{value:,}",
         "points": lambda value: "–" if value is None else f"{value * 100:.1f}",
         "signed": lambda value: "–" if value is None else f"{value:+.2f}".replace("-", "−"),
@@ -33,6 +33,7 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "duration": _duration,
         "short": _short,
     }
+    environment.filters |= filters
     template = environment.get_template("page.html.jinja")
     return template.render(doc=document, plots=figures(document), pictures=pictures)
 

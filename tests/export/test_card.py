@@ -164,3 +164,26 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.add(tag)
+
+
+def test_the_card_says_what_was_left_out_and_why() -> None:
+    page = card(threshold=0.25, max_labels=3)
+    assert "at least 0.25" in page and "at most 3 of these per image" in page
+    assert "| below threshold | 7 |" in page
+    assert "came without manifests" in page
+
+
+def test_every_field_is_explained() -> None:
+    page = card()
+    assert all(f"| `{name}` |" in page for name in schemas.BELIEFS.names)
+    space = LabelSpace("x", 2)
+    posterior = render_card(
+        settings(), schemas.POSTERIOR, SIZES, STATISTICS, Provenance(), {}, space
+    )
+    assert all(f"| `{name}` |" in posterior for name in schemas.POSTERIOR.names)
+
+
+def test_the_front_matter_is_one_yaml_document() -> None:
+    page = card()
+    _, matter, _ = page.split("---\n", 2)
+    assert yaml.safe_load(matter)["dataset_info"]["splits"][0]["num_examples"] == 3
