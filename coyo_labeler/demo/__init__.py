@@ -1,6 +1,6 @@
-"""The demo: the whole pipeline on real scanned digits, and what it needs in place of the world.
+"""The demo: the whole pipeline on real scanned digits, with stand-ins for the web and for people.
 
-`run`         all stages, one after another, each as its job runs it; `summary` what came of it
+`run`         all stages, one after another, each as its job runs it; `summary` their results
 `digits`, `source`   the images, a table of their URLs with the faults of a crawl, gold
 `server`      the web that the URLs point to; `teacher` the network; `annotators` the voters
 `pretrain`    a tiny Vision Transformer, trained on the machine's labels and on the merged ones

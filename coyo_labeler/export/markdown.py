@@ -1,7 +1,7 @@
-"""Text of unknown origin, made safe for the places of a dataset card.
+"""Text of unknown origin, escaped for the Markdown of a dataset card.
 
-Manifests and file metadata may come from a stranger. What they say is shown as it was written: no
-HTML, no link, no new line or table column comes of it.
+Manifests and file metadata may come from a stranger. A reader sees their text as it was written: it
+cannot become HTML, a link, another line or another column.
 """
 
 import html

@@ -45,9 +45,9 @@ def test_what_does_not_fit_together_is_told_in_one_line(
 
     words = [f"{key}={value}" for key, value in {**given, **change}.items()]
     assert main(["export", *words]) == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith("error: export: ") or told.startswith("error: label_space: ")
-    assert message in told
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: export: ") or line.startswith("error: label_space: ")
+    assert message in line
 
 
 def fail(spark: SparkSession, **settings: object) -> str:
