@@ -1,8 +1,8 @@
 """Every format of export: `python -m benchmarks.export --rows 1000000 --images 20000`.
 
-Parquet and Hugging Face of generated rows of 50 labels; webdataset and TFRecord of generated tars
-of random bytes as long as web images, 110 kB. Each export runs in a process of its own, as a user
-would start it: Spark's start is in its time.
+Parquet and Hugging Face copies are of generated rows with 50 labels each; webdataset and TFRecord
+of generated tars whose pictures are random bytes, 110 kB each as web images are. Each export runs
+in a process of its own, as a user would start it, so its time includes the start of Spark.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main() -> None:
     }
     job = [sys.executable, str(Path(__file__).parents[1] / "jobs" / "export.py")]
     print(
-        f"{os.cpu_count()} cores; PySpark {version('pyspark')}; Spark's start included\n"
+        f"{os.cpu_count()} cores; PySpark {version('pyspark')}; including Spark's start\n"
         f"{'format':<14} {'rows':>10} {'seconds':>9} {'rows/s':>9} {'driver Python':>14}"
     )
     for kind, (words, count) in cases.items():

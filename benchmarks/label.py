@@ -1,19 +1,18 @@
-"""How near `label` comes to the bare model, where the rest goes, and what other engines reach.
+"""How close `label` comes to the bare model, where the rest goes, and what other engines reach.
 
     make bench-label                                        # tf_efficientnetv2_b0 at 224 px
-    python -m benchmarks.label --ray                        # and Ray Data, which it installs beside
-    python -m benchmarks.label --photos FOLDER              # on JPEG files of your own
+    python -m benchmarks.label --ray                        # also Ray Data, which it installs
+    python -m benchmarks.label --photos FOLDER              # with JPEG files of your own
     python -m benchmarks.label --model tf_efficientnetv2_xl.in21k --sizes 384 512 --batch 256 \\
         --precision float16 --images 20000 --techniques     # on a GPU
 
-End to end is tars to committed Parquet with the model loaded. Bare is the model's forward pass on
-random tensors of the same shape, batch and precision: as `label` runs it, and as plain PyTorch does
-(one batch on all threads). All are timed in turns; medians are reported, and the ratio is the
-median of the rounds' own.
+"End to end" is from tars to committed Parquet, with the model already loaded. "Bare" is the
+model's forward pass on random tensors of the same shape, batch and precision: as `label` runs it,
+and as plain PyTorch does (one batch on all threads). All take turns. Rates are medians over the
+rounds, and ratios are medians of the ratios of each round.
 """
 
 import argparse
-import io
 import json
 import os
 import shutil
@@ -29,11 +28,11 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import label_precision, label_techniques
 from benchmarks.label_peers import Peer, ray_python
+from benchmarks.photographs import jpegs
 from coyo_labeler.formats import tars
 from coyo_labeler.label import decode
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
@@ -50,7 +49,7 @@ def main() -> None:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     BENCH.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BENCH, prefix="label-") as folder:
-        files = jpegs(arguments.photos)
+        files = jpegs(arguments.photos, crops=60, quality=92)
         per_shard = max(1, arguments.images // arguments.shards)
         write_tars(Path(folder, "images"), files, arguments.shards, per_shard)
         megapixels = np.mean([np.prod(decode.decode(data).shape[:2]) for data in files]) / 1e6
@@ -90,23 +89,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precisions", action=yes_or_no, default=True)
     parser.add_argument("--techniques", action=yes_or_no, default=False)
     return parser.parse_args()
-
-
-def jpegs(folder: str | None) -> list[bytes]:
-    """Files of a folder, or pieces of scikit-learn's two photographs of a web image's size."""
-    if folder:
-        return [path.read_bytes() for path in sorted(Path(folder).iterdir())]
-    from sklearn.datasets import load_sample_images  # noqa: PLC0415
-
-    random, found = np.random.default_rng(0), []
-    for photo in load_sample_images().images * 60:
-        height, width = random.integers(300, 427), random.integers(350, 640)
-        top, left = random.integers(0, 427 - height + 1), random.integers(0, 640 - width + 1)
-        file = io.BytesIO()
-        piece = photo[top : top + height, left : left + width]
-        Image.fromarray(piece).save(file, "JPEG", quality=92)
-        found.append(file.getvalue())
-    return found
 
 
 def write_tars(folder: Path, files: list[bytes], shards: int, per_shard: int) -> None:
@@ -168,7 +150,7 @@ def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:
     for turn in range(arguments.rounds + 1):
         for name, way in ways.items():
             rate = way()
-            if turn:  # the first is for caches, compilation and page faults
+            if turn:  # the first round fills caches and compiles
                 rates[name].append(rate)
             print(f"  round {turn}: {name:<32} {rate:8.1f} images/s", flush=True)
     for peer in peers.values():
@@ -188,19 +170,19 @@ def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:
 
 
 def open_peers(arguments: argparse.Namespace, folder: Path, spec: TeacherSpec) -> dict[str, Peer]:
-    """The peers by name and version, started."""
-    found = {}
+    """Start the peers; returns them by name and version."""
+    peers = {}
     if arguments.peers:
         name = "predict_batch_udf"
-        found[f"{name}, Spark {version('pyspark')}"] = Peer(name, sys.executable, folder, spec)
+        peers[f"{name}, Spark {version('pyspark')}"] = Peer(name, sys.executable, folder, spec)
     if arguments.ray:
         python, number = ray_python(BENCH / "ray")
-        found[f"Ray Data {number}"] = Peer("Ray Data", python, folder, spec)
-    return found
+        peers[f"Ray Data {number}"] = Peer("Ray Data", python, folder, spec)
+    return peers
 
 
 def bare(teacher: Teacher, size: int, images: int, cores: int) -> float:
-    """images/s of the network alone: on a CPU one batch a core, on a GPU batch after batch."""
+    """images/s of the network alone: on a CPU one batch per core, on a GPU one at a time."""
     batch = torch.randn(teacher.batch, 3, size, size, device=teacher.device)
     batch = batch.contiguous(memory_format=torch.channels_last)
     count = -(-images // teacher.batch)
@@ -241,7 +223,7 @@ def bare_threads(teacher: Teacher, size: int, images: int, cores: int) -> float:
 
 
 def profile(teacher: Teacher, folder: Path, size: int) -> None:
-    """Milliseconds of one core that each step takes of an image."""
+    """Print the time that each step takes per image, in milliseconds of one core."""
     shard = find_shards(str(folder / "images"))[0]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -263,7 +245,7 @@ def profile(teacher: Teacher, folder: Path, size: int) -> None:
             lambda: top_k(logits, teacher.k, teacher.activation, dtype),
         ),
     }
-    print("  of one image, on one core:")
+    print("  per image, on one core:")
     with torch.inference_mode():
         for name, (count, step) in steps.items():
             step()
@@ -281,7 +263,7 @@ def synchronize(teacher: Teacher) -> None:
 
 
 def limit(teacher: Teacher, size: int, rate: float) -> None:
-    """Percent of what the GPU's matrix units could do at their measured rate."""
+    """Print the share of what the GPU's matrix units can do, at their measured rate."""
     side = 8192
     a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
@@ -299,13 +281,13 @@ def limit(teacher: Teacher, size: int, rate: float) -> None:
             model(torch.empty(1, 3, size, size))
     needed = counter.get_total_flops()
     print(
-        f"  bf16 matmul {flops / 1e12:.0f} TFLOP/s, the model needs {needed / 1e9:.1f} GFLOP an "
+        f"  bf16 matmul {flops / 1e12:.0f} TFLOP/s, the model needs {needed / 1e9:.1f} GFLOP per "
         f"image: at most {flops / needed:.0f} images/s, end to end is {rate * needed / flops:.1%}"
     )
 
 
 def decoders(files: list[bytes]) -> None:
-    """Images/s of each decoder on one core, and whether its pixels are Pillow's."""
+    """Print images/s of each decoder on one core, and how often its pixels equal Pillow's."""
     import cv2  # noqa: PLC0415
     import torchvision  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
-"""The engines that a teacher is usually run on, over the same images with the same network.
+"""The engines that teachers are usually run on, with the same images and the same network.
 
-Each peer runs in one process that stays up, with its model loaded and one untimed round behind it:
-started once, asked for as many rounds as the benchmark makes. Decoding, preparing and top k are
-`label`'s own functions, so that only the engines differ.
+Each peer is one process for the whole benchmark: it loads its model once, and its first round is
+not timed. Decoding, preprocessing and top k are the functions of `label`, so that only the engines
+differ.
 """
 
 import json
@@ -25,7 +25,7 @@ from coyo_labeler.machine import cores_of_machine
 
 
 class Model:
-    """The teacher on one core; bytes of images in, labels and probabilities out."""
+    """The teacher on one core: from the bytes of images to labels and probabilities."""
 
     def __init__(self, spec: TeacherSpec) -> None:
         torch.set_num_threads(1)
@@ -74,7 +74,7 @@ def spark_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
 
 
 def ray_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
-    """Ray Data: read_webdataset, then an actor a core that decodes and predicts, model kept."""
+    """Ray Data: read_webdataset, then one actor per core, which keeps its model."""
     import logging  # noqa: PLC0415
 
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -105,7 +105,7 @@ def ray_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
             Actor,
             fn_constructor_args=(spec,),
             batch_size=spec.batch_size,
-            num_cpus=(cores - 1) / cores,  # on paper: what is left lets it read and write
+            num_cpus=(cores - 1) / cores,  # nominally; the rest lets Ray read and write
             concurrency=cores,
         )
         data.write_parquet(str(output))
@@ -118,7 +118,7 @@ PEERS = {"predict_batch_udf": spark_rounds, "Ray Data": ray_rounds}
 
 
 def serve(name: str, folder: str, spec: str) -> None:
-    """Answer each line on standard input with the images and seconds of one round."""
+    """Run a round for each line of standard input, and print its images and seconds."""
     answers, sys.stdout = sys.stdout, sys.stderr
     run = PEERS[name](Path(folder), TeacherSpec(**json.loads(spec)))
     for _ in sys.stdin:
@@ -159,10 +159,10 @@ class Peer:
 
 
 def ray_python(folder: Path) -> tuple[str, str]:
-    """(interpreter, version) of an environment with Ray that sees the packages of this one."""
+    """(interpreter, version of Ray) of an environment that also sees the packages of this one."""
     python = folder / "bin" / "python"
     if not python.exists():
-        print("installing Ray beside, under out/bench/ …", flush=True)
+        print("installing Ray in an environment of its own, under out/bench/ …", flush=True)
         uv = str(Path(sys.executable).with_name("uv"))
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
         subprocess.run([uv, "pip", "install", "-q", "--python", python, "ray>=2.40"], check=True)

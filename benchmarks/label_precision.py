@@ -1,8 +1,8 @@
-"""What a precision costs in fidelity and what it buys in speed.
+"""The fidelity that each precision costs, and the speed that it gains.
 
-The teacher's answers depend on the picture (batch-norm statistics of photographs, a head of 21,843
-outputs spread to a standard deviation of 2.5 around −5); those of a fresh model hardly do, and
-would make every precision look exact.
+The teacher here has batch-norm statistics of photographs and a head whose 21,843 outputs have a
+standard deviation of 2.5 around −5, so that its answers depend on the picture. The answers of a
+freshly initialised model hardly do, and would make every precision look exact.
 """
 
 import time
@@ -23,7 +23,7 @@ K = 50
 
 
 def compare(folder: Path, files: list[bytes], model: str, size: int, device: torch.device) -> None:
-    """Print, of each precision, how far its probabilities are from float32's, and its images/s."""
+    """Print how far the probabilities of each precision are from float32's, and its images/s."""
     pictures = [decode.decode(data) for data in files]
     checkpoint = folder / "spread.safetensors"
     save_teacher(checkpoint, 21_843, size, pictures[:CALIBRATION], model)
@@ -41,11 +41,11 @@ def compare(folder: Path, files: list[bytes], model: str, size: int, device: tor
     exact = probs["float32"]
     best = np.argsort(-exact, axis=1, kind="stable")[:, :K]
     print(f"precision: {model} at {size} px, {len(files)} pictures, against float32:")
-    print("  of the top 50's probabilities, |difference| median / 99 % / largest; top-1 agreement;")
+    print("  |difference| of the top 50 probabilities: median / 99 % / largest; top-1 agreement;")
     print("  share of the top 50 in common; images/s")
-    for precision, found in probs.items():
-        error = np.abs(np.take_along_axis(found - exact, best, 1))
-        order = np.argsort(-found, axis=1, kind="stable")[:, :K]
+    for precision, answered in probs.items():
+        error = np.abs(np.take_along_axis(answered - exact, best, 1))
+        order = np.argsort(-answered, axis=1, kind="stable")[:, :K]
         common = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(order, best, strict=True)])
         top1 = np.mean(order[:, 0] == best[:, 0])
         print(

@@ -1,4 +1,4 @@
-"""What each technique of `label` adds, on the bare network and on inputs alone."""
+"""The gain by each technique of `label`, on the bare network and on the inputs alone."""
 
 import argparse
 import time
@@ -15,7 +15,7 @@ from coyo_labeler.machine import cores_of_machine
 
 
 def techniques(arguments: argparse.Namespace, size: int) -> None:
-    """images/s of the bare network with one technique after another."""
+    """Print images/s of the bare network with one technique after another."""
     device = torch.device(arguments.device)
     print("  technique by technique, bare forward pass:")
     steps = [
@@ -53,7 +53,7 @@ def techniques(arguments: argparse.Namespace, size: int) -> None:
 
 
 def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> None:
-    """images/s of pictures that become inputs on the device: resized there, or on the host."""
+    """Print images/s of making inputs on the device, resized there or on the host."""
     device = torch.device(arguments.device)
     preset = automl_preset(f"automl_{size}")
     pictures = [torch.from_numpy(decode.decode(data)) for data in files]
@@ -69,7 +69,7 @@ def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> No
             ),
         }
         for label, way in ways.items():
-            for _ in range(2):  # the first is for kernels and page faults
+            for _ in range(2):  # the first turn loads kernels
                 start = time.perf_counter()
                 way()
                 if device.type == "cuda":

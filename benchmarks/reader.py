@@ -1,18 +1,17 @@
 """The training reader against plain webdataset decoding of the same tars.
 
-    python -m benchmarks.reader                      # generated JPEGs of a web image's size
+    python -m benchmarks.reader                      # generated JPEGs as large as web images
     python -m benchmarks.reader --photos FOLDER      # JPEG files of your own
-    python -m benchmarks.reader --part speed         # or targets, or memory, alone
+    python -m benchmarks.reader --part speed         # only one part: speed, targets or memory
 
-speed: images a second out of a DataLoader: decode, Inception crop to 224 px, batch; ours with the
-labels joined and made into targets, webdataset's without any. Same decoder, crop, batch size and
-worker processes; both in turns, each epoch with its own start of the workers; the ratio is the
-median over the rounds. targets: sparse targets against dense ones of 21,841 floats, made in the
-workers. memory: of the largest worker, over several epochs without a pause.
+speed: images per second out of a DataLoader that decodes, crops to 224 px (Inception) and batches.
+Our reader also joins the labels and makes targets of them; webdataset's has no labels. Decoder,
+crop, batch size and number of workers are the same. The readers take turns, and every epoch starts
+its own workers; the ratio is the median over the rounds. targets: sparse targets against dense ones
+of 21,841 floats that the workers make. memory: of the largest worker, over several epochs in a row.
 """
 
 import argparse
-import io
 import json
 import multiprocessing
 import os
@@ -31,6 +30,7 @@ import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from benchmarks.photographs import jpegs
 from coyo_labeler import storage
 from coyo_labeler.config.pretrain_vit import AugmentSettings
 from coyo_labeler.data import Batch, LabelledImages, Loader, MultiHot, collate
@@ -42,7 +42,7 @@ from coyo_labeler.progress import Progress
 FOLDER = Path(__file__).parents[1] / "out" / "bench" / "reader"
 CLASSES, LISTED, FIRST_ID = 21_841, 50, 1 << 33
 THRESHOLD = 0.05
-#: Of COYO's images on average.
+#: Mean size of COYO's images, in pixels.
 WIDTH, HEIGHT = 622, 541
 
 
@@ -61,9 +61,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--photos", help="folder of JPEG files; else two photographs, cut and scaled"
-    )
+    parser.add_argument("--photos", help="folder of JPEG files; else crops of two photographs")
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--shards", type=int, default=12)
     parser.add_argument("--workers", type=int, default=4)
@@ -78,26 +76,10 @@ def parse() -> argparse.Namespace:
 # -- data -----------------------------------------------------------------------------------------
 
 
-def jpegs(folder: str | None) -> list[bytes]:
-    """Files of a folder, or pieces of scikit-learn's two photographs, scaled to COYO's size."""
-    if folder:
-        return [path.read_bytes() for path in sorted(Path(folder).iterdir())]
-    from sklearn.datasets import load_sample_images  # noqa: PLC0415
-
-    random, found = np.random.default_rng(0), []
-    for photo in load_sample_images().images * 30:
-        height, width = random.integers(300, 427), random.integers(350, 640)
-        top, left = random.integers(0, 427 - height + 1), random.integers(0, 640 - width + 1)
-        piece = Image.fromarray(photo[top : top + height, left : left + width])
-        file = io.BytesIO()
-        piece.resize((WIDTH, HEIGHT)).save(file, "JPEG", quality=90)
-        found.append(file.getvalue())
-    return found
-
-
 def generate(arguments: argparse.Namespace) -> None:
-    """images/: tars as fetch writes them; beliefs/: by shard; posterior/: as merge's."""
-    files, random = jpegs(arguments.photos), np.random.default_rng(1)
+    """Write images/ as fetch does, beliefs/ by shard, and posterior/ as merge does."""
+    files = jpegs(arguments.photos, crops=30, quality=90, size=(WIDTH, HEIGHT))
+    random = np.random.default_rng(1)
     per_shard = arguments.images // arguments.shards
     (FOLDER / "images").mkdir(parents=True)
     rows = []
@@ -127,7 +109,7 @@ def generate(arguments: argparse.Namespace) -> None:
 
 
 def write_posterior(shards: list[pa.Table], random: np.random.Generator) -> None:
-    """Three images in four in the files of their shards; the voted ones in four files, by id."""
+    """Write a quarter of the images, the voted ones, into four files; the others by shard."""
     table = pa.concat_tables(shards)
     part = random.integers(0, 16, len(table))
     for number in range(4):
@@ -141,7 +123,7 @@ def write_posterior(shards: list[pa.Table], random: np.random.Generator) -> None
 
 
 def beliefs_of(ids: np.ndarray, random: np.random.Generator) -> pa.Table:
-    """Rows whose probabilities fall off so that some 3 labels are at 0.05 or above, as COYO's."""
+    """Rows of labels of which, as in COYO, some 3 per image have a probability of 0.05 or more."""
     n = len(ids)
     first = random.integers(0, CLASSES, (n, 1))
     labels = (first + np.cumsum(random.integers(1, 400, (n, LISTED)), axis=1)) % CLASSES
@@ -184,7 +166,7 @@ def ours(arguments: argparse.Namespace, labels: str = "beliefs") -> Iterator[Bat
 
 
 def plain(arguments: argparse.Namespace) -> Iterator[list[torch.Tensor]]:
-    """webdataset as its own documentation builds it; the JSON beside each picture is not parsed."""
+    """webdataset as in its documentation; the JSON beside each picture is not parsed."""
     urls = sorted(str(path) for path in (FOLDER / "images").glob("*.tar"))
     pipeline = (
         webdataset.WebDataset(urls, shardshuffle=100)
@@ -203,7 +185,7 @@ def stacked(samples: list[tuple[torch.Tensor]]) -> torch.Tensor:
 
 
 def dense_in_workers(arguments: argparse.Namespace) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The same reader with the targets expanded in the workers, where coyo-vit's are."""
+    """Our reader, with the targets expanded in the workers, as coyo-vit does."""
     loader = DataLoader(
         dataset(arguments),
         arguments.batch,
@@ -224,7 +206,7 @@ def sparse_then_dense(arguments: argparse.Namespace) -> Iterator[torch.Tensor]:
 
 
 def rate(batches: Iterator[Any], images: int, progress: Progress, done: int) -> float:
-    """Images a second over an epoch, the start of the workers included."""
+    """Images per second over an epoch, including the start of the workers."""
     start, seen = time.perf_counter(), 0
     for batch in batches:
         seen += len(batch if not isinstance(batch, tuple) else batch[0])
@@ -236,25 +218,25 @@ def rate(batches: Iterator[Any], images: int, progress: Progress, done: int) -> 
 def in_turns(
     arguments: argparse.Namespace, kinds: dict[str, Callable[[argparse.Namespace], Iterator[Any]]]
 ) -> dict[str, list[float]]:
-    """Images a second of each kind, one epoch each in every round; the first round warms up."""
+    """Images per second of each kind, one epoch per round; the first round does not count."""
     images = arguments.images // arguments.shards * arguments.shards
     rates: dict[str, list[float]] = {name: [] for name in kinds}
     with Progress("reader", images * len(kinds) * (arguments.rounds + 1), "images") as progress:
         for turn in range(arguments.rounds + 1):
-            for place, (name, make) in enumerate(kinds.items()):
-                done = images * (turn * len(kinds) + place)
-                found = rate(make(arguments), images, progress, done)
+            for index, (name, make) in enumerate(kinds.items()):
+                done = images * (turn * len(kinds) + index)
+                measured = rate(make(arguments), images, progress, done)
                 if turn:
-                    rates[name].append(found)
+                    rates[name].append(measured)
     return rates
 
 
 def table(rates: dict[str, list[float]], base: str) -> None:
-    print(f"{'':<44}{'images/s':>9}{'ratio':>8}   of each round")
-    for name, found in rates.items():
-        ratios = [one / other for one, other in zip(found, rates[base], strict=True)]
+    print(f"{'':<44}{'images/s':>9}{'ratio':>8}   in each round")
+    for name, measured in rates.items():
+        ratios = [own / other for own, other in zip(measured, rates[base], strict=True)]
         print(
-            f"{name:<44}{statistics.median(found):>9.0f}{statistics.median(ratios):>8.3f}   "
+            f"{name:<44}{statistics.median(measured):>9.0f}{statistics.median(ratios):>8.3f}   "
             + " ".join(f"{ratio:.3f}" for ratio in ratios)
         )
     print(flush=True)
@@ -284,8 +266,8 @@ def targets(arguments: argparse.Namespace) -> None:
         batch.targets.dense(CLASSES)
     took = (time.perf_counter() - start) / 20 / len(batch)
     print(
-        f"bytes an image from worker to trainer: sparse {sparse:.0f}, dense {4 * CLASSES:,}; "
-        f"expanding takes {1e6 * took:.0f} µs an image on one CPU core\n",
+        f"bytes per image from worker to trainer: sparse {sparse:.0f}, dense {4 * CLASSES:,}; "
+        f"expanding takes {1e6 * took:.0f} µs per image on one CPU core\n",
         flush=True,
     )
 
@@ -294,20 +276,20 @@ def targets(arguments: argparse.Namespace) -> None:
 
 
 def memory_mib(process: int) -> float:
-    """Memory of a process that is no file's. Linux only.
+    """Anonymous memory of a process, which no file backs. Linux only.
 
-    What a forked worker shares with its parent counts, whether or not it has touched it yet: else
-    touching it would look like growth.
+    Memory that a forked worker shares with its parent counts from the start. Otherwise it would
+    look like growth once the worker touches it.
     """
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    found = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
-    return int(found["Anonymous"].split()[0]) / 1024
+    sizes = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
+    return int(sizes["Anonymous"].split()[0]) / 1024
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """The largest worker's memory at tenths of `epochs` epochs that run into one another."""
+    """Print the memory of the largest worker at each tenth of `epochs` epochs without a pause."""
     if not sys.platform.startswith("linux"):
-        print("memory: is measured on Linux alone")
+        print("memory: measured on Linux only")
         return
     images = arguments.images // arguments.shards * arguments.shards * arguments.epochs
     for labels in ("beliefs", "posterior"):

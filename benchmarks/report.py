@@ -1,9 +1,9 @@
 """The report of a million generated rows: `python -m benchmarks.report --rows 1000000`.
 
-Each report runs in a process of its own, as a user would start it: Spark's start is in its time.
-Beside it, in the same run, what the threshold table alone costs as a Spark user would write it
-(explode, filter, group), Spark's start included too. Memory: peaks of the driver's Python process
-and of its JVM, which on local[*] is all executors as well.
+Each report runs in a process of its own, as a user would start it, so its time includes the start
+of Spark. For comparison the same run measures the threshold table alone, as a Spark user would
+write it (explode, filter, group). Memory: peaks of the driver's Python process and of its JVM,
+which on local[*] contains all executors.
 """
 
 import argparse
@@ -40,7 +40,7 @@ for threshold in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25):
 
 
 def generate(folder: Path, rows: int) -> None:
-    """A posterior, the beliefs before it, gold and slices for every row, in schemas' layout."""
+    """Write a posterior, the beliefs before it, and gold and slices for every row."""
     for start in range(0, rows, PER_FILE):
         n = min(PER_FILE, rows - start)
         random = np.random.default_rng(start)
@@ -91,7 +91,7 @@ def _table(
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: wall seconds; peak resident memory, MB, of the driver's Python and of its JVM."""
+    """Cost of a run: wall seconds; peak memory of the driver's Python and of its JVM, in MB."""
 
     seconds: float
     python: float
@@ -99,7 +99,7 @@ class Cost:
 
 
 def measure(*command: str) -> Cost:
-    """What a command costs; its own output goes to standard error."""
+    """Run a command and measure its cost; its output goes to standard error."""
     start = time.perf_counter()
     running = subprocess.Popen(command, stdout=sys.stderr)
     peaks = {"python": 0.0, "jvm": 0.0}
@@ -114,7 +114,7 @@ def measure(*command: str) -> Cost:
 
 
 def peak_memory(pid: int) -> float:
-    """Peak resident memory of a process so far, MB; 0 where /proc does not tell."""
+    """Peak resident memory of a process so far, in MB; 0 if /proc does not say."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -124,7 +124,7 @@ def peak_memory(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that a process has started: of a driver, its JVM."""
+    """Child processes of a process; a driver's child is its JVM."""
     try:
         return [
             int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -144,8 +144,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--only", help="run the reports whose name holds this")
-    parser.add_argument("--folder", type=Path, help="keep the generated rows here for another run")
+    parser.add_argument("--only", help="run only the reports whose name contains this")
+    parser.add_argument("--folder", type=Path, help="keep the generated rows here, for another run")
     arguments = parser.parse_args()
     scratch = Path("out/bench/report")
     folder = arguments.folder or scratch
@@ -168,7 +168,7 @@ def main() -> None:
     }  # fmt: skip
     print(
         f"{arguments.rows:,} rows, {LISTED} of {CLASSES:,} classes each; {os.cpu_count()} cores; "
-        f"PySpark {version('pyspark')}; Spark's start included\n"
+        f"PySpark {version('pyspark')}; including Spark's start\n"
         f"{'':<44} {'best':>9}    runs{'':>9} {'Python':>9} {'JVM':>10}"
     )
     for kind, command in kinds.items():

@@ -1,6 +1,6 @@
-"""Simulated annotators: 25 of different skill, asked about the images the machine is least sure of.
+"""Simulated annotators: 25 of different skill, who vote on the images of highest risk.
 
-They are simulated: their answers are drawn from the true labels and a skill, not given by people.
+No people are involved: the answers are drawn from the true labels and the skill of an annotator.
 """
 
 import numpy as np
@@ -15,20 +15,20 @@ VOTES_PER_IMAGE = 0.35  # on average over all images (Liao, Kar & Fidler 2021)
 VOTES_PER_VOTED_IMAGE = 2
 CLASSES = 10
 
-#: What a hurried eye takes each digit for.
+#: The digit that each digit is most easily mistaken for.
 LOOKS_LIKE = (6, 7, 3, 8, 9, 3, 0, 1, 3, 4)
 
 
 def skills() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The probability of a right answer of each annotator, (25,): from 0.55 to 0.98."""
+    """The probability that each annotator is right, (25,), from 0.55 to 0.98."""
     return np.linspace(0.55, 0.98, ANNOTATORS)
 
 
 def write_votes(folder: str, beliefs: str, gold: dict[int, int], seed: int) -> None:
-    """Write `votes.parquet`: 0.35 votes an image, two each on the images of highest risk.
+    """Write `votes.parquet`: 0.35 votes per image on average, two on each image of highest risk.
 
-    beliefs: folder of the machine's labels. gold: true class by image id, of every image. An
-    annotator who errs takes the digit for its look-alike two times in three, else for any other.
+    beliefs: folder of the machine's labels. gold: true class of every image, by id. An annotator
+    who errs mistakes the digit for its look-alike two times in three, else for any other digit.
     """
     random = np.random.default_rng(seed)
     table = pa.concat_tables(_read(url, ["id", "label_probs"]) for url in storage.files_of(beliefs))

@@ -15,28 +15,29 @@ from pathlib import Path
 from coyo_labeler.errors import WorkError
 from coyo_labeler.session import require_java
 
-START_SECONDS = 180.0
+#: Seconds that a busy machine may take to start a Java process; one that ends is noticed at once.
+START_SECONDS = 600.0
 _DEPLOY = "org.apache.spark.deploy"
 
 
 @dataclass
 class Daemon:
-    """One process of the cluster, held by a tether. `pid` is the Java process itself."""
+    """A process of the cluster, started through a tether. pid: of the Java process itself."""
 
     tether: "subprocess.Popen[str]"
     pid: int
     log: Path
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """End it, and wait until it has ended."""
         if self.tether.stdin:
             self.tether.stdin.close()
-        self.tether.wait(timeout=30)
+        self.tether.wait(timeout=120)
 
 
 @dataclass
 class Cluster:
-    """A running cluster; a context manager that ends it. `url` is the master's."""
+    """A running cluster, and a context manager that ends it. url: of its master."""
 
     url: str
     folder: Path
@@ -47,7 +48,7 @@ class Cluster:
     def spark_submit(
         self, script: str | Path, arguments: Sequence[str], conf: Mapping[str, str] | None = None
     ) -> list[str]:
-        """The command that sends a job to this cluster; run it with `environment`."""
+        """The command that submits a job to this cluster; run it with `environment`."""
         properties = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
@@ -65,9 +66,9 @@ class Cluster:
     def add_worker(
         self, cores: int, memory: str, properties: Mapping[str, str] | None = None
     ) -> Daemon:
-        """Start one worker more; `properties` are its Java system properties.
+        """Start another worker. properties: its Java system properties.
 
-        The caller waits for it with `wait_for_worker`, so that several can start side by side.
+        The caller waits for it with `wait_for_worker`, so that several can start at the same time.
         """
         number = len(list(self.folder.glob("worker-*.log")))
         options = " ".join(f"-D{key}={value}" for key, value in (properties or {}).items())
@@ -80,7 +81,10 @@ class Cluster:
         return worker
 
     def wait_for_worker(self, worker: Daemon) -> None:
-        """Wait until the master has taken it in; otherwise end the cluster and raise WorkError."""
+        """Wait until the worker has registered with the master.
+
+        Raises: WorkError if it does not; the cluster is ended then.
+        """
         _wait_for(worker, r"(Successfully registered with master)", self)
 
     def stop(self) -> None:
@@ -104,10 +108,11 @@ def start_cluster(
 ) -> Cluster:
     """Start a master and `workers` workers on free ports of 127.0.0.1; logs go below `folder`.
 
-    cores, memory: of each worker. worker_properties: Java system properties, one mapping a worker
-    (`spark.worker.resource.gpu.discoveryScript`, say); their number then counts, not `workers`.
+    cores, memory: of each worker. worker_properties: Java system properties, one mapping per worker
+    (`spark.worker.resource.gpu.discoveryScript`, say); if given, it determines the number of
+    workers.
 
-    Raises: InputError without Java, WorkError where a process does not come up.
+    Raises: InputError without Java, WorkError if a process does not start.
     """
     require_java()
     import pyspark  # noqa: PLC0415  # only a cluster needs it
@@ -152,11 +157,11 @@ def _start(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
 
 
 def _wait_for(daemon: Daemon, pattern: str, cluster: Cluster | None = None) -> str:
-    """The first group of `pattern` in the daemon's log, once it is there."""
+    """The first group of `pattern` in the daemon's log, as soon as it appears there."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and daemon.tether.poll() is None:
-        if found := re.search(pattern, daemon.log.read_text(errors="replace")):
-            return found[1]
+        if match := re.search(pattern, daemon.log.read_text(errors="replace")):
+            return match[1]
         time.sleep(0.1)
     (cluster.stop if cluster else daemon.stop)()
     tail = " | ".join(daemon.log.read_text(errors="replace").splitlines()[-3:])

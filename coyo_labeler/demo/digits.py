@@ -1,7 +1,7 @@
 """The demo's photographs: scikit-learn's 1,797 scanned handwritten digits, as image files.
 
-The scans are of the UCI "Optical Recognition of Handwritten Digits" test set (Alpaydin and Kaynak
-1998): 8 × 8 counts of ink, 0..16.
+The scans are those of the UCI "Optical Recognition of Handwritten Digits" test set (Alpaydin and
+Kaynak 1998): 8 × 8 counts of ink, 0..16.
 """
 
 import io
@@ -21,10 +21,10 @@ def load() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
 
 
 def photograph(ink: npt.NDArray[np.uint8], seed: int) -> Image.Image:
-    """A scan as somebody would photograph it: dark ink on tinted paper, uneven light, a margin.
+    """A scan made to look like a photograph: dark ink on tinted paper, uneven light, margins.
 
-    ink: (8, 8), 0..16. seed: of the paper, the light and the margins. Returns an RGB image whose
-    shorter side is 224 px.
+    ink: (8, 8), 0..16. seed: for paper, light and margins. Returns an RGB image whose shorter
+    side is 224 px.
     """
     random = np.random.default_rng(seed)
     width = SHORT_SIDE + int(random.integers(0, 49))

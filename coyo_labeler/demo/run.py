@@ -1,4 +1,4 @@
-"""The whole pipeline on real scanned digits, stage after stage, each as its job runs it."""
+"""The whole pipeline on real scanned digits, stage by stage, each as its job runs it."""
 
 import logging
 import subprocess
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
-#: Runs a stage by name with `key=value` words.
+#: Runs a stage, given its name and `key=value` arguments.
 Runner = Callable[[str, Sequence[str]], None]
 
 
 def run_demo(overrides: Sequence[str]) -> str:
-    """Run the demo, or what is missing of it; returns the text to show at the end.
+    """Run the demo, or what is missing of it; returns the summary as text.
 
     Raises: InputError, WorkError as the stages do.
     """
@@ -52,7 +52,9 @@ def run_demo(overrides: Sequence[str]) -> str:
                 logger.info("── %s", STAGES[name.partition(":")[0]].summary)
                 run(name.partition(":")[0], words)
     if read_manifest(storage.join(out, "pretrain", "merged")) is None:
-        logger.info("── a tiny ViT, trained twice: on the machine's labels, and on the merged ones")
+        logger.info(
+            "── a tiny ViT, trained twice: on the machine's labels and on the merged labels"
+        )
     pretraining = pretrain(out)
     document = summary.build(settings, _manifests(settings), seconds, pretraining)
     if document == before:
@@ -62,7 +64,7 @@ def run_demo(overrides: Sequence[str]) -> str:
 
 
 def _stages(settings: DemoSettings) -> dict[str, list[str]]:
-    """Every job of the demo in order, with its words; `merge:votes` is merge on votes alone."""
+    """Every job of the demo in order, with its arguments; `merge:votes` merges votes alone."""
     out, labels = settings.output, f"label_space={settings.output}/source/labels.txt"
     votes = f"votes={out}/votes"
     return {
@@ -96,7 +98,7 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
             f"output={out}/merged",
             labels,
         ],
-        # Digits are alike frequent: estimating how frequent would make this baseline worse.
+        # All digits are equally frequent; estimating their frequencies would only add noise here.
         "merge:votes": [votes, f"output={out}/votes_alone", labels, "class_prior=uniform"],
         "report": [
             f"labels={out}/merged",
@@ -128,19 +130,22 @@ def _manifests(settings: DemoSettings) -> dict[str, Manifest]:
 
 
 def _claim(settings: DemoSettings) -> None:
-    """Take the output folder; raises InputError where it holds a demo of other settings."""
+    """Claim the output folder.
+
+    Raises: InputError if it holds a demo of other settings, or anything else.
+    """
     marker = storage.join(settings.output, "demo.json")
     shape = {"port": settings.port, "seed": settings.seed}
-    found = storage.read_json(marker)
-    if settings.overwrite and found is not None:
+    claimed = storage.read_json(marker)
+    if settings.overwrite and claimed is not None:
         storage.clear(settings.output)
-    elif found is None and storage.exists(settings.output):
+    elif claimed is None and storage.exists(settings.output):
         raise InputError(
             f"demo: output: {settings.output} was not written by the demo; choose another folder"
         )
-    elif found is not None and found != shape:
+    elif claimed is not None and claimed != shape:
         raise InputError(
-            f"demo: output: {settings.output} holds a demo of {found}, this one is of {shape}; "
+            f"demo: output: {settings.output} holds a demo with {claimed}, this one has {shape}; "
             "choose another folder, or replace it with overwrite=true"
         )
     storage.write_json(marker, shape)
@@ -177,7 +182,7 @@ def _cluster_runner(settings: DemoSettings, stack: ExitStack) -> Runner:
 
 
 def _prepare(settings: DemoSettings) -> None:
-    """Write source/ and gold/ where they are not there yet."""
+    """Write source/ and gold/, unless they exist."""
     source, gold = (storage.join(settings.output, name) for name in ("source", "gold"))
     if storage.exists(storage.join(gold, "gold.parquet")):
         return
@@ -189,7 +194,7 @@ def _prepare(settings: DemoSettings) -> None:
 
 
 def _teach(settings: DemoSettings) -> None:
-    """Train the stand-in teacher where it is not there yet."""
+    """Train the stand-in teacher, unless its weights exist."""
     folder = storage.join(settings.output, "teacher")
     if storage.exists(storage.join(folder, "model.safetensors")):
         return
@@ -200,20 +205,20 @@ def _teach(settings: DemoSettings) -> None:
 
 
 def _vote(settings: DemoSettings) -> None:
-    """Draw the simulated votes where they are not there yet."""
+    """Draw the simulated votes, unless they exist."""
     folder = storage.join(settings.output, "votes")
     if storage.exists(storage.join(folder, "votes.parquet")):
         return
     from coyo_labeler.demo.annotators import write_votes  # noqa: PLC0415
     from coyo_labeler.demo.source import truth  # noqa: PLC0415
 
-    logger.info("── 25 simulated annotators, 0.35 votes an image, on the images of highest risk")
+    logger.info("── 25 simulated annotators, 0.35 votes per image, on the images of highest risk")
     write_votes(folder, storage.join(settings.output, "beliefs"), truth(), settings.seed)
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Keep the wall time of a part, unless it found its work done before."""
+    """Record the wall time of a part, unless its work had been done before."""
     start = time.monotonic()
     yield
     spent = round(time.monotonic() - start, 1)
@@ -223,9 +228,9 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextmanager
 def _server(settings: DemoSettings) -> Iterator[None]:
-    """The image server, in a process that ends with this one.
+    """Run the image server in a process that ends with this one.
 
-    Raises: InputError where its port is taken.
+    Raises: InputError if its port is taken.
     """
     images = str(Path(settings.output, "source", "images"))
     command = [sys.executable, "-m", "coyo_labeler.demo.server", images, str(settings.port)]
@@ -242,4 +247,4 @@ def _server(settings: DemoSettings) -> Iterator[None]:
         yield
     finally:
         server.stdin.close()
-        server.wait(timeout=30)
+        server.wait(timeout=120)

@@ -1,7 +1,7 @@
-"""The demo's web: an HTTP server on 127.0.0.1 with the faults of the real one.
+"""The demo's web: an HTTP server on 127.0.0.1 with the faults of the real web.
 
-Run as `python -m coyo_labeler.demo.server FOLDER PORT`: prints `ready PORT` once it listens, and
-ends when its standard input does, so that it never outlives the demo, however that ends.
+Run as `python -m coyo_labeler.demo.server FOLDER PORT`. Prints `ready PORT` once it listens. Ends
+when its standard input ends, so that it never outlives the demo, even one that was killed.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-#: Seconds between two bytes of the slow host.
+#: Seconds between two bytes from the slow host.
 DRIP_SECONDS = 1.0
 
 
 class Handler(BaseHTTPRequestHandler):
-    """`/<kind>/<name>`: kind says how the image behaves, name which file it is."""
+    """Serves `/<kind>/<name>`. kind: how the image behaves. name: its file."""
 
     protocol_version = "HTTP/1.1"
     folder: Path
@@ -26,7 +26,7 @@ class Handler(BaseHTTPRequestHandler):
     lock = threading.Lock()
 
     def do_GET(self) -> None:  # http.server finds its methods by name
-        """Serve one image, or one of the faults."""
+        """Serve an image, or one of the faults."""
         kind, _, name = urlsplit(self.path).path.lstrip("/").partition("/")
         file = self.folder / Path(name).name
         if kind == "gone" or not file.is_file():
@@ -62,14 +62,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _drip(self, body: bytes) -> None:
         self._head(HTTPStatus.OK, len(body), "image/jpeg")
-        with contextlib.suppress(OSError):  # the client has given up, as it should
+        with contextlib.suppress(OSError):  # the client has given up, as it is meant to
             for byte in body:
                 self.wfile.write(bytes([byte]))
                 self.wfile.flush()
                 time.sleep(DRIP_SECONDS)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet: the demo's standard error is for progress."""
+        """Log nothing: the demo's standard error is for progress."""
 
 
 class Server(ThreadingHTTPServer):
@@ -79,7 +79,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say what went wrong, unless a client hung up."""
+        """Report an error, unless the client hung up."""
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError | TimeoutError):
             print(f"image server: {error!r}", file=sys.stderr)
@@ -88,7 +88,7 @@ class Server(ThreadingHTTPServer):
 def serve(folder: Path, port: int) -> Server:
     """A server on 127.0.0.1 (port 0: any free one), not yet serving.
 
-    Raises: OSError where the port is taken.
+    Raises: OSError if the port is taken.
     """
     handler = type("FolderHandler", (Handler,), {"folder": folder, "refused_once": set()})
     return Server(("127.0.0.1", port), handler)

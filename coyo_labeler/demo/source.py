@@ -1,7 +1,7 @@
 """The demo's source: image files, a COYO-700M-shaped table of their URLs, and gold labels.
 
-The table holds what a crawl holds: duplicates, dead links, an image that changed since, a cut
-file, a page in an image's place, hosts that are slow or busy, and rows that no rule lets pass.
+The table has what crawls have: duplicates, dead links, images that changed since, truncated files,
+pages in place of images, hosts that are slow or busy, and rows that the filters reject.
 """
 
 import io
@@ -20,7 +20,7 @@ from coyo_labeler import storage
 from coyo_labeler.demo import digits
 from coyo_labeler.formats import schemas
 
-#: Scans that the stand-in teacher learns from; gold holds only the others.
+#: Scans that the stand-in teacher learns from. Gold holds only the others.
 TEACHER_SCANS = 300
 COPIES = 60
 ROWS_PER_PARTITION = 500
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Scan:
-    """A digit's image file and what is known of it."""
+    """The image file of a digit, its class and its row of the source table."""
 
     number: int
     label: int
@@ -68,12 +68,12 @@ class Scan:
 
 
 def coyo_id(number: int) -> int:
-    """An id as COYO's are, Spark's monotonically_increasing_id: partition << 33 | row."""
+    """An id like COYO's, by Spark's monotonically_increasing_id: partition << 33 | row."""
     return (number // ROWS_PER_PARTITION << 33) | number % ROWS_PER_PARTITION
 
 
 def write_scans(folder: str, port: int) -> list[Scan]:
-    """Write `images/{number:04d}.jpg` of every digit; scans are in a shuffled, fixed order."""
+    """Write `images/{number:04d}.jpg` for every digit, in a shuffled but fixed order."""
     ink, labels = digits.load()
     order = _shuffled(len(ink))
     images = Path(folder, "images")
@@ -99,7 +99,7 @@ def write_scans(folder: str, port: int) -> list[Scan]:
 def source_rows(scans: list[Scan], port: int) -> Iterator[Row]:
     """Every row of the source table: each scan once, with its faults, then copies and bad rows.
 
-    The faults fall on scans past the teacher's; the first dead links have a living copy.
+    The teacher's scans have no faults. The first dead links have a copy that works.
     """
     kinds = {"gone": DEAD, "slow": SLOW, "busy": BUSY, "changed": CHANGED, "cut": CUT, "page": PAGE}
     faults = [kind for kind, count in kinds.items() for _ in range(count)]
@@ -108,23 +108,23 @@ def source_rows(scans: list[Scan], port: int) -> Iterator[Row]:
         yield _with_fault(scan, scans, spread.get(scan.number), port)
     copied = [TEACHER_SCANS + 23 * number for number in range(DEAD // 2)]
     copied += range(len(scans) - COPIES + len(copied), len(scans))
-    for place, number in enumerate(copied):
+    for index, number in enumerate(copied):
         row = scans[number].row
         url = row.url.replace("/image/", "/image/copy-of/")
-        yield replace(row, id=coyo_id(len(scans) + place), url=url)
-    yield from _rows_no_rule_lets_pass(scans, port)
+        yield replace(row, id=coyo_id(len(scans) + index), url=url)
+    yield from _rejected_rows(scans, port)
 
 
 def _with_fault(scan: Scan, scans: list[Scan], kind: str | None, port: int) -> Row:
     if kind is None:
         return scan.row
-    if kind == "changed":  # another picture stands there now
+    if kind == "changed":  # the URL serves another picture now
         return replace(scan.row, url=scans[scan.number - 1].row.url + "?changed")
     host = "localhost" if kind == "slow" else "127.0.0.1"
     return replace(scan.row, url=f"http://{host}:{port}/{kind}/{scan.name}")
 
 
-def _rows_no_rule_lets_pass(scans: list[Scan], port: int) -> Iterator[Row]:
+def _rejected_rows(scans: list[Scan], port: int) -> Iterator[Row]:
     base = len(scans) + COPIES
     good = replace(scans[0].row, image_phash="")
 
@@ -182,7 +182,7 @@ def write_source(folder: str, port: int) -> None:
 
 
 def truth() -> dict[int, int]:
-    """The class of every scan by image id."""
+    """The class of every scan, by image id."""
     _, labels = digits.load()
     order = _shuffled(len(labels))
     return {coyo_id(number): int(labels[index]) for number, index in enumerate(order)}

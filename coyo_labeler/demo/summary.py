@@ -1,4 +1,4 @@
-"""What the demo found: accuracy of the machine, of the votes, of both; where every row went."""
+"""The demo's results: accuracy of the machine, of the votes and of both; rows by stage."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.manifest import Manifest
 
-#: The name in the summary of each set of labels, and the folder that holds it.
+#: The sets of labels: {name in the summary: folder}.
 _LABELS = {"machine": "beliefs", "votes": "votes_alone", "merged": "merged"}
 
 
@@ -25,7 +25,7 @@ def build(
 
     `accuracy` is over all images with gold; an image that nobody voted on has no label from votes
     alone and counts as wrong there. `accuracy_on_voted` is over the images with a vote.
-    `pretraining` is taken over as it is, but for its seconds.
+    `pretraining` is copied, except for its seconds.
     """
     out = settings.output
     gold = _labels(storage.join(out, "gold"), "image_id", "label")
@@ -58,7 +58,7 @@ def build(
 
 
 def text(document: Mapping[str, Any], out: str) -> str:
-    """The summary as lines for a person."""
+    """The summary as text, for a terminal."""
     images, accuracy = document["images"], document["accuracy"]
     on_voted, trained = document["accuracy_on_voted"], document["pretraining"]
     names = {
@@ -74,14 +74,14 @@ def text(document: Mapping[str, Any], out: str) -> str:
             f"{title:<38}{accuracy[name]:>10.3f}{on_voted[name]:>12.3f}"
             for name, title in names.items()
         ),
-        f"merged over the machine: {_points(accuracy['merged'] - accuracy['machine'])}; over the "
-        f"votes, where there are any: {_points(on_voted['merged'] - on_voted['votes'])}; "
-        f"{votes:.2f} simulated votes an image",
+        f"merged against the machine: {_points(accuracy['merged'] - accuracy['machine'])}; "
+        f"against the votes, on voted images: {_points(on_voted['merged'] - on_voted['votes'])}; "
+        f"{votes:.2f} simulated votes per image",
         "an image without a vote has no label from votes alone, and counts as wrong there",
         "",
-        f"a tiny ViT trained on the labels, on {trained['held_out']:,} images it has not seen: "
-        f"{trained['accuracy']['machine']:.3f} from the machine's, "
-        f"{trained['accuracy']['merged']:.3f} from the merged ones",
+        f"accuracy of a tiny ViT on {trained['held_out']:,} images that it has not seen: "
+        f"{trained['accuracy']['machine']:.3f} trained on the machine's labels, "
+        f"{trained['accuracy']['merged']:.3f} on the merged labels",
         "",
         f"{'stage':<8}{'in':>8}{'out':>8}{'rejected':>10}   why",
     ]

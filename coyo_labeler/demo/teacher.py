@@ -1,7 +1,7 @@
-"""The demo's stand-in teacher: a small EfficientNetV2, trained from nothing on 300 digits.
+"""The demo's stand-in teacher: a small EfficientNetV2, trained from scratch on 300 digits.
 
-It stands in for a network trained on ImageNet-21k, whose weights would be downloaded. It is trained
-as those were: one sigmoid a class, binary cross-entropy.
+It replaces a network trained on ImageNet-21k, whose weights would have to be downloaded. It is
+trained like those: one sigmoid per class, binary cross-entropy.
 """
 
 from pathlib import Path
@@ -23,10 +23,10 @@ CLASSES = 10
 EPOCHS = 20
 BATCH = 32
 LEARNING_RATE = 3e-3
-#: Pixels by which a training picture is shifted at most, each way.
+#: Maximal shift of a training picture in pixels, in each direction.
 SHIFT = 2
-#: Sums in floating point depend on how many threads share them. One gives the same weights on any
-#: number of cores, and does not wait for others where the cores are busy.
+#: Floating-point sums depend on the number of threads. One thread gives the same weights on any
+#: number of cores, and never waits for others on a busy machine.
 THREADS = 1
 
 

@@ -1,7 +1,7 @@
-"""Child processes that end with their parent, even one that was killed.
+"""Runs a command that ends with its parent process, even if the parent is killed.
 
-Run as `python -m coyo_labeler.demo.tether COMMAND …`: starts the command, prints `pid N`, and
-terminates it when standard input ends.
+Run as `python -m coyo_labeler.demo.tether COMMAND …`. Starts the command, prints `pid N`, and
+terminates the command when standard input ends.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import threading
 
 
 def main() -> int:
-    """Run the command of the command line until it ends or standard input does."""
+    """Run the command until it ends, or standard input does."""
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr)
     print(f"pid {child.pid}", flush=True)
 

@@ -8,11 +8,12 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from coyo_labeler.config.export import ExportSettings
+from coyo_labeler.export import markdown
 from coyo_labeler.export.provenance import Provenance
 from coyo_labeler.export.statistics import QUANTILES, Statistics
 from coyo_labeler.formats.label_spaces import LabelSpace
 
-#: The Hub's names of sizes: below a power of thousand, and what it is called.
+#: The Hub's size categories: (rows below which it applies, its name).
 _SIZES = [
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -30,13 +31,13 @@ _MEANINGS = {
     "id": "identifier of the image in the source",
     "url": "where the image was found",
     "imagehash": "perceptual hash (pHash) of the image, 16 hexadecimal digits",
-    "labels": "classes by falling probability, indices into the label space",
-    "label_probs": "their probabilities, in the same order",
-    "width": "of the original image, pixels",
-    "height": "of the original image, pixels",
-    "n_votes": "human votes on the image",
+    "labels": "classes by falling probability, as indices of the label space",
+    "label_probs": "probabilities of the labels, in the same order",
+    "width": "width of the original image, in pixels",
+    "height": "height of the original image, in pixels",
+    "n_votes": "number of human votes on the image",
     "risk": "1 − the highest probability, before any label was left out",
-    "entropy": "of the probabilities before any label was left out, in nats",
+    "entropy": "entropy of the probabilities before any label was left out, in nats",
 }
 
 
@@ -48,9 +49,10 @@ def size_category(rows: int) -> str:
 def front_matter(
     settings: ExportSettings, schema: pa.Schema, sizes: Mapping[str, int], voted: bool
 ) -> dict[str, Any]:
-    """The card's metadata. sizes: rows, bytes (of the files), nbytes (in memory).
+    """The card's metadata.
 
-    voted: whether people have voted on the labels.
+    sizes: `rows`, `bytes` (of the files) and `nbytes` (in memory). voted: whether any label rests
+    on human votes.
     """
     single = settings.max_labels == 1
     split = {"name": "train", "num_bytes": sizes["nbytes"], "num_examples": sizes["rows"]}
@@ -95,30 +97,33 @@ def render_card(
     settings: ExportSettings,
     schema: pa.Schema,
     sizes: Mapping[str, int],
-    found: Statistics,
+    statistics: Statistics,
     provenance: Provenance,
     rejected: Mapping[str, int],
     space: LabelSpace,
 ) -> str:
-    """README.md: front matter, fields, statistics, provenance, limits. rejected: rows by reason."""
+    """README.md: front matter, fields, statistics, provenance, limits.
+
+    sizes: as for `front_matter`. rejected: rows left out, by reason. Everything that comes from a
+    file is escaped: it may be a stranger's.
+    """
     merged = provenance.merged()
     votes = merged["votes"] if merged else None
-    voted = bool(votes and votes["out"]) or bool(found.voted and found.voted[1])
+    voted = bool(votes and votes["out"]) or bool(statistics.voted and statistics.voted[1])
     environment = Environment(
         loader=PackageLoader("coyo_labeler.export", "."),
-        autoescape=False,  # Markdown; what the data gives goes through `cell`
+        autoescape=False,  # would escape for HTML; the filters escape for Markdown and HTML
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "count": lambda value: f"{value:,}",
+        "count": markdown.count,
         "percent": lambda value: f"{value * 100:.2f} %",
-        "cell": cell,
-        "gigabytes": lambda value: (
-            f"{value / 1e9:.2f} GB" if value > 1e8 else f"{value / 1e6:.2f} MB"
-        ),
+        "significant": markdown.significant,
+        "text": markdown.text,
+        "uri": markdown.uri,
     }
     matter = yaml.safe_dump(
         front_matter(settings, schema, sizes, voted), sort_keys=False, allow_unicode=True
@@ -128,10 +133,11 @@ def render_card(
         settings=settings,
         fields=[(field.name, _kind(field), _MEANINGS[field.name]) for field in schema],
         sizes=sizes,
-        found=found,
-        quantiles=list(zip(QUANTILES, found.first, strict=False)),
+        statistics=statistics,
+        quantiles=list(zip(QUANTILES, statistics.first, strict=False)),
         classes=[
-            (space.name_of(label), label, listed, first) for label, listed, first in found.classes
+            (space.name_of(label), label, listed, first)
+            for label, listed, first in statistics.classes
         ],
         provenance=provenance,
         merged=merged,
@@ -145,11 +151,3 @@ def render_card(
 def _kind(field: pa.Field) -> str:
     kind = field.type
     return f"list of {_dtype(kind.value_type)}" if pa.types.is_list(kind) else _dtype(kind)
-
-
-def cell(value: object) -> str:
-    """A value as text in a Markdown table: on one line, with what Markdown would read escaped."""
-    text = " ".join(str(value).split())
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, "\\" + character)
-    return text

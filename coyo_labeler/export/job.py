@@ -1,4 +1,4 @@
-"""What a task does with a shard: write its file and its rejects, then its receipt."""
+"""What a task does with one shard: write its file and its rejects, then its receipt."""
 
 import time
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from coyo_labeler.export.tars import Tar
 from coyo_labeler.export.tfrecord import shard_name
 from coyo_labeler.receipts import Receipt, Receipts
 
-#: Set-aside rows; no reader of data looks into a folder whose name begins with an underscore.
+#: The folder of rejected rows. Readers of datasets skip folders whose name begins with `_`.
 REJECTS = "_rejects"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every task of a run is told.
+class ExportJob:
+    """The settings that all tasks of a run share.
 
-    shards: how many there are. schema: columns of the copy; metadata: of its Parquet files.
+    shards: number of exported files. schema: columns of the copy. metadata: key-value metadata of
+    its Parquet files.
     """
 
     format: str
@@ -36,12 +37,12 @@ class Job:
 
     @property
     def receipts(self) -> Receipts:
-        """The receipts of the run."""
+        """The receipts of the run, one per shard."""
         return Receipts(self.output, self.fingerprint)
 
 
-def file_of(job: Job, number: int, tar: Tar | None = None) -> str:
-    """Where a shard is written, below the output."""
+def file_of(job: ExportJob, number: int, tar: Tar | None = None) -> str:
+    """The path of a shard's file, relative to the output."""
     if job.format == "huggingface":
         return f"data/train-{number:05d}-of-{job.shards:05d}.parquet"
     if job.format == "tfrecord":
@@ -51,8 +52,8 @@ def file_of(job: Job, number: int, tar: Tar | None = None) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def export_rows(job: Job, shard: Shard) -> None:
-    """Write one Parquet file of the copy, unless that has been done."""
+def export_rows(job: ExportJob, shard: Shard) -> None:
+    """Write one Parquet file of the copy, unless its receipt exists."""
     if job.receipts.get(shard.number) is not None:
         return
     start = time.monotonic()
@@ -62,8 +63,8 @@ def export_rows(job: Job, shard: Shard) -> None:
     _commit(job, shard.number, name, written, start)
 
 
-def export_images(job: Job, tar: Tar, rows: pa.Table) -> None:
-    """Write one tar or TFRecord file of the copy, unless that has been done."""
+def export_images(job: ExportJob, tar: Tar, rows: pa.Table) -> None:
+    """Write one tar or TFRecord file of the copy, unless its receipt exists."""
     if job.receipts.get(tar.number) is not None:
         return
     start = time.monotonic()
@@ -73,7 +74,7 @@ def export_images(job: Job, tar: Tar, rows: pa.Table) -> None:
     _commit(job, tar.number, name, written, start)
 
 
-def _commit(job: Job, number: int, name: str, written: Written, start: float) -> None:
+def _commit(job: ExportJob, number: int, name: str, written: Written, start: float) -> None:
     rejects = storage.join(job.output, REJECTS, f"part-{number:05d}.parquet")
     storage.write_parquet(rejects, written.rejected())
     fs, path = storage.resolve(storage.join(job.output, name))

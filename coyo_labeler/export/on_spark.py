@@ -1,7 +1,7 @@
-"""Shards dealt out over Spark: one task a Parquet file; for images, the labels joined to each tar.
+"""Export on Spark: one task per Parquet file; for images, the labels are joined to their tars.
 
-Pictures are read from and written to storage by the task that holds their labels. They never travel
-through Spark, and nothing but one small row a shard comes to the driver.
+The task that holds the labels of a tar reads its pictures from storage and writes them back there.
+Pictures never travel through Spark, and the driver receives only one small row per shard.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.export.choose import Reason
-from coyo_labeler.export.job import REJECTS, Job, export_images, export_rows
+from coyo_labeler.export.job import REJECTS, ExportJob, export_images, export_rows
 from coyo_labeler.export.plan import Shard
 from coyo_labeler.export.tars import INDEX, Tar, read_index
 from coyo_labeler.formats import schemas
@@ -22,11 +22,11 @@ from coyo_labeler.formats.spark_tables import read_table, spark_schema, write_ta
 
 _DONE = pa.schema([pa.field("shard", pa.int32())])
 
-#: Tasks for each one that can run at once: a task takes tar after tar, so that few wait at the end.
+#: Tasks per slot: each takes one tar after another, and several waves leave few slots idle at last.
 _WAVES = 4
 
 
-def deal_rows(spark: SparkSession, job: Job, shards: Sequence[Shard]) -> None:
+def write_rows(spark: SparkSession, job: ExportJob, shards: Sequence[Shard]) -> None:
     """Write the Parquet files of these shards."""
     if not shards:
         return
@@ -35,9 +35,9 @@ def deal_rows(spark: SparkSession, job: Job, shards: Sequence[Shard]) -> None:
 
 
 def index_tars(spark: SparkSession, tars: Sequence[Tar]) -> DataFrame:
-    """Which image lies in which tar (INDEX), over all tars; kept by Spark until unpersisted.
+    """The tar and key of every image (INDEX), persisted by Spark until the caller unpersists it.
 
-    Raises: InputError where two images have one id.
+    Raises: InputError where two images have the same id.
     """
     tasks = min(len(tars), _WAVES * spark.sparkContext.defaultParallelism)
     plan = spark.createDataFrame(
@@ -45,53 +45,56 @@ def index_tars(spark: SparkSession, tars: Sequence[Tar]) -> DataFrame:
         "number int, url string",
     )
 
-    def look(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for row in batch.to_pylist():
                 yield from read_index(Tar(row["number"], row["url"])).to_batches()
 
-    index = plan.mapInArrow(look, spark_schema(INDEX)).persist()
+    index = plan.mapInArrow(read, spark_schema(INDEX)).persist()
     twice = index.groupBy("id").agg(F.count("*").alias("n"), F.min("tar"), F.max("tar"))
     first = twice.where("n > 1").orderBy("id").first()
     if first is not None:
-        places = " and ".join(sorted({tars[first[2]].url, tars[first[3]].url}))
+        urls = " and ".join(sorted({tars[first[2]].url, tars[first[3]].url}))
         raise InputError(
-            f"export: images: id {first['id']} is {first['n']} images ({places}); each image needs "
-            "an id of its own"
+            f"export: images: id {first['id']} belongs to {first['n']} images ({urls}); give each "
+            "image an id of its own"
         )
     return index
 
 
-def deal_images(
+def write_images(
     spark: SparkSession,
-    job: Job,
+    job: ExportJob,
     labels: DataFrame,
     index: DataFrame,
     missing: Sequence[Tar],
 ) -> int:
-    """Write the tars or TFRecord files of the missing tars; returns how many labels have no image.
+    """Write the tars or TFRecord files of the missing tars; returns how many rows have no image.
 
-    Those become rejects of their own file.
+    Those rows become rejects, in a file of their own.
     """
-    strays = labels.join(index, "id", "left_anti").select(
+    without_image = labels.join(index, "id", "left_anti").select(
         "id", F.lit(str(Reason.NO_IMAGE)).alias("reason"), F.lit(None).alias("detail")
     )
     url = storage.join(job.output, REJECTS, str(Reason.NO_IMAGE))
-    write_table(strays, url, schemas.EXPORT_REJECTS)
+    write_table(without_image, url, schemas.EXPORT_REJECTS)
     rejected = read_table(spark, "export: output", url, schemas.EXPORT_REJECTS).count()
     if missing:
-        _deal_tars(spark, job, labels.join(index, "id"), missing)
+        _write_tars(spark, job, labels.join(index, "id"), missing)
     return rejected
 
 
-def _deal_tars(spark: SparkSession, job: Job, rows: DataFrame, missing: Sequence[Tar]) -> None:
+def _write_tars(
+    spark: SparkSession, job: ExportJob, rows: DataFrame, missing: Sequence[Tar]
+) -> None:
     tasks = min(len(missing), _WAVES * spark.sparkContext.defaultParallelism)
-    # Tars are dealt out to tasks one by one: hashing them would leave some tasks without any.
-    dealt = spark.createDataFrame(
-        [(tar.number, place % tasks) for place, tar in enumerate(missing)], "tar int, task int"
+    # Tars go to tasks in turn: hashing their numbers would leave some tasks without any.
+    task_of_tar = spark.createDataFrame(
+        [(tar.number, index % tasks) for index, tar in enumerate(missing)], "tar int, task int"
     )
-    # A row without key for every tar, so that one without labels is written too, empty.
-    everyone = rows.join(F.broadcast(dealt), "tar").unionByName(dealt, allowMissingColumns=True)
+    # Every tar gets one row without a key, so that a tar without labels is written too, empty.
+    labelled_rows = rows.join(F.broadcast(task_of_tar), "tar")
+    with_empty_tars = labelled_rows.unionByName(task_of_tar, allowMissingColumns=True)
     columns = ["tar", "key", *job.schema.names]
     by_number = {tar.number: tar for tar in missing}
 
@@ -103,16 +106,16 @@ def _deal_tars(spark: SparkSession, job: Job, rows: DataFrame, missing: Sequence
             yield pa.RecordBatch.from_pydict({"shard": [number]}, schema=_DONE)
 
     (
-        everyone.repartitionById(tasks, "task")
+        with_empty_tars.repartitionById(tasks, "task")
         .select(*columns)
         .sortWithinPartitions("tar", "key")
         .mapInArrow(work, spark_schema(_DONE))
-        .collect()  # one row a tar
+        .collect()  # one row per tar
     )
 
 
 def _tables_by_tar(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
-    """Tar after tar with all its rows, from batches sorted by tar."""
+    """The number of each tar with all its rows, from batches sorted by tar."""
 
     def runs() -> Iterator[tuple[int, pa.RecordBatch]]:
         for batch in batches:

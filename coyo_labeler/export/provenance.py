@@ -1,4 +1,4 @@
-"""Where labels come from, as the manifests and files of the stages before tell it."""
+"""Where labels come from, according to the manifests and files of the stages before."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from coyo_labeler import storage
 from coyo_labeler.manifest import Manifest, read_manifest
 
-#: Where each stage says what the one before wrote.
+#: The setting of each stage that names the output of the stage before.
 _BEFORE = {"merge": "beliefs", "label": "images", "fetch": "catalog"}
 
 #: Settings of merge that shape its posterior, in the order of the card.
@@ -32,9 +32,9 @@ _EM = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is known of the labels; all empty where they came from elsewhere.
+    """What is known of the origin of labels; everything is empty where they came from elsewhere.
 
-    stages: manifests, the first stage first. teacher: its fingerprint, from the beliefs' files.
+    stages: manifests, the first stage first. teacher: its description, from the beliefs' files.
     """
 
     stages: tuple[Manifest, ...] = ()
@@ -42,7 +42,7 @@ class Provenance:
 
     def stage(self, name: str) -> Manifest | None:
         """The manifest of a stage, where it is known."""
-        return next((found for found in self.stages if found.stage == name), None)
+        return next((manifest for manifest in self.stages if manifest.stage == name), None)
 
     def merged(self) -> Mapping[str, Any] | None:
         """Votes, EM settings and outcome of a merge, None where there was none."""
@@ -50,17 +50,18 @@ class Provenance:
         if manifest is None:
             return None
         settings = {key: manifest.config[key] for key in _EM if key in manifest.config}
-        settings["worker_model"] = manifest.details["worker_model"]  # what auto came to
+        if "worker_model" in manifest.details:  # the model that `auto` chose
+            settings["worker_model"] = manifest.details["worker_model"]
         votes = manifest.tables.get("votes")
         return {
+            **manifest.details,
             "settings": settings,
             "votes": votes.to_json() if votes else None,
-            **manifest.details,
         }
 
 
 def read_provenance(labels: str) -> Provenance:
-    """Follow the manifests from a labels folder back, as far as their inputs still lie there."""
+    """Follow the manifests back from a labels folder, as far as their inputs still exist."""
     stages: list[Manifest] = []
     teacher: Mapping[str, str] = {}
     url: str | None = labels
@@ -80,6 +81,9 @@ def _teacher(url: str) -> Mapping[str, str]:
     if not files:
         return {}
     with storage.open_parquet("export: labels", min(files)) as file:
-        found = file.schema_arrow.metadata or {}
-    told = {key.decode(): value.decode() for key, value in found.items()}
-    return {k.removeprefix("teacher."): v for k, v in told.items() if k.startswith("teacher.")}
+        metadata = file.schema_arrow.metadata or {}
+    return {
+        key.removeprefix(b"teacher.").decode(errors="replace"): value.decode(errors="replace")
+        for key, value in metadata.items()
+        if key.startswith(b"teacher.")
+    }

@@ -1,4 +1,4 @@
-"""The stage `export`: a labels folder to a consumer's copy."""
+"""The stage `export`: copies a labels folder into the format of its consumer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from coyo_labeler.config.export import WITH_IMAGES, ExportSettings
 from coyo_labeler.errors import WorkError
 from coyo_labeler.export.card import render_card
 from coyo_labeler.export.choose import Choice, Reason
-from coyo_labeler.export.job import Job
-from coyo_labeler.export.on_spark import deal_images, deal_rows, index_tars
+from coyo_labeler.export.job import ExportJob
+from coyo_labeler.export.on_spark import index_tars, write_images, write_rows
 from coyo_labeler.export.plan import Labels, find_labels, plan_shards
 from coyo_labeler.export.provenance import read_provenance
 from coyo_labeler.export.statistics import read_statistics
@@ -24,7 +24,7 @@ from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.receipts import Receipt
 
-#: Of the layout of a TFDS folder, as its metadata wants one.
+#: Version of the dataset, which TFDS requires in the metadata of a folder.
 _TFDS_VERSION = "1.0.0"
 
 
@@ -44,8 +44,8 @@ def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
     job = make_job(settings, run, labels, len(shards))
     with job.receipts.watch("export", len(shards), facts):
         finished = job.receipts.read()
-        deal_rows(spark, job, [shard for shard in shards if shard.number not in finished])
-    done = whole(job)
+        write_rows(spark, job, [shard for shard in shards if shard.number not in finished])
+    done = all_receipts(job)
     if settings.format == "huggingface":
         write_card(spark, settings, labels, done)
     counted = shard_receipts.total(done)
@@ -56,7 +56,7 @@ def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
 def _with_images(
     spark: SparkSession, settings: ExportSettings, run: Run, labels: Labels
 ) -> Outcome:
-    assert settings.images is not None  # the settings see to it
+    assert settings.images is not None  # checked by the settings
     tars = find_tars(settings.images)
     job = make_job(settings, run, labels, len(tars))
     url = storage.locate(settings.labels, "posterior")
@@ -66,9 +66,9 @@ def _with_images(
     with job.receipts.watch("export", len(tars), facts):
         index = index_tars(spark, tars)
         images = index.count()
-        without_image = deal_images(spark, job, rows, index, missing)
+        without_image = write_images(spark, job, rows, index, missing)
         index.unpersist()
-    done = whole(job)
+    done = all_receipts(job)
     if settings.format == "tfrecord":
         write_metadata(settings, done)
     counted = shard_receipts.total(done)
@@ -81,18 +81,18 @@ def _with_images(
     )
 
 
-def make_job(settings: ExportSettings, run: Run, labels: Labels, shards: int) -> Job:
-    """What every task is told."""
+def make_job(settings: ExportSettings, run: Run, labels: Labels, shards: int) -> ExportJob:
+    """The settings that all tasks share. shards: number of exported files."""
     space = load_label_space(settings.label_space)
     choice = Choice(settings.threshold, settings.min_labels, settings.max_labels, space.size)
-    told = {
+    metadata = {
         "export.threshold": str(settings.threshold),
         "export.min_labels": str(settings.min_labels),
         "export.max_labels": str(settings.max_labels),
         "export.label_space": space.name,
         **labels.metadata,
     }
-    return Job(
+    return ExportJob(
         settings.format,
         settings.output,
         run.fingerprint,
@@ -100,23 +100,23 @@ def make_job(settings: ExportSettings, run: Run, labels: Labels, shards: int) ->
         shards,
         choice,
         labels.schema,
-        told,
+        metadata,
     )
 
 
-def whole(job: Job) -> list[Receipt]:
+def all_receipts(job: ExportJob) -> list[Receipt]:
     """The receipts of all shards, in order.
 
     Raises: WorkError where one is missing.
     """
-    found = job.receipts.read()
-    torn = [number for number in range(job.shards) if number not in found]
-    if torn:
+    receipts = job.receipts.read()
+    missing = [number for number in range(job.shards) if number not in receipts]
+    if missing:
         raise WorkError(
-            f"export: {len(torn):,} shards are not whole (the first is {torn[0]}); run the same "
-            "command again: it writes these and keeps the others"
+            f"export: {len(missing):,} shards are incomplete (the first is {missing[0]}); run the "
+            "same command again: it writes these and keeps the others"
         )
-    return [found[number] for number in range(job.shards)]
+    return [receipts[number] for number in range(job.shards)]
 
 
 def write_card(
@@ -125,7 +125,7 @@ def write_card(
     """Write the dataset card, README.md."""
     with watch_spark(spark, "export: statistics"):
         data = storage.join(settings.output, "data")
-        found = read_statistics(spark, data, labels.schema, settings.threshold)
+        statistics = read_statistics(spark, data, labels.schema, settings.threshold)
     counted = shard_receipts.total(done)
     sizes = {key: sum(receipt.details[key] for receipt in done) for key in ("bytes", "nbytes")} | {
         "rows": counted.rows_out
@@ -134,7 +134,7 @@ def write_card(
         settings,
         labels.schema,
         sizes,
-        found,
+        statistics,
         read_provenance(settings.labels),
         counted.rejected,
         load_label_space(settings.label_space),
@@ -143,16 +143,17 @@ def write_card(
 
 
 def write_metadata(settings: ExportSettings, done: Sequence[Receipt]) -> None:
-    """Write the files by which TensorFlow Datasets knows the folder."""
+    """Write the metadata that TensorFlow Datasets reads."""
     lengths = [receipt.rows.rows_out for receipt in done]
     size = sum(receipt.details["bytes"] for receipt in done)
-    told = f"{settings.card.pretty_name}: labels of at least {settings.threshold}"
-    for name, document in metadata_files(settings.name, _TFDS_VERSION, lengths, size, told).items():
+    description = f"{settings.card.pretty_name}: labels of at least {settings.threshold}"
+    files = metadata_files(settings.name, _TFDS_VERSION, lengths, size, description)
+    for name, document in files.items():
         storage.write_json(storage.join(settings.output, name), document)
 
 
 def details(done: Sequence[Receipt]) -> Mapping[str, Any]:
-    """What the manifest tells besides counts."""
+    """The details for the manifest."""
     sums = {
         key: sum(receipt.details[key] for receipt in done)
         for key in ("bytes", "labels", "re_encoded")
@@ -161,6 +162,6 @@ def details(done: Sequence[Receipt]) -> Mapping[str, Any]:
 
 
 def facts(done: Sequence[Receipt]) -> Mapping[str, Any]:
-    """What progress shows of the shards so far."""
+    """The facts that the progress line shows of the finished shards."""
     counted = shard_receipts.total(done)
     return {"rows": f"{counted.rows_in:,}", "kept": f"{counted.rows_out:,}"}

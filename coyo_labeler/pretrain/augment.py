@@ -1,4 +1,4 @@
-"""Pictures to tensors of bytes in the workers, and bytes to the network's range on the device."""
+"""Pictures to byte tensors in the reader's workers; bytes to the network's range on the device."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from coyo_labeler.config.pretrain_vit import AugmentSettings
 
 
 def training_transform(size: int, settings: AugmentSettings) -> v2.Transform:
-    """An RGB picture to (3, size, size) uint8: Inception crop (Szegedy et al. 2015), flip.
+    """An RGB picture to (3, size, size) uint8, by an Inception crop (Szegedy et al. 2015), flip.
 
-    The crop's area is uniform in [min_area, 1] of the picture, its aspect ratio log-uniform.
+    The area of the crop is uniform in [min_area, 1] of the picture, its aspect ratio log-uniform.
     """
     ratio = (1 / settings.max_aspect_ratio, settings.max_aspect_ratio)
     crop = v2.RandomResizedCrop(size, scale=(settings.min_area, 1.0), ratio=ratio, antialias=True)
@@ -19,7 +19,7 @@ def training_transform(size: int, settings: AugmentSettings) -> v2.Transform:
 
 
 def evaluation_transform(size: int, settings: AugmentSettings) -> v2.Transform:
-    """An RGB picture to (3, size, size) uint8: a central crop of its shorter side, or of less.
+    """An RGB picture to (3, size, size) uint8, by a central crop.
 
     At the default evaluation_crop of 0.875 the shorter side is scaled to 256 px for a crop of 224.
     """

@@ -1,9 +1,9 @@
-"""Checkpoints: weights as safetensors, all else that an exact resumption needs beside them.
+"""Checkpoints: the weights as safetensors, and beside them all that an exact resumption needs.
 
 checkpoints/00001000/model.safetensors   the network
                      optimiser.pt        AdamW's moments
-                     process-00000.pt    of each process: where its reader stood, random numbers
-                     done.json           written last: without it the folder is no checkpoint
+                     process-00000.pt    one per process: position of its reader, random state
+                     done.json           written last; a folder without it is incomplete
 """
 
 import io
@@ -28,9 +28,9 @@ _DONE = "done.json"
 
 @dataclass
 class Training:
-    """All that changes from step to step.
+    """All state that changes from step to step.
 
-    model: not wrapped. meter: of the steps since the latest log line. step: steps taken.
+    model: without wrappers. meter: sums since the latest log line. step: number of steps taken.
     """
 
     model: nn.Module
@@ -42,7 +42,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run, below its output folder."""
+    """The checkpoints of one run, in its output folder."""
 
     output: str
     fingerprint: str
@@ -52,9 +52,9 @@ class Checkpoints:
         return storage.join(self.output, "checkpoints", f"{step:08d}")
 
     def save(self, training: Training, keep: int, metadata: dict[str, str]) -> None:
-        """Write a checkpoint, and remove all but the `keep` latest. To be called in all processes.
+        """Write a checkpoint, and remove all but the `keep` latest. All processes must call it.
 
-        metadata: for the safetensors file.
+        metadata: of the safetensors file.
         """
         folder = self._folder(training.step)
         own = {
@@ -69,7 +69,7 @@ class Checkpoints:
         if self.process.first:
             write_safetensors(storage.join(folder, "model.safetensors"), training.model, metadata)
             _write(storage.join(folder, "optimiser.pt"), training.optimiser.state_dict())
-        self.process.wait()
+        self.process.barrier()
         if self.process.first:
             storage.write_json(
                 storage.join(folder, _DONE),
@@ -83,9 +83,9 @@ class Checkpoints:
                 storage.clear(self._folder(step))
 
     def load(self, training: Training) -> bool:
-        """Go on from the latest checkpoint, if there is one.
+        """Restore the latest checkpoint; returns whether there was one.
 
-        Raises: InputError where it is of another number of processes.
+        Raises: InputError if another number of processes wrote it.
         """
         steps = self._steps()
         if not steps:
@@ -95,8 +95,8 @@ class Checkpoints:
         assert done is not None
         if done["processes"] != self.process.count:
             raise InputError(
-                f"pretrain_vit: output: the run in {self.output} was of {done['processes']} "
-                f"processes, this is of {self.process.count}; start as many, or choose another "
+                f"pretrain_vit: output: the run in {self.output} has {done['processes']} "
+                f"processes, this one has {self.process.count}; start as many, or choose another "
                 "output"
             )
         device = self.process.device
@@ -116,14 +116,14 @@ class Checkpoints:
         return f"process-{self.process.rank:05d}.pt"
 
     def _steps(self) -> list[int]:
-        """Steps of the whole checkpoints of this run, ascending."""
+        """Steps of the complete checkpoints of this run, ascending."""
         fs, path = storage.resolve(storage.join(self.output, "checkpoints"))
         fs.invalidate_cache()
         if not fs.isdir(path):
             return []
         names = (re.search(r"(\d{8,})/?$", name) for name in fs.ls(path, detail=False))
-        found = sorted(int(match[1]) for match in names if match)
-        return [step for step in found if self._is_ours(step)]
+        steps = sorted(int(match[1]) for match in names if match)
+        return [step for step in steps if self._is_ours(step)]
 
     def _is_ours(self, step: int) -> bool:
         done = storage.read_json(storage.join(self._folder(step), _DONE))

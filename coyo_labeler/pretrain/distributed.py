@@ -1,4 +1,4 @@
-"""One process, or several that torchrun started."""
+"""The processes that train together: one, or those that torchrun started."""
 
 import os
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from coyo_labeler.pretrain.model import device_of
 
 T = TypeVar("T")
 
-#: How long processes wait for one another: the first evaluates and writes alone.
+#: How long processes wait for one another. The first evaluates and writes while the others wait.
 _PATIENCE = timedelta(hours=6)
 
 
 def torchrun_processes() -> int:
-    """How many processes torchrun started; 1 without it."""
+    """Number of processes that torchrun started; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train together."""
+    """This process, among those that train together."""
 
     rank: int
     count: int
@@ -32,27 +32,27 @@ class Process:
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that writes what all share."""
+        """Whether this process writes the files that all share."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Wait until all have come here."""
+    def barrier(self) -> None:
+        """Wait until all processes have called this."""
         self.gather(None)
 
     def gather(self, value: T) -> Sequence[T]:
-        """The value of every process, by rank, in every process."""
+        """The values of all processes, by rank; every process gets them."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
         dist.all_gather_object(values, value)
         return values
 
-    def tell(self, value: T | None) -> T:
-        """The first process's value, in every process."""
-        told: list[Any] = [value]
+    def broadcast(self, value: T | None) -> T:
+        """The value of the first process; every process gets it, and the others pass None."""
+        values: list[Any] = [value]
         if self.count > 1:
-            dist.broadcast_object_list(told, src=0)
-        result: T = told[0]
+            dist.broadcast_object_list(values, src=0)
+        result: T = values[0]
         return result
 
 
@@ -65,13 +65,13 @@ def join_group() -> None:
 
 
 def this_process(device: str) -> Process:
-    """This process, in the group that was joined, or alone.
+    """This process, in the group that was joined, or alone. device: the setting.
 
-    Raises: InputError where there is no such device.
+    Raises: InputError if there is no such device.
     """
-    place = device_of(device)
+    own = device_of(device)
     if not dist.is_initialized():
-        return Process(0, 1, place)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    return Process(dist.get_rank(), dist.get_world_size(), place)
+        return Process(0, 1, own)
+    if own.type == "cuda":
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return Process(dist.get_rank(), dist.get_world_size(), own)

@@ -1,7 +1,8 @@
-"""What a network is worth on gold: its own head, a linear probe of its features, fine-tuning."""
+"""Evaluation on gold: the network's own head, a linear probe of its features, fine-tuning."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -19,7 +20,7 @@ from coyo_labeler.pretrain.optimise import binary_cross_entropy
 def score(
     network: Callable[[Tensor], Tensor], batches: Iterable[Batch], device: torch.device
 ) -> tuple[Tensor, SparseTargets]:
-    """What a network makes of every image, (images, …) float32 on the CPU, and their targets."""
+    """The network's outputs, (images, …) float32 on the CPU, and the targets of the images."""
     outputs, classes, weights, lengths = [], [], [], [torch.zeros(1, dtype=torch.int64)]
     with torch.inference_mode():
         for batch in batches:
@@ -36,7 +37,7 @@ def score(
 def evaluate_head(
     model: nn.Module, batches: Iterable[Batch], device: torch.device, autocast: torch.autocast
 ) -> dict[str, float]:
-    """images, loss, top1 and mAP of the network's own head."""
+    """`images`, `loss`, `top1` and `mAP` of the network's own head."""
     with evaluating(model), autocast:
         logits, targets = score(model, batches, device)
     if not len(logits):
@@ -59,7 +60,7 @@ def linear_probe(
 ) -> dict[str, float]:
     """Logistic regression (L-BFGS to convergence) on the frozen, standardised features.
 
-    The features of all images are held in memory.
+    Holds the features of all images in memory.
     """
 
     def features(images: Tensor) -> Tensor:
@@ -103,10 +104,10 @@ def fine_tune(
     device: torch.device,
     autocast: torch.autocast,
 ) -> dict[str, float]:
-    """SGD with momentum 0.9, cosine decay and softmax cross-entropy on a copy, as coyo-vit's.
+    """Fine-tune a copy as coyo-vit does: SGD, momentum 0.9, cosine decay, softmax cross-entropy.
 
-    train: endless. The head begins at 0, so that pretrained features are not shaken by a random
-    one.
+    train: endless. The head starts at 0: the gradients of a random head would disturb the
+    pretrained features.
     """
     tuned = deepcopy(model)
     nn.init.zeros_(head_of(tuned).weight)
@@ -132,14 +133,12 @@ def fine_tune(
     return {"train_images_seen": seen, **measured}
 
 
-class evaluating:  # noqa: N801  # used as a function: `with evaluating(model):`
-    """The model in evaluation mode inside, in its mode of before after."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model, self._training = model, model.training
-
-    def __enter__(self) -> None:
-        self._model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self._model.train(self._training)
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode inside the block, in its previous mode afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

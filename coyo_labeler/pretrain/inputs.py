@@ -1,4 +1,4 @@
-"""What the settings say to train and to evaluate on, opened and checked."""
+"""The datasets and loaders that the settings describe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _TARGETS: dict[str, Callable[[float], Target]] = {
 
 @dataclass(frozen=True)
 class GoldImages:
-    """Gold, cut in two: `held_out` to test on, the `rest` for a probe to train on."""
+    """Gold in two parts: `held_out` to test on, and the `rest` for a probe to train on."""
 
     settings: PretrainVitSettings
     held_out: Gold
@@ -42,7 +42,7 @@ class GoldImages:
         return self._open(self.held_out, transform, False)
 
     def train(self, augment: bool) -> LabelledImages:
-        """The other gold images: as for the test, or shuffled and augmented."""
+        """The rest of the gold images: prepared as for the test, or shuffled and augmented."""
         make = training_transform if augment else evaluation_transform
         transform = make(self.settings.image_size, self.settings.augment)
         return self._open(self.rest, transform, augment)
@@ -64,14 +64,17 @@ class GoldImages:
 
 
 def open_gold(settings: PretrainVitSettings) -> GoldImages | None:
-    """The gold, if any is given. Raises: InputError where none of it is held out."""
+    """The gold, if any is given.
+
+    Raises: InputError if none of it is held out.
+    """
     if settings.gold is None:
         return None
     held_out, rest = read_gold(settings.gold, settings.num_classes).split(settings.held_out)
     if not len(held_out.ids):
         raise InputError(
-            f"pretrain_vit: held_out: a share of {settings.held_out} leaves none of the "
-            f"{len(rest.ids)} gold images to evaluate on; give more"
+            f"pretrain_vit: held_out: a share of {settings.held_out} holds out none of the "
+            f"{len(rest.ids)} gold images; give a larger share or more gold"
         )
     return GoldImages(settings, held_out, rest)
 
@@ -79,7 +82,7 @@ def open_gold(settings: PretrainVitSettings) -> GoldImages | None:
 def open_training(
     settings: PretrainVitSettings, gold: GoldImages | None, process: Process
 ) -> LabelledImages:
-    """The images to train on: all that are labelled, but for the held-out gold."""
+    """The images to train on: all labelled ones, except for the held-out gold."""
     return LabelledImages(
         settings.images,
         settings.labels,
@@ -113,15 +116,15 @@ def open_loader(
 
 
 def split_batch(settings: PretrainVitSettings, processes: int) -> tuple[int, int]:
-    """(images a process computes at once, how many times it does so a step).
+    """(images of a micro-batch, micro-batches per step) of each process.
 
-    Raises: InputError where the batch cannot be cut evenly.
+    Raises: InputError if the batch cannot be divided evenly.
     """
     share, rest = divmod(settings.batch_size, processes)
     if rest or not share:
         raise InputError(
-            f"pretrain_vit: batch_size: {settings.batch_size} images cannot be shared evenly by "
-            f"{processes} processes; give a multiple of {processes}"
+            f"pretrain_vit: batch_size: {settings.batch_size} images cannot be divided evenly "
+            f"among {processes} processes; give a multiple of {processes}"
         )
     micro = min(settings.micro_batch_size or share, share)
     if share % micro:

@@ -1,4 +1,4 @@
-"""What a training says of itself as it goes: JSON lines and TensorBoard."""
+"""The log of a training: JSON lines and TensorBoard events."""
 
 import json
 import math
@@ -17,7 +17,8 @@ METRICS = "metrics.jsonl"
 class Journal:
     """Appends to `output/metrics.jsonl`, and to TensorBoard events in `output/tensorboard/`.
 
-    step: that the training goes on from: what a killed run wrote of later ones is dropped.
+    step: the step that the training resumes from; lines of later steps, by a killed run, are
+    dropped.
     """
 
     def __init__(self, output: str, step: int, tensorboard: bool) -> None:
@@ -26,7 +27,7 @@ class Journal:
         self._events = _open_events(output, step) if tensorboard else None
 
     def write(self, step: int, **values: float) -> None:
-        """One line: values by name, after `step` steps. NaN is written as null."""
+        """Append a line of values by name, after `step` steps. NaN is written as null."""
         known = {name: None if math.isnan(value) else value for name, value in values.items()}
         self._lines.append({"step": step, **known})
         text = "".join(json.dumps(line) + "\n" for line in self._lines)
@@ -50,7 +51,7 @@ class Journal:
 
 
 def read_journal(output: str) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, if any."""
+    """The lines of `metrics.jsonl`; [] if there is none."""
     url = storage.join(output, METRICS)
     if not storage.exists(url):
         return []
@@ -63,6 +64,6 @@ def _open_events(output: str, step: int) -> "SummaryWriter":
     except ImportError:
         raise InputError(
             "pretrain_vit: tensorboard: it is not installed; pip install 'coyo-labeler[train]', or "
-            "tensorboard=false"
+            "set tensorboard=false"
         ) from None
     return SummaryWriter(storage.join(output, "tensorboard"), purge_step=step + 1)

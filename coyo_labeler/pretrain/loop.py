@@ -43,18 +43,18 @@ logger = logging.getLogger(__name__)
 
 
 def train(settings: PretrainVitSettings, fingerprint: str, process: Process) -> Outcome:
-    """Train, or go on training, and evaluate; the same call in every process.
+    """Train, or resume training, and evaluate. Every process makes the same call.
 
-    Writes checkpoints/, metrics.jsonl, tensorboard/, model.safetensors and model.json below
+    Writes checkpoints/, metrics.jsonl, tensorboard/, model.safetensors and model.json into
     `settings.output`.
 
-    Raises: InputError where settings and data do not fit, WorkError where the loss is no number.
+    Raises: InputError if settings and data do not fit, WorkError if a gradient is not finite.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     gold = open_gold(settings)
     dataset = open_training(settings, gold, process)
-    images = process.tell(dataset.count() if process.first else None)
+    images = process.broadcast(dataset.count() if process.first else None)
     if not images:
         raise InputError(
             f"pretrain_vit: labels: none of the images in {settings.images} has labels in "
@@ -63,7 +63,7 @@ def train(settings: PretrainVitSettings, fingerprint: str, process: Process) -> 
     steps = settings.steps or math.ceil(settings.epochs * images / settings.batch_size)
     micro_batch, accumulate = split_batch(settings, process.count)
 
-    torch.manual_seed(settings.seed)  # every process makes the same weights
+    torch.manual_seed(settings.seed)  # every process starts with the same weights
     model = build_model(
         settings.model, settings.num_classes, settings.image_size, settings.model_args
     )
@@ -71,13 +71,13 @@ def train(settings: PretrainVitSettings, fingerprint: str, process: Process) -> 
     if settings.initial_weights is not None:
         load_weights(model, settings.initial_weights)
     model.to(process.device)
-    torch.manual_seed(settings.seed + 1 + process.rank)  # dropout differs
+    torch.manual_seed(settings.seed + 1 + process.rank)  # dropout differs between processes
     loader = open_loader(settings, dataset, micro_batch, process)
     optimiser = build_optimiser(model, settings.optimiser)
     training = Training(model, optimiser, loader, Meter(process.device))
     checkpoints = Checkpoints(settings.output, fingerprint, process)
     if checkpoints.load(training):
-        logger.info("pretrain_vit: going on after step %d", training.step)
+        logger.info("pretrain_vit: resuming after step %d", training.step)
     run = _Run(settings, process, training, checkpoints, gold, steps, accumulate, images)
     run.take_all_steps()
     details = run.finish()
@@ -87,7 +87,7 @@ def train(settings: PretrainVitSettings, fingerprint: str, process: Process) -> 
 
 
 def _counts(counts: dict[str, int], waiting: int, used: int) -> Counts:
-    """Pictures drawn from the tars over all epochs, against those that steps were taken on."""
+    """Pictures drawn from the tars over all epochs, and those used in steps."""
     rejected = {
         reason: counts[reason]
         for reason in ("unlabelled", "empty", "held_out", "undecodable")
@@ -146,8 +146,8 @@ class _Run:
     def _check(self) -> None:
         if not math.isfinite(norm := float(self.training.meter.norm)):
             raise WorkError(
-                f"pretrain_vit: the gradient of step {self.training.step} is {norm}; nothing was "
-                "written since the last checkpoint. Lower optimiser.learning_rate, or lengthen "
+                f"pretrain_vit: the gradient of step {self.training.step} is {norm}; nothing has "
+                "been written since the last checkpoint. Lower optimiser.learning_rate or lengthen "
                 "optimiser.warmup_steps, and start with another output"
             )
 
@@ -196,7 +196,7 @@ class _Run:
         return mean_average_precision(logits.detach(), batch.targets)
 
     def _collect(self, rate: float, precision: float) -> dict[str, float]:
-        """The values of a log line, over all processes; to be called in all of them."""
+        """The values of a log line, over all processes. All processes must call it."""
         totals = self.process.gather(self.training.meter.totals())
         images = sum(each.images for each in totals)
         seconds = max(each.seconds for each in totals)
@@ -213,19 +213,21 @@ class _Run:
     def _evaluate(self, log: Journal | None) -> None:
         if log is not None and self.gold is not None:
             measured = evaluate_head(
-                self.training.model, self._loader_of(self.gold.test()), *self._place()
+                self.training.model,
+                self._loader_of(self.gold.test()),
+                *self._device_and_precision(),
             )
             self._evaluated = measured
             values = {f"held_out_{name}": value for name, value in measured.items()}
             log.write(self.training.step, **values)
             logger.info("pretrain_vit: step %d: %s", self.training.step, _text(values))
-        self.process.wait()
+        self.process.barrier()
 
     def _loader_of(self, dataset: Any, batch_size: int | None = None, **options: Any) -> Loader:
         size = batch_size or self.settings.micro_batch_size or min(256, self.settings.batch_size)
         return Loader(dataset, size, num_workers=self.settings.workers, **options)
 
-    def _place(self) -> tuple[torch.device, torch.autocast]:
+    def _device_and_precision(self) -> tuple[torch.device, torch.autocast]:
         return self.process.device, self.autocast()
 
     def _metadata(self) -> dict[str, str]:
@@ -236,7 +238,7 @@ class _Run:
         }
 
     def finish(self) -> dict[str, Any]:
-        """Write the network where others find it, probe it, and say what it reached."""
+        """Write the network and its description, probe it, and return the details of the run."""
         settings, details = self.settings, dict[str, Any](steps=self.steps, images=self.images)
         if self.process.first:
             url = storage.join(settings.output, "model.safetensors")
@@ -245,11 +247,13 @@ class _Run:
             if self.gold is not None:
                 if not self._evaluated:  # killed between the last step and the end
                     test = self._loader_of(self.gold.test())
-                    self._evaluated = evaluate_head(self.training.model, test, *self._place())
+                    self._evaluated = evaluate_head(
+                        self.training.model, test, *self._device_and_precision()
+                    )
                 details["held_out"] = self._evaluated
                 if settings.probe.method != "none":
                     details[settings.probe.method] = self._probe(self.gold)
-        self.process.wait()
+        self.process.barrier()
         return details
 
     def _probe(self, gold: GoldImages) -> dict[str, float]:
@@ -257,15 +261,17 @@ class _Run:
         test = self._loader_of(gold.test())
         if settings.method == "linear_probe":
             train_on = self._loader_of(gold.train(augment=False))
-            measured = linear_probe(model, train_on, test, settings.l2, *self._place())
+            measured = linear_probe(
+                model, train_on, test, settings.l2, *self._device_and_precision()
+            )
         else:
             train_on = self._loader_of(gold.train(augment=True), settings.batch_size, epochs=None)
-            measured = fine_tune(model, train_on, test, settings, *self._place())
+            measured = fine_tune(model, train_on, test, settings, *self._device_and_precision())
         logger.info("pretrain_vit: %s: %s", settings.method, _text(measured))
         return measured
 
     def _card(self) -> dict[str, Any]:
-        """How to make the network again: timm.create_model(architecture, **model_args)."""
+        """What builds the network again: timm.create_model(architecture, **model_args)."""
         settings = self.settings
         return {
             "architecture": settings.model,

@@ -1,4 +1,4 @@
-"""What a log line sums over the steps since the one before."""
+"""The sums that a log line reports, over the steps since the previous line."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Totals(NamedTuple):
-    """Loss summed, micro-batches, images, seconds, and seconds of waiting for the reader."""
+    """Sum of losses, micro-batches, images, seconds, and seconds of waiting for the reader."""
 
     loss: float = 0.0
     parts: int = 0
@@ -20,7 +20,7 @@ class Totals(NamedTuple):
 
 
 class Meter:
-    """Sums since it was made, on top of `totals`. norm: the gradient's of the latest step."""
+    """Sums since its creation, on top of `totals`. norm: of the gradient of the latest step."""
 
     def __init__(self, device: torch.device, totals: Totals = Totals()) -> None:  # noqa: B008
         self.norm: Tensor | float = 0.0
@@ -44,7 +44,7 @@ class Meter:
         self._waited += time.perf_counter() - start
 
     def totals(self) -> Totals:
-        """All that was counted: what a meter goes on from after a resumption."""
+        """All sums so far; a resumed training starts its meter from them."""
         loss, before = float(self._loss), self._before  # waits for the device
         return Totals(
             loss,

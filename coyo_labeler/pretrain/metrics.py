@@ -1,4 +1,4 @@
-"""How well scores rank what is true."""
+"""How well scores rank the true classes."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,10 @@ from coyo_labeler.data import SparseTargets
 
 
 def mean_average_precision(scores: Tensor, targets: SparseTargets) -> float:
-    """The mean over classes of average precision; classes that no image has do not count.
+    """The mean of average precision over the classes that some image has; NaN without targets.
 
-    scores: (B, C), higher is more. A target's weight does not matter, only that it is there.
-    Average precision of a class: over its images, in order of score, the mean of the share of
-    images down to it that have the class. NaN without any target.
+    scores: (B, C), higher is more probable. The weights of targets are ignored. The average
+    precision of a class is the mean, over the images that have it, of the precision at their score.
     """
     classes, column = torch.unique(targets.classes, return_inverse=True)
     if not len(classes):
@@ -29,7 +28,7 @@ def mean_average_precision(scores: Tensor, targets: SparseTargets) -> float:
 
 
 def top1(scores: Tensor, targets: SparseTargets) -> float:
-    """The share of images whose highest score is of one of their classes. scores: (B, C)."""
+    """The share of images whose highest score is that of one of their classes. scores: (B, C)."""
     best = scores.argmax(dim=1)
     rows = torch.arange(len(targets), device=scores.device).repeat_interleave(
         targets.offsets.diff()

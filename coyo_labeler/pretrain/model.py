@@ -18,7 +18,7 @@ def build_model(
 ) -> nn.Module:
     """A freshly initialised timm model.
 
-    Raises: InputError where timm has no such model, or it takes no such arguments.
+    Raises: InputError if timm has no such model, or the model does not take these arguments.
     """
     if not timm.is_model(name):
         raise InputError(
@@ -37,20 +37,24 @@ def build_model(
 
 
 def head_of(model: nn.Module) -> nn.Linear:
-    """The classifier. Raises: InputError where it is no linear layer."""
+    """The classifier.
+
+    Raises: InputError if it is not a linear layer.
+    """
     head = model.get_classifier()  # type: ignore[operator]  # every timm model has it
     if not isinstance(head, nn.Linear):
         raise InputError(
-            "pretrain_vit: model: its head is no linear layer; take a plain Vision Transformer"
+            "pretrain_vit: model: its head is not a linear layer; choose a plain Vision Transformer"
         )
     return head
 
 
 def start_head(model: nn.Module, bias: float) -> None:
-    """Weights 0 and one bias for all: at −10 every class begins at a probability of 0.00005.
+    """Set the weights to 0 and all biases to `bias`; at −10 every class has probability 0.00005.
 
-    So the loss begins near what it costs to know nothing of 21,841 mostly absent classes, rather
-    than at 21,841 · log 2. (coyo-vit configures −10 but passes the weights' initialiser instead.)
+    With 21,841 mostly absent classes the loss then starts near its value for a network that knows
+    only how rare they are, not at 21,841 · log 2. (coyo-vit configures −10 but passes the weights'
+    initialiser instead.)
     """
     head = head_of(model)
     nn.init.zeros_(head.weight)
@@ -58,9 +62,9 @@ def start_head(model: nn.Module, bias: float) -> None:
 
 
 def load_weights(model: nn.Module, url: str) -> None:
-    """Weights of a safetensors file; a head of another number of classes is left as it is.
+    """Load the weights of a safetensors file, except for a head of another number of classes.
 
-    Raises: InputError where the file is none, or its other weights are of another model.
+    Raises: InputError if the file is not readable, or belongs to another model.
     """
     own = model.state_dict()
     given = read_safetensors(url)
@@ -84,7 +88,10 @@ def load_weights(model: nn.Module, url: str) -> None:
 
 
 def read_safetensors(url: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises: InputError where it is none."""
+    """The tensors of a safetensors file.
+
+    Raises: InputError if it is missing or not readable.
+    """
     fs, path = storage.resolve(url)
     try:
         return load(fs.cat_file(path))
@@ -97,7 +104,7 @@ def read_safetensors(url: str) -> dict[str, Tensor]:
 
 
 def write_safetensors(url: str, model: nn.Module, metadata: Mapping[str, str]) -> None:
-    """Write a model's weights atomically."""
+    """Write the weights of a model atomically, as safetensors."""
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in model.state_dict().items()
@@ -106,9 +113,9 @@ def write_safetensors(url: str, model: nn.Module, metadata: Mapping[str, str]) -
 
 
 def device_of(setting: str) -> torch.device:
-    """The device of this process's place in torchrun.
+    """The device that a setting (auto, cpu, cuda, mps) names on this machine.
 
-    Raises: InputError where there is no such device.
+    Raises: InputError if there is no such device.
     """
     if setting == "auto":
         setting = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Loss, optimiser and schedule of coyo-vit (configs/trainer/vit_l16_coyo300m.yaml)."""
+"""Loss, optimiser and schedule as in coyo-vit (configs/trainer/vit_l16_coyo300m.yaml)."""
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,14 @@ from coyo_labeler.config.pretrain_vit import OptimiserSettings
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed over the classes, averaged over the images, in float32.
 
-    logits, targets: (B, C), targets in [0, 1]; of soft targets the probability is the target.
+    logits, targets: (B, C). A target is in [0, 1]: a probability, if targets are soft.
     """
     summed = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
     return summed / len(logits)
 
 
 def build_optimiser(model: nn.Module, settings: OptimiserSettings) -> Optimizer:
-    """AdamW over all parameters alike. Its rate is set before every step (`learning_rate`)."""
+    """AdamW, with the same settings for all parameters. `take_step` sets its rate."""
     return AdamW(
         model.parameters(),
         lr=0.0,
@@ -29,7 +29,7 @@ def build_optimiser(model: nn.Module, settings: OptimiserSettings) -> Optimizer:
 
 
 def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """The rate of a 0-based step of `steps`.
+    """The learning rate of a step, counted from 0, out of `steps`.
 
     Linear from 0 to learning_rate over warmup_steps, then linear down to end_learning_rate.
     """
@@ -40,9 +40,9 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
 
 
 def take_step(optimiser: Optimizer, model: nn.Module, rate: float, clip: float | None) -> Tensor:
-    """One step at a rate, with the gradients' global norm cut to `clip`; returns the norm before.
+    """Take a step with the global norm of the gradients clipped; returns the norm before clipping.
 
-    The gradients are cleared after it. The norm stays on the device, so that nothing waits for it.
+    Clears the gradients. The norm stays on the device, so that nothing waits for it.
     """
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip if clip is not None else torch.inf)
     for group in optimiser.param_groups:

@@ -1,7 +1,7 @@
-"""The stage `pretrain_vit`: what the command line calls, in one process or in the first of several.
+"""The stage `pretrain_vit`, called by the command line in one process or in the first of several.
 
-Under torchrun the first process alone reads settings, claims the output and writes the manifest;
-the others wait for it to tell them what to train.
+Under torchrun only the first process reads settings, claims the output and writes the manifest. The
+others wait for it to send them the settings to train with.
 """
 
 import sys
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def pretrain_vit(spark: "SparkSession | None", settings: PretrainVitSettings, run: Run) -> Outcome:
     """Train a Vision Transformer on labelled images.
 
-    Raises: InputError where PyTorch or timm is missing, or settings and data do not fit.
+    Raises: InputError if PyTorch or timm is missing, or settings and data do not fit.
     """
     try:
         from coyo_labeler.pretrain.distributed import this_process  # noqa: PLC0415
@@ -29,7 +29,7 @@ def pretrain_vit(spark: "SparkSession | None", settings: PretrainVitSettings, ru
             f"pretrain_vit: {error.name} is not installed; pip install 'coyo-labeler[train]'"
         ) from None
     process = this_process(settings.device)
-    process.tell((settings, run.fingerprint))
+    process.broadcast((settings, run.fingerprint))
     return train(settings, run.fingerprint, process)
 
 
@@ -38,26 +38,26 @@ def job() -> None:
     try:
         from coyo_labeler.pretrain import distributed  # noqa: PLC0415
     except ImportError:
-        cli.job("pretrain_vit")  # says what is not installed
+        cli.job("pretrain_vit")  # names the package that is missing
         return
     if distributed.torchrun_processes() == 1:
         cli.job("pretrain_vit")
     distributed.join_group()
     if distributed.this_process("cpu").first:
         status = cli.main(["pretrain_vit", *sys.argv[1:]])
-        if status == cli.DONE:  # on any other torchrun ends the others
-            distributed.this_process("cpu").tell(None)
+        if status == cli.DONE:  # on any other status torchrun ends the others
+            distributed.this_process("cpu").broadcast(None)
     else:
         status = cli.guard(_follow)
     sys.exit(status)
 
 
 def _follow() -> None:
-    """Train what the first process says, until it says that there is no more."""
+    """Train with the settings that the first process sends, until it sends None."""
     from coyo_labeler.pretrain.distributed import this_process  # noqa: PLC0415
     from coyo_labeler.pretrain.loop import train  # noqa: PLC0415
 
-    told: tuple[PretrainVitSettings, str] | None
-    while (told := this_process("cpu").tell(None)) is not None:
-        settings, fingerprint = told
+    task: tuple[PretrainVitSettings, str] | None
+    while (task := this_process("cpu").broadcast(None)) is not None:
+        settings, fingerprint = task
         train(settings, fingerprint, this_process(settings.device))

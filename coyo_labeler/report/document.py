@@ -1,4 +1,4 @@
-"""The whole report as one JSON document; the page and the text are drawn from it alone."""
+"""The whole report as one JSON document. The page and the text are made from it alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ import numpy as np
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.report import metrics, ranking
-from coyo_labeler.report.boil import most_frequent
-from coyo_labeler.report.sums import Sums
+from coyo_labeler.report.aggregate import most_frequent
+from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN, MATRIX_CLASSES
 
 #: Bins of image sides: up to 2^16 pixels. Bins of entropy: up to 12 nats, above ln 21,841.
@@ -19,13 +19,13 @@ _ENTROPY_BINS = int(12 / ENTROPY_BIN)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Context:
     """What is known besides the rows of labels.
 
-    series: what the two label folders are called. examples: rows worth a look, by kind. workers:
-    rows of schemas.WORKERS. worker_pairs: (true class, voted class, expected votes). fit: of the
-    EM (`provenance.read_fit`). funnel: counts of every stage. catalog: histograms of ingest.
-    download: what fetch tells in its manifest. about: version and fingerprint.
+    series: the names of the two label folders, `own` and `other`. about: version and fingerprint.
+    examples: rows worth a look, by kind. workers: rows of schemas.WORKERS. worker_pairs: (true
+    class, voted class, expected votes). fit: as `provenance.read_fit` returns. funnel: counts of
+    every stage. catalog: histograms of ingest. download: figures of fetch's manifest.
     """
 
     series: Mapping[str, str]
@@ -40,17 +40,17 @@ class Surroundings:
 
 
 def describe(
-    sums: Sums, space: LabelSpace, settings: ReportSettings, around: Surroundings
+    sums: Aggregates, space: LabelSpace, settings: ReportSettings, context: Context
 ) -> dict[str, Any]:
-    """All numbers of the report. Sections without data are absent."""
+    """All figures of the report. Sections without data are absent."""
     document: dict[str, Any] = {
         "title": settings.title,
         "labels": settings.labels,
         "compare": settings.compare,
         "gold": settings.gold,
-        "series": dict(around.series),
+        "series": dict(context.series),
         "label_space": {"name": space.name, "classes": space.size},
-        "about": dict(around.about),
+        "about": dict(context.about),
         "rows": sums.count("rows"),
         "rows_without_labels": sums.count("empty"),
         "thresholds": metrics.threshold_table(sums, space.name == "imagenet21k"),
@@ -76,15 +76,15 @@ def describe(
         if sums.count("other_known"):
             document["other_accuracy"] = _against_gold(sums, space, settings.top, "other_")
         document["slices"] = metrics.slice_errors(sums)
-    return document | _around(around, space)
+    return document | _of_context(context, space)
 
 
-def _around(around: Surroundings, space: LabelSpace) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if around.workers:
-        found["workers"] = [dict(row) for row in around.workers]
-    if around.worker_pairs:
-        found["worker_pairs"] = [
+def _of_context(context: Context, space: LabelSpace) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    if context.workers:
+        sections["workers"] = [dict(row) for row in context.workers]
+    if context.worker_pairs:
+        sections["worker_pairs"] = [
             {
                 "from": a,
                 "to": b,
@@ -92,25 +92,25 @@ def _around(around: Surroundings, space: LabelSpace) -> dict[str, Any]:
                 "from_name": _name(a, space),
                 "to_name": _name(b, space),
             }
-            for a, b, n in around.worker_pairs
+            for a, b, n in context.worker_pairs
         ]
-    if around.fit:
-        found["fit"] = dict(around.fit)
-    if around.funnel:
-        found["funnel"] = [dict(row) for row in around.funnel]
-    if around.catalog:
-        found["catalog"] = dict(around.catalog)
-    if around.download:
-        found["download"] = dict(around.download)
-    if around.examples:
-        found["examples"] = {
-            kind: [_example(row, space) for row in rows] for kind, rows in around.examples.items()
+    if context.fit:
+        sections["fit"] = dict(context.fit)
+    if context.funnel:
+        sections["funnel"] = [dict(row) for row in context.funnel]
+    if context.catalog:
+        sections["catalog"] = dict(context.catalog)
+    if context.download:
+        sections["download"] = dict(context.download)
+    if context.examples:
+        sections["examples"] = {
+            kind: [_example(row, space) for row in rows] for kind, rows in context.examples.items()
         }
-    return found
+    return sections
 
 
-def _classes(sums: Sums, space: LabelSpace, top: int) -> dict[str, Any]:
-    """How often each class comes first: the head, the tail, and the whole by rank."""
+def _classes(sums: Aggregates, space: LabelSpace, top: int) -> dict[str, Any]:
+    """How often each class is the first label: the head, the tail, and all by rank."""
     first = sums.dense("first", space.size)
     listed = sums.dense("labels", space.size, 0)
     order = np.lexsort((np.arange(space.size), -first))
@@ -134,7 +134,7 @@ def _classes(sums: Sums, space: LabelSpace, top: int) -> dict[str, Any]:
     }
 
 
-def _sizes(sums: Sums) -> dict[str, Any]:
+def _sizes(sums: Aggregates) -> dict[str, Any]:
     cells = sums.of_measure("sizes")
     short = np.bincount(np.minimum(cells.a, cells.b), cells.count, _SIZE_BINS).astype(np.int64)
     middle = metrics.quantiles(short, (0.5,), 1.0)[0]
@@ -151,7 +151,7 @@ def _sizes(sums: Sums) -> dict[str, Any]:
     }
 
 
-def _posterior(sums: Sums) -> dict[str, Any]:
+def _posterior(sums: Aggregates) -> dict[str, Any]:
     votes = sums.of_measure("n_votes")
     counts = sums.dense("entropy", _ENTROPY_BINS)
     return {
@@ -164,40 +164,40 @@ def _posterior(sums: Sums) -> dict[str, Any]:
     }
 
 
-def _against_gold(sums: Sums, space: LabelSpace, top: int, whose: str) -> dict[str, Any]:
-    precisions = ranking.class_precisions(sums, space.size, whose)
-    scores = metrics.class_scores(sums, space.size, precisions, whose)
+def _against_gold(sums: Aggregates, space: LabelSpace, top: int, prefix: str) -> dict[str, Any]:
+    precisions = ranking.class_precisions(sums, space.size, prefix)
+    scores = metrics.class_scores(sums, space.size, precisions, prefix)
     for score in scores:
         score["name"] = space.name_of(score["label"])
-    found = {
-        **metrics.accuracy(sums, whose),
+    scored = {
+        **metrics.accuracy(sums, prefix),
         "macro": metrics.macro(scores),
         "classes": scores,
         "mean_average_precision": ranking.mean_average_precision(precisions),
-        "precision_recall": ranking.precision_recall(sums, whose),
-        "by_threshold": metrics.multilabel(sums, whose),
-        "coverage": metrics.coverage(sums, whose),
-        "confused": _pairs(sums, whose + "confusion", whose + "support", space, top),
-        "reliability": metrics.reliability(sums, whose),
+        "precision_recall": ranking.precision_recall(sums, prefix),
+        "by_threshold": metrics.multilabel(sums, prefix),
+        "coverage": metrics.coverage(sums, prefix),
+        "confused": _pairs(sums, prefix + "confusion", prefix + "support", space, top),
+        "reliability": metrics.reliability(sums, prefix),
     }
     if space.size <= MATRIX_CLASSES:
-        cells = sums.of_measure(whose + "confusion")
+        cells = sums.of_measure(prefix + "confusion")
         given = cells[cells.b >= 0]
         matrix = np.zeros((space.size, space.size), dtype=np.int64)
         matrix[given.a, given.b] = given.count
-        found["matrix"] = {
+        scored["matrix"] = {
             "names": [space.name_of(c) for c in range(space.size)],
             "counts": matrix.tolist(),
         }
-    return found
+    return scored
 
 
 def _pairs(
-    sums: Sums, measure: str, of_first: str, space: LabelSpace, top: int
+    sums: Aggregates, measure: str, total_of_first: str, space: LabelSpace, top: int
 ) -> list[dict[str, Any]]:
-    """The most frequent pairs, named, with the share that each is of all images of its first."""
+    """The most frequent pairs, with names and with their share of all images of the first class."""
     cells = most_frequent(sums.of_measure(measure), top)
-    totals = sums.dense(of_first, space.size)
+    totals = sums.dense(total_of_first, space.size)
     return [
         {
             "from": a,

@@ -1,4 +1,4 @@
-"""Which plots the report shows, each from its part of the document."""
+"""The plots of the report, each made from its part of the document."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import log10
@@ -9,63 +9,63 @@ from markupsafe import Markup
 from coyo_labeler.report.metrics import coarsen
 from coyo_labeler.report.plots import Plot, number, percent, ticks
 
-#: Bars of a histogram over [0, 1]; more workers than this are shown as a histogram too.
+#: Bars of a histogram over [0, 1]. More workers than `_WORKERS` are shown as a histogram too.
 _BARS = 50
 _WORKERS = 80
 
-#: Bins with fewer images stand alone: a line through them would tell of chance.
+#: Bins with fewer images are not joined by the line: it would show chance.
 _JOINED = 10
 
 #: The other folder's colour, then ours, drawn above it.
 _SERIES = (("other_accuracy", "2"), ("accuracy", "1"))
 
-#: Histograms of the catalog: axis, what is counted.
+#: Histograms of the catalog: (x axis, what is counted).
 _CATALOG = {
     "shorter_side": ("shorter side, pixels", "images"),
     "aspect_ratio": ("longer side / shorter side", "images"),
-    "rows_per_hash": ("source rows of one pHash", "pHashes"),
+    "rows_per_hash": ("source rows per pHash", "pHashes"),
 }
 
 
 def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
     """SVG plots by name; those without data are absent."""
-    found = {"confidence": _confidence(document["confidence"]["counts"])}
+    plots = {"confidence": _confidence(document["confidence"]["counts"])}
     if document["classes"]["by_rank"]:
-        found["by_rank"] = _by_rank(document["classes"]["by_rank"])
+        plots["by_rank"] = _by_rank(document["classes"]["by_rank"])
     if document["sizes"]["cells"]:
-        found["sizes"] = _sizes(document["sizes"])
+        plots["sizes"] = _sizes(document["sizes"])
     for name, words in _CATALOG.items():
         counted = document.get("catalog", {}).get(name)
         if counted and any(counted["rows"]):
-            found["catalog_" + name] = _edges(counted, *words)
+            plots["catalog_" + name] = _edges(counted, *words)
     if "accuracy" in document:
-        found |= _accuracy(document)
+        plots |= _accuracy(document)
     if "posterior" in document:
         posterior = document["posterior"]
-        found["risk"] = _risk(document)
-        found["entropy"] = _entropy(posterior["entropy"])
-        found["votes"] = _votes(posterior["images_by_votes"])
+        plots["risk"] = _risk(document)
+        plots["entropy"] = _entropy(posterior["entropy"])
+        plots["votes"] = _votes(posterior["images_by_votes"])
     fit = document.get("fit", {})
     if len(fit.get("iterations", ())) > 1:
-        found["objective"] = _objective(fit["iterations"])
+        plots["objective"] = _objective(fit["iterations"])
     if any(row[0] for bins in fit.get("reliability", {}).values() for row in bins):
-        found["calibration"] = _calibration(fit["reliability"])
+        plots["calibration"] = _calibration(fit["reliability"])
     if "workers" in document:
         known = [worker for worker in document["workers"] if worker["accuracy"] is not None]
-        found["workers"] = _workers(known) if len(known) <= _WORKERS else _worker_histogram(known)
-    return found
+        plots["workers"] = _workers(known) if len(known) <= _WORKERS else _worker_histogram(known)
+    return plots
 
 
 def _accuracy(document: Mapping[str, Any]) -> dict[str, Markup]:
-    found = {
+    plots = {
         "reliability": _reliability(document),
         "coverage": _coverage(document),
         "precision_recall": _precision_recall(document),
     }
     for key, _ in _SERIES:
         if key in document and "matrix" in document[key]:
-            found["matrix_" + key] = _matrix(document[key]["matrix"])
-    return found
+            plots["matrix_" + key] = _matrix(document[key]["matrix"])
+    return plots
 
 
 def _room(*values: Iterable[float]) -> float:
@@ -141,7 +141,7 @@ def _sizes(sizes: Mapping[str, Any]) -> Markup:
 
 
 def _edges(counted: Mapping[str, Sequence[float]], across: str, up: str) -> Markup:
-    """A histogram with bins of any width, drawn as wide as each other; empty ends are left out."""
+    """A histogram of bins of unequal width, drawn equally wide; empty ends are left out."""
     rows, starts = counted["rows"], counted["from"]
     some = [at for at, n in enumerate(rows) if n]
     first, last = max(0, some[0] - 1), min(len(rows) - 1, some[-1] + 1)
@@ -171,7 +171,7 @@ def _reliability(document: Mapping[str, Any]) -> Markup:
 
 
 def _settled(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A curve without its first hundredth, where a handful of images make it jump."""
+    """A curve without its first hundredth, where a few images make it jump."""
     curve = list(points)
     return [point for point in curve if point[0] >= 0.01] or curve
 
@@ -185,14 +185,14 @@ def _coverage(document: Mapping[str, Any]) -> Markup:
     low = min(y for curve in curves.values() for _, y in curve)
     floor = max(0.0, int(low * 20 - 1) / 20)
     plot = Plot(
-        (0, 1), (floor, 1), "share of images kept, the surest first", "accuracy", percent, percent,
-        height=380,
+        (0, 1), (floor, 1), "share of images kept, most confident first", "accuracy", percent,
+        percent, height=380,
     )  # fmt: skip
     for series, curve in curves.items():
         plot.line(curve, f"l{series}")
         share, accuracy = curve[-1]
         plot.dot(share, accuracy, f"s{series}", f"all images: {accuracy:.1%}")
-    return plot.svg("Accuracy of the surest images by the share of images kept")
+    return plot.svg("Accuracy of the most confident images by the share of images kept")
 
 
 def _precision_recall(document: Mapping[str, Any]) -> Markup:
@@ -288,7 +288,7 @@ def _workers(workers: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def _worker_histogram(workers: Sequence[Mapping[str, Any]]) -> Markup:
-    """Counts by accuracy; under each bar the mean 90 % interval of its workers."""
+    """Workers by accuracy; the title of each bar gives the mean 90 % interval of its workers."""
     bars, lows, highs = [0.0] * 25, [0.0] * 25, [0.0] * 25
     for worker in workers:
         at = min(int(worker["accuracy"] * 25), 24)

@@ -1,4 +1,8 @@
-"""What the sums of a tally say: rates with intervals, scores per class, calibration."""
+"""Figures computed from aggregates: rates with intervals, scores per class, calibration.
+
+prefix: of the measures that a function reads, "" for the labels of the report or "other_" for the
+compared ones.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
@@ -9,15 +13,18 @@ import numpy as np
 
 from coyo_labeler.formats.published import TABLE, THRESHOLDS
 from coyo_labeler.report.ragged import F64, I64
-from coyo_labeler.report.sums import Sums
+from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tally import UNIT_BINS
 
-#: Equal bins of confidence of the reliability diagram and of the calibration error (Guo et al.).
+#: Equal bins of confidence, for the reliability diagram and the calibration error (Guo et al.).
 RELIABILITY_BINS = 15
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) where n is 0."""
+    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) if n is 0.
+
+    SciPy offers it only as part of `binomtest`, which computes a p-value for every interval too.
+    """
     if n == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + level / 2)
@@ -28,16 +35,16 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def rate(successes: int, n: int) -> dict[str, Any]:
-    """A proportion with its 95 % Wilson interval; `value` is None where n is 0."""
+    """A proportion with its 95 % Wilson interval; `value` is None if n is 0."""
     low, high = wilson(successes, n)
     return {"value": successes / n if n else None, "low": low, "high": high, "n": n}
 
 
-def threshold_table(sums: Sums, published: bool) -> list[dict[str, Any]]:
-    """Per threshold: labels per kept image, labels in use, share of images kept.
+def threshold_table(sums: Aggregates, published: bool) -> list[dict[str, Any]]:
+    """Labels per kept image, labels in use and share of images kept, for each threshold.
 
-    As in COYO's table, labels are counted over the images that keep at least one.
-    published: put COYO's own figures beside them.
+    As in COYO's table, labels per image are counted over the images that keep at least one.
+    published: whether to add COYO's own figures.
     """
     rows = sums.count("rows")
     labels = sums.of_measure("labels")
@@ -59,7 +66,7 @@ def threshold_table(sums: Sums, published: bool) -> list[dict[str, Any]]:
 
 
 def quantiles(counts: I64, shares: Sequence[float], width: float) -> list[float | None]:
-    """Quantiles of a binned distribution that starts at 0, linear within a bin of `width`."""
+    """Quantiles of a binned distribution from 0 on, interpolated within bins of `width`."""
     total = counts.sum()
     if not total:
         return [None for _ in shares]
@@ -67,35 +74,35 @@ def quantiles(counts: I64, shares: Sequence[float], width: float) -> list[float 
     return [float(q) for q in np.interp(shares, np.append(0, np.cumsum(counts)) / total, edges)]
 
 
-def unit_summary(sums: Sums, measure: str, b: int | None = None) -> dict[str, Any]:
-    """Histogram of a quantity of [0, 1] in `UNIT_BINS` with its quartiles, to a bin."""
+def unit_summary(sums: Aggregates, measure: str, b: int | None = None) -> dict[str, Any]:
+    """Histogram of a quantity of [0, 1] in `UNIT_BINS`, with quartiles to the width of a bin."""
     counts = sums.dense(measure, UNIT_BINS, b)
     names = ("q25", "median", "q75")
-    found = quantiles(counts, (0.25, 0.5, 0.75), 1 / UNIT_BINS)
-    return {"counts": counts.tolist(), **dict(zip(names, found, strict=True))}
+    quartiles = quantiles(counts, (0.25, 0.5, 0.75), 1 / UNIT_BINS)
+    return {"counts": counts.tolist(), **dict(zip(names, quartiles, strict=True))}
 
 
-def accuracy(sums: Sums, whose: str = "") -> dict[str, Any]:
-    """Top-1 and top-5 accuracy with intervals. whose: "" or "other_"."""
-    n = sums.count(whose + "known")
-    right = int(sums.dense(whose + "right", UNIT_BINS, 1).sum())
+def accuracy(sums: Aggregates, prefix: str = "") -> dict[str, Any]:
+    """Top-1 and top-5 accuracy with intervals."""
+    n = sums.count(prefix + "known")
+    right = int(sums.dense(prefix + "right", UNIT_BINS, 1).sum())
     return {
         "images": n,
         "top1": rate(right, n),
-        "top5": rate(sums.count(whose + "within"), n),
+        "top5": rate(sums.count(prefix + "within"), n),
     }
 
 
-def reliability(sums: Sums, whose: str = "") -> dict[str, Any]:
-    """Mean confidence and share correct per bin of confidence, and the expected calibration error.
+def reliability(sums: Aggregates, prefix: str = "") -> dict[str, Any]:
+    """Mean confidence and share correct per bin of confidence; the expected calibration error.
 
     ECE = Σ n_b / n · |correct_b − confidence_b| over `RELIABILITY_BINS` equal bins of the first
     label's probability (Guo et al. 2017).
     """
     folded = (RELIABILITY_BINS, -1)
-    n = sums.dense(whose + "right", UNIT_BINS).reshape(folded).sum(axis=1)
-    correct = sums.dense(whose + "right", UNIT_BINS, 1).reshape(folded).sum(axis=1)
-    stated = sums.dense_total(whose + "right", UNIT_BINS).reshape(folded).sum(axis=1)
+    n = sums.dense(prefix + "right", UNIT_BINS).reshape(folded).sum(axis=1)
+    correct = sums.dense(prefix + "right", UNIT_BINS, 1).reshape(folded).sum(axis=1)
+    stated = sums.dense_total(prefix + "right", UNIT_BINS).reshape(folded).sum(axis=1)
     bins = [
         {
             "low": int(b) / RELIABILITY_BINS,
@@ -109,10 +116,10 @@ def reliability(sums: Sums, whose: str = "") -> dict[str, Any]:
     return {"bins": bins, "ece": float(np.abs(correct - stated).sum() / n.sum()) if bins else None}
 
 
-def coverage(sums: Sums, whose: str = "", points: int = 100) -> list[dict[str, float]]:
-    """Accuracy of the most confident images alone, by the share of images that they are."""
-    n = np.cumsum(sums.dense(whose + "right", UNIT_BINS)[::-1])
-    right = np.cumsum(sums.dense(whose + "right", UNIT_BINS, 1)[::-1])
+def coverage(sums: Aggregates, prefix: str = "", points: int = 100) -> list[dict[str, float]]:
+    """Accuracy of only the most confident images, by their share of all images."""
+    n = np.cumsum(sums.dense(prefix + "right", UNIT_BINS)[::-1])
+    right = np.cumsum(sums.dense(prefix + "right", UNIT_BINS, 1)[::-1])
     at = np.flatnonzero(np.diff(n, prepend=0))
     if len(at) > points:
         at = at[np.unique(np.linspace(0, len(at) - 1, points).astype(int))]
@@ -124,16 +131,16 @@ def coverage(sums: Sums, whose: str = "", points: int = 100) -> list[dict[str, f
 
 
 def class_scores(
-    sums: Sums, classes: int, precisions: F64, whose: str = ""
+    sums: Aggregates, classes: int, precisions: F64, prefix: str = ""
 ) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and average precision of every class that is true or given somewhere.
+    """Precision, recall, F1 and average precision of every class that is true or given at all.
 
-    precisions: (classes,) average precision (`ranking.class_precisions`). All but it are over
-    images with exactly one true class. A score without a denominator is None.
+    precisions: (classes,) average precision (`ranking.class_precisions`). The other scores are over
+    images with exactly one true class. A score whose denominator is 0 is None.
     """
-    support = sums.dense(whose + "support", classes)
-    predicted = sums.dense(whose + "predicted", classes)
-    correct = sums.dense(whose + "correct", classes)
+    support = sums.dense(prefix + "support", classes)
+    predicted = sums.dense(prefix + "predicted", classes)
+    correct = sums.dense(prefix + "correct", classes)
     return [
         {
             "label": int(c),
@@ -149,7 +156,7 @@ def class_scores(
 
 
 def macro(scores: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Unweighted means over the classes that are true somewhere; no prediction counts as 0."""
+    """Unweighted means over the classes that are true of some image; no prediction counts as 0."""
     true = [score for score in scores if score["support"]]
     return {
         key: sum(score[key] or 0.0 for score in true) / len(true) if true else None
@@ -157,13 +164,13 @@ def macro(scores: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     }
 
 
-def multilabel(sums: Sums, whose: str = "") -> list[dict[str, Any]]:
-    """Per threshold: precision, recall and F1 of all labels kept, over all true labels at once."""
-    true = int(sums.of_measure(whose + "true").count.sum())
+def multilabel(sums: Aggregates, prefix: str = "") -> list[dict[str, Any]]:
+    """Precision, recall and F1 of all labels above each threshold, micro-averaged."""
+    true = int(sums.of_measure(prefix + "true").count.sum())
     table = []
     for index, threshold in enumerate(THRESHOLDS):
-        kept = sums.count(whose + "kept_labels", index)
-        hits = sums.count(whose + "kept_hits", index)
+        kept = sums.count(prefix + "kept_labels", index)
+        hits = sums.count(prefix + "kept_hits", index)
         table.append(
             {
                 "threshold": threshold,
@@ -175,8 +182,8 @@ def multilabel(sums: Sums, whose: str = "") -> list[dict[str, Any]]:
     return table
 
 
-def agreement(sums: Sums) -> dict[str, Any]:
-    """How often both folders put the same label first, and what became of the truth."""
+def agreement(sums: Aggregates) -> dict[str, Any]:
+    """How often both folders have the same first label, and which of the changes are right."""
     n = sums.count("both")
     moves_to_none = n - int(sums.of_measure("was").count.sum())
     same = int(sums.of_measure("stayed").count.sum())
@@ -195,8 +202,8 @@ def agreement(sums: Sums) -> dict[str, Any]:
     }
 
 
-def class_agreement(sums: Sums, classes: int) -> list[dict[str, Any]]:
-    """Of the images that the other folder gave a class, how many kept it; the fewest first.
+def class_agreement(sums: Aggregates, classes: int) -> list[dict[str, Any]]:
+    """The share of images that kept the class of the other folder, per class; the lowest first.
 
     Sorted by the upper end of the interval, so that a class of few images does not come first.
     """
@@ -205,7 +212,7 @@ def class_agreement(sums: Sums, classes: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["high"], row["label"]))
 
 
-def slice_errors(sums: Sums) -> list[dict[str, Any]]:
+def slice_errors(sums: Aggregates) -> list[dict[str, Any]]:
     """Error rate of every slice with its 95 % Wilson interval, the worst first."""
     rows = []
     for name in sums.names("slice"):
@@ -214,8 +221,8 @@ def slice_errors(sums: Sums) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-(row["value"] or 0.0), row["slice"]))
 
 
-def by_votes(sums: Sums) -> list[dict[str, Any]]:
-    """Accuracy by number of votes on the image; the last row holds `MOST_VOTES` and more."""
+def by_votes(sums: Aggregates) -> list[dict[str, Any]]:
+    """Accuracy by the number of votes on the image; the last row is of `MOST_VOTES` or more."""
     cells = sums.of_measure("by_votes")
     rows = []
     for votes in np.unique(cells.a):
@@ -225,6 +232,6 @@ def by_votes(sums: Sums) -> list[dict[str, Any]]:
 
 
 def coarsen(counts: Sequence[int], bins: int) -> list[float]:
-    """Add neighbouring bins up to `bins` of them, which must divide their number."""
+    """Counts in fewer bins, by adding up neighbours; `bins` must divide their number."""
     coarse: list[float] = np.asarray(counts, np.float64).reshape(bins, -1).sum(axis=1).tolist()
     return coarse

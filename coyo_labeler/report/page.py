@@ -1,6 +1,6 @@
-"""The report as one HTML page: no script, no remote request, light and dark."""
+"""The report as one HTML page: no scripts, no remote requests, light and dark."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -8,19 +8,22 @@ from markupsafe import Markup, escape
 
 from coyo_labeler.report.figures import figures
 
-#: Characters of a class's name that are shown; WordNet's lists of synonyms can be long.
+#: Characters shown of the name of a class: WordNet's lists of synonyms can be long.
 _NAME = 30
 
 
 def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
-    """The page. pictures: `data:` URIs of examples, by image id; everything else is escaped."""
+    """The page. pictures: `data:` URIs of examples, by image id.
+
+    Everything else is escaped: names, manifests and histories may be a stranger's.
+    """
     environment = Environment(
         loader=PackageLoader("coyo_labeler.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "count": lambda value: "–" if value is None else f"{value:,}",
         "points": lambda value: "–" if value is None else f"{value * 100:.1f}",
         "signed": lambda value: "–" if value is None else f"{value:+.2f}".replace("-", "−"),
@@ -28,9 +31,9 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
         "fine": lambda value: "–" if value is None else f"{value * 100:.2f}\u202f%",
         "decimal": lambda value: "–" if value is None else f"{value:.3f}",
         "duration": _duration,
-        "size": _size,
         "short": _short,
     }
+    environment.filters |= filters
     template = environment.get_template("page.html.jinja")
     return template.render(doc=document, plots=figures(document), pictures=pictures)
 
@@ -43,15 +46,8 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _size(size: float) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size:.0f} bytes"
-
-
 def _short(name: str) -> Markup:
-    """A class's first synonyms; the pointer shows the rest."""
+    """The first synonyms of a class; its tooltip shows all of them."""
     if len(name) <= _NAME:
         return escape(name)
     listed = name[: _NAME + 1].rpartition(",")[0] or name[: _NAME - 1]

@@ -1,8 +1,9 @@
-"""Small plots as inline SVG that take their colours from the page: no script, no fonts, no files.
+"""Small plots as inline SVG, coloured by the page: no scripts, no fonts, no files.
 
-Every plot is 460 units wide, drawn for a column of about that many pixels. Colours and type come
-from classes (`s1`, `s2`: the series; `grid`, `tick`, …) that the page's style sheet defines for
-light and dark. Text is escaped here; nothing else of the data gets in but numbers.
+Every plot is 460 units wide, for a column of about as many pixels. The page's style sheet defines
+colours and type by class (`s1`, `s2`: the series; `grid`, `tick`, …), for light and dark. The data
+enter as numbers and as text, which is escaped here. A plotting library would bring fonts and fixed
+colours along.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +32,7 @@ def percent(value: float) -> str:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers within [low, high], some `about` of them."""
+    """Some `about` round numbers within [low, high]."""
     if high <= low:
         return [low]
     raw = (high - low) / about
@@ -43,9 +44,9 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 @dataclass
 class Plot:
-    """Axes and what is drawn in them.
+    """Axes and the marks between them.
 
-    x, y: the ends of the axes. x_ticks, y_ticks: (where, text); left out, round numbers.
+    x, y: the ends of the axes. x_ticks, y_ticks: (position, text); round numbers by default.
     """
 
     x: tuple[float, float]
@@ -82,7 +83,7 @@ class Plot:
         titles: Sequence[str],
         gap: float = 0.12,
     ) -> None:
-        """Bars from the x axis up; bar i from edges[i] to edges[i + 1], less the share `gap`."""
+        """Bars on the x axis; bar i spans edges[i] to edges[i + 1], less the share `gap`."""
         floor_y = self.at_y(max(self.y[0], 0.0))
         for index, value in enumerate(values):
             if value <= 0:
@@ -109,7 +110,7 @@ class Plot:
         self.line([*points, (edges[len(values)], 0.0)], style)
 
     def dot(self, x: float, y: float, style: str, title: str, radius: float = 3.5) -> None:
-        """A point with a text that shows under the pointer."""
+        """A point with a tooltip."""
         self.marks.append(
             f'<circle class="{style}" cx="{self.at_x(x):.2f}" cy="{self.at_y(y):.2f}" '
             f'r="{radius:.2f}"><title>{escape(title)}</title></circle>'
@@ -140,14 +141,14 @@ class Plot:
         )
 
     def text(self, x: float, y: float, words: str, style: str = "tick") -> None:
-        """Words centred on a point."""
+        """Text centred on a point."""
         self.marks.append(
             f'<text class="{style}" x="{self.at_x(x):.2f}" y="{self.at_y(y) + 4:.2f}" '
             f'text-anchor="middle">{escape(words)}</text>'
         )
 
     def rule(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """A dashed line to read the rest by."""
+        """A dashed reference line."""
         x1, y1 = self.at_x(start[0]), self.at_y(start[1])
         x2, y2 = self.at_x(end[0]), self.at_y(end[1])
         self.marks.append(
@@ -155,7 +156,7 @@ class Plot:
         )
 
     def svg(self, description: str) -> Markup:
-        """The plot; `description` says in words what it shows, for those who cannot see it."""
+        """The plot. description: what it shows, for readers who cannot see it."""
         base, right = self.height - BOTTOM, WIDTH - RIGHT
         parts = [
             f'<svg viewBox="0 0 {WIDTH:g} {self.height:g}" role="img" '

@@ -1,4 +1,4 @@
-"""What the stages before left beside their tables: counts with reasons, EM's history."""
+"""What earlier stages left beside their tables: counts with reasons, the history of EM."""
 
 from typing import Any
 
@@ -6,23 +6,23 @@ from coyo_labeler import storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.manifest import read_manifest
 
-#: What the output of a stage is called on the page.
+#: The name of a stage's output on the page.
 _SERIES = {"label": "machine", "merge": "merged"}
 
 
 def read_series(settings: ReportSettings) -> dict[str, str]:
-    """What to call `labels` (own) and `compare` (other): after their stages, where they differ."""
-    found = {}
+    """Names for `labels` (own) and `compare` (other): after their stages, if these differ."""
+    names = {}
     for key, url in (("own", settings.labels), ("other", settings.compare)):
         manifest = read_manifest(url) if url is not None else None
-        found[key] = _SERIES.get(manifest.stage, "") if manifest else ""
-    if not found["own"] or not found["other"] or found["own"] == found["other"]:
+        names[key] = _SERIES.get(manifest.stage, "") if manifest else ""
+    if not names["own"] or not names["other"] or names["own"] == names["other"]:
         return {"own": "these labels", "other": "compared"}
-    return found
+    return names
 
 
 def read_funnel(settings: ReportSettings) -> list[dict[str, Any]]:
-    """Rows in, out and rejected by reason of every stage whose manifest can be found, in order."""
+    """Rows in, out and rejected by reason, for every stage with a manifest, in order."""
     funnel: list[dict[str, Any]] = []
     for url in (settings.catalog, settings.images, settings.compare, settings.labels):
         manifest = read_manifest(url) if url is not None else None
@@ -43,31 +43,31 @@ def read_funnel(settings: ReportSettings) -> list[dict[str, Any]]:
 def read_catalog(settings: ReportSettings) -> dict[str, Any]:
     """Histograms of the catalog, as ingest counted them: {name: {"from": edges, "rows": counts}}.
 
-    {} where there is no catalog, or another tool wrote it.
+    {} if there is no catalog, or if another tool wrote it.
     """
     manifest = read_manifest(settings.catalog) if settings.catalog is not None else None
     return dict(manifest.details.get("statistics", {})) if manifest is not None else {}
 
 
 def read_download(settings: ReportSettings) -> dict[str, Any]:
-    """Images, bytes and passing failures of a fetch, {} where there was none."""
+    """Images, bytes and transient failures of a fetch; {} if there was none."""
     manifest = read_manifest(settings.images) if settings.images is not None else None
     if manifest is None or manifest.stage != "fetch":
         return {}
-    further = {key: manifest.details[key] for key in ("bytes", "shards", "transient")}
-    return {"images": manifest.rows.rows_out, "urls": manifest.rows.rows_in, **further}
+    details = {key: manifest.details[key] for key in ("bytes", "shards", "transient")}
+    return {"images": manifest.rows.rows_out, "urls": manifest.rows.rows_in, **details}
 
 
 def read_fit(labels: str) -> dict[str, Any]:
-    """What a merge tells of its EM, {} where there was none.
+    """What a merge recorded of its EM; {} if there was no merge.
 
     iterations: objective, change and seconds of each. stopped: why it stopped. calibration: a, b
-    and the expected calibration error before and after. reliability: per bin of the confidence in
-    the machine's first class [images, Σ confidence, Σ posterior], before and after calibration.
+    and the expected calibration error before and after. reliability: [images, Σ confidence,
+    Σ posterior] of the machine's first class, by bin of confidence, before and after calibration.
     """
     document: Any = storage.read_json(storage.join(labels, "history.json")) or {}
     iterations = [row for row in document.get("iterations", ()) if row["objective"] is not None]
     if not iterations:
         return {}
-    further = ("stopped", "calibration", "reliability")
-    return {"iterations": iterations, **{k: document[k] for k in further if k in document}}
+    optional = ("stopped", "calibration", "reliability")
+    return {"iterations": iterations, **{k: document[k] for k in optional if k in document}}

@@ -1,4 +1,4 @@
-"""What the report asks of Spark: joined rows, one pass over them, and the heads of its sums."""
+"""The report's work on Spark: reading and joining the rows, and one pass over them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +11,8 @@ from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import read_table, spark_schema
-from coyo_labeler.report.boil import add_batches, extremes, sums_of, tally_batches
-from coyo_labeler.report.sums import PACKED, Sums
+from coyo_labeler.report.aggregate import add_batches, extremes, tally_batches, unpack
+from coyo_labeler.report.sums import PACKED, Aggregates
 from coyo_labeler.report.tally import EXAMPLES, TOP_K
 from coyo_labeler.session import spark_path
 
@@ -20,15 +20,15 @@ _POSTERIOR_ONLY = pa.schema([f for f in schemas.POSTERIOR if f.name not in schem
 
 
 def read_labels(spark: SparkSession, key: str, url: str) -> DataFrame:
-    """Rows of beliefs or, with `n_votes, risk, entropy`, of a posterior."""
-    found = storage.locate(url, "posterior")
-    return read_table(spark, key, found, schemas.BELIEFS, optional=_POSTERIOR_ONLY)
+    """Rows of beliefs, or of a posterior, which adds `n_votes, risk, entropy`."""
+    folder = storage.locate(url, "posterior")
+    return read_table(spark, key, folder, schemas.BELIEFS, optional=_POSTERIOR_ONLY)
 
 
 def read_pairs(spark: SparkSession, key: str, url: str, schema: pa.Schema) -> DataFrame:
     """A table of two columns, `image_id` and another, from Parquet or CSV with a header.
 
-    Raises: InputError naming a missing column or a value that is no number.
+    Raises: InputError naming a missing column, or a value of the wrong type.
     """
     if storage.files_of(url):
         return read_table(spark, key, url, schema)
@@ -39,18 +39,18 @@ def read_pairs(spark: SparkSession, key: str, url: str, schema: pa.Schema) -> Da
     types = spark_schema(schema)
     storage.check_columns(f"report: {key}", url, frame.columns, schema.names)
     for field in types:
-        strays = frame.where(F.col(field.name).try_cast(field.dataType).isNull())
-        stray = strays.select(field.name).first()
-        if stray is not None:
+        invalid = frame.where(F.col(field.name).try_cast(field.dataType).isNull())
+        row = invalid.select(field.name).first()
+        if row is not None:
             raise InputError(
-                f"report: {key}: {url}: {field.name} {stray[0]!r} is not a "
+                f"report: {key}: {url}: {field.name} {row[0]!r} is not of type "
                 f"{field.dataType.simpleString()}; fix or drop that row"
             )
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
 
 
 def join_truth(rows: DataFrame, gold: DataFrame | None, slices: DataFrame | None) -> DataFrame:
-    """Add `gold` (list of true classes) and `slices` (list of names) where known, else null."""
+    """Add `gold` (list of true classes) and `slices` (list of names); null where unknown."""
     for frame, column, name in ((gold, "label", "gold"), (slices, "slice", "slices")):
         if frame is not None:
             lists = frame.groupBy("image_id").agg(F.sort_array(F.collect_set(column)).alias(name))
@@ -59,9 +59,10 @@ def join_truth(rows: DataFrame, gold: DataFrame | None, slices: DataFrame | None
 
 
 def join_other(rows: DataFrame, other: DataFrame | None, gold: DataFrame | None) -> DataFrame:
-    """Add `other_labels` and `other_probs` of the second folder, null where it lacks the image.
+    """Add `other_labels` and `other_probs` of the second folder; null if it lacks the image.
 
-    Only the first few travel, but all for images whose truth is known.
+    Images whose truth is known keep all candidates; the others only the first `TOP_K`, so that
+    little is shuffled.
     """
     if other is None:
         return rows
@@ -82,10 +83,11 @@ def join_other(rows: DataFrame, other: DataFrame | None, gold: DataFrame | None)
     return rows.join(short, rows.id == short.other_id, "left").drop("other_id")
 
 
-def gather(rows: DataFrame, classes: int, examples: int, top: int) -> Sums:
-    """Everything that the report needs of the rows, in one pass over them (`tally.Tally`).
+def aggregate(rows: DataFrame, classes: int, examples: int, top: int) -> Aggregates:
+    """Everything that the report needs to know of the rows, in one pass over them (`tally.Tally`).
 
-    Of pairs, scores and examples only what is shown comes to the driver (`boil.add_batches`).
+    classes: size of the label space. examples: images of each kind, top: pairs of classes, that the
+    report shows. Only these reach the driver (`aggregate.add_batches`).
     """
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -97,13 +99,13 @@ def gather(rows: DataFrame, classes: int, examples: int, top: int) -> Sums:
     packed = rows.drop("url", "imagehash").mapInArrow(count, spark_schema(PACKED))
     group = ["measure", "name", "bucket"]
     added = packed.repartition(*group).sortWithinPartitions(*group)
-    return sums_of(added.mapInArrow(add, spark_schema(PACKED)).toArrow())
+    return unpack(added.mapInArrow(add, spark_schema(PACKED)).toArrow())
 
 
-def look_up(rows: DataFrame, sums: Sums) -> dict[str, list[dict[str, Any]]]:
-    """What is known of the images worth a look, by kind, the most extreme first."""
+def look_up(rows: DataFrame, sums: Aggregates) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the images worth a look, by kind, the most extreme first."""
     kinds = {kind: extremes(sums.of_measure(kind)).key.tolist() for kind in EXAMPLES}
-    ids = sorted({image_id for found in kinds.values() for image_id in found})
+    ids = sorted({image_id for extreme in kinds.values() for image_id in extreme})
     if not ids:
         return {}
     first = F.get("labels", F.lit(0))
@@ -114,13 +116,13 @@ def look_up(rows: DataFrame, sums: Sums) -> dict[str, list[dict[str, Any]]]:
             F.get("other_labels", F.lit(0)).alias("other_label"),
             F.get("other_probs", F.lit(0)).alias("other_prob"),
         ]
-    found = rows.where(F.col("id").isin(ids)).select(*columns).collect()
-    known = {row["id"]: row.asDict() for row in found}
-    return {kind: [known[image_id] for image_id in of] for kind, of in kinds.items() if of}
+    selected = rows.where(F.col("id").isin(ids)).select(*columns).collect()
+    by_id = {row["id"]: row.asDict() for row in selected}
+    return {kind: [by_id[image_id] for image_id in ids] for kind, ids in kinds.items() if ids}
 
 
-def find_tars(spark: SparkSession, images: str, ids: list[int]) -> dict[int, tuple[str, str]]:
-    """Where the images of a few ids lie: {id: (URL of the tar, key)}."""
+def locate_images(spark: SparkSession, images: str, ids: list[int]) -> dict[int, tuple[str, str]]:
+    """The locations of a few images: {id: (URL of the tar, key)}."""
     schema = pa.schema([schemas.IMAGES.field("id"), schemas.IMAGES.field("key")])
     table = read_table(spark, "images", images, schema).where(F.col("id").isin(ids))
     return {

@@ -16,7 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Ragged:
-    """The candidates of some images, flattened: image i owns the next `lengths[i]` of them.
+    """The candidates of some images, flattened: `lengths[i]` of them for each image i, in order.
 
     lengths: (images,); labels: (nnz,) class; probs: (nnz,) probability.
     """
@@ -27,28 +27,28 @@ class Ragged:
 
     @property
     def images(self) -> int:
-        """How many images."""
+        """The number of images."""
         return len(self.lengths)
 
     @property
     def starts(self) -> I64:
-        """(images,) where the candidates of each begin."""
+        """(images,) index of the first candidate of each image."""
         starts: I64 = np.cumsum(self.lengths) - self.lengths
         return starts
 
     @property
     def image(self) -> I64:
-        """(nnz,) the image of each candidate."""
+        """(nnz,) index of the image of each candidate."""
         return np.repeat(np.arange(self.images), self.lengths)
 
     @property
     def rank(self) -> I64:
-        """(nnz,) place of each candidate among those of its image, 0 first."""
+        """(nnz,) rank of each candidate within its image, from 0."""
         rank: I64 = np.arange(len(self.labels)) - np.repeat(self.starts, self.lengths)
         return rank
 
     def first(self) -> tuple[I64, F64]:
-        """(images,) the first label of each, −1 where it has none, and its probability (0)."""
+        """(images,) the first label of each image and its probability; −1 and 0 without labels."""
         labels = np.full(self.images, -1, dtype=np.int64)
         probs = np.zeros(self.images)
         some = self.lengths > 0
@@ -57,7 +57,7 @@ class Ragged:
         return labels, probs
 
     def only(self, images: Mask) -> "Ragged":
-        """The same images; those outside the mask lose their candidates."""
+        """The same images, without the candidates of those outside the mask."""
         keep = images[self.image]
         return Ragged(np.where(images, self.lengths, 0), self.labels[keep], self.probs[keep])
 
@@ -72,7 +72,7 @@ class Ragged:
 
 
 def sets_of(batch: pa.RecordBatch, name: str) -> Ragged:
-    """A column of label sets; a null is an empty one."""
+    """A column of label sets; null counts as an empty set."""
     labels = _flat(batch.column(name)).astype(np.int64)
     return Ragged(lengths_of(batch.column(name)), labels, np.ones(len(labels)))
 

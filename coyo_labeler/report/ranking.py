@@ -1,7 +1,7 @@
 """How well probabilities rank true labels above false ones: precision–recall, average precision.
 
-Scores are counted in `tally.LOGIT_BINS` bins of log-odds; those of one bin are taken as tied, so
-every figure is exact for scores rounded to a bin (0.023 of log-odds) and approximate otherwise.
+Scores are counted in `tally.LOGIT_BINS` bins of log-odds, and scores of one bin count as tied. So
+every figure is exact for scores that are rounded to a bin (0.023 of log-odds), else approximate.
 """
 
 from typing import Any
@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 
 from coyo_labeler.report.ragged import F64, I64
-from coyo_labeler.report.sums import Cells, Sums, key_of
+from coyo_labeler.report.sums import Aggregates, Cells, key_of
 from coyo_labeler.report.tally import LOGIT_BINS
 
 
 def listed_areas(cells: Cells) -> Cells:
-    """The area under each class's precision–recall curve, as far as it was listed.
+    """The area under each class's precision–recall curve, over the images that list the class.
 
-    cells: a the class, b twice the bin, plus 1 where the candidate is true. Returns cells of a the
-    class, count its true candidates, total Σ (true candidates at a score) · (precision there).
+    cells: `a` is the class, `b` twice the bin, plus 1 if the candidate is true. In the result `a`
+    is the class, `count` its true candidates, and `total` the sum over its scores of
+    (true candidates with that score) · (precision at that score).
     """
-    label, place = cells.a, cells.b
-    order = np.lexsort((-(place >> 1), label))
-    label, bins, count = label[order], (place >> 1)[order], cells.count[order]
+    label, bin_and_truth = cells.a, cells.b
+    order = np.lexsort((-(bin_and_truth >> 1), label))
+    label, bins, count = label[order], (bin_and_truth >> 1)[order], cells.count[order]
     if not len(label):
         return cells
-    true = count * (place[order] & 1)
+    true = count * (bin_and_truth[order] & 1)
     steps = np.flatnonzero(np.append(True, (np.diff(label) != 0) | (np.diff(bins) != 0)))
     hits, n, label = np.add.reduceat(true, steps), np.add.reduceat(count, steps), label[steps]
     starts = np.flatnonzero(np.append(True, np.diff(label) != 0))
@@ -39,11 +40,11 @@ def listed_areas(cells: Cells) -> Cells:
 
 
 def average_precisions(areas: Cells, positives: I64, images: int) -> F64:
-    """Average precision Σ (Rₙ − Rₙ₋₁) Pₙ of every class, NaN where it is true nowhere.
+    """Average precision Σ (Rₙ − Rₙ₋₁) Pₙ of every class, (classes,); NaN if true of no image.
 
-    areas: of `listed_areas`. positives: (classes,) images of which each class is true; images: all
-    whose truth is known. A class that an image does not list scores lowest there, tied, as the
-    zeros of a dense matrix would.
+    areas: as `listed_areas` returns. positives: (classes,) number of images of which each class is
+    true. images: number of images with known truth. A class scores lowest, and tied, on the images
+    that do not list it, like the zeros of a dense matrix.
     """
     listed, area = np.zeros((2, len(positives)))
     listed[areas.a], area[areas.a] = areas.count, areas.total
@@ -53,17 +54,22 @@ def average_precisions(areas: Cells, positives: I64, images: int) -> F64:
 
 
 def _running(values: I64, starts: I64, sizes: I64) -> I64:
-    """Running sums that begin anew at every start."""
+    """Running sums that restart at every index in `starts`."""
     running = np.cumsum(values)
     before: I64 = np.repeat(running[starts] - values[starts], sizes)
     return np.asarray(running - before)
 
 
-def precision_recall(sums: Sums, whose: str = "", points: int = 160) -> list[dict[str, float]]:
-    """Precision and recall of all labels together, as the threshold on the probability falls."""
-    true = int(sums.of_measure(whose + "true").count.sum())
-    hits = np.cumsum(sums.dense(whose + "pooled", LOGIT_BINS, 1)[::-1])
-    kept = np.cumsum(sums.dense(whose + "pooled", LOGIT_BINS)[::-1])
+def precision_recall(
+    sums: Aggregates, prefix: str = "", points: int = 160
+) -> list[dict[str, float]]:
+    """Precision and recall of all labels together, as the threshold on the probability falls.
+
+    prefix: "", or "other_" for the compared labels.
+    """
+    true = int(sums.of_measure(prefix + "true").count.sum())
+    hits = np.cumsum(sums.dense(prefix + "pooled", LOGIT_BINS, 1)[::-1])
+    kept = np.cumsum(sums.dense(prefix + "pooled", LOGIT_BINS)[::-1])
     at = np.flatnonzero(np.diff(kept, prepend=0))
     if len(at) > points:
         at = at[np.unique(np.linspace(0, len(at) - 1, points).astype(int))]
@@ -72,15 +78,15 @@ def precision_recall(sums: Sums, whose: str = "", points: int = 160) -> list[dic
     ]
 
 
-def class_precisions(sums: Sums, classes: int, whose: str = "") -> F64:
-    """Average precision of every class against the truth, NaN where it is true nowhere."""
-    positives = sums.dense(whose + "true", classes)
+def class_precisions(sums: Aggregates, classes: int, prefix: str = "") -> F64:
+    """Average precision of every class against gold, (classes,); NaN if true of no image."""
+    positives = sums.dense(prefix + "true", classes)
     return average_precisions(
-        sums.of_measure(whose + "scores"), positives, sums.count(whose + "known")
+        sums.of_measure(prefix + "scores"), positives, sums.count(prefix + "known")
     )
 
 
 def mean_average_precision(precisions: F64) -> dict[str, Any]:
-    """Mean over the classes that are true somewhere, and how many they are."""
+    """The mean over the classes that are true of some image, and the number of these classes."""
     true = precisions[~np.isnan(precisions)]
     return {"value": float(true.mean()) if len(true) else None, "classes": len(true)}

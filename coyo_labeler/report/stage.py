@@ -1,4 +1,4 @@
-"""The stage `report`: a labels folder to statistics, accuracy against gold, one HTML page."""
+"""The stage `report`: a labels folder to statistics, accuracy against gold and one HTML page."""
 
 import logging
 from importlib.metadata import version
@@ -15,14 +15,14 @@ from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
-from coyo_labeler.report.document import Surroundings, describe
+from coyo_labeler.report.document import Context, describe
 from coyo_labeler.report.examples import thumbnails
 from coyo_labeler.report.page import render
 from coyo_labeler.report.queries import (
-    find_tars,
-    gather,
+    aggregate,
     join_other,
     join_truth,
+    locate_images,
     look_up,
     read_labels,
     read_pairs,
@@ -47,11 +47,11 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     other = read_labels(spark, "compare", settings.compare) if settings.compare else None
     with watch_spark(spark, "report"):
         joined = join_other(join_truth(rows, gold, slices), other, gold)
-        sums = gather(joined, space.size, settings.examples, settings.top)
-        _refuse_doubled_ids(sums.count("rows"), rows_in)
+        sums = aggregate(joined, space.size, settings.examples, settings.top)
+        _refuse_duplicate_ids(sums.count("rows"), rows_in)
         examples = look_up(joined, sums)
         pictures = _pictures(spark, settings, examples)
-        around = Surroundings(
+        context = Context(
             series=provenance.read_series(settings),
             about={"version": version("coyo-labeler"), "fingerprint": run.fingerprint},
             examples=examples,
@@ -62,7 +62,7 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
             catalog=provenance.read_catalog(settings),
             download=provenance.read_download(settings),
         )
-    document = describe(sums, space, settings, around)
+    document = describe(sums, space, settings, context)
     text = summarise(document)
     storage.write_json(storage.join(settings.output, "report.json"), document)
     storage.write_bytes(storage.join(settings.output, "report.txt"), text.encode())
@@ -79,10 +79,11 @@ def _read_optional(
     return read_pairs(spark, key, url, schema) if url is not None else None
 
 
-def _refuse_doubled_ids(counted: int, rows_in: int) -> None:
+def _refuse_duplicate_ids(counted: int, rows_in: int) -> None:
     if counted > rows_in:
         raise InputError(
-            "report: compare: some ids come more than once; a labels folder holds each image once"
+            "report: compare: some ids occur more than once; give a labels folder that holds each "
+            "image once"
         )
 
 
@@ -92,4 +93,4 @@ def _pictures(
     ids = sorted({row["id"] for group in examples.values() for row in group})
     if settings.images is None or not ids:
         return {}
-    return thumbnails(find_tars(spark, settings.images, ids))
+    return thumbnails(locate_images(spark, settings.images, ids))

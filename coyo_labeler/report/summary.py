@@ -5,11 +5,11 @@ from typing import Any
 
 
 def summarise(document: Mapping[str, Any]) -> str:
-    """Counts, the threshold table and the accuracies, for a terminal."""
+    """Counts, the threshold table and accuracies, for a terminal."""
     lines = [f"{document['title']}: {document['rows']:,} images in {document['labels']}"]
     used = document["classes"]["first_somewhere"]
     classes = document["label_space"]["classes"]
-    lines.append(f"{used:,} of {classes:,} classes come first somewhere")
+    lines.append(f"{used:,} of {classes:,} classes are the first label of some image")
     lines.append("threshold  labels/image  unique labels  images kept")
     for row in document["thresholds"]:
         lines.append(
@@ -19,17 +19,18 @@ def summarise(document: Mapping[str, Any]) -> str:
     series = document["series"]
     for key, name in (("other_accuracy", series["other"]), ("accuracy", series["own"])):
         if key in document:
-            found = document[key]
-            top1, ece = found["top1"], found["reliability"]["ece"]
+            scores = document[key]
+            top1, ece = scores["top1"], scores["reliability"]["ece"]
             lines.append(
                 f"accuracy, {name}: {top1['value']:.4f} ({top1['low']:.4f}–{top1['high']:.4f}),"
-                f" top-5 {found['top5']['value']:.4f},"
-                f" mean average precision {found['mean_average_precision']['value']:.4f},"
-                f" calibration error {ece:.4f}, on {found['images']:,} images with gold"
+                f" top-5 {scores['top5']['value']:.4f},"
+                f" mean average precision {scores['mean_average_precision']['value']:.4f},"
+                f" calibration error {ece:.4f}, on {scores['images']:,} images with gold"
             )
     if "agreement" in document:
-        found = document["agreement"]
+        agreement = document["agreement"]
         lines.append(
-            f"{found['changed']:,} of {found['images']:,} first labels differ from compare"
+            f"{agreement['changed']:,} of {agreement['images']:,} first labels differ from the "
+            "compared ones"
         )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Sums by key: what a pass over the rows leaves, small enough to travel and to add up."""
+"""Sums by key: the result of a pass over rows, small enough to travel, and to be added up."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from coyo_labeler.report.ragged import F64, I64
 
-#: The sums of one measure, packed. name: of a slice, else empty. bucket: sums of one key are in
-#: one bucket. cells: an Arrow IPC stream of `CELLS`, zstd.
+#: The sums of one measure, packed. name: that of a slice, else empty. bucket: all sums of one key
+#: are in the same bucket. cells: an Arrow IPC stream of `CELLS`, compressed with zstd.
 PACKED = pa.schema(
     [
         pa.field("measure", pa.string(), nullable=False),
@@ -22,21 +22,22 @@ PACKED = pa.schema(
 )
 CELLS = pa.schema([("key", pa.int64()), ("count", pa.int64()), ("total", pa.float64())])
 
-#: Cells of one measure that may lie about before equal keys are added up.
+#: Cells of one measure that are kept before equal keys are added up.
 _LOOSE = 1 << 21
 
 
 def key_of(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> I64:
-    """Two numbers from −1 to 2^31 − 2 as one key; keys sort as the pairs do."""
+    """Two numbers from −1 to 2^31 − 2 as one key. Keys sort in the order of the pairs."""
     return (a.astype(np.int64) + 1 << 32) | (b.astype(np.int64) + 1)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Sums of one measure, (n,) each.
+    """Sums of one measure by key; three arrays of shape (n,).
 
-    key: two numbers, classes or bins, in one (`key_of`), or the id of an image. count: rows.
-    total: a sum of probabilities over them. Once `merged`, keys rise and none comes twice.
+    key: two numbers, classes or bins, as one (`key_of`), or the id of an image. count: number of
+    rows. total: a sum of probabilities over these rows. After `merged`, keys are distinct and
+    ascending.
     """
 
     key: I64
@@ -45,13 +46,13 @@ class Cells:
 
     @classmethod
     def none(cls) -> "Cells":
-        """No sums at all."""
+        """No cells."""
         zero = np.zeros(0, dtype=np.int64)
         return cls(zero, zero, np.zeros(0))
 
     @classmethod
     def counted(cls, keys: I64) -> "Cells":
-        """How often each key comes, merged."""
+        """The number of occurrences of each key, merged."""
         keys = np.sort(keys)
         first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else keys
         count = np.diff(np.append(first, len(keys)))
@@ -59,11 +60,11 @@ class Cells:
 
     @classmethod
     def concatenated(cls, parts: Iterable["Cells"]) -> "Cells":
-        """All cells of some parts, equal keys still apart."""
-        held = list(parts)
-        if len(held) == 1:
-            return held[0]
-        keys, counts, totals = ([getattr(p, c) for p in held] for c in ("key", "count", "total"))
+        """All cells of some parts; equal keys are not yet added up."""
+        cells = list(parts)
+        if len(cells) == 1:
+            return cells[0]
+        keys, counts, totals = ([getattr(c, name) for c in cells] for name in CELLS.names)
         return cls(np.concatenate(keys), np.concatenate(counts), np.concatenate(totals))
 
     @property
@@ -80,7 +81,7 @@ class Cells:
         return Cells(self.key[chosen], self.count[chosen], self.total[chosen])
 
     def merged(self) -> "Cells":
-        """Equal keys added up, in rising order."""
+        """Equal keys added up, in ascending order."""
         if not len(self.key):
             return self
         order = np.argsort(self.key, kind="stable")
@@ -110,7 +111,7 @@ class Cells:
 
 @dataclass
 class Ledger:
-    """Sums that grow: cells by (measure, name)."""
+    """Sums under construction: cells by (measure, name)."""
 
     parts: dict[tuple[str, str], list[Cells]] = field(default_factory=dict)
 
@@ -128,7 +129,7 @@ class Ledger:
         *,
         name: str = "",
     ) -> None:
-        """Count every (a[i], b[i]); `total` grows by weights[i]."""
+        """Count every pair (a[i], b[i]), and add weights[i] to its `total`."""
         keys = key_of(a, np.zeros(len(a), dtype=np.int64) if b is None else b)
         if weights is None:
             self.put(measure, Cells.counted(keys), name)
@@ -145,48 +146,48 @@ class Ledger:
             parts[:] = [Cells.concatenated(parts).merged()]
 
     def items(self) -> Iterator[tuple[tuple[str, str], Cells]]:
-        """All sums by (measure, name), merged."""
+        """All cells by (measure, name), merged."""
         for key, parts in self.parts.items():
             yield key, Cells.concatenated(parts).merged()
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Sums of the whole, by (measure, name)."""
+class Aggregates:
+    """The sums over all rows, by (measure, name)."""
 
     cells: dict[tuple[str, str], Cells]
 
     @classmethod
-    def of(cls, ledger: Ledger) -> "Sums":
-        """What a ledger holds."""
+    def of(cls, ledger: Ledger) -> "Aggregates":
+        """The sums that a ledger holds."""
         return cls(dict(ledger.items()))
 
     def __contains__(self, measure: str) -> bool:
         return (measure, "") in self.cells
 
     def of_measure(self, measure: str, name: str = "") -> Cells:
-        """The cells of a measure, none where nothing was counted."""
+        """The cells of a measure; none if nothing was counted."""
         return self.cells.get((measure, name), Cells.none())
 
     def count(self, measure: str, a: int = 0, b: int = 0, *, name: str = "") -> int:
-        """One count, 0 where nothing was counted."""
+        """One count; 0 if nothing was counted."""
         cells = self.of_measure(measure, name)
         return int(cells.count[cells.key == key_of(np.array([a]), np.array([b]))].sum())
 
     def dense(self, measure: str, size: int, b: int | None = None) -> I64:
-        """Counts (size,) by `a`, of one `b` or over all; an `a` beyond the end is the last."""
+        """Counts by `a`, shape (size,), of one `b` or of all; larger `a` count as the last."""
         cells = self.of_measure(measure)
         if b is not None:
             cells = cells[cells.b == b]
-        places = np.minimum(cells.a, size - 1)
-        return np.bincount(places, cells.count, size).astype(np.int64)
+        index = np.minimum(cells.a, size - 1)
+        return np.bincount(index, cells.count, size).astype(np.int64)
 
     def dense_total(self, measure: str, size: int) -> F64:
-        """Totals (size,) by `a`."""
+        """Totals by `a`, shape (size,)."""
         cells = self.of_measure(measure)
         totals: F64 = np.bincount(cells.a, cells.total, size).astype(np.float64)
         return totals
 
     def names(self, measure: str) -> list[str]:
         """The names under which a measure was counted."""
-        return sorted(name for found, name in self.cells if found == measure)
+        return sorted(name for counted, name in self.cells if counted == measure)

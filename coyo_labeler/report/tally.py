@@ -1,8 +1,8 @@
-"""One pass over rows of labels: everything that the report needs, as sums that add up.
+"""One pass over rows of labels: everything that the report needs, as sums.
 
-Tallies of parts of the data, added by key, are the tally of the whole (`sums.Ledger`).
-Pairs of classes and scores by class can be many: they are to be boiled down where they lie
-(`PAIRS`, `SCORES`, `EXAMPLES`, see `boil`); all else is at most a few rows per class.
+Tallies of parts of the data, added up by key, are the tally of the whole (`sums.Ledger`). Pairs of
+classes and scores by class can be many (`PAIRS`, `SCORES`, `EXAMPLES`): `aggregate` cuts them
+before they reach the driver. All other measures have at most a few cells per class.
 """
 
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ UNIT_BINS = 300
 #: Bins per octave of image sides, and the width of a bin of entropy, in nats.
 BINS_PER_OCTAVE = 8
 ENTROPY_BIN = 0.05
-#: Ranks looked at for top-k accuracy.
+#: Ranks that count for top-k accuracy.
 TOP_K = 5
 #: Scores are ranked by their log-odds, in this many equal bins from −LOGIT_END to LOGIT_END.
 LOGIT_BINS = 1024
 LOGIT_END = 12.0
-#: Images with more votes than this are one group.
+#: Images with this many votes or more form one group.
 MOST_VOTES = 10
-#: Label spaces up to this size get a whole confusion matrix.
+#: Label spaces up to this size get a full confusion matrix.
 MATRIX_CLASSES = 25
 
-#: Sums over pairs of classes, over scores by class, and single images worth a look.
+#: Measures over pairs of classes, over scores by class, and of single images worth a look.
 PAIRS = ("confusion", "other_confusion", "moves")
 SCORES = ("scores", "other_scores")
 EXAMPLES = ("uncertain", "changed", "wrong")
@@ -39,9 +39,9 @@ EXAMPLES = ("uncertain", "changed", "wrong")
 
 @dataclass
 class Tally:
-    """The sums of the batches that were added.
+    """The sums over the batches that were added.
 
-    classes: size of the label space. examples: images to keep of each kind.
+    classes: size of the label space. examples: number of images to keep of each kind.
     """
 
     classes: int
@@ -54,7 +54,7 @@ class Tally:
         """Count a batch: `id, labels, label_probs, width, height`, and where present `n_votes,
         risk, entropy, gold` (list), `other_labels, other_probs`, `slices` (list).
 
-        Raises: InputError where a label lies outside the label space or a list is broken.
+        Raises: InputError if a label is outside the label space, or a list is malformed.
         """
         columns = set(batch.schema.names)
         own = candidates_of(batch, "report: labels", "labels", "label_probs", self.classes)
@@ -81,8 +81,8 @@ class Tally:
         if "slices" in columns:
             self._count_slices(batch, known, right)
 
-    def ledger_of_all(self) -> Ledger:
-        """The sums so far."""
+    def total(self) -> Ledger:
+        """The sums so far, of all measures."""
         ledger = Ledger({key: list(parts) for key, parts in self.ledger.parts.items()})
         for (measure, b), counts in self.by_class.items():
             used = np.flatnonzero(counts)
@@ -125,8 +125,11 @@ class Tally:
         entropy = np.maximum(_floats(batch, "entropy"), 0.0)
         self.ledger.tally("entropy", (entropy / ENTROPY_BIN).astype(np.int64))
 
-    def _judge(self, whose: str, own: Ragged, truth: Ragged) -> Mask:
-        """Count hits against the truth; returns (images,) whether the first label is true."""
+    def _judge(self, prefix: str, own: Ragged, truth: Ragged) -> Mask:
+        """Count hits; returns whether the first label of each image is true, (images,).
+
+        prefix: of the measures, "" or "other_".
+        """
         hit, rank, image = own.hits(truth), own.rank, own.image
         first, confidence = own.first()
         known = truth.lengths > 0
@@ -134,25 +137,25 @@ class Tally:
         right[image[hit & (rank == 0)]] = True
         within[image[hit & (rank < TOP_K)]] = True
         ledger = self.ledger
-        ledger.count(whose + "known", int(known.sum()))
-        ledger.count(whose + "within", int((within & known).sum()))
-        ledger.tally(whose + "right", unit_bin(confidence[known]), right[known], confidence[known])
-        self._count_classes(whose + "true", truth.labels)
+        ledger.count(prefix + "known", int(known.sum()))
+        ledger.count(prefix + "within", int((within & known).sum()))
+        ledger.tally(prefix + "right", unit_bin(confidence[known]), right[known], confidence[known])
+        self._count_classes(prefix + "true", truth.labels)
         judged = known[image]
         for index, threshold in enumerate(THRESHOLDS):
             kept = judged & (own.probs >= threshold)
-            ledger.count(whose + "kept_labels", int(kept.sum()), a=index)
-            ledger.count(whose + "kept_hits", int((kept & hit).sum()), a=index)
+            ledger.count(prefix + "kept_labels", int(kept.sum()), a=index)
+            ledger.count(prefix + "kept_hits", int((kept & hit).sum()), a=index)
         bins = logit_bin(own.probs[judged])
-        ledger.tally(whose + "scores", own.labels[judged], 2 * bins + hit[judged])
-        ledger.tally(whose + "pooled", bins, hit[judged])
+        ledger.tally(prefix + "scores", own.labels[judged], 2 * bins + hit[judged])
+        ledger.tally(prefix + "pooled", bins, hit[judged])
         single = truth.lengths == 1
         expected = truth.labels[truth.starts[single]]
-        found = first[single]
-        ledger.tally(whose + "confusion", expected, found)
-        self._count_classes(whose + "support", expected)
-        self._count_classes(whose + "predicted", found[found >= 0])
-        self._count_classes(whose + "correct", expected[expected == found])
+        given = first[single]
+        ledger.tally(prefix + "confusion", expected, given)
+        self._count_classes(prefix + "support", expected)
+        self._count_classes(prefix + "predicted", given[given >= 0])
+        self._count_classes(prefix + "correct", expected[expected == given])
         return right
 
     def _compare(
@@ -172,7 +175,7 @@ class Tally:
         self._count_classes("was", before[both & (before >= 0)])
         self._count_classes("stayed", now[both & (before == now) & (now >= 0)])
         self.ledger.tally("other_risk", unit_bin(1.0 - other_confidence[both]))
-        of_now = np.zeros(own.images)  # what the other folder gave to the label that is first now
+        of_now = np.zeros(own.images)  # what the other folder gives to our first label
         same = other.labels == now[other.image]
         of_now[other.image[same]] = other.probs[same]
         self._keep("changed", ids, confidence - of_now, both & (before != now) & (now >= 0))
@@ -208,12 +211,12 @@ class Tally:
 
 
 def unit_bin(values: F64) -> I64:
-    """The bin of each value of [0, 1] among `UNIT_BINS`; 1 belongs to the last."""
+    """The bin of each value of [0, 1] among `UNIT_BINS`; 1 falls into the last."""
     return np.clip((values * UNIT_BINS).astype(np.int64), 0, UNIT_BINS - 1)
 
 
 def logit_bin(probs: F64) -> I64:
-    """The bin of each probability's log-odds among `LOGIT_BINS`; the ends take what is beyond."""
+    """The bin of each probability's log-odds among `LOGIT_BINS`, which are open at both ends."""
     tiny = 1e-9
     logits = np.log(np.clip(probs, tiny, 1)) - np.log(np.clip(1 - probs, tiny, 1))
     scaled = (logits + LOGIT_END) / (2 * LOGIT_END) * LOGIT_BINS

@@ -1,4 +1,4 @@
-"""The workers of a merge and what they confuse, read with Spark; one row per worker comes back."""
+"""The workers of a merge and the classes that they confuse, read with Spark."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from coyo_labeler.formats.spark_tables import read_table
 
 
 def read_workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:
-    """Rows of schemas.WORKERS, the busiest first; [] where the labels come of no votes."""
+    """Rows of schemas.WORKERS, the one with most votes first; [] if the labels rest on no votes."""
     url = storage.join(labels, "workers")
     if not storage.exists(url):
         return []
@@ -21,7 +21,7 @@ def read_workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:
 
 
 def read_worker_pairs(spark: SparkSession, labels: str, top: int) -> list[tuple[int, int, float]]:
-    """(true class, voted class, expected votes) that all workers together confuse most."""
+    """(true class, voted class, expected votes) of the pairs that workers confuse most."""
     url = storage.join(labels, "confusions")
     if not storage.exists(url):
         return []

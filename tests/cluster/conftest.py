@@ -23,21 +23,51 @@ from tests.label.teachers import save_teacher
 JOBS = Path(__file__).parents[2] / "jobs"
 IMAGES, PER_SHARD = 60, 5
 SHARDS = IMAGES // PER_SHARD
+#: Answers after which some shards are fetched and some cannot be: of 60 images, 20 are held back;
+#: of the 40 that came, at most 4 tasks × 2 shards × 4 images belong to shards that lack some.
+ANSWERS = 40
+
+#: Seconds that a busy machine of two cores may take for a job, and for what a job does.
+JOB_SECONDS, STEP_SECONDS = 1500, 600
 
 
-class SlowHandler(Handler):
-    """Answers each image after a while, so that there is a middle to be killed in."""
+class Gate:
+    """Lets all requests pass, or so many and no more until it is opened again."""
 
-    wait_seconds = 0.1
+    def __init__(self):
+        self._condition, self._left = threading.Condition(), None
+
+    def close_after(self, requests):
+        with self._condition:
+            self._left = requests
+
+    def open(self):
+        with self._condition:
+            self._left = None
+            self._condition.notify_all()
+
+    def wait(self):
+        with self._condition:
+            self._condition.wait_for(lambda: self._left != 0, timeout=JOB_SECONDS)
+            if self._left:
+                self._left -= 1
+
+
+class GatedHandler(Handler):
+    """Answers for an image once the gate lets it, so that there is a middle to be killed in."""
+
+    gate: Gate
 
     def do_GET(self):
-        time.sleep(self.wait_seconds)
+        if self.path.startswith("/image/"):
+            self.gate.wait()
         super().do_GET()
 
 
 @dataclass(frozen=True)
 class World:
     folder: Path
+    gate: Gate
 
     def __getattr__(self, name):
         return str(self.folder / name)
@@ -50,8 +80,9 @@ def world(tmp_path_factory):
     images = folder / "files"
     images.mkdir()
     server = serve(images, 0)
+    gate = Gate()
     server.RequestHandlerClass = type(
-        "Slow", (SlowHandler,), {"folder": images, "refused_once": set()}
+        "Gated", (GatedHandler,), {"folder": images, "refused_once": set(), "gate": gate}
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}/image"
@@ -85,7 +116,8 @@ def world(tmp_path_factory):
     pq.write_table(
         pa.Table.from_pylist(votes, schema=schemas.VOTES), folder / "votes" / "a.parquet"
     )
-    yield World(folder)
+    yield World(folder, gate)
+    gate.open()
     server.shutdown()
     server.server_close()
 
@@ -95,7 +127,14 @@ def words_of(world, stage, output, source):
     label_space = f"label_space={world.folder}/labels.txt"
     return {
         "ingest": [f"source={world.source}", f"output={output}", f"rows_per_shard={PER_SHARD}"],
-        "fetch": [f"catalog={source}", f"output={output}", "allow_private=true", "connections=4"],
+        "fetch": [
+            f"catalog={source}",
+            f"output={output}",
+            "allow_private=true",
+            "connections=4",
+            f"timeout_seconds={STEP_SECONDS}",
+            f"connect_seconds={STEP_SECONDS}",
+        ],
         "label": [
             f"images={source}",
             f"output={output}",
@@ -127,7 +166,7 @@ class Job:
     process: subprocess.Popen
 
     def wait(self):
-        out, err = self.process.communicate(timeout=240)
+        out, err = self.process.communicate(timeout=JOB_SECONDS)
         return self.process.returncode, out + err
 
 
@@ -184,10 +223,10 @@ def cluster(standing_cluster):
     return standing_cluster
 
 
-def wait_until(condition, job, seconds=120.0):
-    """Wait for a thing that the job does; fails when the job has ended, or after `seconds`."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition, job):
+    """Wait until the job has done something; fails when it ends before or takes STEP_SECONDS."""
+    deadline = time.monotonic() + STEP_SECONDS
     while not condition():
         assert job.process.poll() is None, job.wait()
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, f"not within {STEP_SECONDS} s"
         time.sleep(0.02)

@@ -10,7 +10,7 @@ from coyo_labeler.demo.cluster import start_cluster
 from tests.cluster.conftest import words_of
 from tests.label.tars import jpeg, write_tar
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 SHARDS = 8
 
@@ -54,10 +54,10 @@ def test_every_task_has_a_gpu_of_its_own(world, images, gpu_cluster, submit, tmp
         "spark.executor.cores": "2",
         "spark.executor.memory": "512m",
         "spark.executor.resource.gpu.amount": "2",
-        # No task starts before all four GPUs are there to be dealt out.
+        # No task starts before all four GPUs can be assigned.
         "spark.cores.max": "4",
         "spark.scheduler.minRegisteredResourcesRatio": "1.0",
-        "spark.scheduler.maxRegisteredResourcesWaitingTime": "120s",
+        "spark.scheduler.maxRegisteredResourcesWaitingTime": "600s",
     }
     words = [*words_of(world, "label", str(output), images), "preprocess=automl_64"]
     status, said = submit(gpu_cluster, "label", words, conf).wait()

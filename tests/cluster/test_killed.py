@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
-from tests.cluster.conftest import SHARDS, wait_until, words_of
+from tests.cluster.conftest import ANSWERS, SHARDS, wait_until, words_of
 from tests.cluster.tables import content, digests, leftovers
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 STAGE_BEFORE = {"fetch": "ingest", "label": "fetch", "merge": "label"}
 #: Each task of `label` has one of the two fake GPUs, and none starts before both are there.
@@ -25,7 +25,7 @@ CONF = {
         "spark.executor.memory": "512m",
         "spark.cores.max": "4",
         "spark.scheduler.minRegisteredResourcesRatio": "1.0",
-        "spark.scheduler.maxRegisteredResourcesWaitingTime": "120s",
+        "spark.scheduler.maxRegisteredResourcesWaitingTime": "600s",
     },
 }
 RECEIPTS = {"fetch": "*_stats.json", "label": "_receipts/*.json"}
@@ -49,9 +49,9 @@ def receipts(output, stage):
 
 
 def in_the_middle(output, stage):
-    """Whether shards are done; of `label` by each of the GPUs."""
-    told = [json.loads(file.read_text()) for file in receipts(output, stage)]
-    return {receipt["gpu"] for receipt in told} == GPUS if stage == "label" else bool(told)
+    """Whether shards are done, in the case of `label` on each of the GPUs."""
+    done = [json.loads(file.read_text()) for file in receipts(output, stage)]
+    return {receipt["gpu"] for receipt in done} == GPUS if stage == "label" else bool(done)
 
 
 def assert_same(output, undisturbed, stage):
@@ -59,8 +59,8 @@ def assert_same(output, undisturbed, stage):
     assert content(output) == content(expected)
     if stage == "label":
         assert digests(output) == digests(expected)
-        told = [json.loads(file.read_text()) for file in receipts(output, stage)]
-        assert all(receipt["cuda_visible_devices"] == receipt["gpu"] for receipt in told)
+        done = [json.loads(file.read_text()) for file in receipts(output, stage)]
+        assert all(receipt["cuda_visible_devices"] == receipt["gpu"] for receipt in done)
 
 
 def test_the_teacher_of_these_tests_depends_on_its_input(undisturbed):
@@ -74,10 +74,12 @@ def test_a_killed_worker_loses_and_doubles_nothing(
 ):
     output = str(tmp_path / stage)
     words = words_of(world, stage, output, str(undisturbed / STAGE_BEFORE[stage]))
+    world.gate.close_after(ANSWERS)
     job = submit(cluster, stage, words, CONF[stage])
     wait_until(lambda: in_the_middle(output, stage), job)
     os.kill(cluster.workers[0].pid, signal.SIGKILL)
     finished_at_the_kill = len(receipts(output, stage))
+    world.gate.open()
     status, said = job.wait()
     assert status == 0, said
     assert finished_at_the_kill < SHARDS
@@ -92,10 +94,12 @@ def test_a_killed_driver_goes_on_where_it_stopped(
 ):
     output = str(tmp_path / stage)
     words = words_of(world, stage, output, str(undisturbed / STAGE_BEFORE[stage]))
+    world.gate.close_after(ANSWERS)
     job = submit(cluster, stage, words, CONF[stage])
     wait_until(lambda: receipts(output, stage), job)
     job.process.kill()
     job.wait()
+    world.gate.open()
     kept = {file: file.stat().st_mtime_ns for file in receipts(output, stage)}
     assert 0 < len(kept) < SHARDS
     assert not (Path(output) / "_manifest.json").exists()

@@ -26,7 +26,7 @@ def drawn(tmp_path_factory):
     return pq.read_table(folder / "votes" / "votes.parquet"), gold
 
 
-def test_there_are_035_votes_an_image_two_on_each_of_the_riskiest(drawn):
+def test_there_are_035_votes_per_image_two_on_each_of_the_riskiest(drawn):
     votes, _ = drawn
     assert votes.schema == schemas.VOTES
     assert votes.num_rows == 0.35 * IMAGES

@@ -24,7 +24,7 @@ def running(folder):
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=120) as response:
         return response.read()
 
 
@@ -53,7 +53,7 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path):
     )
     assert server.stdout.readline().startswith("ready ")
     server.stdin.close()
-    assert server.wait(timeout=30) == 0
+    assert server.wait(timeout=280) == 0
 
 
 def test_a_taken_port_is_said(tmp_path):

@@ -38,6 +38,6 @@ def test_accuracy_is_over_all_gold_and_over_the_voted(tmp_path):
     assert document["rows"]["fetch"] == {"in": 4, "out": 3, "rejected": {"timeout": 1}}
     assert document["seconds"]["pretrain_vit"] == 5.0
     text = summary.text(document, "out/demo")
-    assert "merged over the machine: +33.3 points" in text
+    assert "merged against the machine: +33.3 points" in text
     assert "timeout 1" in text
-    assert "0.500 from the machine's, 0.750 from the merged ones" in text
+    assert "0.500 trained on the machine's labels, 0.750 on the merged labels" in text

@@ -1,16 +1,22 @@
+import html
+from html.parser import HTMLParser
+
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
+from markdown_it import MarkdownIt
 
 from coyo_labeler.config.export import ExportSettings
-from coyo_labeler.export.card import cell, front_matter, render_card, size_category
+from coyo_labeler.export import markdown
+from coyo_labeler.export.card import front_matter, render_card, size_category
 from coyo_labeler.export.provenance import Provenance
 from coyo_labeler.export.statistics import Statistics
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.manifest import Counts, Manifest
 
 SIZES = {"rows": 3, "bytes": 1234, "nbytes": 4321}
-FOUND = Statistics(
+STATISTICS = Statistics(
     rows=3,
     labels=5,
     most_labels=2,
@@ -31,7 +37,7 @@ def card(**given: object) -> str:
     space = LabelSpace("names.txt", 2, ("lamp | shade", "<b>boot</b>"))
     rejected = {"below_threshold": 7}
     return render_card(
-        settings(**given), schemas.BELIEFS, SIZES, FOUND, Provenance(), rejected, space
+        settings(**given), schemas.BELIEFS, SIZES, STATISTICS, Provenance(), rejected, space
     )
 
 
@@ -55,7 +61,7 @@ def test_the_keys_hold_values_that_the_hub_knows() -> None:
     assert data.pretty_name == "COYO labels"
 
 
-def test_one_label_an_image_is_another_task() -> None:
+def test_one_label_per_image_is_another_task() -> None:
     assert DatasetCard(card(max_labels=1)).data.task_ids == ["multi-class-image-classification"]
 
 
@@ -77,13 +83,92 @@ def test_names_cannot_break_the_page_or_its_tables() -> None:
     page = card(card={"pretty_name": "a: b\n---\n# c", "homepage": "https://example.com"})
     data = DatasetCard(page).data
     assert data.pretty_name == "a: b\n---\n# c"
-    assert r"lamp \| shade" in page and r"\<b\>boot" in page
-    assert cell("two\nlines") == "two lines"
+    assert r"lamp \| shade" in page and "&lt;b&gt;boot" in page
+    assert "Home: <https://example.com>" in page
+    assert markdown.text("two\nlines") == "two lines"
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "&lt;b&gt;",
+    "[link](javascript:alert(1))",
+    "![picture](https://evil.example/track.png)",
+    "<https://evil.example>",
+    "[reference]: https://evil.example",
+    "`code`` | `cell` \\| <b>cell</b>",
+    "\\<b> \\\\<b> \\`<b>`",
+    "a line\n\n# heading\n\n- list\r\n| row |\x1c\u2028---",
+    "**bold** _stress_ ~~struck~~ $x^2$ {{ 7 * 7 }} {% raw %}",
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_text_of_a_file_is_shown_as_it_was_written(hostile: str) -> None:
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    escaped = markdown.text(hostile)
+    page = parser.render(
+        f"# {escaped}\n\n| a | b |\n|---|---|\n| {escaped} | end |\n\nis {escaped}"
+    )
+    shown = html.escape(" ".join(hostile.split()))
+    assert f"<h1>{shown}</h1>" in page
+    assert f"<td>{shown}</td>\n<td>end</td>" in page
+    assert f"<p>is {shown}</p>" in page
+
+
+def test_no_bare_url_becomes_a_link_and_nothing_reorders_the_text() -> None:
+    # GitHub and the Hub make links of these even without brackets.
+    escaped = markdown.text("https://evil.example www.evil.example a@evil.example")
+    assert "://" not in escaped and "www." not in escaped and r"a\@" in escaped
+    assert markdown.text("a\u202eb\x00\x1b[31m") == r"ab\[31m"
+    assert markdown.uri("https://a.example/x y>\n<b>") == "https://a.example/x%20y%3E%20%3Cb%3E"
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_strangers_folder_brings_no_html_into_the_card(hostile: str) -> None:
+    """Whatever its manifests and files say, in the place of numbers too."""
+    settings_of = dict.fromkeys(("truth", "support", "worker_model"), hostile)
+    stages = [
+        Manifest(
+            name, hostile, hostile, hostile, 1.0, Counts(hostile, hostile, {hostile: hostile}),
+            {"votes": Counts(hostile, hostile)},
+            {
+                "worker_model": hostile, "iterations": hostile, "stopped": hostile,
+                "workers": hostile, "calibration": {"a": hostile, "b": hostile},
+                "settings": hostile, "votes": hostile,
+            },
+            settings_of, {},
+        )
+        for name in ("label", "merge")
+    ]  # fmt: skip
+    page = render_card(
+        settings(), schemas.BELIEFS, SIZES, STATISTICS,
+        Provenance(tuple(stages), {hostile: hostile, "model": hostile}),
+        {hostile: 7}, LabelSpace(hostile, 2, (hostile, "boot")),
+    )  # fmt: skip
+    body = DatasetCard(page).text
+    tags = Tags()
+    tags.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
+    assert tags.seen == PLAIN
+
+
+PLAIN = {"h1", "h2", "p", "pre", "code", "ul", "li", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+class Tags(HTMLParser):
+    """The tags of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
 
 
 def test_the_card_says_what_was_left_out_and_why() -> None:
     page = card(threshold=0.25, max_labels=3)
-    assert "at least 0.25" in page and "at most 3 an image" in page
+    assert "at least 0.25" in page and "at most 3 of these per image" in page
     assert "| below threshold | 7 |" in page
     assert "came without manifests" in page
 
@@ -92,7 +177,9 @@ def test_every_field_is_explained() -> None:
     page = card()
     assert all(f"| `{name}` |" in page for name in schemas.BELIEFS.names)
     space = LabelSpace("x", 2)
-    posterior = render_card(settings(), schemas.POSTERIOR, SIZES, FOUND, Provenance(), {}, space)
+    posterior = render_card(
+        settings(), schemas.POSTERIOR, SIZES, STATISTICS, Provenance(), {}, space
+    )
     assert all(f"| `{name}` |" in posterior for name in schemas.POSTERIOR.names)
 
 

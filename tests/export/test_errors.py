@@ -45,9 +45,9 @@ def test_what_does_not_fit_together_is_told_in_one_line(
 
     words = [f"{key}={value}" for key, value in {**given, **change}.items()]
     assert main(["export", *words]) == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith("error: export: ") or told.startswith("error: label_space: ")
-    assert message in told
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error: export: ") or line.startswith("error: label_space: ")
+    assert message in line
 
 
 def fail(spark: SparkSession, **settings: object) -> str:
@@ -92,7 +92,7 @@ def test_an_id_of_two_images_is_refused(
         data = (images / f"00000.{ending}").read_bytes()
         (images / f"00007.{ending}").write_bytes(data)
     message = fail(spark, **given, format="webdataset", images=str(images))
-    assert f"id {1 << 33} is 2 images" in message
+    assert f"id {1 << 33} belongs to 2 images" in message
 
 
 def test_labels_with_an_id_twice_are_refused(

@@ -114,7 +114,7 @@ def answer_of(spec: dict[str, object], hub: str, cache: Path) -> subprocess.Comp
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
 

@@ -5,7 +5,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.report import metrics
-from coyo_labeler.report.sums import Sums
+from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tally import Tally
 
 
@@ -26,11 +26,11 @@ def batch(**columns: object) -> pa.RecordBatch:
     )
 
 
-def sums_of(*batches: pa.RecordBatch, classes: int = 10) -> Sums:
+def sums_of(*batches: pa.RecordBatch, classes: int = 10) -> Aggregates:
     tally = Tally(classes)
     for part in batches:
         tally.add(part)
-    return Sums.of(tally.ledger_of_all())
+    return Aggregates.of(tally.total())
 
 
 def test_threshold_table_counts_labels_over_the_images_that_keep_one() -> None:

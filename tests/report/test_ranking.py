@@ -4,14 +4,14 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from coyo_labeler.report import metrics, ranking
-from coyo_labeler.report.sums import Sums
+from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tally import LOGIT_BINS, LOGIT_END, Tally, logit_bin
 
 CLASSES, IMAGES, LISTED = 7, 400, 4
 
 
 @pytest.fixture(scope="module")
-def problem() -> tuple[np.ndarray, np.ndarray, Sums]:
+def problem() -> tuple[np.ndarray, np.ndarray, Aggregates]:
     """Dense scores and truth of a multi-label problem, and the sums of its first few labels.
 
     Scores sit in the middle of a bin, so that binning ties only what is tied; classes that an
@@ -40,11 +40,11 @@ def problem() -> tuple[np.ndarray, np.ndarray, Sums]:
             "gold": pa.array([np.flatnonzero(row).tolist() for row in truth[half]]),
         }
         tally.add(pa.RecordBatch.from_pydict(columns))
-    return listed, truth, Sums.of(tally.ledger_of_all())
+    return listed, truth, Aggregates.of(tally.total())
 
 
 def test_average_precision_equals_scikit_learns(
-    problem: tuple[np.ndarray, np.ndarray, Sums],
+    problem: tuple[np.ndarray, np.ndarray, Aggregates],
 ) -> None:
     listed, truth, sums = problem
     areas = ranking.listed_areas(sums.of_measure("scores"))
@@ -55,7 +55,7 @@ def test_average_precision_equals_scikit_learns(
 
 
 def test_precision_recall_curve_equals_scikit_learns(
-    problem: tuple[np.ndarray, np.ndarray, Sums],
+    problem: tuple[np.ndarray, np.ndarray, Aggregates],
 ) -> None:
     listed, truth, sums = problem
     precision, recall, thresholds = precision_recall_curve(truth.ravel(), listed.ravel())
@@ -69,7 +69,7 @@ def test_precision_recall_curve_equals_scikit_learns(
 
 
 def test_precision_and_recall_above_a_threshold(
-    problem: tuple[np.ndarray, np.ndarray, Sums],
+    problem: tuple[np.ndarray, np.ndarray, Aggregates],
 ) -> None:
     listed, truth, sums = problem
     for row in metrics.multilabel(sums):
@@ -79,7 +79,7 @@ def test_precision_and_recall_above_a_threshold(
 
 
 def test_coverage_ends_at_the_accuracy_of_all_images(
-    problem: tuple[np.ndarray, np.ndarray, Sums],
+    problem: tuple[np.ndarray, np.ndarray, Aggregates],
 ) -> None:
     _, _, sums = problem
     curve = metrics.coverage(sums)

@@ -134,7 +134,7 @@ def test_labels_alone_make_a_report(spark: SparkSession, inputs: dict[str, str])
     ("key", "text", "message"),
     [
         ("gold", "image,label\n0,0\n", "has no column 'image_id'"),
-        ("gold", "image_id,label\n0,cat\n", "label 'cat' is not a int"),
+        ("gold", "image_id,label\n0,cat\n", "label 'cat' is not of type int"),
         ("label_space", "\n", "names fewer than two classes"),
         ("label_space", "cat\ndog\n", "label 2 is outside label_space (0..1)"),
     ],
@@ -156,5 +156,5 @@ def test_compare_with_an_id_twice_is_refused(
 ) -> None:
     folder = tmp_path / "beliefs"
     (folder / "00001.parquet").write_bytes((folder / "00000.parquet").read_bytes())
-    with pytest.raises(InputError, match="some ids come more than once"):
+    with pytest.raises(InputError, match="some ids occur more than once"):
         run(spark, **inputs)

@@ -1,7 +1,7 @@
-"""Packed sums of parts to sums of the whole, boiled down where there would be too many.
+"""Tallies of parts of the data, aggregated into those of the whole and cut to what is shown.
 
-Tallies are packed by (measure, name, bucket). All parts of one such group meet in one place and are
-added up there; pairs, scores and examples are then cut to what the report shows.
+A tally is packed into rows by (measure, name, bucket). One task adds up all rows of such a group.
+Pairs, scores and examples are then cut to what the report shows, so that little travels.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from coyo_labeler.report.ranking import listed_areas
-from coyo_labeler.report.sums import PACKED, Cells, Ledger, Sums
+from coyo_labeler.report.sums import PACKED, Aggregates, Cells, Ledger
 from coyo_labeler.report.tally import EXAMPLES, MATRIX_CLASSES, PAIRS, SCORES, Tally
 
-#: Groups that pairs and scores are split into by their class, so that many machines add them up.
+#: Buckets of classes that pairs and scores are split into, so that many tasks add them up.
 BUCKETS = 32
 
 Packed = tuple[str, str, int, bytes]
@@ -24,11 +24,11 @@ Packed = tuple[str, str, int, bytes]
 def tally_batches(
     batches: Iterable[pa.RecordBatch], classes: int, examples: int
 ) -> Iterator[pa.RecordBatch]:
-    """The packed tally of some rows of labels."""
+    """The packed tally (PACKED) of some rows of labels."""
     tally = Tally(classes, examples)
     for batch in batches:
         tally.add(batch)
-    for (measure, name), cells in tally.ledger_of_all().items():
+    for (measure, name), cells in tally.total().items():
         split = measure in PAIRS or measure in SCORES
         buckets = cells.a % BUCKETS if split else np.zeros(len(cells.key), dtype=np.int64)
         for bucket in np.unique(buckets):
@@ -38,7 +38,7 @@ def tally_batches(
 def add_batches(
     batches: Iterable[pa.RecordBatch], classes: int, examples: int, top: int
 ) -> Iterator[pa.RecordBatch]:
-    """The packed sums of packed tallies that come sorted by (measure, name, bucket)."""
+    """The packed sums of packed tallies, which must be sorted by (measure, name, bucket)."""
     for (measure, name, bucket), group in groupby(_rows(batches), itemgetter(0, 1, 2)):
         ledger = Ledger()
         for *_, stream in group:
@@ -47,12 +47,12 @@ def add_batches(
             yield _row(measure, name, bucket, _cut(measure, cells, classes, examples, top))
 
 
-def sums_of(packed: pa.Table) -> Sums:
-    """The sums of the whole, from those of all buckets."""
+def unpack(packed: pa.Table) -> Aggregates:
+    """The aggregates of all rows, from the packed sums of all buckets."""
     ledger = Ledger()
     for measure, name, _, stream in _rows(packed.to_batches()):
         ledger.put(measure, Cells.unpacked(stream), name)
-    return Sums.of(ledger)
+    return Aggregates.of(ledger)
 
 
 def _cut(measure: str, cells: Cells, classes: int, examples: int, top: int) -> Cells:
@@ -66,14 +66,14 @@ def _cut(measure: str, cells: Cells, classes: int, examples: int, top: int) -> C
 
 
 def extremes(cells: Cells, examples: int | None = None) -> Cells:
-    """The images with the highest scores, ties by id, the highest first."""
+    """The `examples` images with the highest scores, the highest first; ties by id."""
     return cells[np.lexsort((cells.key, -cells.total))[:examples]]
 
 
 def most_frequent(cells: Cells, top: int) -> Cells:
-    """The pairs of different classes that come most often, that first; ties by class."""
-    apart = cells[cells.a != cells.b]
-    return apart[np.lexsort((apart.key, -apart.count))[:top]]
+    """The `top` most frequent pairs of different classes, in falling order; ties by class."""
+    different = cells[cells.a != cells.b]
+    return different[np.lexsort((different.key, -different.count))[:top]]
 
 
 def _row(measure: str, name: str, bucket: int, cells: Cells) -> pa.RecordBatch:
