@@ -10,12 +10,12 @@ PORT ?= 18127
 .DEFAULT_GOAL := setup
 BENCHES := ingest fetch label em reader report
 ARGS ?=
-# Test files run side by side, so many at once; each takes up to 4 GB.
+# How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
 .NOTPARALLEL:
 .PHONY: setup demo demo-cluster test test-fast lint bench $(BENCHES:%=bench-%) constraints clean help java
 
-help: ## this list
+help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # Spark runs on Java: say so before minutes go into an environment that could not be used.
@@ -32,26 +32,26 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev,formats]'
 	@touch $@
 
-demo: java $(READY) ## the whole pipeline on 1,797 real scanned digits, under out/demo/
+demo: java $(READY) ## run the whole pipeline on 1,797 real scanned digits, under out/demo/
 	@$(BIN)/coyo-labeler demo output=$(OUT) port=$(PORT)
 
-demo-cluster: java $(READY) ## the same, sent by spark-submit to a standalone cluster of two workers on 127.0.0.1
+demo-cluster: java $(READY) ## the demo by spark-submit, on a standalone cluster of two workers on 127.0.0.1
 	@$(BIN)/coyo-labeler demo output=$(OUT)-cluster cluster=true port=$(PORT)
 
-test: java $(READY) ## every test, the ones on a two-worker cluster too
+test: java $(READY) ## run every test, including those on a two-worker cluster
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-test-fast: java $(READY) ## all but the cluster tests
+test-fast: java $(READY) ## run all tests but those on a cluster
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not cluster'
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(BENCHES:%=bench-%) ## every benchmark, one after another: about an hour and a half on 4 cores
+bench: $(BENCHES:%=bench-%) ## run every benchmark in turn: about an hour and a half on 4 cores
 
-# ARGS="…" are further words: ARGS=--help lists them.
+# ARGS="…" is passed to the benchmark; ARGS=--help lists what it takes.
 bench-ingest: java $(READY) ## ingest of 10 M rows against Spark's plain read-and-write; near twins
 	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
@@ -64,10 +64,10 @@ bench-label: java $(READY) ## label against the bare model's forward pass and ot
 bench-em: java $(READY) ## merge against crowd-kit, Spark DataFrames and the bare kernel
 	@$(BIN)/python -m benchmarks.em $(or $(ARGS),full)
 
-bench-reader: $(READY) ## the training reader against plain webdataset decoding
+bench-reader: $(READY) ## training reader against plain webdataset decoding
 	@$(BIN)/python -m benchmarks.reader $(ARGS)
 
-bench-report: java $(READY) ## the report of a million rows
+bench-report: java $(READY) ## report of a million rows
 	@$(BIN)/python -m benchmarks.report $(ARGS)
 
 constraints: $(READY) ## write constraints.txt anew from pyproject.toml
@@ -75,5 +75,5 @@ constraints: $(READY) ## write constraints.txt anew from pyproject.toml
 	  --python-version 3.11 --all-extras pyproject.toml -o constraints.txt
 	@grep -q '^uv==' constraints.txt || echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" >> constraints.txt
 
-clean: ## remove what the demo and the tests wrote
+clean: ## remove what the demo, the tests and the linters wrote
 	rm -rf out .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
