@@ -1,5 +1,4 @@
 from coyo_labeler.em.tallies import COLUMNS
-
 from coyo_labeler.formats import schemas
 
 
