@@ -1,10 +1,10 @@
-"""One run of one stage on one output folder: may it start, is there work, do the counts add up."""
+"""One run of one stage on one output folder: may it start, is there work, do the counts add up?"""
 
 import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import CountError, InputError
+from coyo_labeler.formats.label_spaces import LISTED
 
 MANIFEST = "_manifest.json"  # the run is complete
 RUN = "_run.json"  # a run with these settings began
@@ -48,10 +49,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage did: the counts of its main rows, of further tables, and what else it tells.
+    """What a stage did.
 
-    rows: the main flow (source rows, images). tables: counts of other inputs (votes), by name.
-    details: JSON values for the manifest.
+    rows: counts of the main flow (source rows, images). tables: counts of other inputs (votes), by
+    name. details: further JSON values for the manifest.
     """
 
     rows: Counts
@@ -92,10 +93,10 @@ class Manifest:
 class Run:
     """A stage's claim on its output folder.
 
-    `done` holds the manifest where an earlier run with the same settings and inputs has finished.
-    `resumed` is true where one began and did not finish. `fingerprint` stands for the settings that
-    shape the output, and the content of the inputs but for those checked by shard; `inputs_changed`
-    is true where one of these is not as it was.
+    fingerprint: digest of the settings that shape the output and of the content of the inputs,
+    except for inputs that are checked by shard. done: the manifest, where an earlier run with the
+    same settings and inputs has finished. resumed: whether an earlier run with the same fingerprint
+    began. inputs_changed: whether an input that is checked by shard has changed since then.
     """
 
     stage: str
@@ -115,7 +116,7 @@ class Run:
         Raises: InputError where an input is missing or unfinished, or where the output holds
         results of other settings or files that are not ours.
         """
-        files = settings.files_by_content()
+        files = _files_by_content(settings)
         inputs = {
             key: _fingerprint_input(stage, key, url)
             for key in settings.inputs
@@ -147,13 +148,12 @@ class Run:
             done = Manifest.from_json(finished) if finished and not changed else None
             if not done:
                 storage.remove_temporaries(self.output)
-            found = {"resumed": True, "done": done, "inputs_changed": changed}
-            return Run(**{**self.__dict__, **found})
+            return replace(self, resumed=True, done=done, inputs_changed=changed)
         self._write_claim(shaping)
         return self
 
     def accept_inputs(self, settings: StageSettings) -> None:
-        """Go on with inputs that changed, once the stage has found that it may.
+        """Continue with inputs that changed, after the stage has found that it can.
 
         The output is unfinished again until `finish`.
         """
@@ -173,7 +173,7 @@ class Run:
         )
 
     def _has_results(self) -> bool:
-        """Whether there is more than a claim, as a run leaves it that stopped at its settings."""
+        """Whether there is more than a claim; a run that stopped at its settings leaves only that."""
         fs, path = storage.resolve(self.output)
         return any(name.rpartition("/")[2] != RUN for name in fs.ls(path, detail=False))
 
@@ -190,7 +190,7 @@ class Run:
     def finish(self, outcome: Outcome) -> Manifest:
         """Check that no row was lost or doubled, then write the manifest.
 
-        What killed writers left behind is removed before.
+        Temporary files of killed writers are removed first.
 
         Raises: CountError where the counts do not add up.
         """
@@ -226,10 +226,28 @@ def _shaping(settings: StageSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=left_out)
 
 
-def _fingerprint_input(stage: str, key: str, url: str) -> str:
-    """A digest of what lies at an input URL, without reading it.
+def _files_by_content(settings: StageSettings) -> dict[str, str]:
+    """URLs of the files that enter the fingerprint by their sha256, by key.
 
-    Another stage's output: its manifest. Else names, sizes and modification times (or ETags).
+    A key outside `inputs` counts only where a file of that name exists. What is neither a file nor
+    a known label space is left to the stage, which says what it could be.
+    """
+    given = {key: getattr(settings, key) for key in sorted(settings.by_content)}
+    return {
+        key: url
+        for key, url in given.items()
+        if url is not None
+        and (key in settings.inputs or (url not in LISTED and storage.exists(url)))
+    }
+
+
+def _fingerprint_input(stage: str, key: str, url: str) -> str:
+    """A digest of what lies at an input URL, without reading the data.
+
+    For another stage's output it is that of its manifest; else of names, sizes and modification
+    times (or ETags).
+
+    Raises: InputError where there is nothing, or an unfinished stage.
     """
     if not storage.exists(url):
         raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")

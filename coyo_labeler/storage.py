@@ -17,7 +17,9 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from coyo_labeler.errors import InputError, one_line
-from coyo_labeler.formats import schemas
+
+#: Of every Parquet file that the package writes.
+COMPRESSION = "zstd"
 
 #: Marks names that no reader takes for data: Spark and pyarrow skip a leading dot.
 _TEMPORARY_SUFFIX = ".tmp"
@@ -109,7 +111,7 @@ def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None 
     merged = {**(table.schema.metadata or {}), **added}
     with open_atomic(url) as file:
         pq.write_table(
-            table.replace_schema_metadata(merged or None), file, compression=schemas.COMPRESSION
+            table.replace_schema_metadata(merged or None), file, compression=COMPRESSION
         )
 
 
@@ -118,7 +120,7 @@ def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int
     rows = 0
     with (
         open_atomic(url) as file,
-        pq.ParquetWriter(file, schema, compression=schemas.COMPRESSION) as writer,
+        pq.ParquetWriter(file, schema, compression=COMPRESSION) as writer,
     ):
         for table in tables:
             writer.write_table(table)

@@ -146,10 +146,9 @@ def test_an_unfinished_stage_is_no_input(settings, tmp_path):
 
 
 class Known(Example):
-    names: str
+    by_content: ClassVar[frozenset[str]] = frozenset({"source", "names"})
 
-    def files_by_content(self):
-        return {"source": self.source, "names": self.names}
+    names: str
 
 
 def test_files_known_by_content_may_be_touched_and_moved_and_not_rewritten(tmp_path):
@@ -169,3 +168,13 @@ def test_files_known_by_content_may_be_touched_and_moved_and_not_rewritten(tmp_p
     moved.unlink()
     with pytest.raises(InputError, match=r"ingest: source: no file at .*b\.bin"):
         Run.begin("ingest", settings)
+
+
+@pytest.mark.parametrize("name", ["imagenet1k", "no such file"])
+def test_a_name_that_is_no_file_counts_as_a_setting(settings, tmp_path, monkeypatch, name):
+    """Even where a file has the name of a known label space."""
+    monkeypatch.chdir(tmp_path)
+    Path("imagenet1k").write_text("cat\ndog\n")
+    Path("a.bin").write_text("weights")
+    known = Known(output=settings.output, source="a.bin", names=name)
+    assert Run.begin("ingest", known).inputs.keys() == {"source"}

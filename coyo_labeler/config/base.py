@@ -7,7 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Settings(BaseModel):
-    """A frozen group of settings: unknown keys, wrong types and values out of range are refused."""
+    """A frozen group of settings: unknown keys, wrong types and values out of range are refused.
+
+    The description of a field is the one place that says what a key means: conf/<stage>.yaml and
+    `--help` are made from it (`config.describe`). A key with a `Literal` type explains each choice.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -22,10 +26,12 @@ class SparkSettings(Settings):
     """How a stage gets its Spark session."""
 
     master: str | None = Field(
-        None, description="left out: spark-submit's, else the environment's MASTER, else local[*]"
+        None,
+        description="Spark master; null: spark-submit's, else the environment's MASTER, else "
+        "local[*]",
     )
     conf: dict[str, str] = Field(
-        default_factory=dict, description="any further Spark properties, by name"
+        default_factory=dict, description="further Spark properties, by name"
     )
 
     @field_validator("conf", mode="before")
@@ -46,41 +52,34 @@ def _leaves(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 class StageSettings(Settings):
     """The keys that every stage has.
 
-    `inputs` names the keys that hold input paths: they must exist, and what lies there (not the
-    path) enters the fingerprint. `operational` names the keys that change how the work is done but
-    not one value of what comes out: they may differ between a run and its resumption.
-    `inputs_by_shard` names the inputs that the stage itself checks shard by shard: what lies there
-    may change between a run and its resumption where nothing was made of it yet. See also
-    `files_by_content`.
+    inputs: the keys that hold input paths. They must exist, and their content (not the path) enters
+    the fingerprint of a run. by_content: the keys whose file enters the fingerprint by its sha256,
+    so that the file may be touched, copied or moved; of other inputs names, sizes and times count.
+    A key of by_content outside inputs may hold a file or a name, such as a label space's.
+    inputs_by_shard: the inputs that the stage itself checks shard by shard; what lies there may
+    change between a run and its resumption where nothing was made of it yet. operational: the keys
+    that change how the work is done but no value of the result; they may differ between a run and
+    its resumption. sections: headings of conf/<stage>.yaml and --help, by the first key below each.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
+    by_content: ClassVar[frozenset[str]] = frozenset()
     inputs_by_shard: ClassVar[frozenset[str]] = frozenset()
     operational: ClassVar[frozenset[str]] = frozenset(
         {"output", "overwrite", "spark", "log_format"}
     )
+    sections: ClassVar[Mapping[str, str]] = {}
 
     output: str = Field(description="folder to write, any fsspec URL")
     overwrite: bool = Field(
         False, description="replace what an earlier run with other settings wrote into output"
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="log lines on standard error: text, or one JSON object a line"
+        "text", description="log lines on standard error: text, or json, one object per line"
     )
-    spark: SparkSettings = Field(default_factory=SparkSettings)
-
-    @property
-    def uses_spark(self) -> bool:
-        """Whether the stage works on a Spark session; a stage that also runs bare overrides it."""
-        return True
-
-    def files_by_content(self) -> Mapping[str, str]:
-        """URLs of single files, by key, that enter the fingerprint by their sha256.
-
-        Of other inputs names, sizes and times count. An input of `inputs` that is named here too
-        counts by its sha256 alone, so that it may be touched, copied or moved.
-        """
-        return {}
+    spark: SparkSettings = Field(
+        default_factory=SparkSettings, description="how the stage gets its Spark session"
+    )
 
     @property
     def reopens(self) -> bool:

@@ -6,13 +6,17 @@ from coyo_labeler.config.base import StageSettings
 
 
 class DemoSettings(StageSettings):
-    """The keys of `coyo-labeler demo`."""
+    """The whole pipeline on real scanned digits."""
 
     output: str = Field("out/demo", description="folder to write, on this machine")
     cluster: bool = Field(
-        False, description="send the jobs by spark-submit to a cluster of two workers on 127.0.0.1"
+        False,
+        description="submit the jobs with spark-submit to a cluster of two workers on 127.0.0.1",
     )
     port: int = Field(
-        18127, ge=1024, le=65535, description="of the image server on 127.0.0.1; in every URL"
+        18127,
+        ge=1024,
+        le=65535,
+        description="port of the image server on 127.0.0.1; it is part of every URL",
     )
-    seed: int = Field(0, ge=0, description="of the simulated annotators")
+    seed: int = Field(0, ge=0, description="seed of the simulated annotators")

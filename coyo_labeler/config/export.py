@@ -1,5 +1,6 @@
 """Settings of the stage `export`."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,45 +12,54 @@ WITH_IMAGES = ("webdataset", "tfrecord")
 
 
 class CardSettings(Settings):
-    """What the dataset card says that the files do not know."""
+    """Facts of the dataset card that the files do not hold."""
 
     pretty_name: str = Field("COYO labels", description="name of the dataset, for readers")
     license: str = Field(
-        "cc-by-4.0", description="licence of the table as the Hub knows it; COYO's by default"
+        "cc-by-4.0",
+        description="licence of the table, as the Hub spells it; the default is COYO's",
     )
     language: list[str] = Field(
-        ["en"], min_length=1, description="ISO 639 codes of the language of the class names"
+        ["en"], min_length=1, description="language of the class names, as ISO 639 codes"
     )
-    homepage: str | None = Field(None, description="where the dataset is described")
+    homepage: str | None = Field(None, description="page that describes the dataset")
 
 
 class ExportSettings(StageSettings):
-    """Which labels to copy, what of them to keep, and in which format."""
+    """Copy a labels folder for consumers: Parquet, webdataset, TFRecord or Hugging Face."""
 
     inputs: ClassVar[tuple[str, ...]] = ("labels", "images")
+    sections: ClassVar[Mapping[str, str]] = {
+        "labels": "Input and output",
+        "threshold": "Which labels are kept",
+        "label_space": "How they are written",
+    }
 
     labels: str = Field(
-        description="labels to copy: an output of label or merge, or Parquet in that schema"
+        description="labels to copy: output of label or merge, or Parquet in that schema",
+        examples=["out/demo/merged"],
     )
     format: Literal["parquet", "webdataset", "tfrecord", "huggingface"] = Field(
-        "parquet", description="of what is written; webdataset and tfrecord need images"
+        "parquet",
+        description="parquet, huggingface (Parquet with a dataset card), webdataset or tfrecord "
+        "(both hold the images and need images)",
     )
     images: str | None = Field(
         None,
-        description="output of fetch, or webdataset tars: the images that belong to the labels",
+        description="images of the labels: output of fetch, or webdataset tars",
     )
     threshold: float = Field(
-        0.0, ge=0, le=1, description="labels below this probability are left out"
+        0.0, ge=0, le=1, description="labels below this probability are dropped"
     )
     min_labels: int = Field(
-        1, ge=0, description="images with fewer labels left are left out; 0 keeps empty lists"
+        1, ge=0, description="images with fewer labels left are dropped; 0 keeps empty lists"
     )
     max_labels: int | None = Field(
-        None, ge=1, description="at most so many labels an image, the most probable; none: all"
+        None, ge=1, description="most labels per image, the most probable ones; null: all"
     )
     label_space: str = Field(
         "imagenet21k",
-        description="imagenet21k, imagenet1k, or a text file that names one class a line",
+        description="imagenet21k, imagenet1k, or a text file with one class name per line",
     )
     rows_per_shard: int = Field(
         500_000, ge=1, description="images in each file of parquet and huggingface"
@@ -57,10 +67,10 @@ class ExportSettings(StageSettings):
     name: str = Field(
         "coyo_labeled",
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="name of the dataset in the file names and metadata of tfrecord",
+        description="name of the dataset in file names and metadata of tfrecord",
     )
     card: CardSettings = Field(
-        default_factory=CardSettings, description="what the card of huggingface says"
+        default_factory=CardSettings, description="dataset card of huggingface"
     )
 
     @model_validator(mode="after")
@@ -72,7 +82,7 @@ class ExportSettings(StageSettings):
             )
         if self.format not in WITH_IMAGES and self.images is not None:
             raise ValueError(
-                f"images: format={self.format} holds no images; leave images out, or take "
+                f"images: format={self.format} holds no images; leave images out, or set "
                 f"format={' or '.join(WITH_IMAGES)}"
             )
         if self.max_labels is not None and self.max_labels < self.min_labels:
@@ -82,7 +92,7 @@ class ExportSettings(StageSettings):
             )
         if self.format == "tfrecord" and self.min_labels == 0:
             raise ValueError(
-                "min_labels: 0 leaves empty lists, of which coyo-vit makes no target; give 1 or "
-                "more for format=tfrecord"
+                "min_labels: 0 keeps empty lists, from which coyo-vit can make no target; give 1 "
+                "or more for format=tfrecord"
             )
         return self

@@ -1,5 +1,6 @@
 """Settings of the stage `fetch`."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field, field_validator
@@ -8,7 +9,7 @@ from coyo_labeler.config.base import StageSettings
 
 
 class FetchSettings(StageSettings):
-    """The keys of `coyo-labeler fetch`."""
+    """Download the images of a catalog into webdataset tars, and check each against its pHash."""
 
     inputs: ClassVar[tuple[str, ...]] = ("catalog",)
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {
@@ -25,67 +26,83 @@ class FetchSettings(StageSettings):
         "verify_threads",
     }
 
-    catalog: str = Field(description="what ingest wrote, or Parquet files of the same columns")
+    sections: ClassVar[Mapping[str, str]] = {
+        "catalog": "Input and output",
+        "user_agent": "Which requests are made",
+        "check_phash": "Which images are kept, and how",
+        "timeout_seconds": "How the work is done",
+    }
+
+    catalog: str = Field(
+        description="output of ingest, or Parquet files of the same columns",
+        examples=["s3://bucket/work/catalog"],
+    )
     retry: bool = Field(
-        False, description="try the rows again that failed for a while (timeouts, 429, 5xx …)"
+        False,
+        description="try the rows again that failed for a transient reason (timeouts, 429, 5xx …)",
     )
     user_agent: str | None = Field(
         None,
-        description="who asks, with a contact (a URL or an address), as "
-        "'example-bot/1.0 (+https://example.org/bot)'; left out: only loopback is asked",
+        description="User-Agent header with a contact (a URL or an address), such as "
+        "'example-bot/1.0 (+https://example.org/bot)'; null: only loopback hosts are asked",
     )
     allow_private: bool = Field(
-        False, description="let private and loopback addresses through (tests, the demo, mirrors)"
+        False, description="allow private and loopback addresses (tests, the demo, mirrors)"
     )
     robots_txt: bool = Field(
-        True, description="ask for robots.txt once per host and task, and obey it"
+        True, description="request robots.txt once per host and task, and obey it"
     )
     refuse_tags: tuple[str, ...] = Field(
         ("noai", "noimageai", "noindex", "noimageindex", "noml"),
-        description="rules in X-Robots-Tag that mean no",
+        description="rules in X-Robots-Tag that forbid the use of an image",
     )
 
     check_phash: bool = Field(
-        True, description="hash the pixels and compare with the catalog; false: only decode"
+        True, description="compare the pHash of the pixels with the catalog's; false: only decode"
     )
     max_distance: int = Field(
-        4, ge=0, le=64, description="bits in which an image's pHash may differ from the catalog's"
+        4, ge=0, le=64, description="bits in which the pHash may differ from the catalog's"
     )
     keep_changed: bool = Field(
         False, description="put images whose pHash differs by more into the tar all the same"
     )
     max_bytes: int = Field(
-        32 * 2**20, ge=1, description="bytes of an image at most; reading stops beyond"
+        32 * 2**20, ge=1, description="most bytes of an image; reading stops beyond"
     )
     max_pixels: int = Field(
-        64_000_000, ge=1, le=89_478_485, description="pixels of an image at most, by its header"
+        64_000_000, ge=1, le=89_478_485, description="most pixels of an image, by its header"
     )
     resize_to: int | None = Field(
         None,
         ge=1,
-        description="px; shrink bigger images to this shorter side, ratio kept; null: as they are",
+        description="pixels; larger images are shrunk to this shorter side and keep their aspect "
+        "ratio; null: the original bytes are kept",
     )
     resize_quality: int = Field(95, ge=1, le=100, description="JPEG quality of shrunk images")
 
     timeout_seconds: float = Field(
         30.0,
         gt=0,
-        description="deadline of an image: requests, retries and pauses of all its URLs; not its "
-        "turn at a host, robots.txt (3 × connect_seconds, once per host) and decoding",
+        description="time per image for the requests, retries and pauses of all its URLs; not for "
+        "waiting on a busy host, robots.txt (3 × connect_seconds, once per host) and decoding",
     )
     connect_seconds: float = Field(
-        10.0, gt=0, description="deadline of one connection, the name's resolution included"
+        10.0, gt=0, description="time per connection, including name resolution"
     )
     retries: int = Field(2, ge=0, le=100, description="further attempts after a transient failure")
     backoff_seconds: float = Field(
         0.5, gt=0, description="mean pause before the first further attempt; doubles each time"
     )
-    connections: int = Field(128, ge=1, le=4096, description="images asked for at once, per task")
+    connections: int = Field(
+        128, ge=1, le=4096, description="images requested concurrently, per task"
+    )
     host_connections: int = Field(
-        8, ge=1, le=4096, description="images asked for at once of one host, per task"
+        8, ge=1, le=4096, description="images requested concurrently from one host, per task"
     )
     host_requests_per_second: float | None = Field(
-        None, gt=0, description="requests to one host a second at most, all tasks; null: any"
+        None,
+        gt=0,
+        description="most requests per second to one host, over all tasks; null: no limit",
     )
     verify_threads: int = Field(
         2, ge=1, le=256, description="threads that decode and hash, per task"
@@ -93,7 +110,7 @@ class FetchSettings(StageSettings):
 
     @property
     def reopens(self) -> bool:
-        """A finished output has work left where failed rows are to be tried again."""
+        """A finished output has work left where failed rows should be tried again."""
         return self.retry
 
     @field_validator("user_agent")
@@ -101,7 +118,7 @@ class FetchSettings(StageSettings):
     def _contact(cls, value: str | None) -> str | None:
         if value is not None and "@" not in value and "://" not in value:
             raise ValueError(
-                f"'{value}' names no contact; add a URL or an address, as "
+                f"'{value}' names no contact; add a URL or an address, such as "
                 "'example-bot/1.0 (+https://example.org/bot)'"
             )
         return value

@@ -1,20 +1,21 @@
 """Settings of the stage `ingest`."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from coyo_labeler.config.base import Settings, StageSettings
 
-#: What the catalog holds anyway; `keep_columns` cannot name these.
+#: Columns that every catalog has; `keep_columns` cannot name these.
 CATALOG_COLUMNS = frozenset({"id", "url", "imagehash", "width", "height", "shard", "fallback_urls"})
 
-#: At this many bits random pairs and similar-looking images outnumber true twins.
+#: Values of `near_distance`. At more bits random pairs and similar-looking images outnumber twins.
 SAFE_DISTANCES = (0, 2, 4)
 
 
 class Threshold(Settings):
-    """Bounds of a numeric column; both belong to what is kept."""
+    """Bounds of a numeric column; both bounds are kept."""
 
     min: float | None = Field(None, description="rows below are rejected")
     max: float | None = Field(None, description="rows above are rejected")
@@ -29,56 +30,71 @@ class Threshold(Settings):
 
 
 class SourceColumns(Settings):
-    """What the columns are called in the source."""
+    """Names of the columns in the source."""
 
-    id: str = "id"
-    url: str = "url"
+    id: str = Field("id", description="image id")
+    url: str = Field("url", description="URL of the image")
     imagehash: str | None = Field(
-        None, description="left out: image_phash (COYO-700M) or imagehash (COYO-Labeled-300M)"
+        None,
+        description="64-bit pHash; null: image_phash (COYO-700M) or imagehash "
+        "(COYO-Labeled-300M), whichever the source has",
     )
-    width: str = "width"
-    height: str = "height"
+    width: str = Field("width", description="width in pixels")
+    height: str = Field("height", description="height in pixels")
 
 
 class IngestSettings(StageSettings):
-    """The keys of `coyo-labeler ingest`."""
+    """Turn source rows (URL, pHash) into a deduplicated, sharded catalog."""
 
     inputs: ClassVar[tuple[str, ...]] = ("source",)
+    sections: ClassVar[Mapping[str, str]] = {
+        "source": "Input and output",
+        "min_side": "Which rows are kept",
+        "near_distance": "Twins: images of the same, or nearly the same, pHash",
+        "sample": "The catalog",
+    }
 
-    source: str = Field(description="Parquet file, folder or glob of rows with URL and pHash")
+    source: str = Field(
+        description="Parquet file, folder or glob of rows with URL and pHash",
+        examples=["s3://bucket/coyo-700m/*.parquet"],
+    )
     columns: SourceColumns = Field(
-        default_factory=SourceColumns, description="names of the source's columns"
+        default_factory=SourceColumns, description="names of the columns in the source"
     )
     keep_columns: tuple[str, ...] = Field(
-        (), description="further source columns that the catalog keeps"
+        (),
+        description="further source columns to keep in the catalog, such as [text, "
+        "clip_similarity_vitb32]",
     )
-    min_side: int = Field(200, ge=0, description="px; the shorter side of an image at least")
+    on_corrupt: Literal["stop", "skip"] = Field(
+        "stop", description="unreadable source file; stop: stop the job, skip: count one reject"
+    )
+    min_side: int = Field(200, ge=0, description="least length of the shorter side in pixels")
     max_aspect_ratio: float | None = Field(
-        3.0, ge=1, description="longer side over shorter side at most; null: any"
+        3.0, ge=1, description="most that the longer side may be of the shorter; null: no limit"
     )
     thresholds: dict[str, Threshold] = Field(
         default_factory=dict,
-        description="bounds of numeric columns, as thresholds.watermark_score.max=0.5",
+        description="bounds of numeric columns, such as {watermark_score: {max: 0.5}}; a null is "
+        "out of bounds",
     )
     near_distance: int = Field(
-        0, ge=0, description="bits in which the pHash of a twin may differ: 0, 2 or 4"
+        0, ge=0, description="bits in which the pHash of twins may differ: 0 (equal), 2 or 4"
     )
     max_group: int = Field(
         1000,
         ge=2,
-        description="images that may hang together as near twins; larger groups are left alone",
+        description="most images in a group of near twins; larger groups are kept as they are, "
+        "and reported",
+    )
+    max_fallback_urls: int = Field(
+        8, ge=0, le=100, description="most URLs of dropped twins that a kept row carries"
     )
     sample: float = Field(
         1.0, gt=0, le=1, description="share of the deduplicated rows to keep, by a hash of the id"
     )
     rows_per_shard: int = Field(
-        10_000, ge=1, le=10_000, description="rows of a shard; the last one may hold fewer"
-    )
-    max_fallback_urls: int = Field(
-        8, ge=0, le=100, description="URLs of dropped twins that the kept row carries at most"
-    )
-    on_corrupt: Literal["stop", "skip"] = Field(
-        "stop", description="an unreadable source file stops the job, or becomes one reject"
+        10_000, ge=1, le=10_000, description="rows of a shard; the last one may have fewer"
     )
 
     @model_validator(mode="after")

@@ -1,30 +1,31 @@
 """Settings of the stage `label`."""
 
-import importlib.util
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from coyo_labeler import storage
 from coyo_labeler.config.base import Settings, StageSettings
-from coyo_labeler.errors import InputError
-from coyo_labeler.formats.label_spaces import LISTED
-from coyo_labeler.session import require_java
 
 
 class SamplingSettings(Settings):
     """Which labelled images are kept; the published set was sampled by such a threshold."""
 
     min_top1: float = Field(
-        0.0, ge=0, le=1, description="probability of the first label at least, else set aside"
+        0.0,
+        ge=0,
+        le=1,
+        description="images whose first label is less probable go to below_threshold/",
     )
 
 
 class LabelSettings(StageSettings):
-    """What to label, with which teacher, how its images are prepared and its outputs read."""
+    """Label image tars with a teacher: its top classes and their probabilities, per image."""
 
     inputs: ClassVar[tuple[str, ...]] = ("images", "checkpoint")
+    by_content: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoint", "label_space", "model_label_space"}
+    )
     inputs_by_shard: ClassVar[frozenset[str]] = frozenset({"images"})
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {
         "device",
@@ -33,32 +34,37 @@ class LabelSettings(StageSettings):
         "compile",
     }
 
+    sections: ClassVar[Mapping[str, str]] = {
+        "images": "Input and output",
+        "model": "The teacher",
+        "label_space": "What is written",
+        "batch_size": "How the work is done",
+    }
+
     images: str = Field(
-        description="tars to label: an output of fetch or img2dataset, a tar, a folder or a glob"
+        description="tars to label: output of fetch or img2dataset, a tar, a folder or a glob",
+        examples=["out/demo/images"],
     )
     model: str = Field(
-        "tf_efficientnetv2_xl.in21k", description="a timm model name, or hf-hub:owner/name"
+        "tf_efficientnetv2_xl.in21k", description="a timm model, or hf-hub:owner/name"
     )
     checkpoint: str | None = Field(
-        None, description="weights of the model: .safetensors, or .pth read with weights_only"
+        None,
+        description="weights of the model, any fsspec URL: .safetensors, or .pth read with "
+        "weights_only",
     )
     pretrained: bool | None = Field(
-        None, description="load timm's own weights; left out: true unless there is a checkpoint"
+        None, description="load timm's own weights; null: true unless there is a checkpoint"
     )
     model_label_space: str | None = Field(
         None,
         description="classes of the model's head: imagenet21k, imagenet21k_goog, imagenet22k_ms, "
-        "imagenet1k or a text file; left out: by the size of the head",
-    )
-    label_space: str = Field(
-        "imagenet21k",
-        description="classes that labels index: imagenet21k, imagenet1k, or a text file that "
-        "names one class a line",
+        "imagenet1k or a text file; null: by the size of the head",
     )
     activation: Literal["auto", "sigmoid", "softmax"] = Field(
         "auto",
-        description="how the head was trained; auto: softmax for timm's S, M, L .in21k and for "
-        "heads other than ImageNet-21k's, else sigmoid",
+        description="activation that the head was trained with: sigmoid or softmax; auto: softmax "
+        "for timm's S, M, L .in21k and for heads other than ImageNet-21k's, else sigmoid",
     )
     preprocess: str = Field(
         "automl_512",
@@ -66,37 +72,51 @@ class LabelSettings(StageSettings):
         "configuration",
     )
     exif_orientation: bool = Field(
-        False, description="turn pictures upright first; the published labels were made without"
+        False, description="turn images upright first; the published labels were made without"
     )
-    top_k: int = Field(50, ge=1, description="labels kept of an image, fewer in a smaller space")
-    batch_size: int = Field(64, ge=1, le=65536, description="images in one forward pass")
     precision: Literal["bfloat16", "float16", "float32"] = Field(
         "float16",
-        description="arithmetic of the forward pass; float32 on a CPU, where float16 is slow",
+        description="arithmetic of the forward pass: bfloat16, float16 or float32; use float32 on "
+        "a CPU, where float16 is slow",
     )
-    device: str = Field(
-        "auto", description="auto (all GPUs that are visible, else the CPU), cpu, cuda or cuda:<n>"
+    label_space: str = Field(
+        "imagenet21k",
+        description="classes that labels index: imagenet21k, imagenet1k, or a text file with one "
+        "class name per line",
+    )
+    top_k: int = Field(
+        50, ge=1, description="labels kept per image; fewer where the label space is smaller"
     )
     label_probs_dtype: Literal["float16", "float32"] = Field(
-        "float16", description="probabilities are rounded through this type, stored as float32"
-    )
-    engine: Literal["auto", "spark", "local"] = Field(
-        "auto",
-        description="spark: one task a device; local: one process a device, without Spark and "
-        "Java; auto: spark where both are installed",
-    )
-    decode_threads: int | None = Field(
-        None, ge=1, description="threads that decode for a GPU; left out: one a core"
-    )
-    compile: bool | None = Field(
-        None, description="torch.compile the model; left out: on GPUs, not on a CPU"
+        "float16",
+        description="type that probabilities are rounded to, float16 or float32; they are stored "
+        "as float32",
     )
     embeddings: bool = Field(
         False, description="also write the pooled features, as float16, to embeddings/"
     )
     sampling: SamplingSettings = Field(
-        default_factory=SamplingSettings,
-        description="sampling.min_top1: images whose first label is less probable are set aside",
+        default_factory=SamplingSettings, description="which labelled images are kept"
+    )
+    batch_size: int = Field(
+        64,
+        ge=1,
+        le=65536,
+        description="images in one forward pass; on a CPU at most 16, which is faster there",
+    )
+    device: str = Field(
+        "auto", description="auto (all visible GPUs, else the CPU), cpu, cuda or cuda:<n>"
+    )
+    engine: Literal["auto", "spark", "local"] = Field(
+        "auto",
+        description="spark: one task per device; local: one process per device, without Spark and "
+        "Java; auto: spark where both are installed",
+    )
+    decode_threads: int | None = Field(
+        None, ge=1, description="threads that decode for a GPU; null: one per core"
+    )
+    compile: bool | None = Field(
+        None, description="torch.compile the model; null: on GPUs, not on a CPU"
     )
 
     @field_validator("preprocess")
@@ -116,28 +136,3 @@ class LabelSettings(StageSettings):
         if value not in {"auto", "cpu", "cuda"} and not (kind == "cuda" and index.isdecimal()):
             raise ValueError(f"'{value}' is no device; give auto, cpu, cuda or cuda:<n>")
         return value
-
-    def files_by_content(self) -> Mapping[str, str]:
-        """The checkpoint, and files that name classes.
-
-        What is neither a file nor a known name is left to the stage, which says what would be one.
-        """
-        files = {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
-        for key in ("label_space", "model_label_space"):
-            value = getattr(self, key)
-            if value is not None and value not in LISTED and storage.exists(value):
-                files[key] = value
-        return files
-
-    @property
-    def uses_spark(self) -> bool:
-        """Whether Spark deals out the shards."""
-        if self.engine != "auto":
-            return self.engine == "spark"
-        if importlib.util.find_spec("pyspark") is None:
-            return False
-        try:
-            require_java()
-        except InputError:
-            return False
-        return True

@@ -1,23 +1,18 @@
 """Settings of the stage `merge`."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
-from coyo_labeler.session import names_cluster
 
-#: Bytes of votes and of beliefs up to which threads are done before Spark could gain on them:
-#: some 15 million votes in Parquet, and the beliefs of a million images.
-_LOCAL_VOTES, _LOCAL_BELIEFS = 64 * 2**20, 256 * 2**20
-
-#: Calibration that is fitted, or left out; anything else is a pair of numbers.
+#: Values of `calibration` other than numbers.
 CALIBRATIONS = ("votes", "gold", "none")
 
 
 class MergeSettings(StageSettings):
-    """Machine beliefs and human votes to posterior labels, by EM."""
+    """Merge a teacher's beliefs with human votes into posterior labels, by EM."""
 
     inputs: ClassVar[tuple[str, ...]] = ("beliefs", "votes", "gold", "warm_start")
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {
@@ -26,124 +21,143 @@ class MergeSettings(StageSettings):
         "max_broadcast_mb",
     }
 
-    beliefs: str | None = Field(
-        None, description="beliefs (output of label, or COYO-Labeled-300M); none: votes alone"
+    sections: ClassVar[Mapping[str, str]] = {
+        "votes": "Input and output",
+        "label_space": "The model",
+        "duplicate_votes": "Which votes count",
+        "start": "EM",
+        "engine": "How the work is done; changes no value of the result",
+    }
+
+    votes: str = Field(
+        description="image_id, worker_id, label [, response, timestamp]: Parquet or CSV file, "
+        "folder or glob",
+        examples=["/data/votes"],
     )
-    votes: str = Field(description="votes: Parquet or CSV file, folder or glob")
+    beliefs: str | None = Field(
+        None, description="output of label, or COYO-Labeled-300M; null: votes alone"
+    )
     gold: str | None = Field(
         None, description="Parquet of image_id, label: true classes, which EM takes as given"
     )
+    warm_start: str | None = Field(
+        None, description="earlier output of merge: start from the skills of its workers"
+    )
+    incremental: bool = Field(
+        False,
+        description="true: votes holds new votes only; the posterior of warm_start takes the place "
+        "of beliefs, and only images with a new vote are inferred again",
+    )
     label_space: str = Field(
-        "imagenet21k", description="imagenet21k, imagenet1k, or a text file, one class a line"
+        "imagenet21k",
+        description="imagenet21k, imagenet1k, or a text file with one class name per line",
     )
     truth: Literal["single", "multi"] = Field(
-        "single", description="one class per image, or a set of labels per image"
+        "single", description="single: one class per image; multi: a set of labels per image"
     )
     beliefs_are: Literal["sigmoid", "categorical"] = Field(
-        "sigmoid", description="each class on its own, or a distribution over classes (softmax)"
+        "sigmoid",
+        description="sigmoid: one probability per class, each on its own; categorical: a "
+        "distribution over classes (softmax)",
     )
     calibration: str = Field(
-        "votes", description="fit on votes or on gold, none, or given: 'a,b' (categorical: 'T')"
+        "votes",
+        description="of the beliefs: votes or gold: fitted on these; none; or given as 'a,b' "
+        "(categorical: a temperature 'T')",
     )
     min_calibration_votes: int = Field(
         200,
         ge=1,
-        description="with fewer votes (or gold images) that have a belief nothing is fitted, "
-        "and it is said",
+        description="least votes (gold images for calibration=gold) with a belief; with fewer "
+        "nothing is fitted, and a warning says so",
     )
     worker_model: Literal["auto", "confusion", "one_coin", "perfect"] = Field(
         "auto",
-        description="a confusion matrix, one accuracy, or no errors, for each worker; auto: a "
-        "confusion matrix where there are votes enough to tell it, else one accuracy",
+        description="per worker: confusion: a confusion matrix; one_coin: one accuracy; perfect: "
+        "no errors; auto: confusion where there are enough votes to estimate it, else one_coin",
     )
     pooling: Literal["global", "none"] = Field(
-        "global", description="shrink workers towards what all of them do, or to the prior alone"
+        "global",
+        description="global: shrink workers towards the skill of all workers; none: to the prior "
+        "alone",
     )
     counts: Literal["soft", "hard"] = Field(
-        "soft", description="count the posterior, or its most probable class"
+        "soft", description="soft: count the posterior; hard: count its most probable class"
     )
     prior_strength: float = Field(
-        10.0, ge=0, description="alpha: votes that the prior of each worker is worth"
+        10.0, ge=0, description="alpha: weight of the prior of each worker, in votes"
     )
     pooling_strength: float = Field(
-        10.0, ge=0, description="beta: votes that the prior of the pooled skill is worth"
+        10.0, ge=0, description="beta: weight of the prior of the pooled skill, in votes"
     )
     prior_accuracy: float | Literal["gold"] = Field(
-        0.8, description="accuracy expected of an unknown worker, 0 to 1; gold: estimated from gold"
+        0.8,
+        description="accuracy expected of an unknown worker, between 0 and 1; gold: estimated from "
+        "gold",
     )
     prior_floor: float = Field(
         1e-4, gt=0, lt=1, description="least probability that no class of a belief is right"
     )
     class_prior: Literal["uniform", "estimated"] = Field(
         "estimated",
-        description="prior over classes of images that have no belief: as frequent as they are "
-        "found to be, or all alike",
+        description="prior over classes of images without a belief; estimated: their share among "
+        "these images, uniform: equal",
     )
     support: Literal["candidates", "all"] = Field(
         "candidates",
-        description="classes of an image: those believed or voted, or all of a small label space",
+        description="classes of an image; candidates: those with a belief or a vote, all: the "
+        "whole (small) label space",
     )
     support_mass: float = Field(
-        0.9999, gt=0, le=1, description="share of a belief that is kept; its far tail is lumped"
+        0.9999,
+        gt=0,
+        le=1,
+        description="share of a belief that is kept by class; the rest is lumped together",
     )
     duplicate_votes: Literal["last", "first", "error"] = Field(
-        "last", description="the same worker twice on one question: which vote counts"
+        "last",
+        description="votes of the same worker on the same question: the last or the first counts; "
+        "error: stop",
     )
     on_bad_vote: Literal["stop", "reject"] = Field(
-        "stop", description="a vote that cannot be read: stop and say where, or set it aside"
+        "stop",
+        description="votes that cannot be used; stop: stop and say where, reject: set them aside",
     )
     start: Literal["labels", "skills"] = Field(
         "labels",
-        description="begin from the beliefs (or the majority), or from workers as the prior has "
-        "them: better where a worker has few votes on a class",
+        description="labels: start from the beliefs (or the majority); skills: from workers with "
+        "the prior's skill, better where a worker has few votes per class",
     )
     criterion: Literal["objective", "hard"] = Field(
-        "objective", description="stop when the objective stands still, or no top class changes"
+        "objective",
+        description="converged when: objective: it changes by less than tolerance; hard: no most "
+        "probable class changes",
     )
-    max_iterations: int = Field(100, ge=1, description="EM iterations at most")
+    max_iterations: int = Field(100, ge=1, description="most EM iterations")
     tolerance: float = Field(
-        1e-6, ge=0, description="relative change of the objective that counts as standing still"
+        1e-6, ge=0, description="relative change of the objective below which EM has converged"
     )
     seed: int = Field(0, description="recorded only: nothing in EM is random")
-    warm_start: str | None = Field(
-        None, description="an earlier output of merge: start from the skills of its workers"
-    )
     engine: Literal["auto", "spark", "local"] = Field(
         "auto",
-        description="Spark, or threads of this machine, without Spark and Java; auto: local where "
-        "nobody named a cluster and the votes are few enough",
-    )
-    incremental: bool = Field(
-        False,
-        description="votes are new ones only; warm_start's posterior takes the place of beliefs, "
-        "and only images that have a new vote are looked at again",
+        description="spark, or local: threads of this machine, without Spark and Java; auto: local "
+        "where no cluster is named and the inputs are small",
     )
     partitions: int | None = Field(
-        None, ge=1, description="partitions of the voted images; left out: by cores and votes"
+        None, ge=1, description="partitions of the voted images; null: by cores and votes"
     )
     max_broadcast_mb: int = Field(
-        32, ge=0, description="skills larger than this are joined by class, not broadcast"
+        32, ge=0, description="larger parameters of workers are joined by class, not broadcast"
     )
-
-    @property
-    def uses_spark(self) -> bool:
-        """Whether the work is Spark's: where a cluster was named, or the inputs are large."""
-        if self.engine != "auto":
-            return self.engine == "spark"
-        return (
-            names_cluster(self.spark)
-            or _bytes_of(self.votes) > _LOCAL_VOTES
-            or (self.beliefs is not None and _bytes_of(self.beliefs) > _LOCAL_BELIEFS)
-        )
 
     @model_validator(mode="after")
     def _an_increment_has_what_it_adds_to(self) -> Self:
         if not self.incremental:
             return self
         wrong = (
-            "needs warm_start=OUTPUT, the merge that the votes are added to"
+            "needs warm_start=OUTPUT, the merge to which the votes are added"
             if self.warm_start is None
-            else "takes the posterior of warm_start for beliefs; leave beliefs out"
+            else "uses the posterior of warm_start as beliefs; leave beliefs out"
             if self.beliefs is not None
             else "works for truth=single; merge all votes together instead"
             if self.truth != "single"
@@ -177,7 +191,3 @@ class MergeSettings(StageSettings):
                     " for sigmoid beliefs, a temperature for categorical ones"
                 )
         return text
-
-
-def _bytes_of(url: str) -> int:
-    return sum(info["size"] for info in storage.files_of(url, suffix="").values())

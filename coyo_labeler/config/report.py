@@ -1,5 +1,6 @@
 """Settings of the stage `report`."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from coyo_labeler.config.base import StageSettings
 
 
 class ReportSettings(StageSettings):
-    """What to describe, what to hold it against, and where the page goes."""
+    """Describe a labels folder in one HTML page: statistics, accuracy against gold, examples."""
 
     inputs: ClassVar[tuple[str, ...]] = (
         "labels",
@@ -18,15 +19,21 @@ class ReportSettings(StageSettings):
         "images",
         "catalog",
     )
+    sections: ClassVar[Mapping[str, str]] = {
+        "labels": "Input and output",
+        "label_space": "The page",
+    }
 
     labels: str = Field(
-        description="labels to describe: an output of label or merge, or Parquet in that schema"
+        description="labels to describe: output of label or merge, or Parquet in that schema",
+        examples=["out/demo/merged"],
     )
     gold: str | None = Field(
-        None, description="true classes (image_id, label), Parquet or CSV; more rows, more truths"
+        None,
+        description="true classes (image_id, label), Parquet or CSV; an image may have several rows",
     )
     compare: str | None = Field(
-        None, description="a second labels folder, e.g. the machine's beliefs before the votes"
+        None, description="second labels folder, such as the teacher's beliefs before the votes"
     )
     slices: str | None = Field(
         None, description="groups to compare (image_id, slice), Parquet or CSV; needs gold"
@@ -37,7 +44,7 @@ class ReportSettings(StageSettings):
     catalog: str | None = Field(None, description="output of ingest: its rejects join the funnel")
     label_space: str = Field(
         "imagenet21k",
-        description="imagenet21k, imagenet1k, or a text file that names one class a line",
+        description="imagenet21k, imagenet1k, or a text file with one class name per line",
     )
     title: str = Field("Label report", description="heading of the page")
     top: int = Field(10, ge=1, le=200, description="classes or pairs in each list of the page")
