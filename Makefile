@@ -13,7 +13,7 @@ ARGS ?=
 # How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
 .NOTPARALLEL:
-.PHONY: setup demo demo-cluster test test-fast lint bench $(BENCHES:%=bench-%) constraints clean help java
+.PHONY: setup demo demo-cluster test test-fast lint bench $(BENCHES:%=bench-%) conf constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,9 @@ bench-reader: $(READY) ## training reader against plain webdataset decoding
 
 bench-report: java $(READY) ## report of a million rows
 	@$(BIN)/python -m benchmarks.report $(ARGS)
+
+conf: $(READY) ## write conf/<stage>.yaml anew from the descriptions of the settings
+	$(BIN)/python -m coyo_labeler.write_conf
 
 constraints: $(READY) ## write constraints.txt anew from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \

@@ -1,12 +1,13 @@
 """The command line: `coyo-labeler STAGE key=value …`. The only place that prints and exits."""
 
 import argparse
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import get_args
 
-from coyo_labeler.config.base import StageSettings
+from coyo_labeler.config.demo import DemoSettings
+from coyo_labeler.config.describe import help_text
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.session import explain
@@ -25,8 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage in STAGES.values():
         _add_stage(commands, stage)
-    demo = commands.add_parser("demo", help="the whole pipeline on real scanned digits")
-    demo.add_argument("overrides", nargs="*", metavar="key=value")
+    demo = commands.add_parser(
+        "demo",
+        help="the whole pipeline on real scanned digits",
+        description=inspect.getdoc(DemoSettings),
+        epilog=help_text(DemoSettings),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
     arguments = parser.parse_args(argv)
     if arguments.command == "demo":
         return guard(lambda: _demo(arguments.overrides))
@@ -40,7 +47,7 @@ def job(name: str) -> None:
 
 
 def guard(work: Callable[[], None]) -> int:
-    """Run `work`; what the user can mend or must know becomes one line and an exit status."""
+    """Run `work`; what the user can fix or must know becomes one line and an exit status."""
     try:
         work()
     except InputError as error:
@@ -48,7 +55,7 @@ def guard(work: Callable[[], None]) -> int:
     except WorkError as error:
         return _say(error, FAILED)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         explained = explain(error)
@@ -71,7 +78,7 @@ def _run(stage: Stage, overrides: Sequence[str], config: str | None) -> None:
 
 
 def summary_line(manifest: Manifest, output: str, worked: bool) -> str:
-    """What a stage did, in a line."""
+    """What a stage did, on one line."""
     if not worked:
         return f"{manifest.stage}: nothing to do, {output} is complete"
     parts = [f"{manifest.rows.rows_in:,} in, {manifest.rows.rows_out:,} out"]
@@ -111,30 +118,18 @@ def start_logging(log_format: str) -> None:
 def _add_stage(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", stage: Stage
 ) -> None:
+    settings = stage.settings_class()
     parser = commands.add_parser(
         stage.name,
         help=stage.summary,
-        description=stage.summary,
-        epilog=describe_keys(stage.settings_class()),
+        description=inspect.getdoc(settings),
+        epilog=help_text(settings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help=f"YAML file (default: conf/{stage.name}.yaml)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="see below; dotted if nested"
     )
-
-
-def describe_keys(cls: type[StageSettings]) -> str:
-    """The keys of a stage with types, defaults and meanings, a line each."""
-    lines = ["keys:"]
-    for name, field in cls.model_fields.items():
-        default = (
-            "required" if field.is_required() else field.get_default(call_default_factory=True)
-        )
-        choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
-        kind = "|".join(choices) + " " if choices else ""
-        lines.append(f"  {name:<22} {kind}[{default}]  {field.description or ''}".rstrip())
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ class Run:
         )
 
     def _has_results(self) -> bool:
-        """Whether there is more than a claim; a run that stopped at its settings leaves only that."""
+        """Whether there is more than the claim that a run leaves which stopped at its settings."""
         fs, path = storage.resolve(self.output)
         return any(name.rpartition("/")[2] != RUN for name in fs.ls(path, detail=False))
 

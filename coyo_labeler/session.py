@@ -21,7 +21,7 @@ JAVA_MISSING = (
     "(macOS), or point JAVA_HOME at one"
 )
 
-#: What the tables and the determinism of the stages rest on. Not for users to change.
+#: The tables and the determinism of the stages depend on these. Not for users to change.
 _FIXED = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
@@ -30,7 +30,7 @@ _FIXED = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # An Arrow batch of rows with long lists stays small; bytes never travel in rows.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
-    # A task that loses its executor is worth trying again many times on a cluster of spot machines.
+    # On a cluster of spot machines a task may lose its executor many times.
     "spark.task.maxFailures": "8",
     # Two copies of a download or of a GPU's work cost more than a slow one.
     "spark.speculation": "false",
@@ -49,7 +49,7 @@ _LOCAL = {
 
 
 def require_java() -> None:
-    """Raises: InputError that says how to get Java, where there is none."""
+    """Check that Java is installed. Raises: InputError that says how to install it."""
     home = os.environ.get("JAVA_HOME")
     java = Path(home, "bin", "java") if home else shutil.which("java")
     if not java or not Path(java).exists():
@@ -57,12 +57,12 @@ def require_java() -> None:
 
 
 def names_cluster(settings: SparkSettings) -> bool:
-    """Whether somebody said where Spark is to run: spark-submit, a setting or the environment."""
+    """Whether spark-submit, a setting or the environment says where Spark runs."""
     return bool(settings.master or "PYSPARK_GATEWAY_PORT" in os.environ or os.environ.get("MASTER"))
 
 
 def open_session(settings: SparkSettings, name: str) -> "SparkSession":
-    """The running session of spark-submit, or a new one.
+    """The session that spark-submit started, or a new one. name: of the stage.
 
     Raises: InputError where Java or PySpark is missing.
     """
@@ -95,7 +95,7 @@ def open_session(settings: SparkSettings, name: str) -> "SparkSession":
 
 @contextmanager
 def sql_conf(spark: "SparkSession", values: Mapping[str, str]) -> Iterator[None]:
-    """Within, these properties of Spark SQL; behind it what they were, by default or set."""
+    """Set properties of Spark SQL inside the `with` block; restore or unset them after it."""
     before = {key: spark.conf.get(key, None) for key in values}
     try:
         for key, value in values.items():
@@ -110,12 +110,12 @@ def sql_conf(spark: "SparkSession", values: Mapping[str, str]) -> Iterator[None]
 
 
 def spark_path(url: str) -> str:
-    """The URL under which Hadoop knows what fsspec calls `url`.
+    """The URL by which Hadoop reads what fsspec reads as `url`.
 
     Raises: InputError for a filesystem that Spark cannot read.
     """
-    protocol, found, rest = url.partition("://")
-    if not found:
+    protocol, separator, rest = url.partition("://")
+    if not separator:
         return Path(url).absolute().as_uri() if "*" not in url else f"file://{Path(url).absolute()}"
     if protocol == "memory":
         raise InputError(f"{url}: memory:// lives in one process; Spark cannot reach it")
@@ -124,10 +124,10 @@ def spark_path(url: str) -> str:
 
 
 def explain(error: Exception) -> Exception | None:
-    """What a Spark error comes down to, or None where it is none of Spark's.
+    """The cause of a Spark error as our own error, or None for an error that is not Spark's.
 
-    An InputError or WorkError raised in a Python worker comes back as itself; anything else as a
-    WorkError with the last line of its cause, without the Java stack.
+    An InputError or WorkError that was raised in a Python worker is returned as such; anything else
+    as a WorkError with the last line of its cause, without the Java stack.
     """
     if not type(error).__module__.startswith(("py4j", "pyspark")):
         return None
@@ -139,5 +139,5 @@ def explain(error: Exception) -> Exception | None:
     causes = re.findall(r"^(?:Caused by: )?([\w.]+(?:Error|Exception)): (.+)$", text, re.MULTILINE)
     cause = ": ".join(causes[-1]) if causes else text.strip().splitlines()[0]
     return WorkError(
-        f"Spark stopped: {cause}. What was finished is kept: run the same command again to go on"
+        f"Spark stopped: {cause}. What was finished is kept: run the same command again to resume"
     )

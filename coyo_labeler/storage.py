@@ -110,9 +110,7 @@ def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None 
     added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
     merged = {**(table.schema.metadata or {}), **added}
     with open_atomic(url) as file:
-        pq.write_table(
-            table.replace_schema_metadata(merged or None), file, compression=COMPRESSION
-        )
+        pq.write_table(table.replace_schema_metadata(merged or None), file, compression=COMPRESSION)
 
 
 def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:

@@ -1,1 +1,6 @@
-"""The settings of every stage: one module a stage, read and checked once by `config.read`."""
+"""Settings: one module per stage; their descriptions are the one place that says what a key means.
+
+base: what all settings share. ingest, fetch, label, merge, report, export, pretrain_vit, demo: the
+keys of each. read: defaults, YAML file and `key=value` words, checked once. describe: the text of
+--help and of conf/<stage>.yaml.
+"""

@@ -54,7 +54,7 @@ class FetchSettings(StageSettings):
     )
     refuse_tags: tuple[str, ...] = Field(
         ("noai", "noimageai", "noindex", "noimageindex", "noml"),
-        description="rules in X-Robots-Tag that forbid the use of an image",
+        description="rules of X-Robots-Tag that forbid use",
     )
 
     check_phash: bool = Field(
@@ -67,10 +67,13 @@ class FetchSettings(StageSettings):
         False, description="put images whose pHash differs by more into the tar all the same"
     )
     max_bytes: int = Field(
-        32 * 2**20, ge=1, description="most bytes of an image; reading stops beyond"
+        32 * 2**20, ge=1, description="largest size of an image in bytes; reading stops beyond"
     )
     max_pixels: int = Field(
-        64_000_000, ge=1, le=89_478_485, description="most pixels of an image, by its header"
+        64_000_000,
+        ge=1,
+        le=89_478_485,
+        description="largest number of pixels of an image, by its header",
     )
     resize_to: int | None = Field(
         None,
@@ -102,7 +105,7 @@ class FetchSettings(StageSettings):
     host_requests_per_second: float | None = Field(
         None,
         gt=0,
-        description="most requests per second to one host, over all tasks; null: no limit",
+        description="requests per second to one host, over all tasks; null: no limit",
     )
     verify_threads: int = Field(
         2, ge=1, le=256, description="threads that decode and hash, per task"

@@ -69,9 +69,9 @@ class IngestSettings(StageSettings):
     on_corrupt: Literal["stop", "skip"] = Field(
         "stop", description="unreadable source file; stop: stop the job, skip: count one reject"
     )
-    min_side: int = Field(200, ge=0, description="least length of the shorter side in pixels")
+    min_side: int = Field(200, ge=0, description="smallest length of the shorter side in pixels")
     max_aspect_ratio: float | None = Field(
-        3.0, ge=1, description="most that the longer side may be of the shorter; null: no limit"
+        3.0, ge=1, description="largest ratio of the longer to the shorter side; null: no limit"
     )
     thresholds: dict[str, Threshold] = Field(
         default_factory=dict,
@@ -84,11 +84,11 @@ class IngestSettings(StageSettings):
     max_group: int = Field(
         1000,
         ge=2,
-        description="most images in a group of near twins; larger groups are kept as they are, "
+        description="largest group of near twins, in images; larger groups are kept as they are, "
         "and reported",
     )
     max_fallback_urls: int = Field(
-        8, ge=0, le=100, description="most URLs of dropped twins that a kept row carries"
+        8, ge=0, le=100, description="largest number of URLs of dropped twins in a kept row"
     )
     sample: float = Field(
         1.0, gt=0, le=1, description="share of the deduplicated rows to keep, by a hash of the id"

@@ -62,14 +62,14 @@ class MergeSettings(StageSettings):
     )
     calibration: str = Field(
         "votes",
-        description="of the beliefs: votes or gold: fitted on these; none; or given as 'a,b' "
-        "(categorical: a temperature 'T')",
+        description="calibration of the beliefs: fitted on votes or on gold; none; or given as "
+        "'a,b' (categorical: a temperature 'T')",
     )
     min_calibration_votes: int = Field(
         200,
         ge=1,
-        description="least votes (gold images for calibration=gold) with a belief; with fewer "
-        "nothing is fitted, and a warning says so",
+        description="votes (for calibration=gold: gold images) with a belief that are enough to "
+        "fit on; with fewer nothing is fitted, and a warning says so",
     )
     worker_model: Literal["auto", "confusion", "one_coin", "perfect"] = Field(
         "auto",
@@ -100,13 +100,13 @@ class MergeSettings(StageSettings):
     )
     class_prior: Literal["uniform", "estimated"] = Field(
         "estimated",
-        description="prior over classes of images without a belief; estimated: their share among "
-        "these images, uniform: equal",
+        description="prior over classes of images without a belief: uniform, or estimated as the "
+        "share of each class among these images",
     )
     support: Literal["candidates", "all"] = Field(
         "candidates",
-        description="classes of an image; candidates: those with a belief or a vote, all: the "
-        "whole (small) label space",
+        description="classes of an image: candidates (those with a belief or a vote), or all of a "
+        "small label space",
     )
     support_mass: float = Field(
         0.9999,
@@ -130,10 +130,10 @@ class MergeSettings(StageSettings):
     )
     criterion: Literal["objective", "hard"] = Field(
         "objective",
-        description="converged when: objective: it changes by less than tolerance; hard: no most "
-        "probable class changes",
+        description="objective: stop when it changes by less than tolerance; hard: stop when no "
+        "most probable class changes",
     )
-    max_iterations: int = Field(100, ge=1, description="most EM iterations")
+    max_iterations: int = Field(100, ge=1, description="largest number of EM iterations")
     tolerance: float = Field(
         1e-6, ge=0, description="relative change of the objective below which EM has converged"
     )
@@ -147,7 +147,7 @@ class MergeSettings(StageSettings):
         None, ge=1, description="partitions of the voted images; null: by cores and votes"
     )
     max_broadcast_mb: int = Field(
-        32, ge=0, description="larger parameters of workers are joined by class, not broadcast"
+        32, ge=0, description="MB; larger worker parameters are joined by class, not broadcast"
     )
 
     @model_validator(mode="after")

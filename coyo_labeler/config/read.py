@@ -14,6 +14,9 @@ from coyo_labeler.errors import InputError, one_line
 
 S = TypeVar("S", bound=StageSettings)
 
+#: The folder of default and preset files in a source checkout; a wheel does not have it.
+CONF = Path(__file__).parents[2] / "conf"
+
 
 def read_settings(
     cls: type[S], stage: str, config: str | None = None, overrides: Iterable[str] = ()
@@ -23,15 +26,27 @@ def read_settings(
     config: path or URL of a YAML file, or None. overrides: `key=value` words, dotted for nested
     keys; a value is read as YAML.
 
-    Raises: InputError naming the key, what is wrong and how to mend it.
+    Raises: InputError naming the key, what is wrong and the remedy.
     """
     values = _read_yaml(stage, config) if config else {}
     for word in overrides:
         _override(stage, values, word)
+    return check_settings(cls, stage, values)
+
+
+def check_settings(
+    cls: type[S], who: str, values: Mapping[str, Any], names: Mapping[str, str] | None = None
+) -> S:
+    """Settings of typed values. who: whose they are, for messages.
+
+    names: what messages call a key, where the user knows it by another name.
+
+    Raises: InputError naming the key, what is wrong and the remedy.
+    """
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{stage}: {_explain(cls, error)}") from None
+        raise InputError(f"{who}: {_explain(cls, error, names or {})}") from None
 
 
 def _read_yaml(stage: str, config: str) -> dict[str, Any]:
@@ -66,7 +81,7 @@ def _override(stage: str, values: dict[str, Any], word: str) -> None:
 
 
 def _parse(text: str) -> Any:
-    """The value of a `key=value` word: YAML, or the plain text where it is none.
+    """The value of a `key=value` word: YAML, or the plain text where that is not valid YAML.
 
     A sentence with a colon in it is text, not a mapping.
     """
@@ -77,14 +92,14 @@ def _parse(text: str) -> Any:
     return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value
 
 
-def _explain(cls: type[BaseModel], error: ValidationError) -> str:
-    """All that is wrong in one line; misspelt keys first, since others may be missing by them."""
+def _explain(cls: type[BaseModel], error: ValidationError, names: Mapping[str, str]) -> str:
+    """All errors on one line; misspelt keys first, since others may be missing because of them."""
     details = error.errors(include_url=False)
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-    return "; ".join(_explain_one(cls, detail) for detail in details)
+    return "; ".join(_explain_one(cls, detail, names) for detail in details)
 
 
-def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any]) -> str:
+def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any], names: Mapping[str, str]) -> str:
     path = [str(part) for part in detail["loc"]]
     key = ".".join(path)
     if detail["type"] == "extra_forbidden":
@@ -96,10 +111,11 @@ def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any]) -> str:
         return f"{key}: missing; give {key}=…"
     if detail["type"] == "value_error":
         reason = str(detail["ctx"]["error"])
-        return f"{key}: {reason}" if key else reason
+        return f"{names.get(key, key)}: {reason}" if key else reason
     message = detail["msg"].removeprefix("Input should be ")
-    known_fields = [part for part in path if part in _all_keys(cls)]
-    return f"{'.'.join(known_fields) or key}: {detail['input']!r} is wrong; it must be {message}"
+    # A union adds the names of its types to the path; they are no keys.
+    key = ".".join(part for part in path if part in _all_keys(cls)) or key
+    return f"{names.get(key, key)}: {detail['input']!r} is wrong; it must be {message}"
 
 
 def _keys_of(cls: type[BaseModel], path: list[str]) -> list[str]:
@@ -121,5 +137,5 @@ def _all_keys(cls: type[BaseModel]) -> set[str]:
 
 def default_config(stage: str) -> str | None:
     """`conf/<stage>.yaml` of a source checkout, or None where the package is installed alone."""
-    path = Path(__file__).parents[2] / "conf" / f"{stage}.yaml"
+    path = CONF / f"{stage}.yaml"
     return str(path) if path.is_file() else None

@@ -30,7 +30,8 @@ class ReportSettings(StageSettings):
     )
     gold: str | None = Field(
         None,
-        description="true classes (image_id, label), Parquet or CSV; an image may have several rows",
+        description="true classes (image_id, label), Parquet or CSV; several rows per image are "
+        "several true classes",
     )
     compare: str | None = Field(
         None, description="second labels folder, such as the teacher's beliefs before the votes"

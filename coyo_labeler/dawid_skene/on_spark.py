@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from coyo_labeler import storage
-from coyo_labeler.dawid_skene.settings import stage_settings
+from coyo_labeler.dawid_skene.results import Results
+from coyo_labeler.dawid_skene.settings import merge_settings
 from coyo_labeler.dawid_skene.tables import LABEL, TASK, WORKER, column_name
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
@@ -24,70 +25,69 @@ if TYPE_CHECKING:
 
     from coyo_labeler.dawid_skene.estimator import DawidSkene
 
-#: So many tasks and no more are collected.
+#: Largest number of tasks whose labels are collected.
 _MOST_TASKS = 20_000_000
 
 
 def fit_on_spark(
-    model: DawidSkene, votes: DataFrame, beliefs: DataFrame | None, gold: DataFrame | None
-) -> dict[str, Any]:
-    """Run the stage on DataFrames; returns the attributes that `fit` sets.
+    estimator: DawidSkene, votes: DataFrame, beliefs: DataFrame | None, gold: DataFrame | None
+) -> Results:
+    """Run the stage on DataFrames.
 
     Tasks and labels are integers; `labels` is the number of classes, or their names. Everything is
-    written under `model.workdir`, a URL that all executors reach.
+    written under `workdir`, a URL that all executors reach.
 
     Raises: InputError where a column is missing or `labels` is.
     """
     spark = votes.sparkSession
-    if model.labels is None:
+    if estimator.labels is None:
         raise InputError("DawidSkene: on Spark the label space must be given: labels=21841")
-    names = range(model.labels) if isinstance(model.labels, int) else model.labels
-    folder = model.workdir or tempfile.mkdtemp(prefix="coyo_labeler-")
-    space = storage.join(folder, "labels.txt")
+    names = range(estimator.labels) if isinstance(estimator.labels, int) else estimator.labels
+    folder = estimator.workdir or tempfile.mkdtemp(prefix="coyo_labeler-")
+    space, output = storage.join(folder, "labels.txt"), storage.join(folder, "merged")
     storage.write_bytes(space, "\n".join(map(str, names)).encode())
-    inputs = {"votes": _rename(votes, {"image_id": TASK, "worker_id": WORKER, "label": LABEL})}
-    written = {"votes": (inputs["votes"], schemas.VOTES)}
+    tables = {
+        "votes": (
+            _rename(votes, "votes", {"image_id": TASK, "worker_id": WORKER, "label": LABEL}),
+            schemas.VOTES,
+        )
+    }
     if beliefs is not None:
-        written["beliefs"] = (_as_beliefs(beliefs), schemas.BELIEFS)
+        tables["beliefs"] = (_as_beliefs(beliefs), schemas.BELIEFS)
     if gold is not None:
-        written["gold"] = (_rename(gold, {"image_id": TASK, "label": LABEL}), schemas.GOLD)
-    for name, (frame, schema) in written.items():
-        write_table(frame, storage.join(folder, name), schema)
-    settings = stage_settings(
-        model,
-        **{name: storage.join(folder, name) for name in written},
-        label_space=space,
-        output=storage.join(folder, "merged"),
-        overwrite="true",
-    )
+        tables["gold"] = (_rename(gold, "gold", {"image_id": TASK, "label": LABEL}), schemas.GOLD)
+    urls = {name: storage.join(folder, name) for name in tables}
+    settings = merge_settings(estimator, **urls, label_space=space, output=output, overwrite=True)
+    for name, (frame, schema) in tables.items():
+        write_table(frame, urls[name], schema)
     manifest, _ = run_stage(STAGES["merge"], settings, spark)
-    output = str(settings.output)
 
     def read(name: str) -> DataFrame:
         return spark.read.parquet(spark_path(storage.join(output, name)))
 
     history = storage.read_json(storage.join(output, "history.json")) or {}
-    calibrated = manifest.details["calibration"]
-    error = calibrated["expected_calibration_error"]
+    calibration = manifest.details["calibration"]
+    error = calibration["expected_calibration_error"]
     classes: pd.Index[Any] = pd.Index(names)
     priors = pd.Series(1 / len(classes), index=classes.rename("label"), name="prior")
     if storage.exists(storage.join(output, "classes")):
         priors[:] = read("classes").orderBy("label").toPandas()["share"].to_numpy()
-    return {
-        "posterior_": read("posterior"),
-        "rejects_": read("rejects").withColumnsRenamed({"image_id": "task", "worker_id": "worker"}),
-        "priors_": priors,
-        "workers_": read("workers")
+    return Results(
+        classes=classes,
+        labels=None,
+        posterior=read("posterior"),
+        workers=read("workers")
         .toPandas()
         .rename(columns={"worker_id": "worker"})
         .set_index("worker"),
-        "loss_history_": [entry["objective"] for entry in history["iterations"]],
-        "calibration_": (calibrated["a"], calibrated["b"]),
-        "expected_calibration_error_": (error["before"], error["after"]),
-        "n_iter_": manifest.details["iterations"],
-        "worker_model_": manifest.details["worker_model"],
-        "classes_": classes,
-    }
+        rejects=read("rejects").withColumnsRenamed({"image_id": "task", "worker_id": "worker"}),
+        priors=priors,
+        loss_history=[entry["objective"] for entry in history["iterations"]],
+        calibration=(calibration["a"], calibration["b"]),
+        expected_calibration_error=(error["before"], error["after"]),
+        n_iter=manifest.details["iterations"],
+        worker_model=manifest.details["worker_model"],
+    )
 
 
 def collect_labels(posterior: DataFrame, classes: pd.Index[Any]) -> pd.Series[Any]:
@@ -124,13 +124,17 @@ def collect_posterior(posterior: DataFrame, classes: pd.Index[Any]) -> pa.Table:
     )
 
 
-def _rename(frame: DataFrame, columns: dict[str, tuple[str, ...]]) -> DataFrame:
-    chosen = [
-        F.col(column_name(frame.columns, names, "votes")).alias(name)
+def _rename(frame: DataFrame, what: str, columns: dict[str, tuple[str, ...]]) -> DataFrame:
+    """The columns that the stage reads.
+
+    what: the table, for messages. columns: the stage's names, and the names to look up for each.
+    """
+    required = [
+        F.col(column_name(frame.columns, names, what)).alias(name)
         for name, names in columns.items()
     ]
-    extras = [name for name in schemas.VOTES_OPTIONAL.names if name in frame.columns]
-    return frame.select(*chosen, *extras)
+    optional = [name for name in schemas.VOTES_OPTIONAL.names if name in frame.columns]
+    return frame.select(*required, *optional)
 
 
 def _as_beliefs(frame: DataFrame) -> DataFrame:

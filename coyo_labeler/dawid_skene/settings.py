@@ -1,45 +1,29 @@
-"""The parameters of `DawidSkene` as settings of the stage: read and checked by the same code."""
+"""The parameters of `DawidSkene` as settings of the stage `merge`, checked by the same code."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import inspect
+from typing import TYPE_CHECKING, Any
 
-from coyo_labeler.stages import STAGES, read_stage_settings
+from coyo_labeler.config.merge import MergeSettings
+from coyo_labeler.config.read import check_settings
 
 if TYPE_CHECKING:
-    from coyo_labeler.config.merge import MergeSettings
     from coyo_labeler.dawid_skene.estimator import DawidSkene
 
-#: Parameters that are called as the stage's keys are.
-_KEYS = (
-    "worker_model",
-    "truth",
-    "beliefs_are",
-    "pooling",
-    "counts",
-    "prior_strength",
-    "pooling_strength",
-    "prior_accuracy",
-    "prior_floor",
-    "class_prior",
-    "support",
-    "support_mass",
-    "duplicate_votes",
-    "on_bad_vote",
-    "min_calibration_votes",
-    "start",
-)
+#: What the estimator calls two keys of the stage, after crowd-kit. The others keep their names.
+PARAMETERS = {"max_iterations": "n_iter", "tolerance": "tol"}
 
 
-def stage_settings(model: DawidSkene, **more: Any) -> MergeSettings:
-    """What the stage would be told; more: further keys of it, for one votes and output.
+def merge_settings(estimator: DawidSkene, **tables: Any) -> MergeSettings:
+    """The settings of the stage that correspond to the estimator's parameters.
 
-    Raises: InputError naming the parameter at fault, by the stage's key.
+    tables: values of further keys, such as votes and output. All other keys have the defaults of
+    `MergeSettings`: no YAML file is read.
+
+    Raises: InputError naming the parameter at fault and the remedy.
     """
-    given = {key: getattr(model, key) for key in _KEYS}
-    fitted = model.calibration
-    numbers = fitted if isinstance(fitted, tuple | list) else (fitted,)
-    given |= {"calibration": ",".join(map(str, numbers))}
-    given |= {"max_iterations": model.n_iter, "tolerance": model.tol}
-    words = [f"{key}={value}" for key, value in (given | more).items()]
-    return cast("MergeSettings", read_stage_settings(STAGES["merge"], words))
+    parameters = inspect.signature(type(estimator)).parameters
+    names = {key: PARAMETERS.get(key, key) for key in MergeSettings.model_fields}
+    values = {key: getattr(estimator, name) for key, name in names.items() if name in parameters}
+    return check_settings(MergeSettings, "DawidSkene", values | tables, PARAMETERS)

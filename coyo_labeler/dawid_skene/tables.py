@@ -1,4 +1,4 @@
-"""Tables of anybody's making as arrays: names of tasks, workers and labels become numbers."""
+"""Tables from pandas or Arrow as arrays: names of tasks, workers and labels become numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import LabelLists, check_label_lists
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 
-#: The names under which a column is looked for, crowd-kit's first.
+#: The names under which a column is looked up, crowd-kit's first.
 TASK, WORKER, LABEL = ("task", "image_id", "id"), ("worker", "worker_id"), ("label",)
 
 _RESPONSES = {None: Response.CHOICE, "yes": Response.YES}
@@ -29,7 +29,7 @@ _RESPONSES |= {"no": Response.NO, "unsure": Response.UNSURE}
 
 
 def is_spark(table: Any) -> bool:
-    """Whether it is a Spark DataFrame, told without importing Spark."""
+    """Whether a table is a Spark DataFrame, without importing Spark."""
     return type(table).__module__.startswith("pyspark.sql")
 
 
@@ -48,20 +48,20 @@ def to_arrow(table: Any) -> pa.Table:
 
 
 def column_name(present: Sequence[str], names: Sequence[str], what: str) -> str:
-    """Which of `names` is there. Raises: InputError where none is."""
-    found = [name for name in names if name in present]
-    if not found:
+    """The first of `names` that is present. Raises: InputError where none is."""
+    matching = [name for name in names if name in present]
+    if not matching:
         raise InputError(
             f"{what}: no column '{names[0]}' (its columns: {', '.join(map(str, present))})"
         )
-    return found[0]
+    return matching[0]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Arrays for the kernels, and what their numbers stand for.
+    """Arrays for the kernels, and the names behind their numbers.
 
-    An image id, a worker and a label are places in tasks, workers and classes.
+    An image id, a worker and a label are positions in tasks, workers and classes.
     """
 
     votes: Votes
@@ -71,9 +71,9 @@ class Encoded:
     workers: pd.Index[Any]
     classes: pd.Index[Any]
 
-    def unvoted(self, taking_part: I64) -> pa.Table:
-        """The beliefs (schemas.BELIEFS) of images that have no problem."""
-        left = ~np.isin(self.beliefs.image, taking_part)
+    def unvoted(self, inferred: I64) -> pa.Table:
+        """The beliefs (schemas.BELIEFS) of images without a problem. inferred: images with one."""
+        unvoted = ~np.isin(self.beliefs.image, inferred)
         table = pa.table(
             {
                 "id": self.beliefs.image,
@@ -85,7 +85,7 @@ class Encoded:
                     pa.array(self.beliefs.probability.astype(np.float32)),
                 ),
             }
-        ).filter(pa.array(left))
+        ).filter(pa.array(unvoted))
         for name in ("url", "imagehash", "width", "height"):
             kind = schemas.BELIEFS.field(name).type
             table = table.append_column(name, pa.nulls(table.num_rows, kind))
@@ -100,9 +100,9 @@ def encode(
     duplicate_votes: Duplicates,
     truth: Truth,
 ) -> Encoded:
-    """Number tasks, workers and labels, in sorted order, and drop votes that do not count.
+    """Number tasks, workers and labels in sorted order, and drop superseded votes.
 
-    votes: as `frames_votes.sort_out_votes` leaves them.
+    votes: as `check_votes` returns them.
 
     Raises: InputError naming the column or value at fault.
     """
@@ -113,19 +113,17 @@ def encode(
     believed = None if beliefs is None else _flat(beliefs, "labels")
     gold_task = None if gold is None else _column(gold, TASK, "gold")
     gold_label = None if gold is None else _column(gold, LABEL, "gold")
-    tasks = _numbering([task, belief_task, gold_task])
-    workers = _numbering([worker])
+    tasks = _sorted_names([task, belief_task, gold_task])
+    workers = _sorted_names([worker])
     classes = _classes(labels, [label, believed, gold_label])
-    response = as_answers(_responses(votes), truth)
-
-    image, who = _places(tasks, task), _places(workers, worker).astype(np.int32)
-    voted = _labels(classes, label, "votes")
-    moment = _moments(votes)
-    order, out = _count_once(image, who, voted, response, moment, duplicate_votes, tasks, workers)
-    kept = order[~out]
-    arranged = Votes(image[kept], who[kept], voted[kept], response[kept])
+    every = Votes(
+        _positions(tasks, task),
+        _positions(workers, worker).astype(np.int32),
+        _labels(classes, label, "votes"),
+        as_answers(_responses(votes), truth),
+    )
     return Encoded(
-        arranged,
+        _one_per_question(every, _times(votes), duplicate_votes, tasks, workers),
         _beliefs(beliefs, belief_task, believed, tasks, classes),
         _gold(gold_task, gold_label, tasks, classes, truth),
         tasks,
@@ -149,7 +147,7 @@ def _flat(table: pa.Table, name: str) -> pd.Series[Any]:
     return flat
 
 
-def _numbering(columns: Sequence[pd.Series[Any] | None]) -> pd.Index[Any]:
+def _sorted_names(columns: Sequence[pd.Series[Any] | None]) -> pd.Index[Any]:
     every = pd.concat([column for column in columns if column is not None], ignore_index=True)
     sorted_names: pd.Index[Any] = pd.Index(np.sort(np.asarray(every.unique())))
     return sorted_names
@@ -158,32 +156,33 @@ def _numbering(columns: Sequence[pd.Series[Any] | None]) -> pd.Index[Any]:
 def _classes(
     labels: int | Sequence[Any] | None, columns: Sequence[pd.Series[Any] | None]
 ) -> pd.Index[Any]:
-    if labels is None:
-        found = _numbering(columns)
-        # With one label there is nothing to choose between: whatever else there is joins it.
-        return found if len(found) > 1 else pd.Index([*found, "(any other)"], dtype=object)
-    return label_index(labels)
+    """The label space: the given one, or the labels that occur in the columns."""
+    if labels is not None:
+        return label_index(labels)
+    names = _sorted_names(columns)
+    # A single label leaves nothing to infer: a second one stands for any other.
+    return names if len(names) > 1 else pd.Index([*names, "(any other)"], dtype=object)
 
 
 def label_index(labels: int | Sequence[Any]) -> pd.Index[Any]:
-    """The labels that were given, by place."""
+    """The given labels, by position."""
     return pd.RangeIndex(labels) if isinstance(labels, int) else pd.Index(labels)
 
 
-def _places(index: pd.Index[Any], column: pd.Series[Any]) -> I64:
-    """The place of each value in the index; −1: not there."""
+def _positions(index: pd.Index[Any], column: pd.Series[Any]) -> I64:
+    """The position of each value in the index; −1: not in it."""
     return np.asarray(index.get_indexer(pd.Index(column)), dtype=np.int64)
 
 
 def _labels(classes: pd.Index[Any], column: pd.Series[Any], what: str) -> I32:
-    places = _places(classes, column)
-    unknown = np.flatnonzero(places < 0)
+    positions = _positions(classes, column)
+    unknown = np.flatnonzero(positions < 0)
     if len(unknown):
         raise InputError(
             f"{what}: row {unknown[0] + 1}: label {column.iloc[unknown[0]]!r} is not among the "
             f"{len(classes)} labels; set labels, or drop the row"
         )
-    return places.astype(np.int32)
+    return positions.astype(np.int32)
 
 
 def _responses(votes: pa.Table) -> NDArray[np.int8]:
@@ -192,35 +191,36 @@ def _responses(votes: pa.Table) -> NDArray[np.int8]:
     return np.array([_RESPONSES[word] for word in votes["response"].to_pylist()], dtype=np.int8)
 
 
-def _moments(votes: pa.Table) -> I64:
-    """Microseconds since 1970, before every time where none is known, (votes,)."""
+def _times(votes: pa.Table) -> I64:
+    """Microseconds since 1970, (votes,); `NO_TIME` where no time is known."""
     if "timestamp" not in votes.column_names:
         return np.full(votes.num_rows, NO_TIME)
     return np.asarray(pc.fill_null(votes["timestamp"], NO_TIME).to_numpy())
 
 
-def _count_once(
-    image: I64,
-    worker: I32,
-    label: I32,
-    response: NDArray[np.int8],
-    moment: I64,
+def _one_per_question(
+    votes: Votes,
+    times: I64,
     duplicate_votes: Duplicates,
     tasks: pd.Index[Any],
     workers: pd.Index[Any],
-) -> tuple[I64, NDArray[np.bool_]]:
-    row = np.arange(len(image))
-    file = np.zeros(len(row), np.int32)
-    order = order_votes(image, worker, label, response, moment, file, row)
-    arranged = (image[order], worker[order], label[order], response[order])
-    out = superseded(*arranged, duplicate_votes)
-    if duplicate_votes == "error" and out.any():
-        first = int(np.flatnonzero(out)[0])
+) -> Votes:
+    """The votes that count, in the order in which the stage sums them. times: (votes,)."""
+    rows = np.arange(len(times))
+    one_file = np.zeros(len(rows), np.int32)
+    order = order_votes(
+        votes.image, votes.worker, votes.label, votes.response, times, one_file, rows
+    )
+    image, worker = votes.image[order], votes.worker[order]
+    label, response = votes.label[order], votes.response[order]
+    dropped = superseded(image, worker, label, response, duplicate_votes)
+    if duplicate_votes == "error" and dropped.any():
+        first = int(np.flatnonzero(dropped)[0])
         raise InputError(
-            f"votes: worker {workers[arranged[1][first]]} voted twice on task "
-            f"{tasks[arranged[0][first]]}; drop one, or set duplicate_votes to last or first"
+            f"votes: worker {workers[worker[first]]} voted twice on task {tasks[image[first]]}; "
+            "drop one, or set duplicate_votes to last or first"
         )
-    return order, out
+    return Votes(image[~dropped], worker[~dropped], label[~dropped], response[~dropped])
 
 
 def _beliefs(
@@ -234,23 +234,25 @@ def _beliefs(
         empty = np.zeros(0, dtype=np.int64)
         return Beliefs(empty, np.zeros(1, np.int64), empty.astype(np.int32), np.zeros(0))
     probability = _flat(table, "label_probs").to_numpy(dtype=np.float64)
-    lengths, others = (
+    lengths, probabilities = (
         np.asarray(pc.fill_null(pc.list_value_length(table[name]), 0))
         for name in ("labels", "label_probs")
     )
-    if (lengths != others).any():
+    if (lengths != probabilities).any():
         raise InputError("beliefs: labels and label_probs must have as many values in every row")
-    label, image = _labels(classes, labels, "beliefs"), _places(tasks, task)
+    label, image = _labels(classes, labels, "beliefs"), _positions(tasks, task)
     order = np.argsort(image, kind="stable")
-    if (np.diff(image[order]) == 0).any():
-        twice = tasks[image[order][1:][np.diff(image[order]) == 0][0]]
-        raise InputError(f"beliefs: task {twice} has two rows; drop one")
+    repeated = np.flatnonzero(np.diff(image[order]) == 0)
+    if len(repeated):
+        raise InputError(
+            f"beliefs: task {tasks[image[order][repeated[0] + 1]]} has two rows; drop one"
+        )
     offsets = offsets_of(lengths)
     sorted_offsets = offsets_of(lengths[order])
-    flat = np.repeat(offsets[:-1][order] - sorted_offsets[:-1], lengths[order])
-    flat = flat + np.arange(sorted_offsets[-1])
-    named = np.asarray(tasks)[image[order]]
-    lists = LabelLists(named, sorted_offsets, label[flat], probability[flat])
+    entry = np.repeat(offsets[:-1][order] - sorted_offsets[:-1], lengths[order])
+    entry = entry + np.arange(sorted_offsets[-1])
+    names = np.asarray(tasks)[image[order]]
+    lists = LabelLists(names, sorted_offsets, label[entry], probability[entry])
     check_label_lists(lists, "beliefs", distinct=True)
     return Beliefs(image[order], sorted_offsets, lists.label, lists.probability)
 
@@ -264,13 +266,13 @@ def _gold(
 ) -> Gold:
     if task is None or label is None:
         return Gold(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32))
-    places = (_places(tasks, task), _labels(classes, label, "gold").astype(np.int64))
-    pairs: I64 = np.stack(places, axis=1)
+    columns = (_positions(tasks, task), _labels(classes, label, "gold").astype(np.int64))
+    pairs: I64 = np.stack(columns, axis=1)
     unique = np.unique(pairs, axis=0)
-    twice = np.flatnonzero(unique[1:, 0] == unique[:-1, 0])
-    if truth == "single" and len(twice):
+    repeated = np.flatnonzero(unique[1:, 0] == unique[:-1, 0])
+    if truth == "single" and len(repeated):
         raise InputError(
-            f"gold: task {tasks[unique[twice[0], 0]]} has two labels; drop one, or set "
+            f"gold: task {tasks[unique[repeated[0], 0]]} has two labels; drop one, or set "
             "truth='multi'"
         )
     return Gold(unique[:, 0].astype(np.int64), unique[:, 1].astype(np.int32))

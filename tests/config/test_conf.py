@@ -1,13 +1,27 @@
-"""The YAML files in conf/ show every key with its default."""
+"""Descriptions of settings are the source of conf/*.yaml; presets by hand can be read."""
 
-from pathlib import Path
+import re
+from typing import get_args
 
 import pytest
 import yaml
 
+from coyo_labeler.config.base import Settings
+from coyo_labeler.config.demo import DemoSettings
+from coyo_labeler.config.describe import help_text, keys_of
+from coyo_labeler.config.read import CONF, read_settings
 from coyo_labeler.stages import STAGES
+from coyo_labeler.write_conf import default_files
 
-CONF = Path(__file__).parents[2] / "conf"
+CLASSES = {stage.name: stage.settings_class() for stage in STAGES.values()}
+PRESETS = [path for path in sorted(CONF.glob("*.yaml")) if path.stem not in STAGES]
+
+
+@pytest.mark.parametrize("path", default_files(), ids=lambda path: path.stem)
+def test_the_default_file_of_a_stage_is_what_make_conf_writes(path):
+    text = default_files()[path]
+    assert path.read_text() == text, "run `make conf`"
+    assert max(map(len, text.splitlines())) < 120
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
@@ -29,11 +43,52 @@ def required(cls):
     return [name for name, field in cls.model_fields.items() if field.is_required()]
 
 
-@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
-def test_every_key_says_what_it_means(stage):
-    silent = [
-        name
-        for name, field in stage.settings_class().model_fields.items()
-        if not field.description and name != "spark"
-    ]
-    assert silent == []
+def fields_of(cls):
+    """All fields of a class and of the groups in it, by dotted name."""
+    for name, field in cls.model_fields.items():
+        yield name, field
+        kinds = [field.annotation, *get_args(field.annotation)]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Settings):
+                yield from ((f"{name}.{inner}", found) for inner, found in fields_of(kind))
+
+
+@pytest.mark.parametrize("cls", [*CLASSES.values(), DemoSettings], ids=lambda cls: cls.__name__)
+def test_every_key_and_every_choice_says_what_it_means(cls):
+    for name, field in fields_of(cls):
+        assert field.description, name
+        words = re.findall(r"\w+", field.description)
+        choices = [
+            choice
+            for part in (field.annotation, *get_args(field.annotation))
+            for choice in get_args(part) or [part]
+            if isinstance(choice, str)
+        ]
+        assert [choice for choice in choices if choice not in words] == [], name
+
+
+@pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+def test_help_lists_every_key_with_its_default_and_description(cls):
+    folded = " ".join(help_text(cls).split())
+    keys = keys_of(cls)
+    assert {key.name for key in keys if "." not in key.name} == cls.model_fields.keys()
+    for key in keys:
+        default = "" if key.group else f"[{'required' if key.required else key.value}] "
+        assert f"{key.name} {default}{key.description}" in folded
+
+
+@pytest.mark.parametrize("cls", [*CLASSES.values(), DemoSettings], ids=lambda cls: cls.__name__)
+def test_lists_of_keys_name_keys(cls):
+    listed = {*cls.inputs, *cls.by_content, *cls.inputs_by_shard, *cls.operational, *cls.sections}
+    assert listed <= cls.model_fields.keys()
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_read(path):
+    name = next(name for name in STAGES if path.stem.startswith(f"{name}_"))
+    cls = CLASSES[name]
+    words = [f"{key}=x" for key in required(cls)]
+    settings = read_settings(cls, name, str(path), words)
+    shown = yaml.safe_load(path.read_text())
+    assert shown.keys() <= cls.model_fields.keys()
+    assert settings.model_dump(mode="json")[next(iter(shown))] == next(iter(shown.values()))

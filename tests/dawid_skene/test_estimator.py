@@ -161,7 +161,9 @@ def test_a_given_temperature_is_the_stages(tmp_path, calibration):
         ({"beliefs_are": "categorical", "calibration": (2.0, 0.0)}, "have one number, a temper"),
         ({"calibration": "vote"}, "calibration.*'vote' is wrong; it must be votes, gold, none"),
         ({"prior_accuracy": 1.5}, "prior_accuracy.*must lie between 0 and 1"),
-        ({"n_iter": 0}, "max_iterations"),
+        ({"n_iter": 0}, "DawidSkene: n_iter: 0 is wrong; it must be greater than or equal to 1"),
+        ({"tol": -1}, "DawidSkene: tol: -1 is wrong"),
+        ({"worker_model": "coin"}, "worker_model: 'coin' is wrong; it must be 'auto', 'confusion'"),
         ({"prior_accuracy": "gold"}, "prior_accuracy: gold needs gold"),
     ],
 )

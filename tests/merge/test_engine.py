@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coyo_labeler.config import merge as config
+from coyo_labeler import engines
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.merge import prepare as preparation
 from coyo_labeler.merge import state as state_files
@@ -183,7 +183,7 @@ def test_auto_is_spark_where_a_cluster_is_named_or_the_inputs_are_large(tmp_path
 
     def uses_spark(**given):
         inputs = {"output": "out", "votes": str(tmp_path / "in" / "votes")} | given
-        return MergeSettings.model_validate(inputs).uses_spark
+        return STAGES["merge"].uses_spark(MergeSettings.model_validate(inputs))
 
     beliefs = write(tmp_path / "in", 0, 2)["beliefs"]
     assert not uses_spark(beliefs=beliefs)
@@ -194,8 +194,8 @@ def test_auto_is_spark_where_a_cluster_is_named_or_the_inputs_are_large(tmp_path
         with monkeypatch.context() as patched:
             patched.setenv(name, "local[2]")
             assert uses_spark()
-    monkeypatch.setattr(config, "_LOCAL_BELIEFS", 100)
+    monkeypatch.setattr(engines, "_LOCAL_BELIEFS", 100)
     assert uses_spark(beliefs=beliefs)
     assert not uses_spark()
-    monkeypatch.setattr(config, "_LOCAL_VOTES", 100)
+    monkeypatch.setattr(engines, "_LOCAL_VOTES", 100)
     assert uses_spark()
