@@ -10,9 +10,10 @@ _GAMMA = 0x9E3779B97F4A7C15
 
 
 def splitmix64(seeds: npt.NDArray[np.integer[Any]], steps: int = 1) -> npt.NDArray[np.uint64]:
-    """Of each seed (any shape, 64 bits of an integer) the number that its generator yields last.
+    """The last number that the generator of each seed yields, in the shape of `seeds`.
 
-    steps: how many each generator yields, 1 or more; different steps are different hashes.
+    seeds: integers of 64 bits, any shape. steps: how many numbers each generator yields, 1 or more;
+    different steps are different hashes.
 
     Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014; the constants
     are those of Java's SplittableRandom (Stafford's variant 13).

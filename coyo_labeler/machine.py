@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
@@ -15,10 +15,10 @@ def cores_of_machine() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep what is freed (up to 256 MiB) for what is allocated next; for workers.
+    """Let malloc keep freed memory (up to 256 MiB) for the next allocations; for worker processes.
 
-    glibc gives a freed megabyte back at once, and its pages are faulted in anew for the next image
-    or array: a tenth of fetch's time. Elsewhere nothing is done: the call is glibc's own.
+    By default glibc returns a freed megabyte to the system at once, and its pages are faulted in
+    again for the next image or array: a tenth of fetch's time. Without glibc this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -20,7 +20,7 @@ RUN = "_run.json"  # a run with these settings began
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of one table on their way through a stage; rejected is by reason."""
+    """Rows of one table that a stage read, wrote and rejected, the latter by reason."""
 
     rows_in: int
     rows_out: int
@@ -37,7 +37,7 @@ class Counts:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The form in which manifests and summaries hold it."""
+        """The form in manifests and summaries, without reasons that rejected nothing."""
         rejected = {reason: n for reason, n in sorted(self.rejected.items()) if n}
         return {"in": self.rows_in, "out": self.rows_out, "rejected": rejected}
 

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a log line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, elsewhere a log line every few seconds."""
 
 import logging
 import sys
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two lines where standard error is no terminal.
+#: Seconds between two lines where standard error is not a terminal.
 LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Counts `done` of `total` units, with the rate and the time left, and further facts.
+    """Shows `done` of `total` units with the rate, the time left and further facts.
 
-    total: None where it is not known. A context manager; `update` may be called from any thread.
+    total: None if unknown. A context manager; `update` may be called from any thread.
     """
 
     def __init__(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
@@ -65,7 +65,7 @@ class Progress:
         logger.info("%s: %s", self._label, " ".join(meter.split()), extra=extra)
 
     def close(self) -> None:
-        """Finish the bar, or write the last line where lines were written before."""
+        """Finish the bar; or write a last line, if lines were written before."""
         if self._bar is not None:
             self._bar.close()
         elif self._last_line != self._start:
@@ -80,7 +80,7 @@ class Progress:
 
 @contextmanager
 def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
-    """Call `look` again and again, in a thread beside the `with` block."""
+    """Call `look` every so many seconds, in a thread, while the `with` block runs."""
     stop = threading.Event()
 
     def poll() -> None:
@@ -98,7 +98,7 @@ def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def watch_spark(spark: "SparkSession", label: str, interval_seconds: float = 0.5) -> Iterator[None]:
-    """Show the tasks done of all that Spark runs inside the `with` block."""
+    """Show the number of tasks that Spark has finished inside the `with` block."""
     tracker = spark.sparkContext.statusTracker()
     finished: dict[int, int] = {}
     group = f"{label}-{time.monotonic_ns()}"

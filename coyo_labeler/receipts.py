@@ -14,8 +14,7 @@ from coyo_labeler.progress import Progress, every
 #: Where the receipt of a shard lies below its output, unless a stage says otherwise.
 RECEIPT = "_receipts/{shard:05d}.json"
 
-
-#: Receipts that are read side by side.
+#: Receipts that are read concurrently.
 _READERS = 32
 
 
@@ -24,7 +23,7 @@ class Receipt:
     """What a finished shard holds.
 
     fingerprint: of the run that wrote it (`Run.fingerprint`). rows: its counts. seconds: wall time
-    of its making. details: further JSON values.
+    that the shard took. details: further JSON values.
     """
 
     shard: int
@@ -81,7 +80,7 @@ class Receipts:
     name: str = RECEIPT
 
     def write(self, receipt: Receipt) -> None:
-        """Declare a shard finished; to be called when all its files are under their names."""
+        """Declare a shard finished; called when all its files have their final names."""
         storage.write_json(
             storage.join(self.output, self.name.format(shard=receipt.shard)), receipt.to_json()
         )
@@ -98,30 +97,30 @@ class Receipts:
         return set(self._listed(detail=False))
 
     def _listed(self, detail: bool) -> dict[int, str]:
-        """The shards that have a receipt file, with what tells its content from the next."""
+        """The shards that have a receipt file, with the version of its content (`version_of`)."""
         pattern = re.escape(self.name).replace(re.escape("{shard:05d}"), r"(\d{5,})") + "$"
         fs, path = storage.resolve(self.output)
         parent = storage.join(path, self.name).rpartition("/")[0]
         fs.invalidate_cache(parent)
         if not fs.isdir(parent):
             return {}
-        listed = fs.ls(parent, detail=detail)
-        infos = ((one["name"], one) if detail else (one, {}) for one in listed)
-        found = ((re.search(pattern, name), info) for name, info in infos)
-        return {int(match[1]): storage.version_of(info) for match, info in found if match}
+        entries = fs.ls(parent, detail=detail)
+        infos = ((entry["name"], entry) if detail else (entry, {}) for entry in entries)
+        matches = ((re.search(pattern, name), info) for name, info in infos)
+        return {int(match[1]): storage.version_of(info) for match, info in matches if match}
 
     def read(self) -> dict[int, Receipt]:
         """All receipts by this run, by shard."""
         return self._get_all(self.shards())
 
     def _get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
-        """Those of the shards that have one; many at once, as an object store takes its time."""
+        """The receipts of those shards that have one, read concurrently: object stores are slow."""
         wanted = sorted(shards)
         if not wanted:
             return {}
         with ThreadPoolExecutor(min(_READERS, len(wanted)), "receipts") as pool:
-            found = pool.map(self.get, wanted)
-            return {receipt.shard: receipt for receipt in found if receipt is not None}
+            receipts = pool.map(self.get, wanted)
+            return {receipt.shard: receipt for receipt in receipts if receipt is not None}
 
     @contextmanager
     def watch(
@@ -133,15 +132,15 @@ class Receipts:
         known: Mapping[int, Receipt] | None = None,
         redo: Collection[int] = (),
     ) -> Iterator[dict[int, Receipt]]:
-        """Show shards done while the `with` block runs, and `facts` of the receipts so far.
+        """Show the shards done while the `with` block runs, and `facts` of the receipts so far.
 
-        known: what `read` has just returned, where it was called. redo: shards whose receipts are
-        to be replaced; they count from then on. Gives the receipts by shard; when the block is
-        over they are all there.
+        known: what `read` has just returned, where it was called. redo: shards whose receipts will
+        be replaced; they count as done after that. Yields the receipts by shard; after the block
+        it holds all of them.
         """
         before = self._listed(detail=bool(redo))
-        found = self.read() if known is None else known
-        seen = {shard: receipt for shard, receipt in found.items() if shard not in redo}
+        earlier = self.read() if known is None else known
+        seen = {shard: receipt for shard, receipt in earlier.items() if shard not in redo}
 
         def look(progress: Progress) -> None:
             listed = self._listed(detail=bool(redo))

@@ -21,7 +21,7 @@ from coyo_labeler.errors import InputError, one_line
 #: Of every Parquet file that the package writes.
 COMPRESSION = "zstd"
 
-#: Marks names that no reader takes for data: Spark and pyarrow skip a leading dot.
+#: Ends temporary names. They begin with a dot, so that Spark and pyarrow skip them.
 _TEMPORARY_SUFFIX = ".tmp"
 
 _COPIED_BYTES = 8 * 2**20  # at a time
@@ -43,16 +43,16 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def join(url: str, *parts: str) -> str:
-    """`url/part/part`, whatever slashes the URL ends in."""
+    """`url/part/part`, whether or not the URL ends in slashes."""
     return posixpath.join(url.rstrip("/") or "/", *parts)
 
 
 @contextmanager
 def open_atomic(url: str) -> Iterator[IO[bytes]]:
-    """A binary file to write that appears under `url` whole on success, and never on an error.
+    """A binary file to write that appears under `url` complete on success, and never on an error.
 
-    A second writer of the same URL is harmless: each writes a name of its own, the last rename
-    wins.
+    A second writer of the same URL is harmless: each writes under its own temporary name, and the
+    last rename wins.
     """
     fs, path = resolve(url)
     parent = posixpath.dirname(path)
@@ -65,7 +65,7 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
         try:
             with fs.open(temporary, "wb") as file:
                 yield file
-                if "file" in protocols:  # the bytes before the name, should the machine lose power
+                if "file" in protocols:  # bytes before the name, in case the machine loses power
                     file.flush()
                     os.fsync(file.fileno())
             fs.mv(temporary, path)
@@ -114,7 +114,7 @@ def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None 
 
 
 def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
-    """Write tables one after another into one Parquet file, atomically; returns how many rows."""
+    """Write tables one after another into one Parquet file, atomically; returns the rows."""
     rows = 0
     with (
         open_atomic(url) as file,
@@ -130,7 +130,7 @@ def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int
 def open_parquet(
     key: str, url: str, remedy: str = "remove or replace it"
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to read. key: the setting that named it, remedy: what to do, for the message.
+    """A Parquet file to read. For messages: key: the setting that names it, remedy: what to do.
 
     Raises: InputError where it is no Parquet file.
     """
@@ -139,15 +139,14 @@ def open_parquet(
         try:
             parquet = pq.ParquetFile(file)
         except pa.ArrowInvalid as error:
-            told = one_line(error)
             raise InputError(
-                f"{key}: {url} is not a readable Parquet file ({told}); {remedy}"
+                f"{key}: {url} is not a readable Parquet file ({one_line(error)}); {remedy}"
             ) from None
         yield parquet
 
 
 def read_footer(key: str, url: str, remedy: str = "remove or replace it") -> pq.FileMetaData:
-    """What a Parquet file says of itself. See `open_parquet`."""
+    """The metadata of a Parquet file. See `open_parquet`."""
     with open_parquet(key, url, remedy) as parquet:
         return parquet.metadata
 
@@ -155,22 +154,22 @@ def read_footer(key: str, url: str, remedy: str = "remove or replace it") -> pq.
 def check_columns(
     key: str, url: str, present: Sequence[str], wanted: Iterable[str], remedy: str | None = None
 ) -> None:
-    """See that a file has columns. Raises: InputError naming the first that it lacks."""
+    """Check that a file has columns. Raises: InputError naming the first one that it lacks."""
     for name in wanted:
         if name not in present:
-            told = f"{key}: {url} has no column '{name}' (its columns: {', '.join(present)})"
-            raise InputError(told if remedy is None else f"{told}; {remedy}")
+            message = f"{key}: {url} has no column '{name}' (its columns: {', '.join(present)})"
+            raise InputError(message if remedy is None else f"{message}; {remedy}")
 
 
 def copy(source: str, target: str) -> None:
-    """Copy a file, whole or not at all, from any filesystem to any other."""
+    """Copy a file atomically from any filesystem to any other."""
     fs, path = resolve(source)
     with fs.open(path, "rb") as reader, open_atomic(target) as writer:
         shutil.copyfileobj(reader, writer, _COPIED_BYTES)
 
 
 def remove_temporaries(url: str) -> int:
-    """Remove what killed writers left in a folder and below; returns how many files."""
+    """Remove the temporary files of killed writers in a folder and below; returns their number."""
     fs, path = resolve(url)
     stale = [
         name
@@ -184,16 +183,16 @@ def remove_temporaries(url: str) -> int:
 
 
 def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
-    """The data files that a URL stands for, sorted by name: {URL: fsspec's info}.
+    """The data files at a URL, sorted by name: {URL: fsspec's info}.
 
-    url: a file, a folder (the files right in it, as Spark reads it; names that begin with `_` or
+    url: a file, a folder (the files directly in it, as Spark reads it; names that begin with `_` or
     `.` are not data) or a glob of either.
     """
     fs, path = resolve(url)
-    found: dict[str, dict[str, Any]]
-    found = fs.glob(path, detail=True) if _is_glob(path) else {path: fs.info(path)}
+    matches: dict[str, dict[str, Any]]
+    matches = fs.glob(path, detail=True) if _is_glob(path) else {path: fs.info(path)}
     infos: dict[str, dict[str, Any]] = {}
-    for name, info in found.items():
+    for name, info in matches.items():
         if info["type"] == "directory":
             infos.update({child["name"]: child for child in fs.ls(name, detail=True)})
         else:
@@ -212,13 +211,13 @@ def _is_glob(path: str) -> bool:
 
 
 def exists(url: str) -> bool:
-    """Whether a file or folder, or anything that a glob means, is there."""
+    """Whether there is a file or folder, or anything that a glob matches."""
     fs, path = resolve(url)
     return bool(fs.glob(path)) if _is_glob(path) else bool(fs.exists(path))
 
 
 def locate(url: str, subfolder: str) -> str:
-    """`url/subfolder` where a stage wrote its table there, else `url` itself."""
+    """`url/subfolder` where that exists (a stage's table), else `url` itself."""
     if _is_glob(url):
         return url
     nested = join(url, subfolder)
@@ -226,7 +225,7 @@ def locate(url: str, subfolder: str) -> str:
 
 
 def clear(url: str) -> None:
-    """Remove all that lies in a folder."""
+    """Remove a folder and everything in it."""
     fs, path = resolve(url)
     if fs.exists(path):
         fs.rm(path, recursive=True)
@@ -240,13 +239,13 @@ def remove(url: str) -> None:
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """What tells one content of a file from the next, of an entry of `files_of`: ETag or time."""
+    """The version of a file's content, from fsspec's info: its ETag, else its time."""
     stamps = (info.get(name) for name in ("ETag", "etag", "mtime", "LastModified", "created"))
     return str(next((stamp for stamp in stamps if stamp is not None), ""))
 
 
 def sha256_of(url: str) -> str:
-    """The sha256 of a file's bytes, which are read piece by piece."""
+    """The sha256 of a file's bytes, which are read in blocks."""
     fs, path = resolve(url)
     with fs.open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,7 +30,7 @@ class ReportSettings(StageSettings):
     )
     gold: str | None = Field(
         None,
-        description="true classes (image_id, label), Parquet or CSV; several rows per image are "
+        description="true classes (image_id, label), Parquet or CSV; an image with several rows has "
         "several true classes",
     )
     compare: str | None = Field(

@@ -72,7 +72,7 @@ def test_properties_of_spark_are_named_with_their_dots(tmp_path):
         ("truth.x=1", ("truth",)),
     ],
 )
-def test_a_wrong_word_is_named_with_its_mend(word, parts):
+def test_a_wrong_word_is_named_with_its_remedy(word, parts):
     message = refusal(word)
     assert message.startswith("merge: ")
     for part in parts:
