@@ -30,8 +30,8 @@ class ReportSettings(StageSettings):
     )
     gold: str | None = Field(
         None,
-        description="true classes (image_id, label), Parquet or CSV; an image with several rows has "
-        "several true classes",
+        description="true classes (image_id, label), Parquet or CSV; an image with several rows "
+        "has several true classes",
     )
     compare: str | None = Field(
         None, description="second labels folder, such as the teacher's beliefs before the votes"
