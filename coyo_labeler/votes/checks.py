@@ -217,6 +217,7 @@ def _timestamps(table: pa.Table) -> tuple[pa.Array, pa.Array]:
         return moment.cast(pa.int64()), pa.array(np.zeros(n, dtype=bool))
     text = column.cast(pa.string())
     text = pc.if_else(pc.match_substring_regex(text, _TIME), text, None)
+    text = pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]+", r"\1")  # nanoseconds, again
     zoned = pc.fill_null(pc.match_substring_regex(text, _ZONED), False)
     with_zone = _cast_or_null(pc.if_else(zoned, text, None), pa.timestamp("us", "UTC"))
     without = _cast_or_null(pc.if_else(zoned, None, text), pa.timestamp("us"))

@@ -62,7 +62,8 @@ def plan(url: str, rows_per_split: int) -> list[VotesSplit]:
     splits: list[VotesSplit] = []
     for number, (name, info) in enumerate(sorted(files.items())):
         if name.endswith(".csv"):
-            storage.check_columns("votes", name, _csv_header(name), COLUMNS)
+            texts = pa.schema([pa.field(column, pa.string()) for column in _csv_header(name)])
+            check_types("votes", name, texts, _wanted(texts))
             rows = int(info.get("size") or 0) // _CSV_ROW_BYTES + 1
             splits.append(VotesSplit(name, number, rows))
         else:
@@ -77,12 +78,17 @@ def plan(url: str, rows_per_split: int) -> list[VotesSplit]:
 
 def _schema_of(url: str, present: pa.Schema) -> pa.Schema:
     """The columns to read of a Parquet file: as they are, but bytes and UUIDs as text."""
-    optional = [name for name in OPTIONAL if name in present.names]
-    # Text will do for these: a value that is no answer or no time is set aside.
-    wanted = [*schemas.VOTES, *(pa.field(name, pa.string()) for name in optional)]
+    wanted = _wanted(present)
     check_types("votes", url, present, wanted)
     fields = [present.field(field.name) for field in wanted]
     return pa.schema([f.with_type(pa.string()) if _is_bytes(f.type) else f for f in fields])
+
+
+def _wanted(present: pa.Schema) -> list[pa.Field]:
+    """The columns to read of a file."""
+    optional = [name for name in OPTIONAL if name in present.names]
+    # Text will do for these: a value that is no answer or no time is set aside.
+    return [*schemas.VOTES, *(pa.field(name, pa.string()) for name in optional)]
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -101,6 +107,8 @@ def _csv_header(url: str) -> list[str]:
     fs, path = storage.resolve(url)
     with fs.open(path, "rb") as file:
         line = file.readline()
+    if not _is_utf8(line):
+        raise InputError(f"votes: {url} is not encoded as UTF-8; save it again as UTF-8")
     try:
         table = pacsv.read_csv(pa.BufferReader(line))
     except pa.ArrowInvalid:
@@ -109,13 +117,22 @@ def _csv_header(url: str) -> list[str]:
     return names
 
 
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in line  # UTF-16 without its mark
+
+
 def read(split: VotesSplit) -> Iterator[tuple[int, pa.Table]]:
     """The rows of a split, table by table, each with the number of rows before it in the file.
 
     Columns `image_id, worker_id, label` and, where the file has them, `response, timestamp`; those
     of a CSV are strings, those of Parquet as they are, but for UUIDs and bytes, which become text.
 
-    Raises: InputError where a row of a CSV has another number of columns than the first line.
+    Raises: InputError where a row of a CSV has another number of columns than the first line, or a
+    text is not UTF-8.
     """
     row = split.first_row
     parquet = split.parquet
@@ -134,6 +151,10 @@ def _read_csv(split: VotesSplit) -> Iterator[pa.Table]:
             yield from _csv_tables(file, header, columns)
     except pa.ArrowInvalid as error:
         reason = one_line(error)
+        if "UTF8" in reason:
+            raise InputError(
+                f"votes: {split.url} is not encoded as UTF-8 ({reason}); save it again as UTF-8"
+            ) from None
         raise InputError(
             f"votes: {split.url} is not a readable CSV file ({reason}); give every row the "
             f"{len(header)} columns of its first line, quoted where a value holds a comma"
@@ -144,6 +165,8 @@ def _csv_tables(file: object, header: list[str], columns: list[str]) -> Iterator
     reader = pacsv.open_csv(
         file,
         read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES),
+        # Without this a block that ends within a quoted value would be an error.
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
             column_types={name: pa.string() for name in header},
             include_columns=columns,

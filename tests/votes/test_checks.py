@@ -1,5 +1,8 @@
+import uuid
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler.em.responses import Response
@@ -134,6 +137,13 @@ def test_nanoseconds_of_a_time_are_cut():
     assert check(votes, 0, 0, SPACE).votes["timestamp"].to_pylist() == [1_000_001]
 
 
+def test_nanoseconds_of_a_text_are_cut_too():
+    times = ["1970-01-01 00:00:01.123456789", "1970-01-01T00:00:01.1234567Z"]
+    votes = table(image_id=[1, 2], worker_id=["a", "b"], label=[1, 1], timestamp=times)
+    checked = check(votes, 0, 0, SPACE)
+    assert checked.votes["timestamp"].to_pylist() == [1_123_456] * 2
+
+
 def test_parquet_and_csv_are_read_alike_with_their_row_numbers(tmp_path):
     (tmp_path / "a.csv").write_text("worker_id,label,image_id\nann,3,7\nbob,4,8\n")
     splits = plan(str(tmp_path), rows_per_split=10)
@@ -146,8 +156,6 @@ def test_parquet_and_csv_are_read_alike_with_their_row_numbers(tmp_path):
 
 
 def test_row_numbers_go_on_over_the_row_groups_of_a_file(tmp_path):
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
     votes = pa.table({"image_id": range(10), "worker_id": ["a"] * 10, "label": [0] * 10})
     pq.write_table(votes, tmp_path / "v.parquet", row_group_size=4)
     splits = plan(str(tmp_path / "v.parquet"), rows_per_split=4)
@@ -169,3 +177,68 @@ def test_a_csv_row_with_too_many_values_is_named(tmp_path):
     path.write_text("image_id,worker_id,label\n1,a,2\n1,a,2,9\n")
     with pytest.raises(InputError, match="is not a readable CSV file"):
         list(read(plan(str(path), 10)[0]))
+
+
+UUID = uuid.UUID(int=7)
+
+
+def test_uuids_of_workers_are_their_text(tmp_path):
+    ids = pa.array([UUID.bytes, None], pa.uuid())
+    votes = table(image_id=[1, 2], worker_id=ids, label=[0, 1])
+    pq.write_table(votes, tmp_path / "v.parquet")
+    (split,) = plan(str(tmp_path), rows_per_split=10)
+    ((_, rows),) = read(split)
+    checked = check(rows, 0, 0, SPACE)
+    assert checked.votes["worker_id"].to_pylist() == [str(UUID)]
+    assert checked.rejects["reason"].to_pylist() == [Reason.MISSING_WORKER]
+
+
+def test_worker_ids_that_are_no_text_are_named(tmp_path):
+    votes = table(image_id=[1, 2], worker_id=[b"ann", b"\xff"], label=[0, 1])
+    pq.write_table(votes, tmp_path / "v.parquet")
+    (split,) = plan(str(tmp_path), rows_per_split=10)
+    with pytest.raises(InputError, match=r"v\.parquet: column 'worker_id' has b'\\xff' in row 2"):
+        list(read(split))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_csv_in_another_encoding_is_told(tmp_path, encoding):
+    path = tmp_path / "v.csv"
+    path.write_bytes("image_id,worker_id,label\n1,ann,0\n".encode(encoding))
+    with pytest.raises(InputError, match=r"v\.csv is not encoded as UTF-8; save it again as UTF-8"):
+        plan(str(path), rows_per_split=10)
+
+
+def test_a_value_in_another_encoding_is_told(tmp_path):
+    path = tmp_path / "v.csv"
+    path.write_bytes("image_id,worker_id,label\n1,Zoë,0\n".encode("latin-1"))
+    (split,) = plan(str(path), rows_per_split=10)
+    with pytest.raises(InputError, match=r"v\.csv is not encoded as UTF-8"):
+        list(read(split))
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.parquet"])
+@pytest.mark.parametrize("column", ["label", "response"])
+def test_two_columns_of_one_name_are_refused(tmp_path, name, column):
+    names = ["image_id", "worker_id", "label", "response", column]
+    votes = pa.table([["1"], ["ann"], ["0"], ["yes"], ["no"]], names=names)
+    if name.endswith("csv"):
+        (tmp_path / name).write_text(",".join(names) + "\n1,ann,0,yes,no\n")
+    else:
+        pq.write_table(votes, tmp_path / name)
+    with pytest.raises(InputError, match=f"{name} has two columns '{column}'; rename or drop one"):
+        plan(str(tmp_path), rows_per_split=10)
+
+
+def test_a_quoted_value_may_lie_across_two_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("coyo_labeler.votes.read._BLOCK_BYTES", 256)
+    comment = '"' + "looks like a dog\n" * 8 + '"'
+    lines = [f"{image},ann,{image % 3},{comment}\n" for image in range(40)]
+    (tmp_path / "v.csv").write_text("image_id,worker_id,label,comment\n" + "".join(lines))
+    (split,) = plan(str(tmp_path), rows_per_split=10)
+    tables = list(read(split))
+    assert len(tables) > 1
+    assert [first for first, _ in tables] == [sum(t.num_rows for _, t in tables[:i])
+                                             for i in range(len(tables))]  # fmt: skip
+    images = [image for _, rows in tables for image in rows["image_id"].to_pylist()]
+    assert images == [str(image) for image in range(40)]
