@@ -18,8 +18,8 @@ from coyo_labeler.hashing import splitmix64
 logger = logging.getLogger(__name__)
 
 #: With less than either, one accuracy per worker gave better labels than confusion matrices, on
-#: simulated and on real votes (docs/merge.md). The only vote on an image cannot tell a worker who
-#: mistakes y for z from an image whose class is z, and EM takes it as evidence of the mistake.
+#: simulated and on real votes (docs/benchmarks.md). The only vote on an image cannot tell a worker
+#: who mistakes y for z from an image whose class is z, and EM takes it as evidence of the mistake.
 _CHOICES_PER_IMAGE = 2
 _CHOICES_PER_CLASS = 2_000
 

@@ -1,6 +1,6 @@
 """The model word for word, over all classes, in loops: slow, dense, and easy to check by eye.
 
-The model as docs/merge.md states it. Images are dicts: belief {class: probability} or None, votes
+The model as docs/model.md states it. Images are dicts: belief {class: probability} or None, votes
 [(worker, label, response)], gold class or None. Everything is in probabilities, not logs.
 """
 
