@@ -34,11 +34,12 @@ from benchmarks import label_precision, label_techniques
 from benchmarks.label_peers import Peer, ray_python
 from benchmarks.photographs import jpegs
 from coyo_labeler.formats import tars
-from coyo_labeler.label import decode
+from coyo_labeler.formats.image_shards import Sample, read_samples
+from coyo_labeler.formats.pictures import decode, decode_with_pillow
 from coyo_labeler.label.commit import Job, Seat, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
 from coyo_labeler.label.preprocess import prepare
-from coyo_labeler.label.read import find_shards, read_samples
+from coyo_labeler.label.shards import find_shards
 from coyo_labeler.machine import cores_of_machine
 
 BENCH = Path(__file__).parents[1] / "out" / "bench"
@@ -52,7 +53,7 @@ def main() -> None:
         files = jpegs(arguments.photos, crops=60, quality=92)
         per_shard = max(1, arguments.images // arguments.shards)
         write_tars(Path(folder, "images"), files, arguments.shards, per_shard)
-        megapixels = np.mean([np.prod(decode.decode(data).shape[:2]) for data in files]) / 1e6
+        megapixels = np.mean([np.prod(decode(data).shape[:2]) for data in files]) / 1e6
         print(
             f"{arguments.shards} tars of {per_shard} JPEGs, mean {megapixels:.2f} megapixels, "
             f"{np.mean([len(data) for data in files]) / 1024:.0f} KiB; {cores_of_machine()} cores, "
@@ -227,14 +228,14 @@ def profile(teacher: Teacher, folder: Path, size: int) -> None:
     shard = find_shards(str(folder / "images"))[0]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    samples = list(read_samples(shard))[:200]
-    pictures = [decode.decode(sample.image or b"") for sample in samples]
+    samples = [each for each in read_samples(shard) if isinstance(each, Sample)][:200]
+    pictures = [decode(sample.image) for sample in samples]
     inputs = torch.randn(teacher.batch, 3, size, size, device=teacher.device)
     logits = torch.randn(teacher.batch, teacher.space.size, device=teacher.device)
     dtype = DTYPES[teacher.spec.label_probs_dtype]
     steps: dict[str, tuple[int, Callable[[], object]]] = {
         "read the tar": (len(list(read_samples(shard))), lambda: list(read_samples(shard))),
-        "decode": (len(samples), lambda: [decode.decode(s.image or b"") for s in samples]),
+        "decode": (len(samples), lambda: [decode(s.image) for s in samples]),
         "crop, resize, scale": (
             len(samples),
             lambda: [prepare(pixels, teacher.preset) for pixels in pictures],
@@ -300,14 +301,14 @@ def decoders(files: list[bytes]) -> None:
         return torchvision.io.decode_jpeg(encoded, mode=rgb).permute(1, 2, 0).numpy()
 
     ways = {
-        "Pillow": decode.decode_with_pillow,
+        "Pillow": decode_with_pillow,
         "OpenCV": lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), flags),
         "torchvision": with_torchvision,
-        "decode()": decode.decode,
+        "decode()": decode,
     }
     print("decoders, one core:")
     for name, way in ways.items():
-        equal = sum(np.array_equal(way(data), decode.decode_with_pillow(data)) for data in files)
+        equal = sum(np.array_equal(way(data), decode_with_pillow(data)) for data in files)
         rates = []
         for _ in range(3):
             start = time.perf_counter()

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from coyo_labeler.label import decode
+from coyo_labeler.formats.image_shards import Sample, read_samples
+from coyo_labeler.formats.pictures import decode
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.preprocess import prepare
-from coyo_labeler.label.read import find_shards, read_samples
+from coyo_labeler.label.shards import find_shards
 from coyo_labeler.machine import cores_of_machine
 
 
@@ -32,7 +33,7 @@ class Model:
         self.teacher = Teacher(spec, torch.device("cpu"))
 
     def __call__(self, files: np.ndarray) -> dict[str, np.ndarray]:
-        pictures = [decode.decode(bytes(data)) for data in files]
+        pictures = [decode(bytes(data)) for data in files]
         batch = torch.stack([prepare(pixels, self.teacher.preset) for pixels in pictures])
         labels, probs, _ = self.teacher.answer(batch)
         return {"labels": labels.numpy(), "probs": probs.numpy()}
@@ -50,9 +51,10 @@ def spark_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
     spark = open_session(SparkSettings(master=f"local[{cores}]"), "peer")
     source = str(folder / "rows")
     rows = [
-        (sample.id, bytearray(sample.image or b""))
+        (sample.id, bytearray(sample.image))
         for shard in find_shards(str(folder / "images"))
         for sample in read_samples(shard)
+        if isinstance(sample, Sample)
     ]
     frame = spark.createDataFrame(rows, "id long, image binary").repartition(cores)
     frame.write.parquet(source)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from coyo_labeler.label import decode
+from coyo_labeler.formats.pictures import decode
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec
 from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.machine import cores_of_machine
@@ -24,7 +24,7 @@ K = 50
 
 def compare(folder: Path, files: list[bytes], model: str, size: int, device: torch.device) -> None:
     """Print how far the probabilities of each precision are from float32's, and its images/s."""
-    pictures = [decode.decode(data) for data in files]
+    pictures = [decode(data) for data in files]
     checkpoint = folder / "spread.safetensors"
     save_teacher(checkpoint, 21_843, size, pictures[:CALIBRATION], model)
     probs, rates = {}, {}

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import timm
 import torch
 
-from coyo_labeler.label import decode
+from coyo_labeler.formats.pictures import decode
 from coyo_labeler.label.model import DTYPES
 from coyo_labeler.label.preprocess import automl_preset, prepare
 from coyo_labeler.machine import cores_of_machine
@@ -56,7 +56,7 @@ def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> No
     """Print images/s of making inputs on the device, resized there or on the host."""
     device = torch.device(arguments.device)
     preset = automl_preset(f"automl_{size}")
-    pictures = [torch.from_numpy(decode.decode(data)) for data in files]
+    pictures = [torch.from_numpy(decode(data)) for data in files]
     pictures = (pictures * -(-arguments.batch // len(pictures)))[: arguments.batch]
     cores = cores_of_machine()
     with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler.formats.image_ids import Ids
 
 #: Formats that hold the images beside their labels.
 WITH_IMAGES = ("webdataset", "tfrecord")
@@ -47,6 +48,11 @@ class ExportSettings(StageSettings):
     images: str | None = Field(
         None,
         description="images of the labels: output of fetch, or webdataset tars",
+    )
+    ids: Ids = Field(
+        "auto",
+        description="auto: an image's id stands in its JSON or in the table beside the tar; where "
+        "no image has one, img2dataset's keys are ids; hash: instead of none, a hash of uid or key",
     )
     threshold: float = Field(
         0.0, ge=0, le=1, description="labels below this probability are dropped"

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler.formats.image_ids import Ids
 
 
 class SamplingSettings(Settings):
@@ -44,6 +45,11 @@ class LabelSettings(StageSettings):
     images: str = Field(
         description="tars to label: output of fetch or img2dataset, a tar, a folder or a glob",
         examples=["out/demo/images"],
+    )
+    ids: Ids = Field(
+        "auto",
+        description="auto: an image's id stands in its JSON or in the table beside the tar; where "
+        "no image has one, img2dataset's keys are ids; hash: instead of none, a hash of uid or key",
     )
     model: str = Field(
         "tf_efficientnetv2_xl.in21k", description="a timm model, or hf-hub:owner/name"

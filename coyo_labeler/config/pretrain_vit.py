@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler.formats.image_ids import Ids
 
 #: What to do with images of some kind.
 Choice = Literal["skip", "error"]
@@ -99,6 +100,11 @@ class PretrainVitSettings(StageSettings):
     )
     gold_images: str | None = Field(
         None, description="tars of the gold images; null: they are in images"
+    )
+    ids: Ids = Field(
+        "auto",
+        description="auto: an image's id stands in its JSON or in the table beside the tar; where "
+        "no image has one, img2dataset's keys are ids; hash: instead of none, a hash of uid or key",
     )
     held_out: float = Field(
         0.2,

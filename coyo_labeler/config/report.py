@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from coyo_labeler.config.base import StageSettings
+from coyo_labeler.formats.image_ids import Ids
 
 
 class ReportSettings(StageSettings):
@@ -41,6 +42,11 @@ class ReportSettings(StageSettings):
     )
     images: str | None = Field(
         None, description="output of fetch: its rejects join the funnel, its tars give examples"
+    )
+    ids: Ids = Field(
+        "auto",
+        description="auto: an image's id stands in its JSON or in the table beside the tar; where "
+        "no image has one, img2dataset's keys are ids; hash: instead of none, a hash of uid or key",
     )
     catalog: str | None = Field(None, description="output of ingest: its rejects join the funnel")
     label_space: str = Field(

@@ -14,6 +14,7 @@ from coyo_labeler.data.labels import Labels, open_labels
 from coyo_labeler.data.reader import Reader, Recipe
 from coyo_labeler.data.targets import Checked, Choice, MultiHot, Target
 from coyo_labeler.data.tars import find_shards
+from coyo_labeler.formats.image_ids import Ids
 from coyo_labeler.formats.label_spaces import SIZES
 
 #: Classes of ImageNet-21k as COYO-Labeled-300M numbers them.
@@ -30,6 +31,11 @@ class LabelledImages(IterableDataset[Sample]):
     Every epoch gives every sample once, over all ranks and workers together. Call `set_epoch` for
     another order and other augmentations. A picture's augmentation depends on (seed, epoch, id)
     alone.
+
+    ids: hash gives images without a whole number for an id a hash of their `uid` or key, as label
+    does. Samples without an id or a picture, and second ones of one id, are left out and counted by
+    the name that label's failures have (formats.faults.Fault); with unlabelled=error they are an
+    error.
 
     exclude: ids of images to hold out.
 
@@ -55,12 +61,13 @@ class LabelledImages(IterableDataset[Sample]):
         out_of_range: Choice = "error",
         empty: Choice = "skip",
         undecodable: Choice = "error",
+        ids: Ids = "auto",
         exclude: Collection[int] = (),
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         self.recipe = Recipe(
-            shards=find_shards(images),
+            shards=find_shards(images, ids),
             labels=open_labels(labels) if isinstance(labels, str) else labels,
             target=Checked(target, num_classes, out_of_range, empty),
             decode=decode,

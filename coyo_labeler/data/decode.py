@@ -1,6 +1,5 @@
 """Bytes to a picture."""
 
-import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,9 +9,10 @@ if TYPE_CHECKING:
 def decode_rgb(content: bytes) -> "Image":
     """An RGB Pillow image; transparency is dropped, EXIF orientation is not applied.
 
-    Raises: OSError (Pillow's UnidentifiedImageError is one) where the bytes are no whole picture.
+    Raises: ImageError (a ValueError) where the bytes are no whole picture, or one too large.
     """
-    from PIL import Image  # noqa: PLC0415  # a decoder of one's own makes Pillow unnecessary
+    # A decoder of one's own makes Pillow unnecessary.
+    from coyo_labeler.formats.pictures import open_picture, to_rgb  # noqa: PLC0415
 
-    with Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
+    with open_picture(content) as image:
+        return to_rgb(image)

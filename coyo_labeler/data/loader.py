@@ -57,7 +57,9 @@ class Loader:
 
     @property
     def counts(self) -> "Counter[str]":
-        """Images so far: drawn = used + unlabelled + empty + undecodable + held_out + waiting."""
+        """Images so far: drawn = used + waiting + unlabelled + empty + undecodable + held_out, and
+        samples that are no images (`faults.Fault`).
+        """
         total = Counter(self._counted)
         for state in self._states.values():
             total.update(state["counts"])

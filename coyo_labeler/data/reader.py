@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from coyo_labeler.data.batch import Sample
-from coyo_labeler.data.labels import Labels
+from coyo_labeler.data.labels import Labels, ShardLabels
 from coyo_labeler.data.split import parts_of, seed_of
-from coyo_labeler.data.targets import Checked, Choice
-from coyo_labeler.data.tars import Shard, read_members
+from coyo_labeler.data.targets import F32, I64, Checked, Choice
+from coyo_labeler.data.tars import Failure, Shard, read_samples
+from coyo_labeler.data.tars import Sample as Encoded
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.faults import Fault
 
 
 @dataclass(frozen=True)
@@ -125,17 +127,25 @@ class Reader:
         part, recipe = self._parts[number], self.recipe
         shard = recipe.shards[part.shard]
         rows = recipe.labels.open(shard)
-        for position, member in enumerate(read_members(shard)):
-            row = rows.find(member.id)
+        for position, image in enumerate(read_samples(shard)):
+            row = _row_of(rows, image)
             if track:
                 self._position = max(position + 1, skip)
             if position < skip or not part.holds(position):
                 continue
             counts["drawn"] += 1
-            if member.id in recipe.exclude:
+            if isinstance(image, Failure):
+                if recipe.unlabelled == "error":
+                    raise InputError(
+                        f"images: shard {shard.name}: sample {image.key}: {image.fault}: "
+                        f"{image.detail}; fetch the shard again, or unlabelled=skip"
+                    )
+                counts[str(image.fault)] += 1
+                continue
+            if image.id in recipe.exclude:
                 counts["held_out"] += 1
                 continue
-            where = f"labels: shard {shard.name}: image {member.key} (id {member.id})"
+            where = f"labels: shard {shard.name}: image {image.key} (id {image.id})"
             if row is None:
                 if recipe.unlabelled == "error":
                     raise InputError(f"{where} has no labels; label it, or unlabelled=skip")
@@ -143,7 +153,7 @@ class Reader:
                 continue
             target = recipe.target(*row, where, counts)
             if target is not None:
-                yield Drawn(number, position, Sample(member.image, *target, member.id, member.key))
+                yield Drawn(number, position, Sample(image.image, *target, image.id, image.key))
         rows.finish()
 
     # -- picture ----------------------------------------------------------------------------------
@@ -210,6 +220,18 @@ class Reader:
             if len(found) == len(positions):
                 break
         return found
+
+
+def _row_of(rows: ShardLabels, image: Encoded | Failure) -> tuple[I64, F32] | None:
+    """The labels of the next sample of a tar, also where it has an id but no picture.
+
+    Labels that were made elsewhere may have a row for it, and rows are asked for in their order.
+    """
+    if image.id is None:
+        return None
+    if isinstance(image, Failure) and image.fault in (Fault.DUPLICATE_ID, Fault.DUPLICATE_KEY):
+        return None
+    return rows.find(image.id)
 
 
 @contextmanager

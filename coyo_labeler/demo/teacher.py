@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch.nn import functional
 
 from coyo_labeler import storage
-from coyo_labeler.label.decode import decode
+from coyo_labeler.formats.pictures import decode
 from coyo_labeler.label.preprocess import automl_preset, prepare
 from coyo_labeler.progress import Progress
 

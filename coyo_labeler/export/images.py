@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.export import tfrecord
 from coyo_labeler.export.choose import Choice, Reason, choose, rejected
 from coyo_labeler.export.parquet import Written
-from coyo_labeler.export.tars import Sample, Tar, read_samples
+from coyo_labeler.export.tars import Tar
 from coyo_labeler.formats import tars
-
-#: What Pillow raises of a picture that does not decode.
-_UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+from coyo_labeler.formats.faults import Fault, ImageError
+from coyo_labeler.formats.image_shards import Failure, Sample, read_samples
 
 #: Columns that go into `{key}.json`; all else there is as it was.
 _INTO_JSON = ("labels", "label_probs", "n_votes", "risk", "entropy")
@@ -42,11 +40,12 @@ def _labelled(
     tar: Tar, rows: pa.Table, choice: Choice, written: Written
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
     for sample, row in _chosen(tar, rows, choice, written):
-        document = {**sample.facts, **{name: row[name] for name in _INTO_JSON if name in row}}
-        data = json.dumps(document, ensure_ascii=False).encode()
+        document = {**sample.document, **{name: row[name] for name in _INTO_JSON if name in row}}
+        # Halves of surrogate pairs stay escaped, as JSON spells them.
+        data = json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
         written.rows_out += 1
         written.labels += len(row["labels"])
-        yield sample.key, {sample.ending: sample.image, "json": data}
+        yield sample.name, {sample.ending: sample.image, "json": data}
 
 
 def write_tfrecord(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Written:
@@ -56,8 +55,8 @@ def write_tfrecord(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Writte
         for sample, row in _chosen(tar, rows, choice, written):
             try:
                 image, again = tfrecord.decodable(sample.image)
-            except _UNDECODABLE as error:
-                told = f"{sample.key}.{sample.ending}: {type(error).__name__}"
+            except ImageError as error:
+                told = f"{sample.name}.{sample.ending}: {error}"
                 ids = pa.array([row["id"]])
                 written.rejects.append(rejected(ids, Reason.UNREADABLE_IMAGE, [told]))
                 continue
@@ -76,24 +75,42 @@ def _chosen(
     kept, rejects = choose(rows, choice)
     written.rows_in = rows.num_rows
     written.rejects.append(rejects)
-    labelled = {row["key"]: row for row in kept.to_pylist()}
+    labelled = {row["id"]: row for row in kept.to_pylist()}
     keys = rows["key"].to_pylist()
-    known = frozenset(keys)
-    if len(known) < len(keys):
+    missing = dict(zip(rows["id"].to_pylist(), keys, strict=True))
+    if len(missing) < len(keys):
         twice, _ = Counter(keys).most_common(1)[0]
         raise InputError(
             f"export: labels: the image {twice} of {tar.url} has more than one row of labels; a "
             "labels folder holds each id once"
         )
-    unseen = set(known)
-    for sample in read_samples(tar):
+    id_of = {key: image_id for image_id, key in missing.items()}
+    known = frozenset(missing)
+    for sample in read_samples(tar.shard):
         written.images += 1
-        written.unlabelled += sample.key not in known
-        unseen.discard(sample.key)
-        if sample.key in labelled:
-            yield sample, labelled[sample.key]
-    if unseen:
+        if isinstance(sample, Failure):
+            image_id = sample.id if sample.id in missing else id_of.get(sample.name)
+            if image_id is None or image_id not in missing:
+                written.faults[str(sample.fault)] += 1
+                continue
+            del missing[image_id]
+            if labelled.pop(image_id, None) is not None:
+                written.rejects.append(_reject(image_id, sample))
+            continue
+        written.unlabelled += sample.id not in known
+        missing.pop(sample.id, None)
+        if sample.id in labelled:
+            yield sample, labelled[sample.id]
+    if missing:
         raise InputError(
-            f"export: images: {tar.url} lacks {len(unseen):,} of the images in the table beside "
-            f"it, first {min(unseen)}; fetch it again"
+            f"export: images: {tar.url} lacks {len(missing):,} of the images in the table beside "
+            f"it, first {min(missing.values())}; fetch it again"
         )
+
+
+def _reject(image_id: int, failure: Failure) -> pa.Table:
+    """The reject of a row of labels whose sample cannot be used."""
+    is_large = failure.fault is Fault.TOO_LARGE
+    reason = Reason.UNREADABLE_IMAGE if is_large else Reason.NO_IMAGE
+    detail = f"{failure.name}: {failure.fault}: {failure.detail}"
+    return rejected(pa.array([image_id]), reason, [detail])

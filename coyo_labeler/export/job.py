@@ -86,6 +86,7 @@ def _commit(job: ExportJob, number: int, name: str, written: Written, start: flo
         "re_encoded": written.re_encoded,
         "images": written.images,
         "unlabelled": written.unlabelled,
+        "faults": dict(written.faults),
     }
     seconds = time.monotonic() - start
     job.receipts.write(Receipt(number, job.fingerprint, written.counts(), seconds, details))

@@ -5,6 +5,7 @@ Pictures never travel through Spark, and the driver receives only one small row 
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 
 import pyarrow as pa
@@ -16,11 +17,12 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.export.choose import Reason
 from coyo_labeler.export.job import REJECTS, ExportJob, export_images, export_rows
 from coyo_labeler.export.plan import Shard
-from coyo_labeler.export.tars import INDEX, Tar, read_index
+from coyo_labeler.export.tars import INDEX, Tar, index_tar
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import read_table, spark_schema, write_table
+from coyo_labeler.formats.tars import DamagedTarError
 
-_DONE = pa.schema([pa.field("shard", pa.int32())])
+_DONE = pa.schema([pa.field("shard", pa.int32()), pa.field("damage", pa.string())])
 
 #: Tasks per slot: each takes one tar after another, and several waves leave few slots idle at last.
 _WAVES = 4
@@ -45,10 +47,13 @@ def index_tars(spark: SparkSession, tars: Sequence[Tar]) -> DataFrame:
         "number int, url string",
     )
 
+    rule = tars[0].ids
+
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for row in batch.to_pylist():
-                yield from read_index(Tar(row["number"], row["url"])).to_batches()
+                with suppress(DamagedTarError):  # the task that writes the tar again reports it
+                    yield from index_tar(Tar(row["number"], row["url"], rule)).to_batches()
 
     index = plan.mapInArrow(read, spark_schema(INDEX)).persist()
     twice = index.groupBy("id").agg(F.count("*").alias("n"), F.min("tar"), F.max("tar"))
@@ -102,16 +107,29 @@ def _write_tars(
         for number, table in _tables_by_tar(batches):
             labelled = table.filter(table["key"].is_valid()).drop_columns(["tar"])
             fields = [pa.field("key", pa.string()), *job.schema]
-            export_images(job, by_number[number], labelled.cast(pa.schema(fields)))
-            yield pa.RecordBatch.from_pydict({"shard": [number]}, schema=_DONE)
+            damage = None
+            try:
+                export_images(job, by_number[number], labelled.cast(pa.schema(fields)))
+            except DamagedTarError as error:  # the other tars go on
+                damage = error.why
+            row = {"shard": [number], "damage": [damage]}
+            yield pa.RecordBatch.from_pydict(row, schema=_DONE)
 
-    (
+    done = (
         with_empty_tars.repartitionById(tasks, "task")
         .select(*columns)
         .sortWithinPartitions("tar", "key")
         .mapInArrow(work, spark_schema(_DONE))
         .collect()  # one row per tar
     )
+    damaged = [row for row in done if row["damage"] is not None]
+    if damaged:
+        first = min(damaged, key=lambda row: int(row["shard"]))
+        others = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+        raise InputError(
+            f"export: images: {by_number[first['shard']].url} is no whole tar "
+            f"({first['damage']}){others}; all others are done and kept. Fetch it again"
+        )
 
 
 def _tables_by_tar(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:

@@ -1,5 +1,6 @@
 """One exported Parquet file: rows read, chosen and written, batch after batch."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,7 +19,8 @@ class Written:
 
     nbytes: of a Parquet file's rows in memory.
     re_encoded: images whose bytes are not those of the tar. images: samples of the tar, and how
-    many of them have no labels.
+    many of them have no labels. faults: how many have neither labels nor a picture with an id, by
+    reason.
     """
 
     rows_in: int = 0
@@ -28,6 +30,7 @@ class Written:
     re_encoded: int = 0
     images: int = 0
     unlabelled: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     rejects: list[pa.Table] = field(default_factory=list)
 
     def counts(self) -> Counts:

@@ -1,5 +1,6 @@
 """The stage `export`: copies a labels folder into the format of its consumer."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def _with_images(
     spark: SparkSession, settings: ExportSettings, run: Run, labels: Labels
 ) -> Outcome:
     assert settings.images is not None  # checked by the settings
-    tars = find_tars(settings.images)
+    tars = find_tars(settings.images, settings.ids)
     job = make_job(settings, run, labels, len(tars))
     url = storage.locate(settings.labels, "posterior")
     rows = read_table(spark, "export: labels", url, labels.schema)
@@ -65,7 +66,6 @@ def _with_images(
     missing = [tar for tar in tars if tar.number not in finished]
     with job.receipts.watch("export", len(tars), facts):
         index = index_tars(spark, tars)
-        images = index.count()
         without_image = write_images(spark, job, rows, index, missing)
         index.unpersist()
     done = all_receipts(job)
@@ -73,10 +73,9 @@ def _with_images(
         write_metadata(settings, done)
     counted = shard_receipts.total(done)
     rejected = {**counted.rejected, str(Reason.NO_IMAGE): without_image}
-    unlabelled = sum(receipt.details["unlabelled"] for receipt in done)
     return Outcome(
         Counts(sum(labels.rows.values()), counted.rows_out, rejected),
-        {"images": Counts(images, counted.rows_in, {"no_labels": unlabelled})},
+        {"images": count_images(done, counted.rows_in)},
         details(done),
     )
 
@@ -117,6 +116,15 @@ def all_receipts(job: ExportJob) -> list[Receipt]:
             "same command again: it writes these and keeps the others"
         )
     return [receipts[number] for number in range(job.shards)]
+
+
+def count_images(done: Sequence[Receipt], labelled: int) -> Counts:
+    """The samples of all tars: those that have a row of labels, and the others by reason."""
+    rejected = Counter[str]()
+    for receipt in done:
+        rejected["no_labels"] += receipt.details["unlabelled"]
+        rejected.update(receipt.details["faults"])
+    return Counts(sum(receipt.details["images"] for receipt in done), labelled, rejected)
 
 
 def write_card(

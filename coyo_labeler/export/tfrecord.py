@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from coyo_labeler.formats.pictures import open_picture, to_rgb
+
 #: Pictures that `tf.image.decode_image` makes three channels of, by their first bytes.
 _DECODABLE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _JPEG_QUALITY = 95
@@ -76,17 +78,17 @@ def decodable(image: bytes) -> tuple[bytes, bool]:
     JPEG and PNG stay as they are. WebP, GIF, TIFF and the like become a JPEG (quality 95), alpha on
     white, the first frame; EXIF orientation is not applied, as TensorFlow does not.
 
-    Raises: OSError, or what Pillow raises besides, where it does not decode.
+    Raises: ImageError where it does not decode.
     """
     if image.startswith(_DECODABLE):
         return image, False
-    with Image.open(io.BytesIO(image)) as opened:
-        picture: Image.Image = opened
+    with open_picture(image) as opened:
+        picture = opened
         if opened.has_transparency_data:
             picture = Image.new("RGBA", opened.size, "white")
             picture.alpha_composite(opened.convert("RGBA"))
         buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "JPEG", quality=_JPEG_QUALITY)
+        to_rgb(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue(), True
 
 

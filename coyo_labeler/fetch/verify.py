@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from coyo_labeler.errors import one_line
 from coyo_labeler.fetch.phash import phash
 from coyo_labeler.fetch.status import FetchError, Status
-from coyo_labeler.jpeg import MAX_SCANS, has_more_scans
+from coyo_labeler.formats.jpeg import MAX_SCANS, has_more_scans
 
 #: File name extension by Pillow's format; no other format is opened.
 EXTENSIONS = {

@@ -1,20 +1,34 @@
-"""Webdataset tars, read in one forward pass and written so that equal samples give equal bytes.
+"""Webdataset tars: read sample by sample, and written so that equal samples give equal bytes.
 
-The webdataset package would do this too, but loads PyTorch where there is one.
+The webdataset package would do this too, but it loads PyTorch where it is installed, has no bounds,
+and takes parts of one sample that stand apart for two samples.
 """
 
 import io
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import IO
 
 from coyo_labeler.errors import one_line
+from coyo_labeler.formats.tar_headers import Member, members, shown
 
 #: Endings of members that hold the picture of a sample.
 IMAGE_ENDINGS = frozenset(
     {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "img", "image"}
 )
+#: Endings of the members that are read.
+ENDINGS = IMAGE_ENDINGS | {"json"}
+
+#: Bytes of one sample's members, and samples of one tar, at most.
+MAX_SAMPLE_BYTES = 256 * 2**20
+MAX_SAMPLES = 500_000
+
+#: Samples, and bytes of them, that wait for parts which stand further behind in the tar.
+WINDOW_SAMPLES = 256
+WINDOW_BYTES = 4 * 2**20
 
 
 class DamagedTarError(Exception):
@@ -29,70 +43,150 @@ class DamagedTarError(Exception):
         return f"{self.url}: {self.why}"
 
 
+@dataclass
+class Group:
+    """The members of one sample.
+
+    key: a member's name without what follows the first dot of its last part. parts: content by
+    ending (lower case, in the tar's order). oversized: the member that is too large to be read, and
+    with it the sample. repeated: the key stands before in the tar, complete or further away than
+    samples wait.
+    """
+
+    key: str
+    parts: dict[str, bytes] = field(default_factory=dict)
+    oversized: str | None = None
+    repeated: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that its parts hold."""
+        return sum(map(len, self.parts.values()))
+
+
 def groups(
     file: IO[bytes], url: str, wanted: Callable[[str], bool] = lambda _: True
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, {ending: bytes}) of each sample of a tar, whole before the next is read.
+    """(key, {ending: bytes}) of each sample of a tar as `write` makes it. See `read_groups`.
 
-    file: seekable, at its start; it is moved forward only. url: names the tar in errors. wanted:
-    says of a key whether its sample is read at all.
-
-    The key is a member's name without what follows the first dot of its last part; members of one
-    key stand together, as webdataset writes them. Endings are in lower case, in the tar's order;
-    only pictures (IMAGE_ENDINGS) and `json` are read. Links, folders and devices are no members.
-
-    Raises: DamagedTarError where it is no tar or breaks off, be it between two members.
+    Raises: DamagedTarError also where a sample is too large or comes twice.
     """
+    for group in read_groups(file, url, wanted):
+        if group.oversized is not None or group.repeated:
+            why = "is too large" if group.oversized is not None else "comes twice"
+            raise DamagedTarError(url, f"{shown(group.key)} {why}")
+        yield group.key, group.parts
+
+
+def read_groups(
+    file: IO[bytes],
+    url: str,
+    wanted: Callable[[str], bool] = lambda _: True,
+    endings: Collection[str] = ENDINGS,
+    without_content: Collection[str] = (),
+) -> Iterator[Group]:
+    """The samples of a tar in the order of their first members.
+
+    file: seekable, at its start. url: names the tar in errors. wanted: says of a key whether its
+    sample is read. endings: of the members that are read. without_content: endings whose members
+    count, but whose content is not read (b"").
+
+    Members of one key stand together, as webdataset writes them. Where they do not, a sample that
+    lacks its picture or its JSON waits for WINDOW_SAMPLES further samples, or WINDOW_BYTES. Links,
+    folders and devices are no members, nor are files whose names begin with a dot (macOS adds
+    `._a.jpg` to `a.jpg`).
+
+    Raises: DamagedTarError where the file is no tar, breaks off (be it between two members),
+    exceeds a bound, or goes on in something other than a further tar.
+    """
+    window = _Window(endings)
     try:
-        yield from _groups(file, wanted)
-    except (tarfile.TarError, EOFError) as error:
-        why = one_line(error)
-        raise DamagedTarError(url, why) from None
-
-
-def _groups(
-    file: IO[bytes], wanted: Callable[[str], bool]
-) -> Iterator[tuple[str, dict[str, bytes]]]:
-    key: str | None = None
-    parts: dict[str, bytes] = {}
-    # "r:" moves forward only, and unlike "r|" does not copy a buffer for every header.
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header read
-            if not info.isfile():
+        for member in members(file):
+            key, ending = _split(member.name)
+            if not member.is_file or not key:
                 continue
-            folder, _, name = info.name.rpartition("/")
-            stem, _, ending = name.partition(".")
-            found = posixpath.join(folder, stem)
-            if found != key:
-                if key is not None and wanted(key):
-                    yield key, parts
-                key, parts = found, {}
-            ending = ending.lower()
-            if (ending in IMAGE_ENDINGS or ending == "json") and wanted(found):
-                parts[ending] = _content(tar, info)
-        _check_end(file, tar)
-    if key is not None and wanted(key):
-        yield key, parts
+            group = window.group_of(key, ending) if wanted(key) else None
+            yield from window.release(group)
+            if group is not None and ending in endings:
+                window.held += _read_part(file, member, group, ending, without_content)
+                yield from window.release(group)
+        yield from window.release(None, everything=True)
+    except tarfile.TarError as error:
+        raise DamagedTarError(url, one_line(error)) from None
 
 
-def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(info)
-    content = file.read() if file is not None else b""
-    if len(content) != info.size:
-        raise tarfile.ReadError(f"{info.name} breaks off")
-    return content
+def _split(name: str) -> tuple[str, str]:
+    """(key, ending) of a member; no key where the name begins with a dot."""
+    folder, _, base = name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return posixpath.join(folder, stem) if stem else "", ending.lower()
 
 
-def _check_end(file: IO[bytes], tar: tarfile.TarFile) -> None:
-    """A tar ends in blocks of zeros; one that breaks off, or goes on in garbage, does not.
+def _read_part(
+    file: IO[bytes], member: Member, group: Group, ending: str, without_content: Collection[str]
+) -> int:
+    """Read a member into its group; returns how many bytes it holds."""
+    if ending in without_content:
+        group.parts[ending] = b""
+        return 0
+    if member.size > MAX_SAMPLE_BYTES - group.size:
+        limit = f"at most {MAX_SAMPLE_BYTES:,} are read of a sample"
+        group.oversized = f"{shown(member.name)} has {member.size:,} bytes; {limit}"
+        return 0
+    if not member.is_whole:
+        raise tarfile.ReadError(f"{shown(member.name)} breaks off")
+    file.seek(member.offset)
+    content = file.read(member.size)
+    if len(content) != member.size:
+        raise tarfile.ReadError(f"{shown(member.name)} breaks off")
+    group.parts[ending] = content
+    return len(content)
 
-    `tarfile` takes both for the end, unless they come first.
-    """
-    file.seek(tar.offset)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
-        raise tarfile.ReadError("the end of the archive is missing")
+
+class _Window:
+    """Samples in the order of their first members, from the first on that may not be whole yet."""
+
+    def __init__(self, endings: Collection[str]) -> None:
+        self.held = 0
+        self._endings, self._with_json = endings, "json" in endings
+        self._waiting: deque[Group] = deque()
+        self._by_key: dict[str, Group] = {}
+        self._seen: set[int] = set()  # hashes of keys: 32 bytes each
+
+    def group_of(self, key: str, ending: str) -> Group | None:
+        """The group that a member belongs to; None where it is not needed."""
+        group = self._by_key.get(key)
+        if group is not None and ending not in group.parts:
+            return group
+        repeated = hash(key) in self._seen
+        if repeated and ending not in self._endings:
+            return group
+        self._seen.add(hash(key))
+        if len(self._seen) > MAX_SAMPLES:
+            raise tarfile.ReadError(f"more than {MAX_SAMPLES:,} samples")
+        group = Group(key, repeated=repeated)
+        self._waiting.append(group)
+        self._by_key[key] = group
+        return group
+
+    def release(self, current: Group | None, everything: bool = False) -> Iterator[Group]:
+        """Groups that are complete, and those that have waited long enough, up to the current
+        one."""
+        while self._waiting and (group := self._waiting[0]) is not current:
+            full = len(self._waiting) > WINDOW_SAMPLES or self.held > WINDOW_BYTES
+            if not (everything or full or self._is_complete(group)):
+                return
+            self._waiting.popleft()
+            self.held -= group.size
+            if self._by_key.get(group.key) is group:
+                del self._by_key[group.key]
+            yield group
+
+    def _is_complete(self, group: Group) -> bool:
+        if group.oversized is not None:
+            return True
+        has_picture = not IMAGE_ENDINGS.isdisjoint(group.parts)
+        return has_picture and ("json" in group.parts or not self._with_json)
 
 
 def picture(parts: Mapping[str, bytes]) -> tuple[str, bytes] | None:

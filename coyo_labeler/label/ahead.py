@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from coyo_labeler.formats import pictures
+from coyo_labeler.formats.image_shards import Failure, Sample, Shard, read_samples
 from coyo_labeler.formats.tars import DamagedTarError
-from coyo_labeler.label import decode
-from coyo_labeler.label.decode import ImageError
-from coyo_labeler.label.read import Sample, Shard, read_samples
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class End:
     damage: str | None = None
 
 
-#: A shard begins, one of its samples, a shard is over.
-Event = Shard | tuple[Sample, "Future[Ready]"] | End
+#: A shard begins, one of its samples, one that cannot be used, a shard is over.
+Event = Shard | tuple[Sample, "Future[Ready]"] | Failure | End
 
 
 class ReadAhead:
@@ -91,8 +90,11 @@ class ReadAhead:
                     for sample in read_samples(shard):
                         if self._stop.is_set():
                             return
+                        if isinstance(sample, Failure):
+                            self._events.put(sample)
+                            continue
                         future = self._pool.submit(self._make_ready, sample)
-                        self._events.put((replace(sample, image=None), future))
+                        self._events.put((replace(sample, image=b""), future))
                 except DamagedTarError as error:
                     damage = error.why
                 self._events.put(End(damage))
@@ -101,14 +103,10 @@ class ReadAhead:
             self._events.put(error)
 
     def _make_ready(self, sample: Sample) -> Ready:
-        if sample.image is None:
-            raise ImageError(decode.NO_IMAGE, "the tar holds no picture under this key")
-        if sample.id is None:
-            raise ImageError(decode.NO_ID, "no whole number 'id' in its JSON or the table beside")
-        pixels = decode.decode(sample.image, self._exif)
+        pixels = pictures.decode(sample.image, self._exif)
         height, width = pixels.shape[:2]
         return Ready(
-            replace(sample, image=None),
+            replace(sample, image=b""),
             sample.width or width,
             sample.height or height,
             self._shrink(pixels),

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.image_shards import Shard
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import ShardResult, label_shards
-from coyo_labeler.label.read import Shard
 from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
@@ -154,6 +154,7 @@ def _receipt(job: Job, seat: Seat, result: ShardResult, teacher: Teacher) -> Rec
     counts = Counts(result.samples, result.beliefs.num_rows, result.rejected)
     details = {
         "stamp": result.shard.stamp,
+        "ids": str(result.shard.ids),
         "busy_seconds": round(result.busy_seconds, 3),
         "finished": round(time.time(), 3),
         "device": seat.name,

@@ -10,9 +10,9 @@ from multiprocessing.queues import Queue
 import torch
 
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.formats.image_shards import Shard
 from coyo_labeler.label.commit import Committed, Job, Seat, label_and_commit
 from coyo_labeler.label.model import Teacher
-from coyo_labeler.label.read import Shard
 from coyo_labeler.machine import cores_of_machine
 
 

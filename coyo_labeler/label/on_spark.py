@@ -20,11 +20,11 @@ from pyspark.sql import SparkSession
 from coyo_labeler.errors import InputError, WorkError
 
 if TYPE_CHECKING:
+    from coyo_labeler.formats.image_shards import Shard
     from coyo_labeler.label.commit import Committed, Job, Seat
     from coyo_labeler.label.model import Teacher, TeacherSpec
-    from coyo_labeler.label.read import Shard
 
-_PLAN = "number int, url string, stamp string"
+_PLAN = "name string, url string, stamp string, ids string"
 _COMMITTED = "shard int, url string, damage string"
 _COMMITTED_ARROW = pa.schema([("shard", pa.int32()), ("url", pa.string()), ("damage", pa.string())])
 
@@ -60,7 +60,7 @@ def run_on_spark(
     else:
         profile = profile_of(dict(context.getConf().getAll()), device)
         tasks = max(context.defaultParallelism, -(-len(shards) // _SHARDS_PER_TASK))
-    rows = [(shard.number, shard.url, shard.stamp) for shard in shards]
+    rows = [(shard.name, shard.url, shard.stamp, str(shard.ids)) for shard in shards]
     plan = spark.createDataFrame(context.parallelize(rows, min(tasks, len(rows))), _PLAN)
     work = _work(job, seats, device)
     committed = plan.mapInArrow(work, _COMMITTED, profile=profile).collect()
@@ -110,10 +110,11 @@ def _work(
         address = claim_gpu(context.resources(), "torch" in sys.modules)
         job, seats = pickle.loads(pickled)
         seat = seats[context.partitionId()] if seats else _seat(context, device, address)
+        from coyo_labeler.formats.image_ids import IdRule  # noqa: PLC0415
+        from coyo_labeler.formats.image_shards import Shard  # noqa: PLC0415
         from coyo_labeler.label.commit import label_and_commit  # noqa: PLC0415
-        from coyo_labeler.label.read import Shard  # noqa: PLC0415
 
-        shards = [Shard(**row) for row in rows]
+        shards = [Shard(**{**row, "ids": IdRule(row["ids"])}) for row in rows]
         teacher = _teacher(job.spec, seat.device, job.fingerprint)
         for done in label_and_commit(job, teacher, seat, shards):
             yield pa.RecordBatch.from_pydict(

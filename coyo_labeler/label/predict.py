@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +12,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from coyo_labeler.formats import schemas
-from coyo_labeler.label import decode
+from coyo_labeler.formats.faults import ImageError
+from coyo_labeler.formats.image_shards import Failure, Sample, Shard
 from coyo_labeler.label.ahead import End, ReadAhead, Ready
-from coyo_labeler.label.decode import ImageError
 from coyo_labeler.label.devices import Device, Promise, open_device
 from coyo_labeler.label.model import Teacher
-from coyo_labeler.label.read import Sample, Shard
+
+#: Why an image has no belief though its picture can be read; see also `faults.Fault`.
+NOT_FINITE = "not_finite"
+BELOW_THRESHOLD = "below_threshold"
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,16 @@ class _Open:
     """A shard on its way: images that wait for a full batch, and what is known so far."""
 
     shard: Shard
-    waiting: list[tuple[Sample, Any]] = field(default_factory=list)
+    waiting: "list[tuple[Sample, Future[Ready]] | Failure]" = field(default_factory=list)
     rows: list[_Row] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     samples: int = 0
     busy_seconds: float = 0.0
     damage: str | None = None
 
-    def fail(self, sample: Sample, reason: str, detail: str) -> None:
+    def fail(self, sample: Sample | Failure, reason: str, detail: str) -> None:
         self.failures.append(
-            {"id": sample.id, "key": sample.key, "reason": reason, "detail": detail}
+            {"id": sample.id, "key": sample.name, "reason": reason, "detail": detail}
         )
 
 
@@ -124,11 +128,15 @@ def label_shards(
 
 def _send(device: Device, current: _Open, sent: deque[_Sent]) -> None:
     ready: list[Ready] = []
-    for sample, future in current.waiting:
+    for event in current.waiting:
+        if isinstance(event, Failure):
+            current.fail(event, event.fault, event.detail)
+            continue
+        sample, future = event
         try:
             ready.append(future.result())
         except ImageError as error:
-            current.fail(sample, error.reason, error.detail)
+            current.fail(sample, error.fault, error.detail)
     current.waiting = []
     if ready:
         sent.append((current, ready, device.submit([image.tensor for image in ready])))
@@ -151,9 +159,7 @@ class _Finish:
         answers = done.answers
         for position, image in enumerate(images):
             if not answers.finite[position]:
-                current.fail(
-                    image.sample, decode.NOT_FINITE, "the teacher's output holds NaN or infinity"
-                )
+                current.fail(image.sample, NOT_FINITE, "the teacher's output holds NaN or infinity")
                 continue
             features = answers.embeddings
             current.rows.append(
@@ -173,7 +179,7 @@ class _Finish:
         below = [row for row in current.rows if row.probs[0] < self._min_top1]
         rejected = Counter(failure["reason"] for failure in current.failures)
         if below:
-            rejected[decode.BELOW_THRESHOLD] = len(below)
+            rejected[BELOW_THRESHOLD] = len(below)
         failures = sorted(current.failures, key=lambda failure: str(failure["key"]))
         since, self._since = self._since, time.monotonic()
         return ShardResult(

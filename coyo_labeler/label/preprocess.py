@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from coyo_labeler.label.decode import LARGE_PIXELS
+from coyo_labeler.formats.pictures import LARGE_PIXELS
 
 #: From this size up EfficientNetV2's evaluation squashes the whole picture; below it crops first.
 CROP_BELOW = 320

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.formats.image_shards import Shard
 from coyo_labeler.label.commit import (
     LABEL_SPACE,
     WEIGHTS,
@@ -17,7 +18,7 @@ from coyo_labeler.label.commit import (
 )
 from coyo_labeler.label.local import run_local, seats_of
 from coyo_labeler.label.model import check_teacher, spec_of
-from coyo_labeler.label.read import Shard, find_shards
+from coyo_labeler.label.shards import find_shards
 from coyo_labeler.manifest import Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts, total
 
@@ -36,13 +37,14 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     Raises: InputError naming the key at fault; WorkError naming the tars that cannot be read, when
     all others are done.
     """
-    shards = find_shards(settings.images)
+    shards = find_shards(settings.images, settings.ids)
     receipts = Receipts(settings.output, run.fingerprint)
     finished = receipts.read() if run.resumed else {}
     if run.inputs_changed:
         finished = _accept(shards, finished, settings, run)
     if run.resumed:
         remove_unfinished(settings.output, finished)
+    _refuse_other_ids(shards, finished, settings)
     missing = [shard for shard in shards if shard.number not in finished]
     job = Job(
         spec_of(settings),
@@ -58,7 +60,10 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     _refuse_damaged(committed)
     done = [receipt_of[shard] for shard in sorted(receipt_of)]
     _refuse_mixed(done)
-    return Outcome(total(done), details={"shards": len(shards), "devices": _rates(done)})
+    ids = str(shards[0].ids)
+    return Outcome(
+        total(done), details={"shards": len(shards), "ids": ids, "devices": _rates(done)}
+    )
 
 
 def _deal_out(
@@ -80,6 +85,24 @@ def _known_of_teacher(run: Run, finished: Collection[int]) -> Mapping[str, str]:
         return read_teacher(run.output, min(finished))
     sources = {WEIGHTS: "checkpoint", LABEL_SPACE: "label_space"}
     return {entry: run.inputs[key] for entry, key in sources.items() if key in run.inputs}
+
+
+def _refuse_other_ids(
+    shards: Sequence[Shard], finished: Mapping[int, Receipt], settings: LabelSettings
+) -> None:
+    """See that the images of finished shards got their ids by the rule that holds now.
+
+    Raises: InputError where the tars that decide the rule have changed meanwhile.
+    """
+    rule = str(shards[0].ids)
+    for receipt in finished.values():
+        before = receipt.details.get("ids", rule)
+        if before != rule:
+            raise InputError(
+                f"label: images: finished shards of {settings.output} have their ids by "
+                f"'{before}', but the first shard of {settings.images} now asks for '{rule}'; put "
+                "it back as it was, or choose another output"
+            )
 
 
 def _refuse_mixed(receipts: Sequence[Receipt]) -> None:

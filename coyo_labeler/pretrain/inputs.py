@@ -58,6 +58,7 @@ class GoldImages:
             shuffle_buffer=settings.shuffle_buffer,
             seed=settings.seed,
             undecodable=settings.undecodable,
+            ids=settings.ids,
             rank=0,
             world_size=1,
         )
@@ -95,6 +96,7 @@ def open_training(
         out_of_range=settings.out_of_range,
         empty=settings.empty,
         undecodable=settings.undecodable,
+        ids=settings.ids,
         exclude=gold.held_out.ids.tolist() if gold else (),
         rank=process.rank,
         world_size=process.count,

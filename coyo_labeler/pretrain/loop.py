@@ -15,6 +15,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.pretrain_vit import PretrainVitSettings
 from coyo_labeler.data import Batch, Loader
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.formats.faults import Fault
 from coyo_labeler.manifest import Counts, Outcome
 from coyo_labeler.pretrain.augment import normalise
 from coyo_labeler.pretrain.checkpoint import Checkpoints, Training
@@ -90,7 +91,7 @@ def _counts(counts: dict[str, int], waiting: int, used: int) -> Counts:
     """Pictures drawn from the tars over all epochs, and those used in steps."""
     rejected = {
         reason: counts[reason]
-        for reason in ("unlabelled", "empty", "held_out", "undecodable")
+        for reason in ("unlabelled", "empty", "held_out", "undecodable", *map(str, Fault))
         if counts[reason]
     }
     return Counts(counts["drawn"], used, {**rejected, "not_reached": waiting})

@@ -1,18 +1,48 @@
-"""Thumbnails of single images out of webdataset tars, as data URIs."""
+"""Thumbnails of single images out of image shards, as data URIs."""
 
 import base64
 import io
 import posixpath
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from PIL import Image
+from pyspark.sql import SparkSession
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import tars
+from coyo_labeler.formats.faults import ImageError
+from coyo_labeler.formats.image_shards import Shard, read_index, text_of_key
+from coyo_labeler.formats.pictures import open_picture, to_rgb
+from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError
 
 #: Longest side of a thumbnail, in pixels: twice its size on the page, for dense screens.
 SIDE = 176
+
+#: Shards that one task looks through.
+_SHARDS_PER_TASK = 64
+
+
+def locate(
+    spark: SparkSession, shards: Sequence[Shard], ids: Collection[int]
+) -> dict[int, tuple[str, str]]:
+    """Where the images of a few ids lie: {id: (URL of the tar, key in it)}.
+
+    An image of a shard that cannot be read has no place.
+    """
+    wanted = frozenset(ids)
+
+    def look(shard: Shard) -> Iterator[tuple[int, tuple[str, str]]]:
+        try:
+            index = read_index(shard)
+        except DamagedTarError:
+            return  # the page does without its pictures; whoever needs the tar reports it
+        for key, image_id in index:
+            if image_id in wanted:
+                yield image_id, (shard.url, key)
+
+    tasks = max(1, len(shards) // _SHARDS_PER_TASK, min(len(shards), 4))
+    return dict(spark.sparkContext.parallelize(list(shards), tasks).flatMap(look).collect())
 
 
 def thumbnails(places: Mapping[int, tuple[str, str]]) -> dict[int, str]:
@@ -40,10 +70,10 @@ def _pictures(url: str, keys: Collection[str]) -> dict[str, bytes]:
     fs, path = storage.resolve(url)
     try:
         with fs.open(path, "rb") as file:
-            for key, parts in tars.groups(file, url, lambda key: posixpath.basename(key) in keys):
-                picture = tars.picture(parts)
-                if picture is not None:
-                    found[posixpath.basename(key)] = picture[1]
+            for group in tars.read_groups(file, url, lambda key: _name(key) in keys, IMAGE_ENDINGS):
+                picture = tars.picture(group.parts)
+                if picture is not None and not group.repeated:
+                    found.setdefault(_name(group.key), picture[1])
                 if len(found) == len(keys):
                     break
     except tars.DamagedTarError as error:
@@ -53,12 +83,17 @@ def _pictures(url: str, keys: Collection[str]) -> dict[str, bytes]:
     return found
 
 
+def _name(key: str) -> str:
+    """A key as `locate` has it."""
+    return text_of_key(posixpath.basename(key))
+
+
 def _shrink(data: bytes) -> str | None:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
             image.draft("RGB", (SIDE, SIDE))
-            small = image.convert("RGB")
-    except (OSError, Image.DecompressionBombError):
+            small = to_rgb(image)
+    except ImageError:
         return None  # the report shows the caption without a picture
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

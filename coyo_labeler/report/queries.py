@@ -119,13 +119,3 @@ def look_up(rows: DataFrame, sums: Aggregates) -> dict[str, list[dict[str, Any]]
     selected = rows.where(F.col("id").isin(ids)).select(*columns).collect()
     by_id = {row["id"]: row.asDict() for row in selected}
     return {kind: [by_id[image_id] for image_id in ids] for kind, ids in kinds.items() if ids}
-
-
-def locate_images(spark: SparkSession, images: str, ids: list[int]) -> dict[int, tuple[str, str]]:
-    """The locations of a few images: {id: (URL of the tar, key)}."""
-    schema = pa.schema([schemas.IMAGES.field("id"), schemas.IMAGES.field("key")])
-    table = read_table(spark, "images", images, schema).where(F.col("id").isin(ids))
-    return {
-        row["id"]: (storage.join(images, f"{row['key'][:-4]}.tar"), row["key"])
-        for row in table.collect()
-    }

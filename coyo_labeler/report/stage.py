@@ -11,18 +11,18 @@ from coyo_labeler import storage
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.image_shards import find_shards
 from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
 from coyo_labeler.report.document import Context, describe
-from coyo_labeler.report.examples import thumbnails
+from coyo_labeler.report.examples import locate, thumbnails
 from coyo_labeler.report.page import render
 from coyo_labeler.report.queries import (
     aggregate,
     join_other,
     join_truth,
-    locate_images,
     look_up,
     read_labels,
     read_pairs,
@@ -93,4 +93,5 @@ def _pictures(
     ids = sorted({row["id"] for group in examples.values() for row in group})
     if settings.images is None or not ids:
         return {}
-    return thumbnails(locate_images(spark, settings.images, ids))
+    shards = find_shards(settings.images, settings.ids, "report: images")
+    return thumbnails(locate(spark, shards, ids))

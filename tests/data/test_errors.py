@@ -123,8 +123,12 @@ def test_a_sample_without_an_id_names_shard_and_key(
 ) -> None:
     images, labels = folders(1)
     write_members(tmp_path / "images/00000.tar", [("a.png", picture(1)), ("a.json", meta)])
-    with pytest.raises(InputError, match=r"shard 00000: sample a: a\.json"):
-        list(LabelledImages(images, labels))
+    with pytest.raises(InputError, match=r"shard 00000: sample a: no_id: no whole number 'id' in"):
+        list(LabelledImages(images, labels, unlabelled="error"))
+    write_labels(tmp_path / "beliefs/00000.parquet", {})
+    reader = iter(LabelledImages(images, labels))
+    assert list(reader) == []
+    assert reader.counts == {"drawn": 1, "no_id": 1}
 
 
 def test_an_error_in_a_worker_process_comes_as_its_one_line(
@@ -159,5 +163,5 @@ def test_one_name_for_two_tars_is_refused(tmp_path: Path) -> None:
     for folder in "ab":
         write_tar(tmp_path / folder / "00000.tar", [1])
     write_labels(tmp_path / "beliefs/00000.parquet", {1: row_of(1)})
-    with pytest.raises(InputError, match=r"2 tars at .* are called 00000"):
+    with pytest.raises(InputError, match=r"00000.tar and .* have the same name"):
         LabelledImages(str(tmp_path / "*/00000.tar"), str(tmp_path / "beliefs"))

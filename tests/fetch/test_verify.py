@@ -9,7 +9,7 @@ from PIL import Image
 from coyo_labeler.fetch.resize import shrink
 from coyo_labeler.fetch.status import FetchError
 from coyo_labeler.fetch.verify import hamming, verify
-from coyo_labeler.jpeg import MAX_SCANS, has_more_scans
+from coyo_labeler.formats.jpeg import MAX_SCANS, has_more_scans
 from tests.fetch.web import encode, photograph
 from tests.jpegs import with_scans
 

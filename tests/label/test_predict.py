@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from coyo_labeler.formats import schemas
+from coyo_labeler.formats import pictures, schemas
+from coyo_labeler.formats.faults import Fault
+from coyo_labeler.formats.image_shards import read_samples
 from coyo_labeler.formats.tars import DamagedTarError
-from coyo_labeler.label import ahead, decode, predict
+from coyo_labeler.label import ahead, predict
 from coyo_labeler.label.devices import Done, to_answers
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.predict import label_shards
-from coyo_labeler.label.read import find_shards, read_samples
+from coyo_labeler.label.shards import find_shards
 from tests.label.tars import crops, jpeg, write_tar
 from tests.tars import write_members
 
@@ -55,7 +57,7 @@ def test_a_poisoned_image_costs_itself(make_teacher, tmp_path):
     write_tar(tmp_path, 1, FILES)
     poisoned, clean = run(make_teacher(), tmp_path)
     assert poisoned.samples == 11
-    assert poisoned.rejected == {decode.UNDECODABLE: 2, decode.NO_IMAGE: 1}
+    assert poisoned.rejected == {Fault.UNDECODABLE: 2, Fault.NO_IMAGE: 1}
     assert poisoned.failures.schema == schemas.LABEL_FAILURES
     assert poisoned.failures["key"].to_pylist() == ["000000001", "000000002", "000000004"]
     assert poisoned.failures["id"].to_pylist() == [1, 2, 4]
@@ -81,6 +83,8 @@ def test_a_poisoned_image_costs_itself(make_teacher, tmp_path):
 def test_what_a_json_may_hold_costs_at_most_its_own_columns(make_teacher, tmp_path, document):
     members = [("0.jpg", FILES[0]), ("1.jpg", FILES[1]), ("1.json", document), ("2.jpg", FILES[2])]
     write_members(tmp_path / "00000.tar", members)
+    rows = {"key": ["0", "1", "2"], "id": [0, 1, 2]}
+    pq.write_table(schemas.pa.table(rows), tmp_path / "00000.parquet")
     beliefs = run(make_teacher(), tmp_path)[0].beliefs
     assert beliefs["id"].to_pylist() == [0, 1, 2]
     row = beliefs.to_pylist()[1]
@@ -90,7 +94,8 @@ def test_what_a_json_may_hold_costs_at_most_its_own_columns(make_teacher, tmp_pa
 
 
 def test_a_name_that_is_no_text_is_written_with_its_bytes_spelt_out(make_teacher, tmp_path):
-    write_members(tmp_path / "00000.tar", [("caf\udce9.jpg", FILES[0]), ("7.jpg", FILES[1])])
+    members = [("caf\udce9.jpg", FILES[0]), ("7.jpg", FILES[1]), ("7.json", b'{"id": 7}')]
+    write_members(tmp_path / "00000.tar", members)
     result = run(make_teacher(), tmp_path)[0]
     assert result.failures["key"].to_pylist() == ["caf\\udce9"]
     assert result.beliefs["id"].to_pylist() == [7]
@@ -111,7 +116,7 @@ def test_nan_is_a_failure_with_a_name(make_teacher, tmp_path):
 
     teacher.network = spoilt
     result = run(teacher, tmp_path, cores=1)[0]
-    assert result.rejected == {decode.NOT_FINITE: 1}
+    assert result.rejected == {predict.NOT_FINITE: 1}
     assert result.failures["id"].to_pylist() == [2]
     assert result.beliefs["id"].to_pylist() == [0, 1, *range(3, 11)]
 
@@ -122,7 +127,7 @@ def test_images_below_the_threshold_are_set_aside_and_not_lost(make_teacher, tmp
     tops = [probs[0] for probs in everything["label_probs"].to_pylist()]
     middle = sorted(tops)[5]
     result = run(make_teacher(), tmp_path, min_top1=middle)[0]
-    assert result.rejected == {decode.BELOW_THRESHOLD: 5}
+    assert result.rejected == {predict.BELOW_THRESHOLD: 5}
     assert result.beliefs.num_rows == 6
     assert min(probs[0] for probs in result.beliefs["label_probs"].to_pylist()) == middle
     ids = result.beliefs["id"].to_pylist() + result.below["id"].to_pylist()
@@ -216,7 +221,7 @@ def test_a_programming_error_in_a_thread_is_raised_and_not_waited_for(
     def broken(data, exif_orientation):
         raise AttributeError("a bug")
 
-    monkeypatch.setattr(decode, "decode", broken)
+    monkeypatch.setattr(pictures, "decode", broken)
     with pytest.raises(AttributeError, match="a bug"):
         run(make_teacher(), tmp_path)
 
@@ -280,7 +285,12 @@ def test_img2datasets_shards_take_ids_from_the_table_and_else_from_the_key(tmp_p
     assert [sample.id for sample in read_samples(shard)] == [120000, 120001, 120002]
     rows = {"key": ["000120000", "000120001"], "id": [2**40, 2**40 + 1]}
     pq.write_table(schemas.pa.table(rows), tmp_path / "00012.parquet")
-    assert [sample.id for sample in read_samples(shard)] == [2**40, 2**40 + 1, 120002]
+    shard = find_shards(str(tmp_path))[0]
+    *first, last = read_samples(shard)
+    assert [sample.id for sample in first] == [2**40, 2**40 + 1]
+    # Others of the folder have an id, so that a key is none.
+    assert isinstance(last, Failure)
+    assert (last.key, last.fault) == ("000120002", Fault.NO_ID)
 
 
 def test_a_sample_without_any_number_for_an_id_is_a_failure(make_teacher, tmp_path):
@@ -288,7 +298,7 @@ def test_a_sample_without_any_number_for_an_id_is_a_failure(make_teacher, tmp_pa
     members = [("cat.jpg", FILES[0]), ("dog.jpg", FILES[1]), ("dog.json", dog)]
     write_members(tmp_path / "00000.tar", members)
     result = run(make_teacher(), tmp_path)[0]
-    assert result.rejected == {decode.NO_ID: 1}
+    assert result.rejected == {Fault.NO_ID: 1}
     assert result.failures["key"].to_pylist() == ["cat"]
     assert result.beliefs["id"].to_pylist() == [7]
 

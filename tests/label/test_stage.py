@@ -12,7 +12,7 @@ from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label.commit import Seat
 from coyo_labeler.label.local import devices_of, run_local
-from coyo_labeler.label.read import find_shards
+from coyo_labeler.label.shards import find_shards
 from coyo_labeler.label.stage import Job, _rates, _speed, spec_of
 from coyo_labeler.manifest import MANIFEST, Counts
 from coyo_labeler.receipts import Receipt, Receipts

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coyo_labeler.label import decode
-from coyo_labeler.label.decode import ImageError, decode_with_pillow
+from coyo_labeler.formats import pictures
+from coyo_labeler.formats.faults import Fault, ImageError
+from coyo_labeler.formats.jpeg import is_plain_jpeg
+from coyo_labeler.formats.pictures import decode_with_pillow
 from tests.jpegs import with_scans
 from tests.label.tars import crops, encode, jpeg
 
@@ -22,58 +24,58 @@ def test_opencv_and_pillow_give_the_same_pixels():
     for pixels in crops(6, small=30):
         for option in options:
             data = encode(pixels, "JPEG", **option)
-            assert decode._is_plain_jpeg(data)
-            assert np.array_equal(decode.decode(data), decode_with_pillow(data))
+            assert is_plain_jpeg(data, 10**6)
+            assert np.array_equal(pictures.decode(data), decode_with_pillow(data))
         gray = encode(Image.fromarray(pixels).convert("L"), "JPEG")
-        assert decode._is_plain_jpeg(gray)
-        assert np.array_equal(decode.decode(gray), decode_with_pillow(gray))
+        assert is_plain_jpeg(gray, 10**6)
+        assert np.array_equal(pictures.decode(gray), decode_with_pillow(gray))
 
 
 def test_without_opencv_the_pixels_are_the_same(monkeypatch):
     data = jpeg(PHOTO)
-    with_it = decode.decode(data)
-    monkeypatch.setattr(decode, "HAS_OPENCV", False)
-    assert np.array_equal(decode.decode(data), with_it)
+    with_it = pictures.decode(data)
+    monkeypatch.setattr(pictures, "HAS_OPENCV", False)
+    assert np.array_equal(pictures.decode(data), with_it)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF"])
 def test_lossless_formats_keep_every_pixel(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
-    assert np.array_equal(decode.decode(encode(PHOTO, kind, **options)), PHOTO)
+    assert np.array_equal(pictures.decode(encode(PHOTO, kind, **options)), PHOTO)
 
 
 def test_gray_becomes_three_equal_channels():
     gray = Image.fromarray(PHOTO).convert("L")
-    pixels = decode.decode(encode(gray, "PNG"))
+    pixels = pictures.decode(encode(gray, "PNG"))
     assert np.array_equal(pixels, np.repeat(np.asarray(gray)[..., None], 3, axis=2))
 
 
 def test_one_bit_becomes_0_or_255():
-    pixels = decode.decode(encode(Image.fromarray(PHOTO).convert("1"), "PNG"))
+    pixels = pictures.decode(encode(Image.fromarray(PHOTO).convert("1"), "PNG"))
     assert set(np.unique(pixels)) == {0, 255}
 
 
 def test_alpha_is_dropped_and_not_blended():
     rgba = np.dstack([PHOTO, np.zeros(PHOTO.shape[:2], np.uint8)])
-    assert np.array_equal(decode.decode(encode(rgba, "PNG")), PHOTO)
+    assert np.array_equal(pictures.decode(encode(rgba, "PNG")), PHOTO)
     gray = Image.fromarray(PHOTO).convert("LA")
     gray.putalpha(0)
     expected = np.repeat(np.asarray(gray)[..., :1], 3, axis=2)
-    assert np.array_equal(decode.decode(encode(gray, "PNG")), expected)
+    assert np.array_equal(pictures.decode(encode(gray, "PNG")), expected)
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(200))])
 def test_palettes_are_looked_up_under_transparency_too(transparency):
     palette = Image.fromarray(PHOTO).quantize(200)
     options = {} if transparency is None else {"transparency": transparency}
-    pixels = decode.decode(encode(palette, "PNG", **options))
+    pixels = pictures.decode(encode(palette, "PNG", **options))
     colours = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
     assert np.array_equal(pixels, colours[np.asarray(palette)])
 
 
 def test_16_bits_keep_their_upper_8():
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    pixels = decode.decode(encode(Image.fromarray(values), "PNG"))
+    pixels = pictures.decode(encode(Image.fromarray(values), "PNG"))
     assert np.array_equal(pixels[..., 0], (values >> 8).astype(np.uint8))
     assert np.array_equal(pixels[..., 0], pixels[..., 2])
 
@@ -82,17 +84,17 @@ def test_16_bit_colour_keeps_its_upper_8():
     cv2 = pytest.importorskip("cv2")
     values = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
     _, data = cv2.imencode(".png", values[..., ::-1])
-    assert np.array_equal(decode.decode(data.tobytes()), (values >> 8).astype(np.uint8))
+    assert np.array_equal(pictures.decode(data.tobytes()), (values >> 8).astype(np.uint8))
 
 
 def test_cmyk_is_multiplied_out():
     cmyk = Image.fromarray(PHOTO).convert("CMYK")
     data = encode(cmyk, "JPEG", quality=100, subsampling=0)
-    assert not decode._is_plain_jpeg(data)
+    assert not is_plain_jpeg(data, 10**6)
     with Image.open(io.BytesIO(data)) as image:
         inks = np.asarray(image).astype(float)
     expected = (255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255
-    assert np.abs(decode.decode(data) - expected).max() <= 1
+    assert np.abs(pictures.decode(data) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
@@ -100,22 +102,22 @@ def test_of_an_animation_the_first_frame_stands(kind):
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "green")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    assert np.array_equal(decode.decode(data), np.full((10, 20, 3), (255, 0, 0), np.uint8))
+    assert np.array_equal(pictures.decode(data), np.full((10, 20, 3), (255, 0, 0), np.uint8))
 
 
 def test_exif_orientation_is_applied_only_when_asked_for():
     exif = Image.Exif()
     exif[0x0112] = 6  # the picture is to be turned a quarter clockwise
     data = jpeg(PHOTO, exif=exif)
-    plain, turned = decode.decode(data), decode.decode(data, exif_orientation=True)
+    plain, turned = pictures.decode(data), pictures.decode(data, exif_orientation=True)
     assert plain.shape == PHOTO.shape
     assert np.array_equal(turned, np.rot90(plain, -1))
 
 
 def test_rgb_jpegs_are_not_taken_for_ycbcr():
     data = jpeg(PHOTO, keep_rgb=True)
-    assert not decode._is_plain_jpeg(data)
-    assert np.abs(decode.decode(data).astype(int) - PHOTO).mean() < 8
+    assert not is_plain_jpeg(data, 10**6)
+    assert np.abs(pictures.decode(data).astype(int) - PHOTO).mean() < 8
 
 
 WHOLE = jpeg(PHOTO)
@@ -134,8 +136,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_whole_picture_is_undecodable(name):
     with pytest.raises(ImageError) as caught:
-        decode.decode(BROKEN[name])
-    assert caught.value.reason == decode.UNDECODABLE
+        pictures.decode(BROKEN[name])
+    assert caught.value.fault == Fault.UNDECODABLE
     assert "0x" not in caught.value.detail
 
 
@@ -167,17 +169,17 @@ def test_however_a_jpeg_is_damaged_opencv_changes_nothing():
         assert outcome(bytes(data)) == outcome(bytes(data), decode_with_pillow)
 
 
-def outcome(data, way=decode.decode):
+def outcome(data, way=pictures.decode):
     try:
         pixels = way(data)
     except ImageError as error:
-        return error.reason
+        return error.fault
     return pixels.shape, pixels.tobytes()
 
 
 def test_large_pictures_are_unfolded_one_at_a_time(monkeypatch):
-    monkeypatch.setattr(decode, "LARGE_PIXELS", 1)
-    to_rgb, at_work, most = decode._to_rgb, [], []
+    monkeypatch.setattr(pictures, "LARGE_PIXELS", 1)
+    to_rgb, at_work, most = pictures.to_rgb, [], []
 
     def watched(image):
         at_work.append(image)
@@ -186,9 +188,9 @@ def test_large_pictures_are_unfolded_one_at_a_time(monkeypatch):
         at_work.pop()
         return to_rgb(image)
 
-    monkeypatch.setattr(decode, "_to_rgb", watched)
+    monkeypatch.setattr(pictures, "to_rgb", watched)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(decode.decode, [WHOLE, encode(PHOTO, "PNG")] * 4))
+        list(pool.map(pictures.decode, [WHOLE, encode(PHOTO, "PNG")] * 4))
     assert most == [1] * 8
 
 
@@ -196,24 +198,24 @@ def test_a_bomb_is_refused_before_it_unfolds():
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b"\0")
     with pytest.raises(ImageError) as caught:
-        decode.decode(png)
-    assert caught.value.reason == decode.TOO_LARGE
+        pictures.decode(png)
+    assert caught.value.fault == Fault.TOO_LARGE
     frame = bytearray(WHOLE)
     start = frame.index(b"\xff\xc0")
     frame[start + 5 : start + 9] = struct.pack(">HH", 60_000, 60_000)
     with pytest.raises(ImageError) as caught:
-        decode.decode(bytes(frame))
-    assert caught.value.reason == decode.TOO_LARGE
+        pictures.decode(bytes(frame))
+    assert caught.value.fault == Fault.TOO_LARGE
 
 
 @pytest.mark.parametrize("opencv", [True, False])
 def test_a_jpeg_of_endless_scans_costs_itself_and_no_time(monkeypatch, opencv):
-    monkeypatch.setattr(decode, "HAS_OPENCV", opencv and decode.HAS_OPENCV)
+    monkeypatch.setattr(pictures, "HAS_OPENCV", opencv and pictures.HAS_OPENCV)
     data = jpeg(PHOTO, progressive=True)
-    assert decode.decode(with_scans(data, 50)).shape == PHOTO.shape
+    assert pictures.decode(with_scans(data, 50)).shape == PHOTO.shape
     with pytest.raises(ImageError, match="more than 100 scans") as caught:
-        decode.decode(with_scans(data, 1000))
-    assert caught.value.reason == decode.UNDECODABLE
+        pictures.decode(with_scans(data, 1000))
+    assert caught.value.fault == Fault.UNDECODABLE
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,0 +1,306 @@
+"""Image shards: which there are, and the samples of one, read in one way by everything that reads
+them.
+
+A shard is a webdataset tar, ours or img2dataset's, with the Parquet table beside it where there is
+one. Every sample is either a `Sample`, with an id and a picture, or a `Failure` that says why it is
+none.
+"""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.formats import tars
+from coyo_labeler.formats.faults import Fault
+from coyo_labeler.formats.image_ids import (
+    IdRule,
+    Ids,
+    NoIdError,
+    id_of,
+    key_number,
+    rule_of,
+    whole_number,
+)
+from coyo_labeler.formats.side_tables import HASHES, SideTable, read_side_table
+from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError, Group
+
+#: Bytes that are fetched at once from a remote filesystem.
+_READ_BYTES = 2**24
+
+#: Levels of nesting of a JSON document at most.
+_MAX_DEPTH = 100
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar.
+
+    name: its file name without `.tar`. stamp: changes with the content of the tar and of the table
+    beside it, by size and time or ETag. ids: where the ids of its images come from.
+    """
+
+    name: str
+    url: str
+    stamp: str = ""
+    ids: IdRule = IdRule.NUMBER
+
+    @property
+    def number(self) -> int:
+        """The number that its name is, in folders where all names are numbers."""
+        return int(self.name)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a shard.
+
+    key: of the webdataset, with folders where it has some. ending: of the picture's name. url,
+    imagehash: None where not recorded, or not as text. width, height: of the original picture, None
+    where not recorded, or no number of pixels. document: its JSON as it stands, {} where there is
+    none.
+    """
+
+    key: str
+    id: int
+    ending: str
+    image: bytes
+    url: str | None = None
+    imagehash: str | None = None
+    width: int | None = None
+    height: int | None = None
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The key without folders, as tables have it."""
+        return posixpath.basename(self.key)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that cannot be used. id: None where it has none."""
+
+    key: str
+    id: int | None
+    fault: Fault
+    detail: str
+
+    @property
+    def name(self) -> str:
+        """The key without folders, as tables have it."""
+        return posixpath.basename(self.key)
+
+
+# -- shards ---------------------------------------------------------------------------------------
+
+
+def find_shards(images: str, ids: Ids = "auto", key: str = "images") -> list[Shard]:
+    """The tars of a file, folder or glob, by name, with the one rule for the ids of their images.
+
+    key: the setting, for messages.
+
+    Raises: InputError where there are none, or two of one name.
+    """
+    try:
+        found = storage.files_of(images, ".tar")
+    except FileNotFoundError:
+        raise InputError(f"{key}: nothing at {images}; give a folder of tars or a glob") from None
+    if not found:
+        raise InputError(f"{key}: no .tar files at {images}; give the folder that fetch wrote")
+    folders = {posixpath.dirname(url) for url in found}
+    tables = {k: v for url in folders for k, v in storage.files_of(url, ".parquet").items()}
+    shards: dict[str, Shard] = {}
+    for url, info in found.items():
+        name = posixpath.basename(url).removesuffix(".tar")
+        if name in shards:
+            raise InputError(
+                f"{key}: {shards[name].url} and {url} have the same name; rename one of them"
+            )
+        stamp = _stamp(info, tables.get(url.removesuffix(".tar") + ".parquet"))
+        shards[name] = Shard(name, url, stamp)
+    in_order = [shards[name] for name in sorted(shards)]
+    rule = decide_ids(in_order, ids)
+    return [replace(shard, ids=rule) for shard in in_order]
+
+
+def _stamp(*infos: Mapping[str, Any] | None) -> str:
+    facts = [(info.get("size"), storage.version_of(info)) for info in infos if info is not None]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def decide_ids(shards: Sequence[Shard], ids: Ids = "auto") -> IdRule:
+    """Where the ids of these shards come from, by the first shard that holds images.
+
+    Its table decides, where it has a whole number `id`; else its tar is read until an image has
+    one, or a key that is no number. An image further behind that contradicts the decision is a
+    failure.
+    """
+    for shard in shards:
+        rule = rule_of(ids, _ids_of_first(shard))
+        if rule is not None:
+            return rule
+    return IdRule.HASH if ids == "hash" else IdRule.NUMBER
+
+
+def _ids_of_first(shard: Shard) -> Iterator[tuple[str, str, Any]]:
+    """(shard's name, key, `id` or None) of images, until the shard ends or is damaged."""
+    try:
+        table = read_side_table(shard.url, ("key", "status", "id"))
+        for image_id in table.columns.get("id", ()):
+            if whole_number(image_id) is not None:
+                yield shard.name, "", image_id
+                return
+        for group in _read_groups(shard, without_content=IMAGE_ENDINGS):
+            document = read_document(group.parts.get("json"))
+            yield shard.name, posixpath.basename(group.key), (document or {}).get("id")
+    except DamagedTarError:
+        return  # whoever reads the shard reports it
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+
+def read_samples(shard: Shard, with_images: bool = True) -> Iterator[Sample | Failure]:
+    """The samples of a tar in their order, each whole before the next is read.
+
+    with_images: without, pictures are not read, and `Sample.image` is b"".
+
+    Raises: DamagedTarError where the tar or the table beside it is unreadable or breaks off.
+    """
+    table = read_side_table(shard.url)
+    seen: set[int] = set()
+    for group in _read_groups(shard, without_content=() if with_images else IMAGE_ENDINGS):
+        sample = _sample(shard, group, table)
+        is_repeated = isinstance(sample, Failure) and sample.fault is Fault.DUPLICATE_KEY
+        if sample.id in seen and not is_repeated:
+            detail = "an earlier sample of the shard has the same id"
+            sample = Failure(sample.key, sample.id, Fault.DUPLICATE_ID, detail)
+        elif sample.id is not None:
+            seen.add(sample.id)
+        yield sample
+
+
+def _read_groups(shard: Shard, without_content: frozenset[str] | tuple[()]) -> Iterator[Group]:
+    fs, path = storage.resolve(shard.url)
+    try:
+        with fs.open(path, "rb", block_size=_READ_BYTES) as file:
+            yield from tars.read_groups(file, shard.url, without_content=without_content)
+    except OSError as error:
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise DamagedTarError(shard.url, why) from None
+
+
+def _sample(shard: Shard, group: Group, table: SideTable) -> Sample | Failure:
+    key = text_of_key(group.key)
+    row = table.row(posixpath.basename(group.key))
+    document = read_document(group.parts.get("json")) or {}
+    try:
+        image_id = id_of(shard.ids, shard.name, group.key, document, row)
+    except NoIdError as error:
+        image_id, no_id = None, str(error)
+    if group.repeated:
+        detail = "its key, or other parts of this sample, stand too far before in the tar"
+        return Failure(key, image_id, Fault.DUPLICATE_KEY, detail)
+    if group.oversized is not None:
+        return Failure(key, image_id, Fault.TOO_LARGE, group.oversized)
+    picture = tars.picture(group.parts)
+    if picture is None:
+        return Failure(key, image_id, Fault.NO_IMAGE, "the tar holds no picture under this key")
+    if image_id is None:
+        return Failure(key, None, Fault.NO_ID, no_id)
+    facts = {**row, **{name: value for name, value in document.items() if value is not None}}
+    return Sample(
+        key,
+        image_id,
+        *picture,
+        url=_text(facts.get("url")),
+        imagehash=next((text for name in HASHES if (text := _text(facts.get(name)))), None),
+        width=_side(facts.get("original_width")),
+        height=_side(facts.get("original_height")),
+        document=document,
+    )
+
+
+def read_index(shard: Shard) -> list[tuple[str, int]]:
+    """(key without folders, id) of each image of a shard; of two with one id the first.
+
+    They come from the table beside the tar where it has them all: it says in kilobytes what the tar
+    says in gigabytes. Its rows need not stand in the tar's order.
+
+    Raises: DamagedTarError, see `read_samples`.
+    """
+    keys = _index_of_table(shard)
+    if keys is None:
+        samples = read_samples(shard, with_images=False)
+        keys = [(each.name, each.id) for each in samples if isinstance(each, Sample)]
+    first: dict[int, str] = {}
+    for key, image_id in keys:
+        first.setdefault(image_id, key)
+    return [(key, image_id) for image_id, key in first.items()]
+
+
+def _index_of_table(shard: Shard) -> list[tuple[str, int]] | None:
+    rows = read_side_table(shard.url, ("key", "status", "id")).in_tar()
+    found: list[tuple[str, int]] = []
+    for key, value in rows if rows is not None else ():
+        number = whole_number(value)
+        if shard.ids is IdRule.KEY:
+            number = key_number(shard.name, key) if number is None else None
+        if number is None:
+            return None
+        found.append((text_of_key(key), number))
+    return None if rows is None else found
+
+
+# -- facts ----------------------------------------------------------------------------------------
+
+
+def read_document(data: bytes | None) -> dict[str, Any] | None:
+    """A JSON object; None where it is none, or nested too deep to be written again."""
+    try:
+        document = json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or _is_deep(document, data or b""):
+        return None
+    return document
+
+
+def _is_deep(document: Any, data: bytes) -> bool:
+    if data.count(b"[") + data.count(b"{") <= _MAX_DEPTH:
+        return False
+    level, depth = [document], 0
+    while level:
+        depth += 1
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [v for values in inner for v in values if isinstance(v, dict | list)]
+        if depth > _MAX_DEPTH:
+            return True
+    return False
+
+
+def text_of_key(key: str) -> str:
+    """A key that UTF-8 can hold: names in a tar may be any bytes."""
+    return key.encode(errors="backslashreplace").decode()
+
+
+def _side(value: Any) -> int | None:
+    """A width or height in pixels, within int32."""
+    number = whole_number(value)
+    return number if number is not None and 0 < number < 2**31 else None
+
+
+def _text(value: Any) -> str | None:
+    """A string that UTF-8 can hold: JSON can also spell halves of surrogate pairs."""
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value

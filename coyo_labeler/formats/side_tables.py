@@ -1,0 +1,96 @@
+"""`{shard}.parquet` beside `{shard}.tar`: what fetch and img2dataset know of its images."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coyo_labeler import storage
+from coyo_labeler.errors import one_line
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.tars import DamagedTarError
+
+#: Columns of the pHash; the first that is there counts.
+HASHES = ("imagehash", "image_phash", "actual_imagehash")
+
+#: Columns that are read, where they are there.
+_COLUMNS = (
+    "key",
+    "status",
+    "id",
+    "uid",
+    "url",
+    *HASHES[:2],
+    "original_width",
+    "original_height",
+)
+
+#: Rows of one table, and bytes that its columns hold unpacked by its footer, at most.
+MAX_ROWS = 500_000
+MAX_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class SideTable:
+    """The columns of a table by name, with the rows' positions by key."""
+
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    positions: Mapping[str, int] = field(default_factory=dict)
+
+    def row(self, key: str) -> dict[str, Any]:
+        """What the table says of a key; {} where it does not know it."""
+        position = self.positions.get(key)
+        if position is None:
+            return {}
+        return {name: values[position] for name, values in self.columns.items() if name != "key"}
+
+    def in_tar(self) -> Iterator[tuple[str, Any]] | None:
+        """(key, `id` or None) of the images that lie in the tar; None where the table does not
+        say."""
+        if "status" not in self.columns:
+            return None
+        keys, statuses = self.columns["key"], self.columns["status"]
+        ids = self.columns.get("id", [None] * len(keys))
+        rows = zip(keys, statuses, ids, strict=True)
+        return ((str(key), image_id) for key, status, image_id in rows if status == schemas.SUCCESS)
+
+
+def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
+    """The table beside a tar; empty where there is none, or it has no keys.
+
+    Raises: DamagedTarError where it is no Parquet file, or larger than the bounds above.
+    """
+    fs, path = storage.resolve(tar.removesuffix(".tar") + ".parquet")
+    if not fs.exists(path):
+        return SideTable()
+    try:
+        with fs.open(path, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            names = [name for name in columns if name in parquet.schema_arrow.names]
+            if "key" not in names:
+                return SideTable()
+            _check_size(tar, parquet.metadata, names)
+            table = parquet.read(columns=names, use_threads=False)
+        lists = {name: table[name].to_pylist() for name in names}
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DamagedTarError(
+            tar, f"the table beside it is unreadable ({one_line(error, 200)})"
+        ) from None
+    return SideTable(lists, {str(key): at for at, key in reversed(list(enumerate(lists["key"])))})
+
+
+def _check_size(tar: str, metadata: pq.FileMetaData, names: Sequence[str]) -> None:
+    chunks = (
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    )
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names)
+    if metadata.num_rows > MAX_ROWS or size > MAX_BYTES:
+        raise DamagedTarError(
+            tar,
+            f"the table beside it has {metadata.num_rows:,} rows and {size:,} bytes unpacked; at "
+            f"most {MAX_ROWS:,} and {MAX_BYTES:,} are read",
+        )
