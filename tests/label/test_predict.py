@@ -12,7 +12,7 @@ import torch
 
 from coyo_labeler.formats import pictures, schemas
 from coyo_labeler.formats.faults import Fault
-from coyo_labeler.formats.image_shards import read_samples
+from coyo_labeler.formats.image_shards import Failure, read_samples
 from coyo_labeler.formats.tars import DamagedTarError
 from coyo_labeler.label import ahead, predict
 from coyo_labeler.label.devices import Done, to_answers

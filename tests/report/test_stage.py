@@ -49,7 +49,7 @@ def write_images(folder: Path, rows: int) -> str:
     columns |= {
         "key": pa.array(keys),
         "id": pa.array(range(rows)),
-        "status": pa.array(["ok"] * rows),
+        "status": pa.array(["success"] * rows),
     }
     storage.write_parquet(str(folder / "00000.parquet"), pa.table(columns, schema=schemas.IMAGES))
     return str(folder)
