@@ -40,7 +40,9 @@ def _labelled(
     tar: Tar, rows: pa.Table, choice: Choice, written: Written
 ) -> Iterator[tuple[str, Mapping[str, bytes]]]:
     for sample, row in _chosen(tar, rows, choice, written):
-        document = {**sample.document, **{name: row[name] for name in _INTO_JSON if name in row}}
+        known = {} if sample.document.get("id") is not None else {"id": sample.id}
+        labels = {name: row[name] for name in _INTO_JSON if name in row}
+        document = {**sample.document, **known, **labels}
         # Halves of surrogate pairs stay escaped, as JSON spells them.
         data = json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
         written.rows_out += 1
