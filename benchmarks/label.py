@@ -36,7 +36,7 @@ from benchmarks.photographs import jpegs
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.image_shards import Sample, read_samples
 from coyo_labeler.formats.pictures import decode, decode_with_pillow
-from coyo_labeler.label.commit import Job, Seat, label_and_commit
+from coyo_labeler.label.commit import Job, Slot, label_and_commit
 from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
 from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.label.shards import find_shards
@@ -123,7 +123,7 @@ def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:
     teacher = Teacher(spec, torch.device(arguments.device))
     print(f"\n{spec.model} at {size} px, batch {teacher.batch}, {spec.precision}")
     print(f"  model loaded in {time.perf_counter() - begin:.1f} s", flush=True)
-    seat = Seat(arguments.device, cores, "bench")
+    slot = Slot(arguments.device, cores, "bench")
     shards = find_shards(str(folder / "images"))
     images = arguments.shards * max(1, arguments.images // arguments.shards)
     idle: list[float] = []
@@ -132,7 +132,7 @@ def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:
         output = folder / "beliefs"
         shutil.rmtree(output, ignore_errors=True)
         start = time.perf_counter()
-        list(label_and_commit(Job(spec, str(output), "bench"), teacher, seat, shards))
+        list(label_and_commit(Job(spec, str(output), "bench"), teacher, slot, shards))
         seconds = time.perf_counter() - start
         receipts = [json.loads(file.read_text()) for file in output.glob("_receipts/*.json")]
         idle.append(1 - sum(receipt["busy_seconds"] for receipt in receipts) / seconds)

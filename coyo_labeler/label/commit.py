@@ -1,4 +1,4 @@
-"""What a worker does with its shards: label each, write its files, then its receipt."""
+"""The work on each shard: label it, write its files, then its receipt."""
 
 import posixpath
 import re
@@ -18,7 +18,7 @@ from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
 #: Entries of a teacher's fingerprint: the sha256 of its weights, and of the list of labels.
 WEIGHTS, LABEL_SPACE = "teacher.weights_sha256", "teacher.label_space_sha256"
 
-#: Those that follow from what is found, in files, at a hub or in timm: settings do not fix them.
+#: Entries that settings do not fix: they depend on files, on a model hub or on timm.
 _FOUND = (
     WEIGHTS,
     LABEL_SPACE,
@@ -36,10 +36,11 @@ _FOLDERS = ("", "failures", BELOW, EMBEDDINGS)
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a run is told.
+    """The work of a run, as every process gets it.
 
-    min_top1: sampling threshold. decode_threads: of a GPU; None: one a core. teacher: entries of
-    the teacher's fingerprint that are known beforehand; a worker that finds others does no work.
+    min_top1: sampling threshold. decode_threads: per GPU; None: one per core. teacher: the entries
+    of the teacher's fingerprint that are known beforehand; a process whose teacher differs refuses
+    to work.
     """
 
     spec: TeacherSpec
@@ -51,10 +52,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a worker sits. device: as torch names it. cores: that are its own.
+class Slot:
+    """A device with its share of the cores.
 
-    name: of the device in progress and receipts. facts: further entries of its receipts.
+    device: as torch names it. cores: how many it may use. name: of the device in progress and
+    receipts. facts: further entries of its receipts.
     """
 
     device: str
@@ -73,13 +75,13 @@ class Committed:
 
 
 def label_and_commit(
-    job: Job, teacher: Teacher, seat: Seat, shards: Iterable[Shard]
+    job: Job, teacher: Teacher, slot: Slot, shards: Iterable[Shard]
 ) -> Iterator[Committed]:
     """Label the shards that have no receipt yet, and write each as it is done.
 
-    A damaged tar is told, not raised: the other shards go on.
+    A damaged tar is returned, not raised, so that the other shards go on.
 
-    Raises: InputError where the teacher is not the one that the job speaks of.
+    Raises: InputError where the teacher is not that of the job.
     """
     _refuse_another(job, teacher)
     keep_freed_memory()
@@ -88,42 +90,42 @@ def label_and_commit(
     for result in label_shards(
         teacher,
         missing,
-        cores=seat.cores,
+        cores=slot.cores,
         decode_threads=job.decode_threads,
         min_top1=job.min_top1,
     ):
         if result.damage is None:
             _write(job.output, result, teacher.fingerprint)
-            receipts.write(_receipt(job, seat, result, teacher))
+            receipts.write(_receipt(job, slot, result, teacher))
         yield Committed(result.shard.number, result.shard.url, result.damage)
 
 
 def read_teacher(output: str, number: int) -> dict[str, str]:
-    """Of the teacher of a finished shard what its settings do not say, for `Job.teacher`."""
+    """The entries of a finished shard's teacher that settings do not fix, for `Job.teacher`."""
     metadata = storage.read_footer("output", storage.join(output, _name(number))).metadata
     return {key: metadata[key.encode()].decode() for key in _FOUND}
 
 
 def _refuse_another(job: Job, teacher: Teacher) -> None:
     for key, expected in job.teacher.items():
-        found = teacher.fingerprint[key]
-        if found != expected:
+        actual = teacher.fingerprint[key]
+        if actual != expected:
             raise InputError(
                 f"label: output: {job.output} was begun with another teacher "
-                f"({key.removeprefix('teacher.')} was {expected}, is {found}); put the files back "
+                f"({key.removeprefix('teacher.')} was {expected}, is {actual}); put the files back "
                 "with which it was begun, or choose another output"
             )
 
 
 def remove_shard(output: str, number: int) -> None:
-    """Undo what was made of a shard; its receipt goes first."""
+    """Remove the files of a shard, its receipt first."""
     storage.remove(storage.join(output, RECEIPT.format(shard=number)))
     for folder in _FOLDERS:
         storage.remove(storage.join(output, folder, _name(number)))
 
 
 def remove_unfinished(output: str, finished: Container[int]) -> None:
-    """Remove the files of shards that have no receipt, as a run leaves them that is killed."""
+    """Remove the files of shards without a receipt, which a killed run leaves behind."""
     fs, path = storage.resolve(output)
     for folder in _FOLDERS:
         parent = storage.join(path, folder)
@@ -150,15 +152,15 @@ def _write(output: str, result: ShardResult, fingerprint: Mapping[str, str]) -> 
         )
 
 
-def _receipt(job: Job, seat: Seat, result: ShardResult, teacher: Teacher) -> Receipt:
+def _receipt(job: Job, slot: Slot, result: ShardResult, teacher: Teacher) -> Receipt:
     counts = Counts(result.samples, result.beliefs.num_rows, result.rejected)
     details = {
         "stamp": result.shard.stamp,
         "ids": str(result.shard.ids),
         "busy_seconds": round(result.busy_seconds, 3),
         "finished": round(time.time(), 3),
-        "device": seat.name,
+        "device": slot.name,
         "weights_sha256": teacher.fingerprint[WEIGHTS],
-        **seat.facts,
+        **slot.facts,
     }
     return Receipt(result.shard.number, job.fingerprint, counts, result.seconds, details)

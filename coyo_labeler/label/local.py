@@ -1,4 +1,4 @@
-"""Shards dealt out on one machine without Spark: all visible GPUs, one process each."""
+"""Labelling on one machine without Spark: one process for each visible GPU."""
 
 import multiprocessing
 import socket
@@ -11,13 +11,13 @@ import torch
 
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.formats.image_shards import Shard
-from coyo_labeler.label.commit import Committed, Job, Seat, label_and_commit
+from coyo_labeler.label.commit import Committed, Job, Slot, label_and_commit
 from coyo_labeler.label.model import Teacher
 from coyo_labeler.machine import cores_of_machine
 
 
 def devices_of(device: str) -> list[str]:
-    """The devices that a value of the key `device` stands for on this machine.
+    """The devices of this machine that a value of the key `device` means.
 
     Raises: InputError where it names a GPU that is not there.
     """
@@ -36,22 +36,22 @@ def devices_of(device: str) -> list[str]:
     return [device]
 
 
-def seats_of(device: str) -> list[Seat]:
-    """One seat a device of this machine, each with its share of the cores."""
+def slots_of(device: str) -> list[Slot]:
+    """One slot per device of this machine, each with its share of the cores."""
     devices = devices_of(device)
     cores = max(1, cores_of_machine() // len(devices))
-    return [Seat(name, cores, f"{socket.gethostname()}/{name}") for name in devices]
+    return [Slot(name, cores, f"{socket.gethostname()}/{name}") for name in devices]
 
 
-def run_local(job: Job, shards: Sequence[Shard], seats: Sequence[Seat]) -> Iterator[Committed]:
-    """Label the shards; one seat works in this very process, several in a process each.
+def run_local(job: Job, shards: Sequence[Shard], slots: Sequence[Slot]) -> Iterator[Committed]:
+    """Label the shards: one slot works in this process, several work in a process each.
 
-    Processes take the next shard when they have room for it, so that none waits for another.
+    A process takes the next shard as soon as it has room for it, so that none waits for another.
 
     Raises: WorkError where a process is killed.
     """
-    if len(seats) == 1:
-        yield from label_and_commit(job, seat_teacher(job, seats[0]), seats[0], shards)
+    if len(slots) == 1:
+        yield from label_and_commit(job, teacher_of(job, slots[0]), slots[0], shards)
         return
     # CUDA does not survive a fork of what has started it; a server that has only imported does.
     context = multiprocessing.get_context("forkserver")
@@ -59,12 +59,12 @@ def run_local(job: Job, shards: Sequence[Shard], seats: Sequence[Seat]) -> Itera
     queue: Queue[Shard | None] = context.Queue()
     for shard in shards:
         queue.put(shard)
-    for _ in seats:
+    for _ in slots:
         queue.put(None)
     with ProcessPoolExecutor(
-        len(seats), mp_context=context, initializer=_share, initargs=(queue,)
+        len(slots), mp_context=context, initializer=_share, initargs=(queue,)
     ) as pool:
-        tasks = [pool.submit(_work, job, seat) for seat in seats]
+        tasks = [pool.submit(_work, job, slot) for slot in slots]
         try:
             for task in as_completed(tasks):
                 yield from task.result()
@@ -75,9 +75,9 @@ def run_local(job: Job, shards: Sequence[Shard], seats: Sequence[Seat]) -> Itera
             ) from None
 
 
-def seat_teacher(job: Job, seat: Seat) -> Teacher:
-    """The teacher of a seat."""
-    return Teacher(job.spec, torch.device(seat.device))
+def teacher_of(job: Job, slot: Slot) -> Teacher:
+    """The teacher of a slot."""
+    return Teacher(job.spec, torch.device(slot.device))
 
 
 _queue: "Queue[Shard | None]"
@@ -89,6 +89,6 @@ def _share(queue: "Queue[Shard | None]") -> None:
     _queue = queue
 
 
-def _work(job: Job, seat: Seat) -> list[Committed]:
+def _work(job: Job, slot: Slot) -> list[Committed]:
     shards: Iterator[Shard] = iter(_queue.get, None)
-    return list(label_and_commit(job, seat_teacher(job, seat), seat, shards))
+    return list(label_and_commit(job, teacher_of(job, slot), slot, shards))

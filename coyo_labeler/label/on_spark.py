@@ -1,4 +1,4 @@
-"""Shards dealt out by Spark: a task labels shard after shard on one device.
+"""Labelling on Spark: a task labels shard after shard on one device.
 
 Nothing here imports torch before a task knows which GPU is its own.
 """
@@ -21,7 +21,7 @@ from coyo_labeler.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from coyo_labeler.formats.image_shards import Shard
-    from coyo_labeler.label.commit import Committed, Job, Seat
+    from coyo_labeler.label.commit import Committed, Job, Slot
     from coyo_labeler.label.model import Teacher, TeacherSpec
 
 _PLAN = "name string, url string, stamp string, ids string"
@@ -49,20 +49,20 @@ def run_on_spark(
     one task; on a cluster each task one GPU of an executor, or the cores that it has.
     """
     from coyo_labeler.label.commit import Committed  # noqa: PLC0415
-    from coyo_labeler.label.local import seats_of  # noqa: PLC0415
+    from coyo_labeler.label.local import slots_of  # noqa: PLC0415
 
     context = spark.sparkContext
-    seats: list[Seat] | None = None
+    slots: list[Slot] | None = None
     profile: ResourceProfile | None = None
     if re.fullmatch(r"local(\[.*\])?", context.master or ""):
-        seats = seats_of(device)
-        tasks = len(seats)
+        slots = slots_of(device)
+        tasks = len(slots)
     else:
         profile = profile_of(dict(context.getConf().getAll()), device)
         tasks = max(context.defaultParallelism, -(-len(shards) // _SHARDS_PER_TASK))
     rows = [(shard.name, shard.url, shard.stamp, str(shard.ids)) for shard in shards]
     plan = spark.createDataFrame(context.parallelize(rows, min(tasks, len(rows))), _PLAN)
-    work = _work(job, seats, device)
+    work = _work(job, slots, device)
     committed = plan.mapInArrow(work, _COMMITTED, profile=profile).collect()
     return [Committed(row["shard"], row["url"], row["damage"]) for row in committed]
 
@@ -70,7 +70,7 @@ def run_on_spark(
 def profile_of(conf: Mapping[str, str], device: str) -> ResourceProfile | None:
     """What a task asks for: one GPU with its share of the executor's cores, or all the cores.
 
-    conf: of the Spark context. None where the cluster was not told of GPUs nor of the cores of an
+    conf: of the Spark context. None where the cluster knows neither GPUs nor the cores of an
     executor.
 
     Raises: InputError under dynamic allocation, which knows no tasks that ask for a GPU, and where
@@ -96,10 +96,10 @@ def profile_of(conf: Mapping[str, str], device: str) -> ResourceProfile | None:
 
 
 def _work(
-    job: "Job", seats: "list[Seat] | None", device: str
+    job: "Job", slots: "list[Slot] | None", device: str
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     # Unpickling a job imports torch, so that it waits until the GPU is claimed.
-    pickled = pickle.dumps((job, seats))
+    pickled = pickle.dumps((job, slots))
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = [row for batch in batches for row in batch.to_pylist()]
@@ -108,15 +108,15 @@ def _work(
         context = TaskContext.get()
         assert context is not None
         address = claim_gpu(context.resources(), "torch" in sys.modules)
-        job, seats = pickle.loads(pickled)
-        seat = seats[context.partitionId()] if seats else _seat(context, device, address)
+        job, slots = pickle.loads(pickled)
+        slot = slots[context.partitionId()] if slots else _slot(context, device, address)
         from coyo_labeler.formats.image_ids import IdRule  # noqa: PLC0415
         from coyo_labeler.formats.image_shards import Shard  # noqa: PLC0415
         from coyo_labeler.label.commit import label_and_commit  # noqa: PLC0415
 
         shards = [Shard(**{**row, "ids": IdRule(row["ids"])}) for row in rows]
-        teacher = _teacher(job.spec, seat.device, job.fingerprint)
-        for done in label_and_commit(job, teacher, seat, shards):
+        teacher = _teacher(job.spec, slot.device, job.fingerprint)
+        for done in label_and_commit(job, teacher, slot, shards):
             yield pa.RecordBatch.from_pydict(
                 {"shard": [done.shard], "url": [done.url], "damage": [done.damage]},
                 schema=_COMMITTED_ARROW,
@@ -145,21 +145,21 @@ def claim_gpu(resources: "dict[str, Any]", torch_is_loaded: bool) -> str | None:
     return address
 
 
-def _seat(context: TaskContext, device: str, address: str | None) -> "Seat":
-    """The seat of a cluster's task.
+def _slot(context: TaskContext, device: str, address: str | None) -> "Slot":
+    """The slot of a cluster's task.
 
-    Raises: InputError where there are GPUs that Spark did not deal out: all tasks would take one.
+    Raises: InputError where there are GPUs that Spark does not assign: all tasks would take one.
     """
-    from coyo_labeler.label.commit import Seat  # noqa: PLC0415
+    from coyo_labeler.label.commit import Slot  # noqa: PLC0415
     from coyo_labeler.label.local import devices_of  # noqa: PLC0415
 
-    found = devices_of(device)[0]
+    name = devices_of(device)[0]
     host = socket.gethostname()
-    if address is None and found != "cpu":
+    if address is None and name != "cpu":
         raise InputError(f"label: torch sees GPUs on {host}, but {_UNTOLD}")
     if address is None:
-        return Seat(found, context.cpus(), f"{host}/{found}")
-    if found == "cpu" and device == "auto":
+        return Slot(name, context.cpus(), f"{host}/{name}")
+    if name == "cpu" and device == "auto":
         raise WorkError(
             f"label: Spark gave the task GPU {address} of {host}, but torch sees none there; "
             "install a CUDA build of torch that fits the driver, or give device=cpu"
@@ -169,7 +169,7 @@ def _seat(context: TaskContext, device: str, address: str | None) -> "Seat":
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "task": f"{context.stageId()}.{context.partitionId()}.{context.attemptNumber()}",
     }
-    return Seat(found, context.cpus(), f"{host}/gpu {address}", facts)
+    return Slot(name, context.cpus(), f"{host}/gpu {address}", facts)
 
 
 @lru_cache(maxsize=1)

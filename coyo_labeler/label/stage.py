@@ -16,7 +16,7 @@ from coyo_labeler.label.commit import (
     remove_shard,
     remove_unfinished,
 )
-from coyo_labeler.label.local import run_local, seats_of
+from coyo_labeler.label.local import run_local, slots_of
 from coyo_labeler.label.model import check_teacher, spec_of
 from coyo_labeler.label.shards import find_shards
 from coyo_labeler.manifest import Outcome, Run
@@ -56,7 +56,7 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     )
     speed = _speed(set(finished))
     with receipts.watch("label", len(shards), speed, known=finished) as receipt_of:
-        committed = _deal_out(spark, settings, job, missing)
+        committed = _label_missing(spark, settings, job, missing)
     _refuse_damaged(committed)
     done = [receipt_of[shard] for shard in sorted(receipt_of)]
     _refuse_mixed(done)
@@ -66,7 +66,7 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     )
 
 
-def _deal_out(
+def _label_missing(
     spark: "SparkSession | None", settings: LabelSettings, job: Job, shards: Sequence[Shard]
 ) -> list[Committed]:
     if not shards:
@@ -76,11 +76,12 @@ def _deal_out(
         from coyo_labeler.label.on_spark import run_on_spark  # noqa: PLC0415
 
         return run_on_spark(spark, job, shards, settings.device)
-    return list(run_local(job, shards, seats_of(settings.device)))
+    return list(run_local(job, shards, slots_of(settings.device)))
 
 
 def _known_of_teacher(run: Run, finished: Collection[int]) -> Mapping[str, str]:
-    """What every worker's teacher must be: what the run began with, and finished shards tell."""
+    """The known entries of the teacher's fingerprint: of finished shards, or of the run's
+    inputs."""
     if finished:
         return read_teacher(run.output, min(finished))
     sources = {WEIGHTS: "checkpoint", LABEL_SPACE: "label_space"}
@@ -90,7 +91,7 @@ def _known_of_teacher(run: Run, finished: Collection[int]) -> Mapping[str, str]:
 def _refuse_other_ids(
     shards: Sequence[Shard], finished: Mapping[int, Receipt], settings: LabelSettings
 ) -> None:
-    """See that the images of finished shards got their ids by the rule that holds now.
+    """Check that finished shards got their ids by the rule that holds now.
 
     Raises: InputError where the tars that decide the rule have changed meanwhile.
     """
@@ -99,14 +100,14 @@ def _refuse_other_ids(
         before = receipt.details.get("ids", rule)
         if before != rule:
             raise InputError(
-                f"label: images: finished shards of {settings.output} have their ids by "
-                f"'{before}', but the first shard of {settings.images} now asks for '{rule}'; put "
-                "it back as it was, or choose another output"
+                f"label: images: the first shard of {settings.images} has changed: ids come from "
+                f"the {rule} of an image now, and in {settings.output} from its {before}; put the "
+                "shard back as it was, or choose another output"
             )
 
 
 def _refuse_mixed(receipts: Sequence[Receipt]) -> None:
-    """See that machines which fetched the weights each for itself got the same ones."""
+    """Check that machines which each downloaded the weights got the same ones."""
     device_of = {
         receipt.details["weights_sha256"]: receipt.details["device"] for receipt in receipts
     }
@@ -121,9 +122,9 @@ def _refuse_mixed(receipts: Sequence[Receipt]) -> None:
 def _accept(
     shards: Sequence[Shard], finished: Mapping[int, Receipt], settings: LabelSettings, run: Run
 ) -> dict[int, Receipt]:
-    """Go on with tars that came or changed since the run began, where none that is done did.
+    """Accept tars that were added or changed since the run began, unless they were labelled before.
 
-    Returns what is finished still.
+    Returns the receipts that still hold.
 
     Raises: InputError naming a finished tar that is not as it was, unless it is to be overwritten.
     """
@@ -134,7 +135,7 @@ def _accept(
         if stamps.get(number) != receipt.details["stamp"]
     ]
     if changed and not settings.overwrite:
-        what = "has changed" if changed[0] in stamps else "is gone"
+        what = "has changed" if changed[0] in stamps else "is missing"
         others = f", and so with {len(changed) - 1} more" if len(changed) > 1 else ""
         raise InputError(
             f"label: images: the tar of shard {changed[0]:05d} {what} since it was labelled into "
@@ -161,9 +162,9 @@ def _refuse_damaged(committed: Sequence[Committed]) -> None:
 
 
 def _speed(before: set[int]) -> Callable[[Sequence[Receipt]], Mapping[str, Any]]:
-    """For progress: images so far, and the speed of what was done since the start.
+    """Facts for progress: images so far, and the speed since the start.
 
-    before: shards that were done then.
+    before: shards that were done before the start.
     """
 
     def facts(receipts: Sequence[Receipt]) -> Mapping[str, Any]:
@@ -200,7 +201,7 @@ def _rates(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
 
 
 def _seconds_at_work(receipts: Sequence[Receipt]) -> float:
-    """For how long at least one of the shards was being made."""
+    """Seconds in which at least one of the shards was being labelled."""
     total, until = 0.0, 0.0
     ends = [(receipt.details["finished"], receipt.seconds) for receipt in receipts]
     for start, end in sorted((end - seconds, end) for end, seconds in ends):

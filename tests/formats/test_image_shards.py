@@ -19,7 +19,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.faults import Fault
 from coyo_labeler.formats.image_ids import IdRule, Ids, hash_id, whole_number
 from coyo_labeler.formats.image_shards import Failure, Sample, find_shards, read_index, read_samples
-from coyo_labeler.label.commit import Job, Seat, label_and_commit
+from coyo_labeler.label.commit import Job, Slot, label_and_commit
 from coyo_labeler.label.model import Teacher, TeacherSpec
 from coyo_labeler.label.shards import find_shards as find_numbered_shards
 from coyo_labeler.report.examples import thumbnails
@@ -180,7 +180,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
 def label(teacher: Teacher, images: str, output: Path, ids: Ids = "auto") -> None:
     job = Job(teacher.spec, str(output), "f")
     shards = find_numbered_shards(images, ids)
-    [done] = label_and_commit(job, teacher, Seat("cpu", 1, "here"), shards)
+    [done] = label_and_commit(job, teacher, Slot("cpu", 1, "here"), shards)
     assert done.damage is None
 
 

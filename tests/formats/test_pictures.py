@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from coyo_labeler.data.decode import decode_rgb
+from coyo_labeler.export import tfrecord
 from coyo_labeler.formats import pictures
 from coyo_labeler.formats.faults import Fault, ImageError
 from coyo_labeler.formats.jpeg import is_plain_jpeg
 from coyo_labeler.formats.pictures import decode_with_pillow
+from coyo_labeler.report import examples
 from tests.jpegs import with_scans
 from tests.label.tars import crops, encode, jpeg
 
@@ -223,3 +226,26 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
     check = struct.pack(">I", zlib.crc32(kind + data))
     return struct.pack(">I", len(data)) + kind + data + check
+
+
+def test_a_picture_of_floating_point_samples_is_not_taken_for_black():
+    data = encode(Image.fromarray(np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)), "TIFF")
+    with pytest.raises(ImageError, match="floating-point") as caught:
+        pictures.decode(data)
+    assert caught.value.fault == Fault.UNDECODABLE
+
+
+@pytest.mark.parametrize("name", ["eps", "text", "cut off"])
+def test_every_reader_of_pictures_refuses_what_the_decoder_refuses(name):
+    """EPS would start Ghostscript."""
+    for decode in (decode_rgb, tfrecord.decodable):
+        if decode is decode_rgb or name != "cut off":  # JPEGs go to TFRecord as they are
+            with pytest.raises(ImageError):
+                decode(BROKEN[name])
+    assert examples._shrink(BROKEN[name]) is None
+
+
+def test_the_reader_for_training_gives_the_decoders_pixels():
+    for pixels in (PHOTO, Image.fromarray(PHOTO).convert("LA"), Image.fromarray(PHOTO).quantize(9)):
+        data = encode(pixels, "PNG")
+        assert np.array_equal(np.asarray(decode_rgb(data)), pictures.decode(data))

@@ -1,4 +1,4 @@
-"""How Spark's GPUs and cores become seats."""
+"""How Spark's GPUs and cores become slots."""
 
 import os
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label import on_spark
-from coyo_labeler.label.local import seats_of
+from coyo_labeler.label.local import slots_of
 from coyo_labeler.label.model import TeacherSpec
 
 
@@ -47,10 +47,10 @@ def test_a_gpu_that_torch_does_not_see_is_said_and_not_worked_around():
         cpus=lambda: 2, stageId=lambda: 4, partitionId=lambda: 5, attemptNumber=lambda: 0
     )
     with pytest.raises(WorkError, match=r"Spark gave the task GPU 1.*device=cpu"):
-        on_spark._seat(context, "auto", "1")
-    facts = on_spark._seat(context, "cpu", "1").facts
+        on_spark._slot(context, "auto", "1")
+    facts = on_spark._slot(context, "cpu", "1").facts
     assert (facts["gpu"], facts["task"]) == ("1", "4.5.0")
-    assert on_spark._seat(context, "auto", None).cores == 2
+    assert on_spark._slot(context, "auto", None).cores == 2
 
 
 def test_a_worker_keeps_its_model_until_the_content_of_its_files_is_another(small_spec):
@@ -93,14 +93,14 @@ def test_gpus_that_spark_was_not_told_of_are_not_all_given_to_the_first_device(m
     says = r"not told of GPUs.*executor\.resource\.gpu.*task\.resource\.gpu.*device=cpu"
     for device in ("auto", "cuda", "cuda:3"):
         with pytest.raises(InputError, match=says):
-            on_spark._seat(context, device, None)
+            on_spark._slot(context, device, None)
     with pytest.raises(InputError, match=says):
         on_spark.profile_of({"spark.executor.cores": "4"}, "cuda")
-    assert on_spark._seat(context, "cpu", None).device == "cpu"
-    assert on_spark._seat(context, "auto", "3").device == "cuda:0"
+    assert on_spark._slot(context, "cpu", None).device == "cpu"
+    assert on_spark._slot(context, "auto", "3").device == "cuda:0"
 
 
 def test_on_one_machine_each_device_has_one_task(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    assert [seat.device for seat in seats_of("auto")] == [f"cuda:{index}" for index in range(8)]
+    assert [slot.device for slot in slots_of("auto")] == [f"cuda:{index}" for index in range(8)]

@@ -172,14 +172,14 @@ def test_receipts_of_finished_shards_are_read_once(settings, images, monkeypatch
     ]
 
 
-@pytest.mark.parametrize("change", ["has changed", "is gone"])
+@pytest.mark.parametrize("change", ["has changed", "is missing"])
 def test_a_tar_that_is_not_what_was_labelled_is_refused_and_only_it_replaced_on_request(
     settings, images, tmp_path, change
 ):
     label(settings())
     output = tmp_path / "beliefs"
     kept = (output / "00000.parquet").stat().st_mtime_ns
-    if change == "is gone":
+    if change == "is missing":
         (images / "00002.tar").unlink()
     else:
         write_tar(images, 2, FILES[4:])
@@ -187,7 +187,7 @@ def test_a_tar_that_is_not_what_was_labelled_is_refused_and_only_it_replaced_on_
         label(settings())
     assert (output / MANIFEST).exists()
     manifest, _ = label(settings(overwrite=True))
-    assert manifest.rows.rows_in == (13 if change == "is gone" else 15)
+    assert manifest.rows.rows_in == (13 if change == "is missing" else 15)
     assert (output / "00000.parquet").stat().st_mtime_ns == kept
     assert (output / "00002.parquet").exists() == (change == "has changed")
     assert (output / "failures" / "00002.parquet").exists() == (change == "has changed")

@@ -10,7 +10,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError, WorkError
-from coyo_labeler.label.commit import Seat
+from coyo_labeler.label.commit import Slot
 from coyo_labeler.label.local import devices_of, run_local
 from coyo_labeler.label.shards import find_shards
 from coyo_labeler.label.stage import Job, _rates, _speed, spec_of
@@ -40,9 +40,9 @@ def test_spark_and_the_bare_machine_write_the_same_bytes(settings, spark, tmp_pa
 def test_several_processes_write_the_same_bytes_as_one(settings, images, tmp_path):
     label(settings("one"))
     many = settings("many")
-    seats = [Seat("cpu", 1, f"device {index}") for index in range(2)]
+    slots = [Slot("cpu", 1, f"device {index}") for index in range(2)]
     job = Job(spec_of(many), many.output, "fingerprint")
-    done = list(run_local(job, find_shards(str(images)), seats))
+    done = list(run_local(job, find_shards(str(images)), slots))
     assert sorted(shard.shard for shard in done) == [0, 1, 2]
     assert tables(tmp_path / "one") == tables(tmp_path / "many")
 
