@@ -165,3 +165,15 @@ def test_one_name_for_two_tars_is_refused(tmp_path: Path) -> None:
     write_labels(tmp_path / "beliefs/00000.parquet", {1: row_of(1)})
     with pytest.raises(InputError, match=r"00000.tar and .* have the same name"):
         LabelledImages(str(tmp_path / "*/00000.tar"), str(tmp_path / "beliefs"))
+
+
+def test_a_picture_of_too_many_pixels_is_left_out_like_others_that_do_not_decode(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = folders(2)
+    monkeypatch.setattr("coyo_labeler.formats.pictures.MAX_PIXELS", 63)
+    with pytest.raises(InputError, match=r"cannot be decoded .*too_large: 8 × 8 px, at most 63 px"):
+        list(LabelledImages(images, labels))
+    reader = iter(LabelledImages(images, labels, undecodable="skip"))
+    assert list(reader) == []
+    assert reader.counts == {"drawn": 2, "undecodable": 2}

@@ -9,6 +9,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler.data.tars import read_ids
@@ -264,3 +266,22 @@ def test_a_thousand_mutations_give_samples_failures_or_a_damaged_tar(tmp_path: P
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("bound", ["MAX_ROWS", "MAX_BYTES"])
+def test_a_table_that_unfolds_beyond_its_bounds_costs_its_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    write_members(tmp_path / "00000.tar", [("0.jpg", b"x")])
+    pq.write_table(pa.table({"key": ["0"] * 9}), tmp_path / "00000.parquet")
+    monkeypatch.setattr(f"coyo_labeler.formats.side_tables.{bound}", 8)
+    with pytest.raises(DamagedTarError, match="the table beside it has 9 rows"):
+        list(read_samples(find_shards(str(tmp_path))[0]))
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" * 99])
+def test_a_table_that_is_none_costs_its_shard(tmp_path: Path, content: bytes) -> None:
+    write_members(tmp_path / "00000.tar", [("0.jpg", b"x")])
+    (tmp_path / "00000.parquet").write_bytes(content)
+    with pytest.raises(DamagedTarError, match="the table beside it is unreadable"):
+        list(read_samples(find_shards(str(tmp_path))[0]))
