@@ -64,6 +64,15 @@ def join_group() -> None:
     dist.init_process_group("cuda:nccl,cpu:gloo" if cuda else "gloo", timeout=_PATIENCE)
 
 
+def leave_group() -> None:
+    """Leave the group at a regular end.
+
+    A process that exits with the group's threads still running may abort, and torchrun then ends
+    the others before they are done.
+    """
+    dist.destroy_process_group()
+
+
 def this_process(device: str) -> Process:
     """This process, in the group that was joined, or alone. device: the setting.
 

@@ -49,6 +49,8 @@ def job() -> None:
             distributed.this_process("cpu").broadcast(None)
     else:
         status = cli.guard(_follow)
+    if status == cli.DONE:
+        distributed.leave_group()
     sys.exit(status)
 
 
