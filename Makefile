@@ -70,10 +70,10 @@ bench-reader: $(READY) ## training reader against plain webdataset decoding
 bench-report: java $(READY) ## report of a million rows
 	@$(BIN)/python -m benchmarks.report $(ARGS)
 
-conf: $(READY) ## write conf/<stage>.yaml anew from the descriptions of the settings
+conf: $(READY) ## rewrite conf/<stage>.yaml from the descriptions of the settings
 	$(BIN)/python -m coyo_labeler.write_conf
 
-constraints: $(READY) ## write constraints.txt anew from pyproject.toml
+constraints: $(READY) ## rewrite constraints.txt from pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --all-extras pyproject.toml -o constraints.txt
 	@grep -q '^uv==' constraints.txt || echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" >> constraints.txt

@@ -25,7 +25,7 @@ _DENSE_NUMBERS = 50_000_000
 class DawidSkene:
     """Infers labels and workers' skills from votes, and from machine beliefs where there are any.
 
-    The model is that of docs/merge.md: Dawid & Skene (1979) with workers shrunk towards the skill
+    The model is that of docs/model.md: Dawid & Skene (1979) with workers shrunk towards the skill
     of all workers, and machine beliefs as priors (Liao, Kar & Fidler, CVPR 2021).
     `DawidSkene.classic()` is the model of 1979 with nothing added, as crowd-kit's class of this
     name computes it.
