@@ -17,7 +17,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.export.choose import Reason
 from coyo_labeler.export.job import REJECTS, ExportJob, export_images, export_rows
 from coyo_labeler.export.plan import Shard
-from coyo_labeler.export.tars import INDEX, Tar, index_tar
+from coyo_labeler.export.tars import Tar, index_tar
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import read_table, spark_schema, write_table
 from coyo_labeler.formats.tars import DamagedTarError
@@ -37,7 +37,9 @@ def write_rows(spark: SparkSession, job: ExportJob, shards: Sequence[Shard]) -> 
 
 
 def index_tars(spark: SparkSession, tars: Sequence[Tar]) -> DataFrame:
-    """The tar and key of every image (INDEX), persisted by Spark until the caller unpersists it.
+    """The tar and key of every image (schemas.IMAGE_INDEX).
+
+    Spark persists it until the caller unpersists it.
 
     Raises: InputError where two images have the same id.
     """
@@ -55,7 +57,7 @@ def index_tars(spark: SparkSession, tars: Sequence[Tar]) -> DataFrame:
                 with suppress(DamagedTarError):  # the task that writes the tar again reports it
                     yield from index_tar(Tar(row["number"], row["url"], rule)).to_batches()
 
-    index = plan.mapInArrow(read, spark_schema(INDEX)).persist()
+    index = plan.mapInArrow(read, spark_schema(schemas.IMAGE_INDEX)).persist()
     twice = index.groupBy("id").agg(F.count("*").alias("n"), F.min("tar"), F.max("tar"))
     first = twice.where("n > 1").orderBy("id").first()
     if first is not None:

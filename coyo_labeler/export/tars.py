@@ -4,13 +4,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_ids import IdRule, Ids
 from coyo_labeler.formats.image_shards import Shard, find_shards, read_index
-
-#: Which images lie in a tar. tar: its number in the plan.
-INDEX = pa.schema(
-    [pa.field("tar", pa.int32()), pa.field("key", pa.string()), pa.field("id", pa.int64())]
-)
 
 
 @dataclass(frozen=True)
@@ -42,10 +38,10 @@ def find_tars(images: str, ids: Ids = "auto") -> list[Tar]:
 
 
 def index_tar(tar: Tar) -> pa.Table:
-    """Key and id of every image of a tar (INDEX).
+    """Key and id of every image of a tar (schemas.IMAGE_INDEX).
 
     Raises: DamagedTarError where the tar, or the table beside it, cannot be read.
     """
     images = read_index(tar.shard)
     keys, ids = [key for key, _ in images], [image_id for _, image_id in images]
-    return pa.table([[tar.number] * len(images), keys, ids], schema=INDEX)
+    return pa.table([[tar.number] * len(images), keys, ids], schema=schemas.IMAGE_INDEX)

@@ -1,4 +1,4 @@
-"""The lists of classes that labels index: how many classes, what they are called, their synsets.
+"""The lists of classes that labels index: how many classes, their names and their synsets.
 
 Importing this loads neither torch nor timm; timm's lists are read as files, when they are needed.
 """
@@ -28,7 +28,7 @@ LISTED = {
 class LabelSpace:
     """A list of classes; a label is an index into it, 0 to size − 1.
 
-    given: what the classes are called, where the space is a text file.
+    given: the names of the classes, where the space is a text file.
     """
 
     name: str
@@ -37,12 +37,12 @@ class LabelSpace:
 
     @property
     def names(self) -> Sequence[str] | None:
-        """What the classes are called, of ImageNet by timm's lists; None where nobody says."""
+        """The names of the classes, for ImageNet from timm's lists; None where there are none."""
         return _names(self.name) if self._is_listed else self.given
 
     @property
     def synsets(self) -> Sequence[str] | None:
-        """WordNet's numbers of the classes by timm's lists; None for a text file, or no timm."""
+        """The WordNet ids of the classes, by timm's lists; None for a text file or without timm."""
         return read_synsets(self.name) if self._is_listed else None
 
     @property
@@ -50,7 +50,7 @@ class LabelSpace:
         return self.given is None and self.name in SIZES and _folder() is not None
 
     def name_of(self, label: int) -> str:
-        """What a class is called; its number where it has no name."""
+        """The name of a class; its number where it has no name."""
         return f"class {label}" if self.names is None else self.names[label]
 
     def describe(self) -> str:
@@ -59,7 +59,7 @@ class LabelSpace:
 
 
 def load_label_space(label_space: str) -> LabelSpace:
-    """The space of a known name, or of a text file with one class a line.
+    """The space of a known name, or of a text file with one class per line.
 
     Raises: InputError where it is neither, or the file names fewer than two classes.
     """
@@ -81,7 +81,7 @@ def load_label_space(label_space: str) -> LabelSpace:
 
 @cache
 def read_synsets(name: str) -> tuple[str, ...]:
-    """WordNet's number of each class of a space or head known by name, from timm.
+    """The WordNet id of each class of a space or head known by name, from timm.
 
     Raises: ModuleNotFoundError without timm.
     """

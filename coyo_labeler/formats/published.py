@@ -1,4 +1,4 @@
-"""What the dataset card of COYO-Labeled-300M says of it, for copies to be held against."""
+"""What the dataset card of COYO-Labeled-300M says about it, to compare a copy with."""
 
 #: By the least probability of a label: labels per image, classes used, share of images kept.
 TABLE = {

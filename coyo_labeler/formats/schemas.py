@@ -65,6 +65,11 @@ IMAGES = pa.schema(
     ]
 )
 
+#: Which images lie in which tar, for export. tar: its number among the tars by name.
+IMAGE_INDEX = pa.schema(
+    [pa.field("tar", pa.int32()), pa.field("key", pa.string()), pa.field("id", pa.int64())]
+)
+
 #: `status` of an image that is in the tar, in this table and in img2dataset's.
 SUCCESS = "success"
 
