@@ -32,7 +32,8 @@ from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError, Group
 #: Bytes that are fetched at once from a remote filesystem.
 _READ_BYTES = 2**24
 
-#: Levels of nesting of a JSON document at most.
+#: Bytes of a JSON document, and levels of its nesting, at most. A byte becomes some thirty.
+_MAX_JSON_BYTES = 8 * 2**20
 _MAX_DEPTH = 100
 
 
@@ -261,12 +262,14 @@ def _index_of_table(shard: Shard) -> list[tuple[str, int]] | None:
 
 
 def read_document(data: bytes | None) -> dict[str, Any] | None:
-    """A JSON object; None where it is none, or nested too deep to be written again."""
+    """A JSON object; None where it is none, or larger or nested deeper than the bounds above."""
+    if not data or len(data) > _MAX_JSON_BYTES:
+        return None
     try:
-        document = json.loads(data or b"")
+        document = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(document, dict) or _is_deep(document, data or b""):
+    if not isinstance(document, dict) or _is_deep(document, data):
         return None
     return document
 

@@ -29,7 +29,7 @@ def test_an_export_loads_no_torch() -> None:
         ({"min_labels": 3, "max_labels": 2}, "max_labels: 2 is less than min_labels (3)"),
         (
             {"format": "tfrecord", "images": "x", "min_labels": 0},
-            "min_labels: 0 leaves empty lists",
+            "min_labels: 0 keeps empty lists",
         ),
         ({"name": "Coyo Labels"}, "name: 'Coyo Labels' is wrong"),
         ({"threshold": 1.5}, "threshold: 1.5 is wrong"),

@@ -136,7 +136,7 @@ def test_labels_alone_make_a_report(spark: SparkSession, inputs: dict[str, str])
         ("gold", "image,label\n0,0\n", "has no column 'image_id'"),
         ("gold", "image_id,label\n0,cat\n", "label 'cat' is not of type int"),
         ("label_space", "\n", "names fewer than two classes"),
-        ("label_space", "cat\ndog\n", "label 2 is outside label_space (0..1)"),
+        ("label_space", "cat\ndog\n", "the label 2, which is outside label_space (0..1)"),
     ],
 )
 def test_a_bad_input_is_named(
