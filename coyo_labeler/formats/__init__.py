@@ -1,0 +1,12 @@
+"""What flows between the stages, read and checked in one way.
+
+- `schemas`: the Arrow schema of every table; `spark_tables`: such tables as DataFrames.
+- `image_shards`: the samples of a tar with the table beside it; `image_ids`: the rule for their
+  ids; `faults`: why an image cannot be used.
+- `tars`: samples in the bytes of a tar; `tar_headers`: its members, with bounds on what headers ask
+  for; `side_tables`: the table beside a tar.
+- `pictures`: image files to pixels; `jpeg`: what the markers of a JPEG say before that.
+- `label_lists`: the labels and probabilities of images; `label_spaces`: the classes that they
+  index; `published`: figures from the card of COYO-Labeled-300M.
+- `columns`: a column cast to its type; `parquet_splits`: the row groups that one task reads.
+"""
