@@ -1,5 +1,6 @@
 """The pages for people: lines that can be read, links that lead somewhere, modules that exist."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,3 +95,15 @@ def test_the_map_names_every_package_and_no_other() -> None:
     named = set(re.findall(r"^  ([a-z_]+)/ ", tree[1], re.MULTILINE))
     packages = {path.parent.name for path in (ROOT / "coyo_labeler").glob("*/__init__.py")}
     assert named == packages
+
+
+@pytest.mark.parametrize(
+    "package",
+    sorted(path.parent for path in (ROOT / "coyo_labeler").glob("*/__init__.py")),
+    ids=lambda package: package.name,
+)
+def test_the_map_of_a_package_names_its_modules(package: Path) -> None:
+    text = (package / "__init__.py").read_text(encoding="utf-8")
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(text)) or ""))
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert modules - words == set()

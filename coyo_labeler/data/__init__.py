@@ -6,6 +6,12 @@ dataset = LabelledImages(images, labels, target=MultiHot(0.05), transform=transf
 for batch in Loader(dataset, batch_size=256, num_workers=8):
     batch = batch.to(device)
     loss = criterion(model(batch.images), batch.targets.dense(num_classes))
+
+- `dataset`: images with their labels; `loader`: batches from worker processes, with exact resume;
+  `batch`: pictures and sparse `targets`; `decode`: bytes to a picture.
+- `split`: which samples each worker reads; `reader`: these samples in their order.
+- `tars`: the shards; `labels`: the labels of a shard, streamed; `by_id`: labels looked up by id;
+  `rows`: rows of labels files; `gold`: true classes.
 """
 
 from coyo_labeler.data.batch import Batch, SparseTargets, collate

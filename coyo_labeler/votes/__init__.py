@@ -1,0 +1,6 @@
+"""Votes of people: read, checked, and one answer per worker and question.
+
+- `read`: Parquet and CSV files, split by split.
+- `checks`: which votes can be used, and what is wrong with the others.
+- `questions`: which vote counts where a worker has several on one question.
+"""
