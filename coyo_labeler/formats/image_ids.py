@@ -1,11 +1,12 @@
 """The id of an image in a shard: one rule for everything that reads shards.
 
 The id is the whole number `id` of the sample's JSON, else that of the table beside the tar. Where
-no image of a folder has one and all keys are digits as img2dataset writes them, the key is the id.
-Anything else is no id, unless the user asks for hashes.
+no image of a folder has an `id`, be it a number or not, and all keys are digits as img2dataset
+writes them, the key is the id. Anything else is no id, unless the user asks for hashes.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -49,6 +50,13 @@ def whole_number(value: Any) -> int | None:
     return number if number is not None and -(2**63) <= number < 2**63 else None
 
 
+def is_given(value: Any) -> bool:
+    """Whether a value stands for an id at all, be it a good one: null, NaN and "" do not."""
+    return (
+        value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+    )
+
+
 def key_number(shard: str, key: str) -> int | None:
     """The number that a key of img2dataset is: digits that begin with the shard's; else None.
 
@@ -79,10 +87,11 @@ def id_of(
         raise NoIdError(f"its JSON has the id {own}, and the table beside the tar {beside}")
     number = beside if own is None else own
     if rule is IdRule.KEY:
-        if number is not None:
+        given = [value for value in (document.get("id"), row.get("id")) if is_given(value)]
+        if given:
             raise NoIdError(
-                f"it has the id {number}, but the first images of the folder have none, so that "
-                "their keys are ids; give every image an id"
+                f"it has the id {str(given[0])[:40]}, but the first images of the folder have "
+                "none, so that their keys are ids; give every image an id"
             )
         number = key_number(shard, path.rpartition("/")[2])
         if number is None:
@@ -109,6 +118,6 @@ def rule_of(ids: Ids, images: Iterable[tuple[str, str, Any]]) -> IdRule | None:
     some = False
     for shard, key, value in images:
         some = True
-        if whole_number(value) is not None or key_number(shard, key) is None:
+        if is_given(value) or key_number(shard, key) is None:
             return otherwise
     return IdRule.KEY if some else None

@@ -22,6 +22,7 @@ from coyo_labeler.formats.image_ids import (
     Ids,
     NoIdError,
     id_of,
+    is_given,
     key_number,
     rule_of,
     whole_number,
@@ -137,7 +138,7 @@ def _stamp(*infos: Mapping[str, Any] | None) -> str:
 def decide_ids(shards: Sequence[Shard], ids: Ids = "auto") -> IdRule:
     """Where the ids of these shards come from, by the first shard that holds images.
 
-    Its table decides, where it has a whole number `id`; else its tar is read until an image has
+    Its table decides, where it has an `id`; else its tar is read until an image has
     one, or a key that is no number. An image further behind that contradicts the decision is a
     failure.
     """
@@ -153,7 +154,7 @@ def _ids_of_first(shard: Shard) -> Iterator[tuple[str, str, Any]]:
     try:
         table = read_side_table(shard.url, ("key", "status", "id"))
         for image_id in table.columns.get("id", ()):
-            if whole_number(image_id) is not None:
+            if is_given(image_id):
                 yield shard.name, "", image_id
                 return
         for group in _read_groups(shard, without_content=IMAGE_ENDINGS):
@@ -251,7 +252,7 @@ def _index_of_table(shard: Shard) -> list[tuple[str, int]] | None:
     for key, value in rows if rows is not None else ():
         number = whole_number(value)
         if shard.ids is IdRule.KEY:
-            number = key_number(shard.name, key) if number is None else None
+            number = None if is_given(value) else key_number(shard.name, key)
         if number is None:
             return None
         found.append((text_of_key(key), number))

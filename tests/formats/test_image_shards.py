@@ -63,6 +63,18 @@ CASES: dict[str, tuple[Members, dict[str, Any] | None, list[int], list[tuple[str
         [9],
         [(f"00000{index:04d}", Fault.NO_ID) for index in range(7)],
     ),
+    "ids that are no whole numbers, under keys of digits": (
+        samples_of(["0a1b2c3d4e5f6071", 2**63 + 5, 1.5]),
+        None,
+        [],
+        [(f"00000{index:04d}", Fault.NO_ID) for index in range(3)],
+    ),
+    "ids in the table that are no whole numbers": (
+        samples_of([..., ...]),
+        {"key": ["000000000", "000000001"], "status": ["success"] * 2, "id": ["0a", "0b"]},
+        [],
+        [(f"00000{index:04d}", Fault.NO_ID) for index in range(2)],
+    ),
     "the table where JSON has none": (
         samples_of([None, "0a1b", 5]),
         {"key": ["000000002", "000000000", "000000001"], "id": [5.0, 3.0, 4.0]},
