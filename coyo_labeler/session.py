@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coyo_labeler.config.base import SparkSettings
 from coyo_labeler.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from coyo_labeler.config.base import SparkSettings
 
 JAVA_MISSING = (
     "Java 17 or newer is not installed: 'apt-get install openjdk-17-jre-headless' (Debian, "
@@ -56,12 +57,12 @@ def require_java() -> None:
         raise InputError(JAVA_MISSING)
 
 
-def names_cluster(settings: SparkSettings) -> bool:
+def names_cluster(settings: "SparkSettings") -> bool:
     """Whether spark-submit, a setting or the environment says where Spark runs."""
     return bool(settings.master or "PYSPARK_GATEWAY_PORT" in os.environ or os.environ.get("MASTER"))
 
 
-def open_session(settings: SparkSettings, name: str) -> "SparkSession":
+def open_session(settings: "SparkSettings", name: str) -> "SparkSession":
     """The session that spark-submit started, or a new one. name: of the stage.
 
     Raises: InputError where Java or PySpark is missing.
