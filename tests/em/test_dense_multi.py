@@ -10,7 +10,7 @@ from coyo_labeler.em.model import Calibration
 from tests.em import dense, dense_multi
 from tests.em.in_memory import build, never_falls, run_em
 from tests.em.test_dense import arrays, problems
-from tests.merge.sharded import ShardedPasses
+from tests.merge.sharded import ShardedInMemory
 
 
 @st.composite
@@ -63,7 +63,7 @@ def test_the_objective_never_falls_in_either_way(problem, partitions, shards):
     passes = build(*given_arrays(images, workers, choices), partitions)
     ways = [passes]
     if choices.worker_model == "confusion":
-        ways.append(ShardedPasses(passes.partitions, passes.model, shards))
+        ways.append(ShardedInMemory(passes.partitions, passes.model, shards))
     for way in ways:
         state, _ = run_em(way, 15, calibration=Calibration(choices.a, choices.b))
         assert never_falls(state.history)
