@@ -16,8 +16,8 @@ from coyo_labeler.merge import state as state_files
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from coyo_labeler.storage import read_json, write_json
-from tests.em.test_invariance import GIVEN, write
 from tests.merge.tables import assert_same_tables, read_rows
+from tests.merge.test_invariance import GIVEN, write
 from tests.merge.test_stage import labels_file, merge, write_votes
 
 
