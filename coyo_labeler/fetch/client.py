@@ -8,7 +8,6 @@ import asyncio
 import random
 import socket
 import ssl
-import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -20,6 +19,14 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from coyo_labeler.fetch.connections import (
+    HEADER_BYTES,
+    KEPT_SECONDS,
+    MachineError,
+    connector,
+    refuse_machine_fault,
+)
+from coyo_labeler.fetch.encodings import decompress, layers
 from coyo_labeler.fetch.guard import ForbiddenAddressError, Guard, GuardedResolver
 from coyo_labeler.fetch.hosts import Budget, Hosts, Rank, Slots
 from coyo_labeler.fetch.policy import (
@@ -30,16 +37,18 @@ from coyo_labeler.fetch.policy import (
     retry_after_seconds,
 )
 from coyo_labeler.fetch.status import TRANSIENT, FetchError, Status
+from coyo_labeler.fetch.urls import parse_url
 
 Result = TypeVar("Result")
 
 MAX_REDIRECTS = 5
 #: Names that are resolved at once; an answer can take seconds, and blocks its thread.
 RESOLVER_THREADS = 64
-DNS_CACHE_SECONDS = 300
 #: Downloads beyond this size continue a few at a time, so that memory is bounded.
 LARGE_BYTES = 4 * 2**20
 LARGE_AT_ONCE = 8
+#: How often a download waits for this machine's descriptors, which kept connections give back.
+MACHINE_PAUSES = 3
 #: Deadline of a host's robots.txt, all attempts included, in deadlines of a connection.
 ROBOTS_CONNECTS = 3
 
@@ -126,14 +135,9 @@ class Client:
     async def __aenter__(self) -> "Client":
         self._resolver_threads = ThreadPoolExecutor(RESOLVER_THREADS, "resolve")
         asyncio.get_running_loop().set_default_executor(self._resolver_threads)
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            ttl_dns_cache=DNS_CACHE_SECONDS,
-            resolver=self._resolver,
-            socket_factory=self._guard.socket_factory,
-        )
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=connector(self._resolver, self._guard.socket_factory),
+            max_field_size=HEADER_BYTES,
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -181,10 +185,16 @@ class Client:
     async def _try_again(
         self, attempt_once: Callable[[Budget], Awaitable[Result]], budget: Budget
     ) -> Result:
-        attempt = 0
+        attempt = pauses = 0
         while True:
             try:
                 return await attempt_once(budget)
+            except MachineError:
+                if pauses == MACHINE_PAUSES:
+                    raise
+                pauses += 1
+                await asyncio.sleep(KEPT_SECONDS)  # not at the image's expense
+                continue
             except FetchError as error:
                 pause = self._limits.backoff_seconds * 2**attempt * random.uniform(0.5, 1.5)
                 pause = max(pause, error.retry_after or 0.0)
@@ -237,6 +247,7 @@ class Client:
                     raise FetchError(Status.ROBOTS_TAG, f"X-Robots-Tag {rule}", response.status)
                 return Body(await self._read(response, terms.max_bytes, held), response.status)
         except (aiohttp.ClientError, ValueError, OSError) as error:
+            refuse_machine_fault(error)
             raise explain(error) from error
 
     async def _read(
@@ -245,22 +256,17 @@ class Client:
         too_large = FetchError(Status.TOO_LARGE, f"more than {max_bytes:,} bytes", response.status)
         if response.content_length is not None and response.content_length > max_bytes:
             raise too_large
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate", ""):
-            raise FetchError(
-                Status.BAD_RESPONSE, f"Content-Encoding {encoding[:40]}", response.status
-            )
-        compressed = encoding not in ("identity", "")
-        if compressed:  # its size is not known yet
+        encodings = layers(response.headers.getall("Content-Encoding", ()), response.status)
+        if encodings:  # its size is not known yet
             await held.enter_async_context(self._large)
         try:
-            data = await self._stream(response.content, max_bytes, None if compressed else held)
+            data = await self._stream(response.content, max_bytes, None if encodings else held)
         except (aiohttp.ClientError, OSError) as error:
             raise FetchError(Status.INTERRUPTED, "the answer broke off", response.status) from error
-        if data is not None and compressed:
-            data = decompress(data, max_bytes, response.status)
         if data is None:
             raise too_large
+        if encodings:
+            data = await asyncio.to_thread(decompress, data, encodings, max_bytes, response.status)
         return data
 
     async def _stream(
@@ -288,24 +294,6 @@ class Client:
         return bytes(data)
 
 
-def parse_url(text: str | None, base: URL | None = None) -> URL:
-    """An absolute http or https URL; a relative one is joined to `base`.
-
-    Raises: FetchError (bad_url).
-    """
-    if text is None:
-        raise FetchError(Status.BAD_URL, "there is no URL")
-    try:
-        url = URL(text.strip()) if base is None else base.join(URL(text.strip()))
-        if url.scheme not in ("http", "https"):
-            raise FetchError(Status.BAD_URL, f"the scheme '{url.scheme}' is not http or https")
-        if not url.host or url.port is None:
-            raise FetchError(Status.BAD_URL, "the URL has no host")
-    except (ValueError, IndexError):  # yarl raises the latter for an empty address in brackets
-        raise FetchError(Status.BAD_URL, "not a URL") from None
-    return url
-
-
 def refuse_status(status: int, retry_after: str | None) -> None:
     """Raises: FetchError for every HTTP status but 200 and 203."""
     if status in (200, 203):
@@ -322,20 +310,6 @@ def refuse_status(status: int, retry_after: str | None) -> None:
     else:
         kind = Status.HTTP_ERROR
     raise FetchError(kind, f"HTTP {status}", status, pause)
-
-
-def decompress(data: bytes, max_bytes: int, http_status: int) -> bytes:
-    """A gzip or deflate body. Raises: FetchError beyond `max_bytes`, or where it is broken."""
-    inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-    try:
-        plain = inflate.decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise FetchError(Status.BAD_RESPONSE, f"compressed body: {error}", http_status) from None
-    if len(plain) > max_bytes:
-        raise FetchError(
-            Status.TOO_LARGE, f"more than {max_bytes:,} bytes when decompressed", http_status
-        )
-    return plain
 
 
 def explain(error: Exception) -> FetchError:  # noqa: PLR0911 - a table

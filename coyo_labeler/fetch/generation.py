@@ -14,6 +14,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import islice
 
 import pyarrow as pa
@@ -28,6 +29,10 @@ from coyo_labeler.receipts import Receipt, Receipts
 #: Name of a shard's statistics, which are also its receipt.
 RECEIPT_NAME = "{shard:05d}_stats.json"
 STAGING = "_next"
+
+#: After so long without a byte, a generation that another run is making counts as abandoned. The
+#: clocks of machines and stores may differ by minutes.
+ABANDONED_SECONDS = 6 * 3600.0
 
 _HEAD_BYTES = 512  # of a tar: its first header
 _TAIL_BYTES = 16 * 2**10  # of a Parquet file: its footer, and some more
@@ -50,17 +55,27 @@ def size(url: str) -> int:
     return int(fs.info(path)["size"])
 
 
-def staging(output: str, shard: int) -> str:
-    """A new folder in which to make a later generation of a shard."""
-    return storage.join(output, STAGING, f"{shard:05d}-{uuid.uuid4().hex}")
+def staging(output: str, shard: int, run: str) -> str:
+    """A new folder in which a run makes a later generation of a shard."""
+    return storage.join(output, STAGING, f"{shard:05d}-{run}-{uuid.uuid4().hex}")
 
 
-def publish(output: str, staged: str, shard: int) -> None:
-    """Move a generation that is whole in its folder into place, or what is left of the move."""
-    fs, folder = storage.resolve(output)
+def publish(receipts: Receipts, staged: str, receipt: Receipt) -> None:
+    """Move a generation that is whole in its folder into place, or the rest of a move.
+
+    Nothing is moved where a file is missing that was not moved before: a receipt alone would turn a
+    whole shard into one that counts as torn.
+    """
+    fs, folder = storage.resolve(receipts.output)
     _, source = storage.resolve(staged)
-    for name in (tar_name(shard), rows_name(shard), RECEIPT_NAME.format(shard=shard)):
-        # Another may be about the same; where a file is gone, it has been moved.
+    shard = receipt.shard
+    names = (tar_name(shard), rows_name(shard), RECEIPT_NAME.format(shard=shard))
+    fs.invalidate_cache(source)
+    staged_files = {name for name in names[:2] if fs.exists(storage.join(source, name))}
+    if not staged_files | _moved(fs, folder, receipt) >= set(names[:2]):
+        return
+    for name in names:
+        # Another process may move the same files; one that is not here has been moved.
         with suppress(FileNotFoundError):
             if fs.exists(storage.join(source, name)):
                 fs.mv(storage.join(source, name), storage.join(folder, name))
@@ -68,11 +83,26 @@ def publish(output: str, staged: str, shard: int) -> None:
         storage.clear(staged)
 
 
-def recover(receipts: Receipts) -> None:
-    """Finish the moves that a killed run began, and forget what it had not finished making."""
+def recover(receipts: Receipts, run: str = "") -> None:
+    """Finish the moves that killed runs began, and remove what they had not finished making.
+
+    run: its own unfinished generations are removed at once, since none of its tasks is running.
+    Those of other runs may still be in the making, so they are left alone until they are old.
+    """
     for staged in _staged(receipts.output, ""):
         _finish(receipts, staged)
-    storage.clear(storage.join(receipts.output, STAGING))
+    for staged in _staged(receipts.output, ""):
+        if _run_of(staged) == run or _is_old(staged):
+            storage.clear(staged)
+    fs, folder = storage.resolve(storage.join(receipts.output, STAGING))
+    with suppress(OSError):  # it is not empty, or the filesystem has no folders
+        fs.rmdir(folder)
+
+
+def is_done(receipts: Receipts, shard: int, generation: int) -> bool:
+    """Whether a shard is whole in a generation, or in a later one."""
+    done = _whole(receipts, shard)
+    return done is not None and done.details["generation"] >= generation
 
 
 def current(receipts: Receipts, shard: int) -> Receipt | None:
@@ -111,9 +141,53 @@ def _finish(receipts: Receipts, staged: str) -> None:
     """Publish what was made whole, unless the shard has got as far without it."""
     made = Receipts(staged, receipts.fingerprint, RECEIPT_NAME).read()
     for shard, receipt in made.items():
-        done = _whole(receipts, shard)
-        if done is None or done.details["generation"] < receipt.details["generation"]:
-            publish(receipts.output, staged, shard)
+        if is_done(receipts, shard, receipt.details["generation"]):
+            with suppress(FileNotFoundError):
+                storage.clear(staged)
+        else:
+            publish(receipts, staged, receipt)
+
+
+def _run_of(staged: str) -> str:
+    """The run that made a folder of `staging`."""
+    return "-".join(staged.rpartition("/")[2].split("-")[1:-1])
+
+
+def _is_old(staged: str) -> bool:
+    """Whether nothing was written into a folder for `ABANDONED_SECONDS`."""
+    fs, folder = storage.resolve(staged)
+    try:
+        written = [fs.modified(name) for name in fs.find(folder)] or [fs.modified(folder)]
+    except FileNotFoundError:  # another process has moved or removed it
+        return False
+    latest = max(time if time.tzinfo else time.replace(tzinfo=UTC) for time in written)
+    return bool((datetime.now(UTC) - latest).total_seconds() > ABANDONED_SECONDS)
+
+
+def _moved(fs: AbstractFileSystem, folder: str, receipt: Receipt) -> set[str]:
+    """The files of a generation that are in place already."""
+    shard = receipt.shard
+    sizes = {}
+    for name in (tar_name(shard), rows_name(shard)):
+        fs.invalidate_cache(folder)
+        with suppress(FileNotFoundError):
+            sizes[name] = fs.info(storage.join(folder, name))["size"]
+    return {name for name in sizes if _is_of(fs, folder, receipt, name, sizes[name])}
+
+
+def _is_of(fs: AbstractFileSystem, folder: str, receipt: Receipt, name: str, size: int) -> bool:
+    """Whether a file is the one that a receipt describes."""
+    path = storage.join(folder, name)
+    digest = receipt.details.get("digest")
+    try:
+        if name == tar_name(receipt.shard):
+            mark = digest if receipt.rows.rows_out else None
+            head = fs.cat_file(path, start=0, end=_HEAD_BYTES)
+            return bool(size == receipt.details["tar_bytes"] and tars.mark_of(head) == mark)
+        tail = fs.cat_file(path, start=max(0, size - receipt.details["parquet_bytes"]), end=size)
+        return bool(size == receipt.details["parquet_bytes"] and _digest_of(tail) == digest)
+    except FileNotFoundError:
+        return False
 
 
 def _whole(receipts: Receipts, shard: int) -> Receipt | None:

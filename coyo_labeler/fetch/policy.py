@@ -21,6 +21,12 @@ ROBOTS_CACHE_CHARACTERS = 16 * 2**20
 #: Characters that each host counts for in addition.
 HOST_CHARACTERS = 1000
 
+#: Characters that the wildcard rules of a robots.txt may look through for one URL: some 20 ms of
+#: the event loop, in which no other download goes on. Real files have a few hundred such rules.
+MATCH_CHARACTERS = 4_000_000
+#: Characters that a rule counts for in addition, whatever the URL.
+RULE_CHARACTERS = 500
+
 _CLIENT_ERRORS = frozenset({Status.HTTP_NOT_FOUND, Status.HTTP_REFUSED, Status.HTTP_ERROR})
 
 #: X-Robots-Tag rules with a value after a colon, which therefore are no crawler's name.
@@ -80,25 +86,47 @@ def parse_robots(text: str, token: str) -> Protego:
     """
 
     def blank(line: str) -> str:
-        agent = _USER_AGENT_LINE.match(line)
-        if agent is None:
-            return line
-        name = agent[1].strip().lower()
-        ours = name == "*" or name.replace("*", "") in token
-        return line if ours else "User-agent:"
+        ours = _is_ours(line, token)
+        return "User-agent:" if ours is False else line
 
     return Protego.parse("\n".join(map(blank, text.splitlines())))
+
+
+def count_wildcards(text: str, token: str) -> int:
+    """Rules with `*` or `$` in the groups of a robots.txt that name our crawler or all."""
+    count, applies, in_agents = 0, False, False
+    for line in text.splitlines():
+        rule = line.partition("#")[0].strip()
+        ours = _is_ours(rule, token)
+        if ours is not None:
+            applies = ours or (in_agents and applies)
+            in_agents = True
+        elif rule:
+            in_agents = False
+            count += applies and ("*" in rule or "$" in rule)
+    return count
+
+
+def _is_ours(line: str, token: str) -> bool | None:
+    """Whether a line of robots.txt names our crawler or all; None where it names none."""
+    agent = _USER_AGENT_LINE.match(line)
+    if agent is None:
+        return None
+    name = agent[1].strip().lower()
+    return name == "*" or name.replace("*", "") in token
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The decision of a host's robots.txt.
 
-    rules: None where everything is allowed. refusal: the outcome of every row of the host (status,
-    error, HTTP status), or None; not the exception, which would keep the frames it passed through.
+    rules: None where everything is allowed. wildcards: the costly ones among them. refusal: the
+    outcome of every row of the host (status, error, HTTP status), or None; not the exception, which
+    would keep the frames that it passed through.
     """
 
     rules: Protego | None = None
+    wildcards: int = 0
     refusal: tuple[Status, str, int | None] | None = None
     characters: int = HOST_CHARACTERS
 
@@ -128,7 +156,16 @@ class Robots:
         verdict = await asyncio.shield(task)
         if verdict.refusal is not None:
             raise FetchError(*verdict.refusal)
-        if verdict.rules is not None and not verdict.rules.can_fetch(str(url), self._token):
+        if verdict.rules is None:
+            return
+        text = str(url)
+        if verdict.wildcards * (RULE_CHARACTERS + len(text)) > MATCH_CHARACTERS:
+            raise FetchError(
+                Status.ROBOTS_UNAVAILABLE,
+                f"robots.txt: {verdict.wildcards:,} wildcard rules are too many for a URL of "
+                f"{len(text):,} characters",
+            )
+        if not verdict.rules.can_fetch(text, self._token):
             raise FetchError(Status.ROBOTS_TXT, "robots.txt forbids it")
 
     async def _load(self, origin: URL, rank: Rank) -> Verdict:
@@ -141,8 +178,16 @@ class Robots:
                 refusal = (Status.ROBOTS_UNAVAILABLE, f"robots.txt: {error.error}")
                 return Verdict(refusal=(*refusal, error.http_status))
             return Verdict(refusal=(error.status, error.error, error.http_status))
-        text = body.decode(errors="replace")
-        return Verdict(parse_robots(text, self._token), characters=HOST_CHARACTERS + len(text))
+        # A hostile file takes a second to read, which the other downloads must not wait for.
+        return await asyncio.to_thread(self._judge, body.decode(errors="replace"))
+
+    def _judge(self, text: str) -> Verdict:
+        wildcards = count_wildcards(text, self._token)
+        if wildcards * RULE_CHARACTERS > MATCH_CHARACTERS:
+            error = f"robots.txt: {wildcards:,} wildcard rules are too many"
+            return Verdict(refusal=(Status.ROBOTS_UNAVAILABLE, error, None))
+        rules = parse_robots(text, self._token)
+        return Verdict(rules, wildcards, characters=HOST_CHARACTERS + len(text))
 
     def _drop_oldest(self, done: asyncio.Task[Verdict]) -> None:
         if done.cancelled() or done.exception() is not None:

@@ -76,15 +76,24 @@ class FetchedImage:
 
 
 class ShardFetcher:
-    """Fetches shards with one client; `fetch` writes a shard's files, whole or not at all."""
+    """Fetches shards with one client; `fetch` writes a shard's files, whole or not at all.
+
+    run: names what this run has not finished, so that other runs leave it alone.
+    """
 
     def __init__(
-        self, client: Client, threads: ThreadPoolExecutor, rules: Rules, receipts: Receipts
+        self,
+        client: Client,
+        threads: ThreadPoolExecutor,
+        rules: Rules,
+        receipts: Receipts,
+        run: str = "",
     ) -> None:
         self._client = client
         self._threads = threads
         self._rules = rules
         self._receipts = receipts
+        self._run = run
         self._begun = count()
 
     async def fetch(self, shard: int, rows: Sequence[CatalogRow], generation: int = 1) -> Receipt:
@@ -144,15 +153,12 @@ class ShardFetcher:
         if done is not None and done.details["generation"] >= generation:
             return done
         if done != before:
-            raise WorkError(
-                f"fetch: shard {shard:05d} was changed by another writer; run the same command "
-                "again when no other run writes to this output"
-            )
+            raise _changed(shard)
         output = self._receipts.output
         sources = [spool.samples(fetched)]
         folder = output
         if before is not None:
-            folder = generations.staging(output, shard)
+            folder = generations.staging(output, shard, self._run)
             index_of = {row.key: index for index, row in kept.items()}
             sources.append(read_tar(storage.join(output, tar_name(shard)), index_of))
         rows = [row for _, row in sorted({**fetched, **kept}.items())]
@@ -171,7 +177,9 @@ class ShardFetcher:
         )
         Receipts(folder, receipt.fingerprint, RECEIPT_NAME).write(receipt)
         if before is not None:
-            generations.publish(output, folder, shard)
+            generations.publish(self._receipts, folder, receipt)
+            if not generations.is_done(self._receipts, shard, generation):
+                raise _changed(shard)
         return receipt
 
     async def _fetch_row(
@@ -281,6 +289,13 @@ class ShardFetcher:
 
     def _matches(self, fetched: FetchedImage) -> bool:
         return fetched.distance is None or fetched.distance <= self._rules.max_distance
+
+
+def _changed(shard: int) -> WorkError:
+    return WorkError(
+        f"fetch: shard {shard:05d} was changed by another writer; run the same command again when "
+        "no other run writes to this output"
+    )
 
 
 def _is_wanted(earlier: ImageRow | None) -> bool:

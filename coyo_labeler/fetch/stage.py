@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from coyo_labeler.config.fetch import FetchSettings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.fetch import generation as generations
 from coyo_labeler.fetch.client import Client, Limits, Manners
+from coyo_labeler.fetch.connections import fit_connections
 from coyo_labeler.fetch.guard import Guard
 from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
 from coyo_labeler.formats import schemas
@@ -50,7 +53,8 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
             "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
         )
     receipts = Receipts(settings.output, run.fingerprint, generations.RECEIPT_NAME)
-    generations.recover(receipts)
+    token = uuid.uuid4().hex
+    generations.recover(receipts, token)
     catalog = read_catalog(spark, settings)
     sizes = shard_sizes(catalog)
     work = plan(sizes, generations.valid(receipts), settings.retry)
@@ -61,8 +65,8 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     shown = partial(facts, since=run.started)
     with receipts.watch("fetch", len(sizes), shown, redo=work.keys()):
         if work:
-            fetch_shards(spark, catalog, work, settings, receipts)
-    generations.recover(receipts)
+            fetch_shards(spark, catalog, work, settings, receipts, token)
+    generations.recover(receipts, token)
     return outcome(sizes, generations.valid(receipts))
 
 
@@ -117,8 +121,12 @@ def fetch_shards(
     work: Mapping[int, int],
     settings: FetchSettings,
     receipts: Receipts,
+    run: str,
 ) -> None:
-    """Make a generation of each shard; a task gets all rows of some shards."""
+    """Make a generation of each shard; a task gets all rows of some shards.
+
+    run: the name of what this run has not finished (`generation.staging`).
+    """
     at_once = min(len(work), tasks_at_once(spark))
     # All tasks share the request rate of a host, so there are only as many as run at once now:
     # executors that register later could only raise the rate.
@@ -131,7 +139,7 @@ def fetch_shards(
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
         keep_freed_memory()
-        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, tasks))
+        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, tasks, run))
         rows = [{"shard": done.shard, "rows": done.rows.rows_in} for done in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
 
@@ -173,9 +181,12 @@ def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
 
 
 async def fetch_partition(
-    shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks: int
+    shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks: int, run: str = ""
 ) -> list[Receipt]:
-    """Fetch shards with one client, `SHARDS_AT_ONCE` at a time. tasks: their number in the job."""
+    """Fetch shards with one client, `SHARDS_AT_ONCE` at a time.
+
+    tasks: their number in the job. run: see `fetch_shards`.
+    """
     manners = Manners(
         settings.user_agent or "coyo-labeler",
         settings.robots_txt,
@@ -191,10 +202,12 @@ async def fetch_partition(
         settings.resize_quality,
     )
     guard = Guard(settings.allow_private, loopback_only=settings.user_agent is None)
+    limits = limits_of(settings, tasks)
+    limits = replace(limits, connections=fit_connections(limits.connections))
     finished: list[Receipt] = []
     with ThreadPoolExecutor(settings.verify_threads, "verify") as threads:
-        async with Client(limits_of(settings, tasks), guard, manners) as client:
-            fetcher = ShardFetcher(client, threads, rules, receipts)
+        async with Client(limits, guard, manners) as client:
+            fetcher = ShardFetcher(client, threads, rules, receipts, run)
 
             async def work() -> None:
                 for shard, generation, rows in shards:  # one iterator, shared by both

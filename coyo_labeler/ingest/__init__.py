@@ -1,7 +1,8 @@
 """The stage `ingest`: source rows to the catalog of images to fetch.
 
 - `stage`: the order of the work: find images, near twins, cuts of shards, catalog.
-- `read`: the source's files, their columns and their damage; `columns`: names inside the stage.
+- `read`: the source's files, their columns and their damage; `columns`: names inside the stage;
+  `types`: as what Spark reads them.
 - `filters`: the rules for a single row, with the `reasons` of rejects.
 - `images`: one row per image, by exact hash.
 - `near`: pairs of hashes within a few bits, in Numba; `components`: the same on Spark, in groups.

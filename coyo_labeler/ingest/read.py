@@ -1,7 +1,7 @@
 """Source files: their footers, their damage, and their rows with only the needed columns."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
@@ -16,6 +16,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.formats.spark_tables import spark_schema
+from coyo_labeler.ingest import types
 from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
 
@@ -78,12 +79,31 @@ def inspect(settings: IngestSettings) -> Source:
     names = _column_names(settings, next(iter(readable.values())).schema.to_arrow_schema())
     schema = _widest(settings, readable, list(dict.fromkeys(names.values())))
     _check_types(settings, names, schema)
+    _check_ids(readable, names["id"], schema)
     return Source(
         files={file: footer.num_rows for file, footer in readable.items()},
         schema=schema,
         names=names,
         corrupt=faults,
     )
+
+
+def refuse_mismatch(error: Exception) -> None:
+    """Raises: InputError where Spark cannot read a column as the widest type of all files."""
+    text = str(error)
+    mismatch = re.search(
+        r"Parquet column \[(.+?)\].+?Spark type (\S+), actual Parquet type (\w+)", text
+    )
+    mismatch = mismatch or re.search(
+        r"column: \[(.+?)\], physicalType: (\w+), logicalType: (\w+)", text
+    )
+    if mismatch is not None:
+        file = re.search(r"reading (?:Parquet )?file:? (\S+?)\.?\s", text)
+        where = f"{file[1]}: " if file else ""
+        raise InputError(
+            f"source: {where}column '{mismatch[1]}' is of a type that cannot be read together with "
+            f"that of other files ({mismatch[2]}, {mismatch[3]}); convert it, or leave it out"
+        )
 
 
 def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
@@ -197,33 +217,86 @@ def _column_names(settings: IngestSettings, present: pa.Schema) -> dict[str, str
 def _widest(
     settings: IngestSettings, footers: dict[str, pq.FileMetaData], wanted: Sequence[str]
 ) -> pa.Schema:
-    schemas = []
+    """The wanted columns, each in the widest type as which Spark reads it in any file.
+
+    Raises: InputError naming a column that a file lacks, has twice, or that Spark cannot read.
+    """
+    remedy = "name it with columns.…=NAME, or fix thresholds or keep_columns"
+    schemas = {}
     for file, footer in footers.items():
         schema = footer.schema.to_arrow_schema().remove_metadata()
-        remedy = "name it with columns.…=NAME, or fix thresholds or keep_columns"
         storage.check_columns("source", file, schema.names, wanted, remedy)
-        schemas.append(pa.schema([schema.field(name) for name in wanted]))
+        for name in wanted:
+            if schema.names.count(name) > 1:
+                raise InputError(
+                    f"source: {file}: column '{name}' is there {schema.names.count(name)} times; "
+                    "rename all but one"
+                )
+        old = _old_timestamps(footer)
+        schemas[file] = pa.schema([_readable(file, schema.field(name), old) for name in wanted])
     try:
-        widest = pa.unify_schemas(schemas, promote_options="permissive")
+        widest = pa.unify_schemas(list(schemas.values()), promote_options="permissive")
     except pa.ArrowException as error:
         reason = one_line(error)
         raise InputError(f"source: the files of {settings.source} disagree: {reason}") from None
+    for file, schema in schemas.items():
+        for column in widest:
+            kind = schema.field(column.name).type
+            if types.is_nanoseconds(kind) != types.is_nanoseconds(column.type):
+                raise InputError(
+                    f"source: {file}: column '{column.name}' is {kind}, in other files "
+                    f"{column.type}; convert one of them, or leave the column out"
+                )
     return widest
+
+
+def _old_timestamps(footer: pq.FileMetaData) -> set[str]:
+    """The columns of Parquet's former type of timestamps, which Spark reads as such."""
+    columns = (footer.schema.column(number) for number in range(footer.num_columns))
+    return {column.path for column in columns if column.physical_type == "INT96"}
+
+
+def _readable(file: str, field: pa.Field, old_timestamps: Collection[str]) -> pa.Field:
+    kind = types.INSTANT if field.name in old_timestamps else types.readable(field.type)
+    if kind is None:
+        raise InputError(
+            f"source: {file}: column '{field.name}' is {field.type}, which cannot be read; "
+            "convert it, or leave it out of keep_columns and thresholds"
+        )
+    return field.with_type(kind).with_nullable(True)
 
 
 def _check_types(settings: IngestSettings, names: dict[str, str], schema: pa.Schema) -> None:
     for alias, name in names.items():
         kind = schema.field(name).type
-        whole = pa.types.is_integer(kind)
+        whole = pa.types.is_integer(kind) or kind == types.UNSIGNED_64
         if alias in ("id", "width", "height") and not whole:
             _refuse(name, schema, "an integer")
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if alias in ("url", "imagehash") and not text:
+        if alias in ("url", "imagehash") and not pa.types.is_string(kind):
             _refuse(name, schema, "a string")
         if outside(alias) in settings.thresholds and not (whole or pa.types.is_floating(kind)):
             _refuse(name, schema, "a number to have a threshold")
         if name in settings.keep_columns and _holds_map(kind):
             _refuse(name, schema, "of a type that can be ordered to be kept")
+
+
+def _check_ids(footers: dict[str, pq.FileMetaData], name: str, schema: pa.Schema) -> None:
+    """Raises: InputError where a file's statistics show an unsigned id that int64 cannot hold."""
+    if schema.field(name).type != types.UNSIGNED_64:
+        return
+    for file, footer in footers.items():
+        for group in range(footer.num_row_groups):
+            rows = footer.row_group(group)
+            for number in range(rows.num_columns):
+                column = rows.column(number)
+                statistics = column.statistics
+                if column.path_in_schema != name or not statistics or not statistics.has_min_max:
+                    continue
+                if statistics.max % 2**64 > types.MOST:
+                    raise InputError(
+                        f"source: {file}: column '{name}' holds {statistics.max % 2**64}, but ids "
+                        "end at 2^63 - 1; renumber them"
+                    )
 
 
 def _holds_map(kind: pa.DataType) -> bool:
@@ -240,13 +313,16 @@ def read_source(spark: SparkSession, source: Source) -> DataFrame:
 
     id, width and height are bigint.
     """
-    frame = spark.read.schema(spark_schema(source.schema)).parquet(
+    asked = pa.schema([field.with_type(types.as_read(field.type)) for field in source.schema])
+    frame = spark.read.schema(spark_schema(asked)).parquet(
         *(spark_path(file) for file in source.files)
     )
-    columns = [
-        F.col(quoted(name)).cast("bigint").alias(alias)
-        if alias in ("id", "width", "height")
-        else F.col(quoted(name)).alias(alias)
-        for alias, name in source.names.items()
-    ]
+    columns = []
+    for alias, name in source.names.items():
+        value, kind = F.col(quoted(name)), source.schema.field(name).type
+        if alias in ("id", "width", "height"):
+            value = types.to_bigint(value, kind, clamp=alias != "id")
+        elif types.is_nanoseconds(kind):
+            value = types.from_nanoseconds(value, kind)
+        columns.append(value.alias(alias))
     return frame.select(*columns)

@@ -30,6 +30,7 @@ from coyo_labeler.ingest.read import (
     file_at_fault,
     inspect,
     read_source,
+    refuse_mismatch,
     without_damaged,
 )
 from coyo_labeler.ingest.reasons import Reason
@@ -45,10 +46,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: A row is a URL and some numbers, so a batch of 10,000 is small whatever its bytes.
-_NARROW_ROWS = {
+_SQL = {
     # With any lower bound Spark adds up the bytes of a batch after every row, which takes longer
     # than filling it; this one means no bound.
     "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
+    # A source may have a column `url` beside `URL`.
+    "spark.sql.caseSensitive": "true",
+    # Spark has no type for pandas' nanoseconds: it reads numbers, which become microseconds.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
     # Hashes do not compress, and trying takes time when they are persisted.
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
 }
@@ -65,7 +70,7 @@ def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
     """
     source = without_known(inspect(settings), settings)
     logger.info("ingest: %s rows in %d files", f"{source.rows:,}", len(source.files))
-    with sql_conf(spark, _NARROW_ROWS):
+    with sql_conf(spark, _SQL):
         while True:
             try:
                 near, cut = make_catalog(spark, source, settings, run)
@@ -123,6 +128,7 @@ def set_aside(
     Raises: the error itself where no file is damaged; InputError naming a damaged one unless
     `on_corrupt` is skip.
     """
+    refuse_mismatch(error)
     at_fault = file_at_fault(source, error)
     if at_fault is None:
         raise error

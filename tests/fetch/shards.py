@@ -17,7 +17,7 @@ from coyo_labeler.receipts import Receipts
 FILES = ["00000.parquet", "00000.tar", "00000_stats.json"]
 
 
-def make(output, rows, number=1, shard=0, **rules):
+def make(output, rows, number=1, shard=0, run="", **rules):
     """One generation of a shard; returns its receipt."""
     receipts = Receipts(output, "f", RECEIPT_NAME)
 
@@ -26,7 +26,8 @@ def make(output, rows, number=1, shard=0, **rules):
         limits = Limits(retries=0, backoff_seconds=0.01)
         with ThreadPoolExecutor(2) as threads:
             async with Client(limits, guard, Manners("bot", robots_txt=False)) as client:
-                fetcher = ShardFetcher(client, threads, Rules(timeout_seconds=2, **rules), receipts)
+                checks = Rules(timeout_seconds=20, **rules)
+                fetcher = ShardFetcher(client, threads, checks, receipts, run)
                 return await fetcher.fetch(shard, rows, number)
 
     return asyncio.run(work())

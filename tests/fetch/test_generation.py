@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from coyo_labeler import storage
+from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch import generation
 from coyo_labeler.fetch.generation import RECEIPT_NAME
 from coyo_labeler.fetch.pack import read_rows
@@ -165,6 +166,75 @@ def test_a_generation_that_was_not_finished_is_forgotten(output, rows, web, monk
     generation.recover(Receipts(output, "f", RECEIPT_NAME))
     assert {name: read(output, name) for name in FILES} == before
     assert files(output) == FILES
+
+
+def test_another_runs_unfinished_generation_is_left_alone_until_it_is_old(
+    output, rows, web, monkeypatch
+):
+    make(output, rows)
+    staged = generation.staging(output, 0, "other")
+    storage.write_bytes(storage.join(staged, "00000.tar"), b"in the making")
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    for run in ("", "mine"):
+        generation.recover(receipts, run)
+        assert read(staged, "00000.tar") == b"in the making"
+    monkeypatch.setattr(generation, "ABANDONED_SECONDS", -3600.0)
+    generation.recover(receipts, "mine")
+    assert files(output) == FILES
+
+
+def test_a_runs_own_unfinished_generation_is_removed(output, rows, web):
+    make(output, rows)
+    staged = generation.staging(output, 0, "mine")
+    storage.write_bytes(storage.join(staged, "00000.tar"), b"cut off")
+    generation.recover(Receipts(output, "f", RECEIPT_NAME), "mine")
+    assert files(output) == FILES
+
+
+@pytest.mark.parametrize(
+    "lost", [("00000.tar",), ("00000.parquet",), ("00000.tar", "00000.parquet")]
+)
+def test_a_generation_whose_files_were_taken_away_replaces_nothing(
+    output, rows, web, monkeypatch, lost
+):
+    """As another process did that took it for abandoned, while its receipt was being written."""
+    make(output, rows)
+    before = {name: read(output, name) for name in FILES}
+    web.answers["/1"] = web.answers["/busy"]
+    write = Receipts.write
+
+    def take_away(receipts, receipt):
+        for name in lost:
+            storage.remove(storage.join(receipts.output, name))
+        write(receipts, receipt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Receipts, "write", take_away)
+        with pytest.raises(WorkError, match="changed by another writer"):
+            make(output, rows, 2)
+    assert {name: read(output, name) for name in FILES} == before
+    generation.recover(Receipts(output, "f", RECEIPT_NAME))
+    assert {name: read(output, name) for name in FILES} == before
+    assert files(output) == FILES
+
+
+def test_an_impatient_restart_loses_no_image(output, rows, web, monkeypatch):
+    """A second run recovers while the first one writes; then the hosts are gone."""
+    make(output, rows)
+    busy, web.answers["/1"] = web.answers["/1"], web.answers["/busy"]
+    write = Receipts.write
+
+    def interrupted(receipts, receipt):
+        generation.recover(Receipts(output, "f", RECEIPT_NAME), "second")
+        write(receipts, receipt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Receipts, "write", interrupted)
+        receipt = make(output, rows, 2, run="first")
+    web.answers = {"/1": busy}
+    assert whole(output) == {0: receipt}
+    assert statuses(output) == ["success", "success", "http_not_found", "success"]
+    assert_agreed(output)
 
 
 def test_retry_makes_generations_of_shards_with_something_to_gain(output, rows):

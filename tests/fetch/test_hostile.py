@@ -67,7 +67,12 @@ FAULTS = {
     "gzip that is none": (reply(GOOD, Content_Encoding="gzip"), "bad_response", "compressed"),
     "unknown encoding": (reply(GOOD, Content_Encoding="br"), "bad_response", "br"),
     "no HTTP": (reset_after(b"SSH-2.0-OpenSSH_9.9\r\n"), "bad_response", ""),
-    "a header without end": (reply(GOOD, X=b"a" * 50_000), "bad_response", ""),
+    "a header without end": (reply(GOOD, X=b"a" * 600_000), "bad_response", ""),
+    "fields without end": (
+        reply(GOOD, **{f"X{n}": "a" * 50_000 for n in range(100)}),
+        "bad_response",
+        "",
+    ),
     "reset before the answer": (reset_after(b""), "connection_failed", ""),
     "reset in the status line": (reset_after(b"HTTP/1.1 20"), "connection_failed", ""),
     "reset in the headers": (reset_after(b"HTTP/1.1 200 OK\r\nX: "), "connection_failed", ""),

@@ -10,6 +10,7 @@ from yarl import URL
 from coyo_labeler.fetch import policy
 from coyo_labeler.fetch.policy import (
     Robots,
+    count_wildcards,
     parse_robots,
     product_token,
     refused_by_tag,
@@ -133,3 +134,59 @@ def test_robots_txt_files_are_remembered_of_so_many_hosts(monkeypatch):
 
     asyncio.run(work())
     assert len(asked) == len(set(asked)) == 200
+
+
+def test_wildcard_rules_are_counted_in_our_groups():
+    text = """
+        User-agent: other
+        User-agent: test-bot # us
+        Disallow: /*.jpg$
+        Allow: /plain
+        Disallow: *a*b
+
+        User-agent: other
+        Disallow: /*
+        User-agent: *
+        # Disallow: /*
+        Disallow: /c$
+    """
+    assert count_wildcards(text, "test-bot") == 3
+    assert count_wildcards(text, "other") == 4
+    assert count_wildcards("Disallow: /*", "test-bot") == 0
+
+
+def judged(text, url):
+    """The status of a URL under a robots.txt, and the CPU seconds of this thread for it."""
+
+    async def read(*_):
+        return text.encode()
+
+    async def work():
+        robots = Robots(read, "test-bot")
+        start = time.thread_time()
+        try:
+            await robots.check(URL(url, encoded=True), (0, 0))
+        except FetchError as error:
+            return error.status.value, time.thread_time() - start
+        return "allowed", time.thread_time() - start
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("rule", ["Disallow:*ab$", "Disallow:*{:05x}b$", "Allow:*a*{:x}b"])
+def test_a_hostile_robots_txt_does_not_hold_up_the_event_loop(rule):
+    lines, size = ["User-agent: *"], 0
+    while size < policy.ROBOTS_BYTES - 100:
+        lines.append(rule.format(len(lines)))
+        size += len(lines[-1]) + 1
+    status, seconds = judged("\n".join(lines), "http://h.example/" + "a" * 8000)
+    assert status == "robots_unavailable"
+    assert seconds < 0.2  # of this thread, which is the event loop's; it was a second for each URL
+
+
+def test_many_wildcard_rules_are_refused_for_long_urls_only():
+    text = "User-agent: *\n" + "".join(f"Disallow: /*{n}x$\n" for n in range(1000))
+    assert judged(text, "http://h.example/a")[0] == "allowed"
+    assert judged(text, "http://h.example/7x")[0] == "robots_txt"
+    status, seconds = judged(text, "http://h.example/" + "a" * 8000)
+    assert (status, seconds < 0.2) == ("robots_unavailable", True)

@@ -235,8 +235,9 @@ def test_what_a_killed_worker_left_is_gone_when_the_job_ends(spark, site, tmp_pa
     def killed(*given):
         fetch_shards(*given)
         (out / ".00000.tar.0123.tmp").write_bytes(b"cut off")
-        (out / "_next" / "00000-0123").mkdir(parents=True)
-        (out / "_next" / "00000-0123" / "00000.tar").write_bytes(b"cut off")
+        run = given[-1]
+        (out / "_next" / f"00000-{run}-0123").mkdir(parents=True)
+        (out / "_next" / f"00000-{run}-0123" / "00000.tar").write_bytes(b"cut off")
 
     monkeypatch.setattr(fetch_stage, "fetch_shards", killed)
     run(spark, catalog=catalog, output=str(out))
