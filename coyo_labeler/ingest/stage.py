@@ -278,7 +278,7 @@ def write_catalog(
     # By all columns: which of the rows of one id, hash and URL is kept must not depend on their
     # order in the source. Few rows are compared by more than the first column.
     ordered = ordered.sortWithinPartitions(*ordered.columns)
-    schema = to_arrow_schema(ordered.schema)
+    schema = to_arrow_schema(ordered.schema, timezone="UTC")
 
     def write(batches: Iterable[pa.RecordBatch], part: int) -> None:
         receipts.write(

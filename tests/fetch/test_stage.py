@@ -47,7 +47,7 @@ def schemas_of(table: pa.Table) -> pa.Schema:
 
 
 def run(spark, **keys) -> tuple[Manifest, bool]:
-    given = {"allow_private": True, "backoff_seconds": 0.01, "timeout_seconds": 5, **keys}
+    given = {"allow_private": True, "backoff_seconds": 0.01, "timeout_seconds": 30, **keys}
     return run_stage(STAGES["fetch"], FetchSettings.model_validate(given), spark)
 
 
