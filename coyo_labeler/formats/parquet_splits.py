@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,8 @@ class Split:
     """Row groups of a Parquet file that one task reads.
 
     key: the setting that named the file, for messages.
-    name: the file's name without `.parquet`, followed by a number where the file has many splits.
+    name: unique among the splits of a plan. The file's name without `.parquet`, followed by a number
+    where the file has many splits; preceded by one where files of several folders share a name.
     first_row: rows of the file before this split. rows: how many it has.
     values: how many values its longest column has; a list counts with all of its elements.
     schema: the columns to read, and the types to read them as.
@@ -54,6 +55,8 @@ def plan_splits(key: str, url: str, schema: pa.Schema, rows_per_split: int) -> l
     for file_url, metadata in zip(files, read_footers(key, files), strict=True):
         check_types(key, file_url, metadata.schema.to_arrow_schema(), schema)
         splits.extend(split_file(key, file_url, metadata, schema, rows_per_split))
+    if len({split.name for split in splits}) < len(splits):
+        return [replace(split, name=f"{n:05d}-{split.name}") for n, split in enumerate(splits)]
     return splits
 
 

@@ -40,6 +40,20 @@ def test_a_split_ends_with_the_row_group_that_fills_it(tmp_path: Path) -> None:
     assert [split[0] for split in plan(tmp_path, 100)] == ["a", "b", "c"]
 
 
+def test_files_of_one_name_make_splits_of_different_names(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        write(tmp_path / folder / "00000.parquet", range(10), 5)
+    names = [row[0] for row in plan(tmp_path / "*" / "*.parquet", 100)]
+    assert names == ["00000-00000", "00001-00000"]
+
+
+def test_a_numbered_split_and_a_file_of_its_name_have_different_names(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", range(10), 5)
+    write(tmp_path / "a-000.parquet", range(10), 5)
+    names = [row[0] for row in plan(tmp_path, 5)]
+    assert len(set(names)) == len(names) == 4
+
+
 def test_values_count_the_elements_of_lists(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", range(10), 5)
     (split,) = plan_splits("gold", str(tmp_path), schemas.GOLD, 100)
