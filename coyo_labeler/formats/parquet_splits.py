@@ -22,7 +22,7 @@ class Split:
     """Row groups of a Parquet file that one task reads.
 
     key: the setting that named the file, for messages.
-    name: unique among the splits of a plan. The file's name without `.parquet`, followed by a number
+    name: unique among the splits of a plan: the file's name without `.parquet`, then a number
     where the file has many splits; preceded by one where files of several folders share a name.
     first_row: rows of the file before this split. rows: how many it has.
     values: how many values its longest column has; a list counts with all of its elements.
