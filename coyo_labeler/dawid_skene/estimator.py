@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
-from coyo_labeler.dawid_skene.local import fit_locally
-from coyo_labeler.dawid_skene.results import Results
+from coyo_labeler import extras
 from coyo_labeler.dawid_skene.settings import merge_settings
-from coyo_labeler.dawid_skene.tables import is_spark, to_arrow
 from coyo_labeler.errors import InputError
 from coyo_labeler.votes.questions import Duplicates
+
+if TYPE_CHECKING:  # so that the class can be imported, and found missing, without pandas
+    import pandas as pd
+
+    from coyo_labeler.dawid_skene.results import Results
 
 Table = Any  # pandas.DataFrame, pyarrow.Table or pyspark.sql.DataFrame
 
@@ -84,6 +86,11 @@ class DawidSkene:
         start: Literal["labels", "skills"] = "labels",
         workdir: str | None = None,
     ) -> None:
+        """Keep the parameters; `fit` checks them.
+
+        Raises: MissingPackage where pandas or SciPy is not installed.
+        """
+        extras.require("DawidSkene", "pandas", "scipy", extra="em")
         self.labels = labels
         self.n_iter, self.tol = n_iter, tol
         self.worker_model, self.truth, self.beliefs_are = worker_model, truth, beliefs_are
@@ -117,6 +124,9 @@ class DawidSkene:
 
         Raises: InputError where a column is missing or a value is not usable.
         """
+        from coyo_labeler.dawid_skene.local import fit_locally  # noqa: PLC0415
+        from coyo_labeler.dawid_skene.tables import is_spark, to_arrow  # noqa: PLC0415
+
         self._clear()
         if is_spark(votes):
             from coyo_labeler.dawid_skene.on_spark import fit_on_spark  # noqa: PLC0415
@@ -162,6 +172,8 @@ class DawidSkene:
                 f"DawidSkene: {len(self.labels_):,} tasks × {len(self.classes_):,} labels are too "
                 "many for a dense table; use posterior_"
             )
+        import pandas as pd  # noqa: PLC0415
+
         posterior = self.posterior_
         if not isinstance(posterior, pa.Table):
             from coyo_labeler.dawid_skene.on_spark import collect_posterior  # noqa: PLC0415

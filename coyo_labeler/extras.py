@@ -1,0 +1,125 @@
+"""The packages that only some users need: which extra installs each, and the error without one.
+
+Wherever such a package is imported, its absence is a `MissingPackage` with the command that
+installs it: on the command line by `cli`, elsewhere by `needed`.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from coyo_labeler.errors import InputError, one_line
+
+#: The extras of pyproject.toml that install each module, the smallest first.
+EXTRAS_OF = {
+    "PIL": ("teacher", "spark"),
+    "adlfs": ("azure",),
+    "aiohttp": ("spark",),
+    "crc32c": ("spark",),
+    "cv2": ("teacher",),
+    "gcsfs": ("gcs",),
+    "imagehash": ("spark",),
+    "jinja2": ("spark",),
+    "krippendorff": ("em", "spark"),
+    "markupsafe": ("spark",),
+    "numba": ("spark",),
+    "pandas": ("em", "spark"),
+    "protego": ("spark",),
+    "py4j": ("spark",),
+    "pyspark": ("spark",),
+    "s3fs": ("s3",),
+    "safetensors": ("teacher",),
+    "scipy": ("em", "spark"),
+    "sklearn": ("demo",),
+    "tensorboard": ("train",),
+    "timm": ("teacher", "train"),
+    "torch": ("teacher", "train"),
+    "torchvision": ("teacher", "train"),
+    "yarl": ("spark",),
+}
+
+#: What `pip install` calls a module, where the names differ.
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "py4j": "pyspark",
+    "sklearn": "scikit-learn",
+}
+
+
+class MissingPackage(InputError, ImportError):
+    """A package that an extra installs is missing, or cannot be imported."""
+
+
+def is_installed(*modules: str) -> bool:
+    """Whether all the modules could be imported, without importing them."""
+    return all(find_spec(module) is not None for module in modules)
+
+
+def require(who: str, *modules: str, extra: str = "") -> None:
+    """Check that modules are installed, without importing them.
+
+    who: the stage or class that needs them, for the message. extra: see `remedy`.
+
+    Raises: MissingPackage naming all that are missing.
+    """
+    missing = [module for module in modules if not is_installed(module)]
+    if missing:
+        raise MissingPackage(_message(who, missing, remedy(missing[0], extra)))
+
+
+@contextmanager
+def needed(who: str, extra: str = "") -> Iterator[None]:
+    """Turn an ImportError of a package that is not ours into a MissingPackage.
+
+    who, extra: as in `require`.
+    """
+    try:
+        yield
+    except MissingPackage:
+        raise
+    except ImportError as error:
+        module = (error.name or "").partition(".")[0]
+        if module == "coyo_labeler":
+            raise  # a fault of ours
+        raise _explain(error, module, who, extra) from error
+
+
+def remedy(module: str, extra: str = "") -> str:
+    """The command that installs a module.
+
+    extra: the one that is asked for if it installs the module, or if no extra is known to.
+    """
+    extras = EXTRAS_OF.get(module, (extra,))
+    chosen = extra if extra in extras else extras[0]
+    return f"pip install 'coyo-labeler[{chosen}]'" if chosen else f"pip install {module}"
+
+
+def distribution_of(module: str) -> str:
+    """What `pip install` calls a module."""
+    return _DISTRIBUTIONS.get(module, module)
+
+
+def _explain(error: ImportError, module: str, who: str, extra: str) -> MissingPackage:
+    if isinstance(error, ModuleNotFoundError):
+        return MissingPackage(_message(who, [module], remedy(module, extra)))
+    # An outdated version, or a shared library that the machine has not got.
+    command = remedy(module, extra).replace("pip install", "pip install --upgrade")
+    what = distribution_of(module) or "a package"
+    return MissingPackage(
+        f"{who}: {what} cannot be imported ({one_line(error)}); install what it lacks, or another "
+        f"version: {command}"
+    )
+
+
+def _message(who: str, modules: list[str], command: str) -> str:
+    names = list(dict.fromkeys(distribution_of(module) for module in modules))
+    are = "is" if len(names) == 1 else "are"
+    return f"{who}: {' and '.join(names)} {are} not installed: {command}"
+
+
+def missing_module(text: str) -> str | None:
+    """The module whose absence a Python traceback in `text` reports; None where it does not."""
+    found = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", text)
+    return found[1].partition(".")[0] if found else None
