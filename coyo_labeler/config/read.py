@@ -14,8 +14,8 @@ from coyo_labeler.errors import InputError, one_line
 
 S = TypeVar("S", bound=StageSettings)
 
-#: The folder of default and preset files in a source checkout; a wheel does not have it.
-CONF = Path(__file__).parents[2] / "conf"
+#: The default file of each stage, and presets; conf/ of a checkout is a link to this folder.
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def read_settings(
@@ -23,12 +23,12 @@ def read_settings(
 ) -> S:
     """Settings of `stage`: the defaults of `cls`, overlaid by a YAML file, then by `key=value`.
 
-    config: path or URL of a YAML file, or None. overrides: `key=value` words, dotted for nested
+    config: path or URL of a YAML file, name of a file of `CONF`, or None. overrides: `key=value` words, dotted for nested
     keys; a value is read as YAML.
 
     Raises: InputError naming the key, what is wrong and the remedy.
     """
-    values = _read_yaml(stage, config) if config else {}
+    values = _read_yaml(stage, _find(config)) if config else {}
     for word in overrides:
         _override(stage, values, word)
     return check_settings(cls, stage, values)
@@ -49,12 +49,21 @@ def check_settings(
         raise InputError(f"{who}: {_explain(cls, error, names or {})}") from None
 
 
+def _find(config: str) -> str:
+    """The path that `config` means: a name without a folder or an ending is that of a preset."""
+    preset = CONF / f"{config}.yaml"
+    return str(preset) if "/" not in config and preset.is_file() else config
+
+
 def _read_yaml(stage: str, config: str) -> dict[str, Any]:
     try:
         with fsspec.open(config, "rt") as file:
             values = yaml.safe_load(file)
     except FileNotFoundError:
-        raise InputError(f"{stage}: config: no such file: {config}") from None
+        presets = sorted(path.stem for path in CONF.glob(f"{stage}*.yaml"))
+        raise InputError(
+            f"{stage}: config: no such file: {config}; give a path, or a name of {', '.join(presets)}"
+        ) from None
     except yaml.YAMLError as error:
         where = one_line(error)
         raise InputError(f"{stage}: config: {config} is not valid YAML: {where}") from None
@@ -135,7 +144,6 @@ def _all_keys(cls: type[BaseModel]) -> set[str]:
     return keys
 
 
-def default_config(stage: str) -> str | None:
-    """`conf/<stage>.yaml` of a source checkout, or None where the package is installed alone."""
-    path = CONF / f"{stage}.yaml"
-    return str(path) if path.is_file() else None
+def default_config(stage: str) -> str:
+    """The default file of a stage."""
+    return str(CONF / f"{stage}.yaml")

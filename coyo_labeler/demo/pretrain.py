@@ -6,22 +6,21 @@ tested on the same held-out images of gold. The stand-in teacher has seen none o
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from coyo_labeler import storage
 from coyo_labeler.manifest import Manifest, read_manifest
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 
-#: The same file as conf/pretrain_vit_tiny.yaml of a source checkout.
-SETTINGS = str(Path(__file__).with_name("pretrain_vit_tiny.yaml"))
+#: The preset of these trainings.
+PRESET = "pretrain_vit_tiny"
 
 #: The trainings: {name in the summary: folder of the demo that holds the labels}.
 LABELS = {"machine": "beliefs", "merged": "merged"}
 
 
 def words(out: str, name: str) -> list[str]:
-    """The arguments of `coyo-labeler pretrain_vit --config conf/pretrain_vit_tiny.yaml`.
+    """The arguments of `coyo-labeler pretrain_vit --config pretrain_vit_tiny`.
 
     out: the demo's folder. name: one of `LABELS`; the output is `out/pretrain/{name}`.
     """
@@ -45,7 +44,7 @@ def pretrain(out: str) -> dict[str, Any]:
     """
     stage = STAGES["pretrain_vit"]
     for name in LABELS:
-        run_stage(stage, read_stage_settings(stage, words(out, name), SETTINGS))
+        run_stage(stage, read_stage_settings(stage, words(out, name), PRESET))
     read = {name: read_manifest(storage.join(out, "pretrain", name)) for name in LABELS}
     return _summary({name: manifest for name, manifest in read.items() if manifest is not None})
 
