@@ -6,12 +6,15 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+import coyo_labeler
+from coyo_labeler import extras
 from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.config.describe import help_text
+from coyo_labeler.config.read import default_config, read_settings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.session import explain
-from coyo_labeler.stages import STAGES, Stage, read_stage_settings, run_stage
+from coyo_labeler.stages import STAGES, Stage, in_processes, read_stage_settings, run_stage
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -22,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="coyo-labeler",
         description="Labels for web images at scale: a teacher's beliefs merged with human votes.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {coyo_labeler.__version__}"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage in STAGES.values():
@@ -38,11 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "demo":
         return guard(lambda: _demo(arguments.overrides))
     stage = STAGES[arguments.command]
-    return guard(lambda: _run(stage, arguments.overrides, arguments.config))
+    return guard(
+        lambda: in_processes(stage, lambda: _run(stage, arguments.overrides, arguments.config))
+    )
 
 
 def job(name: str) -> None:
-    """The body of `jobs/<name>.py`: run the stage with the words of the command line, and exit."""
+    """The body of jobs/<name>.py: run the stage with the words of the command line, and exit."""
     sys.exit(main([name, *sys.argv[1:]]))
 
 
@@ -93,10 +101,12 @@ def summary_line(manifest: Manifest, output: str, worked: bool) -> str:
 
 
 def _demo(overrides: Sequence[str]) -> None:
-    from coyo_labeler.demo.run import run_demo  # noqa: PLC0415
+    with extras.needed("demo", "demo"):
+        from coyo_labeler.demo.run import run_demo  # noqa: PLC0415
 
-    start_logging("text")
-    print(run_demo(overrides))
+        settings = read_settings(DemoSettings, "demo", None, overrides)
+        start_logging(settings.log_format)
+        print(run_demo(settings))
 
 
 def start_logging(log_format: str) -> None:
@@ -126,7 +136,10 @@ def _add_stage(
         epilog=help_text(settings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", help=f"YAML file (default: conf/{stage.name}.yaml)")
+    parser.add_argument(
+        "--config",
+        help=f"YAML file, or the name of a preset (default: {default_config(stage.name)})",
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="see below; dotted if nested"
     )

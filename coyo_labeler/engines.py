@@ -1,16 +1,19 @@
 """Whether a stage runs on Spark: by its settings, what is installed, and the size of its inputs."""
 
-import importlib.util
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from coyo_labeler import storage
+from coyo_labeler import extras, storage
 from coyo_labeler.errors import InputError
-from coyo_labeler.session import names_cluster, require_java
+from coyo_labeler.session import is_local, names_cluster, require_java
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from coyo_labeler.config.base import StageSettings
     from coyo_labeler.config.label import LabelSettings
     from coyo_labeler.config.merge import MergeSettings
+    from coyo_labeler.config.pretrain_vit import PretrainVitSettings
 
 #: Bytes of votes and of beliefs up to which local threads finish before Spark could gain on them:
 #: about 15 million votes in Parquet, and the beliefs of a million images.
@@ -31,13 +34,37 @@ def label_on_spark(settings: "LabelSettings") -> bool:
     """`engine`; auto: Spark where PySpark and Java are installed."""
     if settings.engine != "auto":
         return settings.engine == "spark"
-    if importlib.util.find_spec("pyspark") is None:
+    if not extras.is_installed("pyspark"):
         return False
     try:
         require_java()
     except InputError:
         return False
     return True
+
+
+def no_imports(_: "StageSettings", __: "SparkSession | None") -> Sequence[str]:
+    """The module of the stage imports all that its work needs."""
+    return ()
+
+
+def label_imports(_: "LabelSettings", spark: "SparkSession | None") -> Sequence[str]:
+    """The teacher, unless it runs on the executors of a cluster: then the driver needs none."""
+    on_cluster = spark is not None and not is_local(spark)
+    return () if on_cluster else ("coyo_labeler.label.local",)
+
+
+def pretrain_imports(settings: "PretrainVitSettings", _: "SparkSession | None") -> Sequence[str]:
+    """The trainer.
+
+    Raises: MissingPackageError without TensorBoard, if its events are to be written.
+    """
+    if settings.tensorboard and not extras.is_installed("tensorboard"):
+        raise extras.MissingPackageError(
+            "pretrain_vit: tensorboard: it is not installed; "
+            f"{extras.remedy('tensorboard')}, or set tensorboard=false"
+        )
+    return ("coyo_labeler.pretrain.loop",)
 
 
 def merge_on_spark(settings: "MergeSettings") -> bool:

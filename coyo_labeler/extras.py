@@ -1,13 +1,13 @@
 """The packages that only some users need: which extra installs each, and the error without one.
 
-Wherever such a package is imported, its absence is a `MissingPackage` with the command that
+Wherever such a package is imported, its absence is a `MissingPackageError` with the command that
 installs it: on the command line by `cli`, elsewhere by `needed`.
 """
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 from coyo_labeler.errors import InputError, one_line
 
@@ -48,13 +48,13 @@ _DISTRIBUTIONS = {
 }
 
 
-class MissingPackage(InputError, ImportError):
+class MissingPackageError(InputError, ImportError):
     """A package that an extra installs is missing, or cannot be imported."""
 
 
 def is_installed(*modules: str) -> bool:
     """Whether all the modules could be imported, without importing them."""
-    return all(find_spec(module) is not None for module in modules)
+    return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def require(who: str, *modules: str, extra: str = "") -> None:
@@ -62,22 +62,22 @@ def require(who: str, *modules: str, extra: str = "") -> None:
 
     who: the stage or class that needs them, for the message. extra: see `remedy`.
 
-    Raises: MissingPackage naming all that are missing.
+    Raises: MissingPackageError naming all that are missing.
     """
     missing = [module for module in modules if not is_installed(module)]
     if missing:
-        raise MissingPackage(_message(who, missing, remedy(missing[0], extra)))
+        raise MissingPackageError(_message(who, missing, remedy(missing[0], extra)))
 
 
 @contextmanager
 def needed(who: str, extra: str = "") -> Iterator[None]:
-    """Turn an ImportError of a package that is not ours into a MissingPackage.
+    """Turn an ImportError of a package that is not ours into a MissingPackageError.
 
     who, extra: as in `require`.
     """
     try:
         yield
-    except MissingPackage:
+    except MissingPackageError:
         raise
     except ImportError as error:
         module = (error.name or "").partition(".")[0]
@@ -101,13 +101,13 @@ def distribution_of(module: str) -> str:
     return _DISTRIBUTIONS.get(module, module)
 
 
-def _explain(error: ImportError, module: str, who: str, extra: str) -> MissingPackage:
+def _explain(error: ImportError, module: str, who: str, extra: str) -> MissingPackageError:
     if isinstance(error, ModuleNotFoundError):
-        return MissingPackage(_message(who, [module], remedy(module, extra)))
+        return MissingPackageError(_message(who, [module], remedy(module, extra)))
     # An outdated version, or a shared library that the machine has not got.
     command = remedy(module, extra).replace("pip install", "pip install --upgrade")
     what = distribution_of(module) or "a package"
-    return MissingPackage(
+    return MissingPackageError(
         f"{who}: {what} cannot be imported ({one_line(error)}); install what it lacks, or another "
         f"version: {command}"
     )

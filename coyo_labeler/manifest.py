@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -110,8 +110,16 @@ class Run:
     inputs_changed: bool = False
 
     @classmethod
-    def begin(cls, stage: str, settings: StageSettings) -> "Run":
+    def begin(
+        cls,
+        stage: str,
+        settings: StageSettings,
+        prepare: Callable[[], object] = lambda: None,
+    ) -> "Run":
         """Check the inputs, and claim `settings.output` or say that it is finished.
+
+        prepare: called where there is work, before anything is claimed or removed; what it raises
+        leaves the output as it was.
 
         Raises: InputError where an input is missing or unfinished, or where the output holds
         results of other settings or files that are not ours.
@@ -128,12 +136,15 @@ class Run:
         whole = {key: text for key, text in inputs.items() if key not in settings.inputs_by_shard}
         fingerprint = _digest({"config": shaping, "inputs": whole})
         run = cls(stage, settings.output, fingerprint, config, inputs, time.time())
-        return run._claim(shaping, settings)
+        return run._claim(shaping, settings, prepare)
 
-    def _claim(self, shaping: Mapping[str, Any], settings: StageSettings) -> "Run":
+    def _claim(
+        self, shaping: Mapping[str, Any], settings: StageSettings, prepare: Callable[[], object]
+    ) -> "Run":
         claimed = storage.read_json(storage.join(self.output, RUN))
         if claimed is None:
             self._refuse_foreign_files()
+            prepare()
         elif claimed["fingerprint"] != self.fingerprint or claimed["stage"] != self.stage:
             if not settings.overwrite and self._has_results():
                 raise InputError(
@@ -141,12 +152,14 @@ class Run:
                     f"({_difference(claimed, self, shaping)}); choose another output, or replace "
                     "them with overwrite=true"
                 )
+            prepare()
             storage.clear(self.output)
         else:
             finished = storage.read_json(storage.join(self.output, MANIFEST))
             changed = claimed["inputs"] != dict(self.inputs)
             done = Manifest.from_json(finished) if finished and not changed else None
             if not done:
+                prepare()
                 storage.remove_temporaries(self.output)
             return replace(self, resumed=True, done=done, inputs_changed=changed)
         self._write_claim(shaping)

@@ -14,7 +14,8 @@ from coyo_labeler.errors import InputError, WorkError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from coyo_labeler.config.base import SparkSettings
+    from coyo_labeler import extras
+from coyo_labeler.config.base import SparkSettings
 
 JAVA_MISSING = (
     "Java 17 or newer is not installed: 'apt-get install openjdk-17-jre-headless' (Debian, "
@@ -62,16 +63,20 @@ def names_cluster(settings: "SparkSettings") -> bool:
     return bool(settings.master or "PYSPARK_GATEWAY_PORT" in os.environ or os.environ.get("MASTER"))
 
 
+def is_local(spark: "SparkSession") -> bool:
+    """Whether Spark runs in this process and not on a cluster."""
+    return re.fullmatch(r"local(\[.*\])?", spark.sparkContext.master or "") is not None
+
+
 def open_session(settings: "SparkSettings", name: str) -> "SparkSession":
     """The session that spark-submit started, or a new one. name: of the stage.
 
     Raises: InputError where Java or PySpark is missing.
     """
+    extras.require(name, "pyspark")
     require_java()
-    try:
+    with extras.needed(name):
         from pyspark.sql import SparkSession  # noqa: PLC0415
-    except ImportError:
-        raise InputError("PySpark is not installed: pip install 'coyo-labeler[spark]'") from None
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM
     builder = SparkSession.builder.appName(f"coyo-labeler {name}")

@@ -1,14 +1,17 @@
 """The stages by name, and how one is run: settings, claim, session, work, manifest."""
 
 import logging
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from coyo_labeler import engines
+from coyo_labeler import engines, extras
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.config.read import default_config, read_settings
+from coyo_labeler.errors import InputError
 from coyo_labeler.manifest import Manifest, Outcome, Run
 from coyo_labeler.session import open_session
 
@@ -26,17 +29,25 @@ class Stage:
     function(spark, settings, run) -> Outcome. uses_spark: whether the work needs a Spark session,
     given the settings and what lies at their inputs; spark is None where it does not. A stage whose
     settings reopen a finished output may return None instead of an Outcome: nothing was left to do.
+
+    extra: the extra that installs what the stage imports. imports: modules of the package that
+    `work` imports only when it runs, given the settings and the session. group: `module:function`
+    that runs the stage's command, its argument, in each of the processes that torchrun starts; "":
+    the stage runs in one process.
     """
 
     name: str
     summary: str
     settings: str
     work: str
+    extra: str
     uses_spark: Callable[[Any], bool] = engines.always
+    imports: Callable[[Any, Any], Sequence[str]] = engines.no_imports
+    group: str = ""
 
     def settings_class(self) -> type[StageSettings]:
         """The class that defines, documents and checks its settings."""
-        cls: type[StageSettings] = _load(self.settings)
+        cls: type[StageSettings] = load(self.settings)
         return cls
 
 
@@ -48,25 +59,30 @@ STAGES = {
             "source rows (URL, pHash) to a deduplicated, sharded catalog",
             "coyo_labeler.config.ingest:IngestSettings",
             "coyo_labeler.ingest.stage:ingest",
+            "spark",
         ),
         Stage(
             "fetch",
             "catalog to webdataset tars of downloaded, pHash-checked images",
             "coyo_labeler.config.fetch:FetchSettings",
             "coyo_labeler.fetch.stage:fetch",
+            "spark",
         ),
         Stage(
             "label",
             "image tars to a teacher's top-k labels and probabilities",
             "coyo_labeler.config.label:LabelSettings",
             "coyo_labeler.label.stage:label",
+            "teacher",
             engines.label_on_spark,
+            engines.label_imports,
         ),
         Stage(
             "merge",
             "machine beliefs and human votes to posterior labels, by EM",
             "coyo_labeler.config.merge:MergeSettings",
             "coyo_labeler.merge.stage:merge",
+            "em",
             engines.merge_on_spark,
         ),
         Stage(
@@ -74,33 +90,70 @@ STAGES = {
             "any labels folder to statistics, accuracy against gold, one HTML page",
             "coyo_labeler.config.report:ReportSettings",
             "coyo_labeler.report.stage:report",
+            "spark",
         ),
         Stage(
             "export",
             "a labels folder to a consumer's copy: Parquet, webdataset, TFRecord or Hugging Face",
             "coyo_labeler.config.export:ExportSettings",
             "coyo_labeler.export.stage:export",
+            "spark",
         ),
         Stage(
             "pretrain_vit",
             "labelled images to a pretrained Vision Transformer",
             "coyo_labeler.config.pretrain_vit:PretrainVitSettings",
             "coyo_labeler.pretrain.stage:pretrain_vit",
+            "train",
             engines.never,
+            engines.pretrain_imports,
+            "coyo_labeler.pretrain.stage:in_group",
         ),
     )
 }
 
 
-def _load(path: str) -> Any:
+def load(path: str) -> Any:
+    """What `module:name` means."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
+
+
+def in_processes(stage: Stage, command: Callable[[], None]) -> None:
+    """Run a stage's command, in a group where torchrun started several processes.
+
+    Whatever sets torchrun's variables counts, such as an operator of Kubernetes.
+
+    Raises: InputError for a stage that runs in one process, and where variables are missing.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count in {"", "1"}:
+        command()
+        return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if not stage.group:
+        if "RANK" in missing:  # not torchrun: a variable that somebody left behind
+            command()
+            return
+        raise InputError(
+            f"{stage.name}: torchrun started {count} processes, but the stage runs in one; start it "
+            "without torchrun"
+        )
+    if missing or not count.isdecimal():
+        raise InputError(
+            f"{stage.name}: the environment has WORLD_SIZE={count}"
+            + (f", but no {' and no '.join(missing)}" if missing else "")
+            + "; start several processes with torchrun, or one without WORLD_SIZE"
+        )
+    with extras.needed(stage.name, stage.extra):
+        run_in_group = load(stage.group)
+        run_in_group(command)
 
 
 def read_stage_settings(
     stage: Stage, overrides: Iterable[str], config: str | None = None
 ) -> StageSettings:
-    """Settings of a stage from its YAML file (default: `conf/<stage>.yaml`) and overrides."""
+    """Settings of a stage from its YAML file (default: the package's) and overrides."""
     config = config or default_config(stage.name)
     return read_settings(stage.settings_class(), stage.name, config, overrides)
 
@@ -110,18 +163,30 @@ def run_stage(
 ) -> tuple[Manifest, bool]:
     """Run a stage unless it is complete; returns its manifest and whether work was done.
 
-    spark: a session to use; without one, a session is opened when there is work that needs it.
+    spark: a session to use; without one, a session is opened when there is work that needs it. What
+    the work imports is imported, and the session is open, before the output is claimed.
 
     Raises: InputError for what the user can fix, WorkError where the work failed.
     """
-    run = Run.begin(stage.name, settings)
+
+    @cache
+    def prepare() -> "tuple[Any, SparkSession | None]":
+        session = spark
+        if session is None and stage.uses_spark(settings):
+            session = open_session(settings.spark, stage.name)
+        with extras.needed(stage.name, stage.extra):
+            for module in stage.imports(settings, session):
+                import_module(module)
+            return load(stage.work), session
+
+    run = Run.begin(stage.name, settings, prepare)
     if run.done is not None and not settings.reopens:
         return run.done, False
     if run.resumed and run.done is None:
         logger.info("%s: resuming the unfinished run in %s", stage.name, run.output)
-    if spark is None and stage.uses_spark(settings):
-        spark = open_session(settings.spark, stage.name)
-    outcome: Outcome | None = _load(stage.work)(spark, settings, run)
+    work, session = prepare()
+    with extras.needed(stage.name, stage.extra):
+        outcome: Outcome | None = work(session, settings, run)
     if outcome is None:  # a finished output was reopened, and nothing was left to do
         assert run.done is not None
         return run.done, False

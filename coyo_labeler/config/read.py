@@ -23,8 +23,8 @@ def read_settings(
 ) -> S:
     """Settings of `stage`: the defaults of `cls`, overlaid by a YAML file, then by `key=value`.
 
-    config: path or URL of a YAML file, name of a file of `CONF`, or None. overrides: `key=value` words, dotted for nested
-    keys; a value is read as YAML.
+    config: path or URL of a YAML file, or the name of one in `CONF`, or None. overrides:
+    `key=value` words, dotted for nested keys; a value is read as YAML.
 
     Raises: InputError naming the key, what is wrong and the remedy.
     """
@@ -50,9 +50,10 @@ def check_settings(
 
 
 def _find(config: str) -> str:
-    """The path that `config` means: a name without a folder or an ending is that of a preset."""
+    """The path that `config` means; a name in `CONF` where there is no such file here."""
     preset = CONF / f"{config}.yaml"
-    return str(preset) if "/" not in config and preset.is_file() else config
+    is_name = "/" not in config and not Path(config).exists()
+    return str(preset) if is_name and preset.is_file() else config
 
 
 def _read_yaml(stage: str, config: str) -> dict[str, Any]:
@@ -60,9 +61,9 @@ def _read_yaml(stage: str, config: str) -> dict[str, Any]:
         with fsspec.open(config, "rt") as file:
             values = yaml.safe_load(file)
     except FileNotFoundError:
-        presets = sorted(path.stem for path in CONF.glob(f"{stage}*.yaml"))
+        presets = ", ".join(sorted(path.stem for path in CONF.glob(f"{stage}*.yaml")))
         raise InputError(
-            f"{stage}: config: no such file: {config}; give a path, or a name of {', '.join(presets)}"
+            f"{stage}: config: no such file: {config}; give a path, or one of {presets}"
         ) from None
     except yaml.YAMLError as error:
         where = one_line(error)

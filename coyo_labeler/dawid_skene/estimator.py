@@ -88,7 +88,7 @@ class DawidSkene:
     ) -> None:
         """Keep the parameters; `fit` checks them.
 
-        Raises: MissingPackage where pandas or SciPy is not installed.
+        Raises: MissingPackageError where pandas or SciPy is not installed.
         """
         extras.require("DawidSkene", "pandas", "scipy", extra="em")
         self.labels = labels

@@ -8,35 +8,40 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from coyo_labeler import storage
+from coyo_labeler import extras, storage
 from coyo_labeler.config.demo import DemoSettings
-from coyo_labeler.config.read import read_settings
 from coyo_labeler.demo import summary
 from coyo_labeler.demo.pretrain import pretrain
+from coyo_labeler.demo.server import serve
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest, Run, read_manifest
+from coyo_labeler.session import require_java
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 
 logger = logging.getLogger(__name__)
 
-JOBS = Path(__file__).parents[2] / "jobs"
+#: The scripts for spark-submit.
+JOBS = Path(__file__).parents[1] / "jobs"
 
 #: Runs a stage, given its name and `key=value` arguments.
 Runner = Callable[[str, Sequence[str]], None]
 
 
-def run_demo(overrides: Sequence[str]) -> str:
+def run_demo(settings: DemoSettings) -> str:
     """Run the demo, or what is missing of it; returns the summary as text.
 
     Raises: InputError, WorkError as the stages do.
     """
-    settings = read_settings(DemoSettings, "demo", None, overrides)
+    extras.require("demo", "sklearn", "timm", "torch", "pyspark", "imagehash", extra="demo")
+    require_java()
     out = settings.output
     before = storage.read_json(storage.join(out, "summary.json"))
+    if before is None or settings.overwrite:
+        _refuse_busy_port(settings.port)
     _claim(settings)
     seconds = dict(before["seconds"]) if before else {}
     with ExitStack() as stack:
-        run = _cluster_runner(settings, stack) if settings.cluster else _run_here
+        run = _cluster_runner(settings, stack) if settings.cluster else _runner_here(settings)
         with _timed(seconds, "source"):
             _prepare(settings)
         for name, words in _stages(settings).items():
@@ -151,9 +156,15 @@ def _claim(settings: DemoSettings) -> None:
     storage.write_json(marker, shape)
 
 
-def _run_here(name: str, words: Sequence[str]) -> None:
-    stage = STAGES[name]
-    run_stage(stage, read_stage_settings(stage, words))
+def _runner_here(settings: DemoSettings) -> Runner:
+    """A runner that runs the stages in this process."""
+
+    def run(name: str, words: Sequence[str]) -> None:
+        stage = STAGES[name]
+        own = read_stage_settings(stage, words)
+        run_stage(stage, own.model_copy(update={"spark": settings.spark}))
+
+    return run
 
 
 def _cluster_runner(settings: DemoSettings, stack: ExitStack) -> Runner:
@@ -168,7 +179,7 @@ def _cluster_runner(settings: DemoSettings, stack: ExitStack) -> Runner:
             folder = Path(settings.output, "cluster")
             running.append(stack.enter_context(start_cluster(folder)))
         cluster = running[0]
-        command = cluster.spark_submit(JOBS / f"{name}.py", words)
+        command = cluster.spark_submit(JOBS / f"{name}.py", words, settings.spark.conf)
         status = subprocess.run(
             command, env=cluster.environment, stdout=sys.stderr, check=False
         ).returncode
@@ -226,6 +237,24 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
         seconds[name] = spent
 
 
+def _refuse_busy_port(port: int) -> None:
+    """Check that the image server could start, before work begins.
+
+    Raises: InputError if its port is taken.
+    """
+    try:
+        serve(Path(), port).server_close()
+    except OSError as error:
+        raise _port_error(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from None
+
+
+def _port_error(what: str) -> InputError:
+    return InputError(
+        f"demo: port: {what}; choose another port and output: coyo-labeler demo "
+        "output=out/demo-2 port=18128, or make demo OUT=out/demo-2 PORT=18128"
+    )
+
+
 @contextmanager
 def _server(settings: DemoSettings) -> Iterator[None]:
     """Run the image server in a process that ends with this one.
@@ -239,10 +268,7 @@ def _server(settings: DemoSettings) -> Iterator[None]:
     assert server.stdout is not None
     line = server.stdout.readline().strip()
     if not line.startswith("ready"):
-        raise InputError(
-            f"demo: port: {line or 'the image server did not start'}; choose another port and "
-            "output: make demo OUT=out/demo-2 PORT=18128"
-        )
+        raise _port_error(line or "the image server did not start")
     try:
         yield
     finally:

@@ -17,11 +17,6 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=6)
 
 
-def torchrun_processes() -> int:
-    """Number of processes that torchrun started; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @dataclass(frozen=True)
 class Process:
     """This process, among those that train together."""
@@ -56,11 +51,19 @@ class Process:
         return result
 
 
+def local_rank() -> int:
+    """The number of this process on its machine.
+
+    Launchers that start one process per machine need not set it.
+    """
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def join_group() -> None:
     """Join the processes that torchrun started."""
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(local_rank())
     dist.init_process_group("cuda:nccl,cpu:gloo" if cuda else "gloo", timeout=_PATIENCE)
 
 
@@ -82,5 +85,5 @@ def this_process(device: str) -> Process:
     if not dist.is_initialized():
         return Process(0, 1, own)
     if own.type == "cuda":
-        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        own = torch.device("cuda", local_rank())
     return Process(dist.get_rank(), dist.get_world_size(), own)

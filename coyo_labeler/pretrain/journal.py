@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -59,11 +58,6 @@ def read_journal(output: str) -> list[dict[str, Any]]:
 
 
 def _open_events(output: str, step: int) -> "SummaryWriter":
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
-    except ImportError:
-        raise InputError(
-            "pretrain_vit: tensorboard: it is not installed; pip install 'coyo-labeler[train]', or "
-            "set tensorboard=false"
-        ) from None
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
     return SummaryWriter(storage.join(output, "tensorboard"), purge_step=step + 1)

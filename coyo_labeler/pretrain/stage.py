@@ -4,12 +4,10 @@ Under torchrun only the first process reads settings, claims the output and writ
 others wait for it to send them the settings to train with.
 """
 
-import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from coyo_labeler import cli
 from coyo_labeler.config.pretrain_vit import PretrainVitSettings
-from coyo_labeler.errors import InputError
 from coyo_labeler.manifest import Outcome, Run
 
 if TYPE_CHECKING:
@@ -19,39 +17,32 @@ if TYPE_CHECKING:
 def pretrain_vit(spark: "SparkSession | None", settings: PretrainVitSettings, run: Run) -> Outcome:
     """Train a Vision Transformer on labelled images.
 
-    Raises: InputError if PyTorch or timm is missing, or settings and data do not fit.
+    Raises: InputError if settings and data do not fit.
     """
-    try:
-        from coyo_labeler.pretrain.distributed import this_process  # noqa: PLC0415
-        from coyo_labeler.pretrain.loop import train  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(
-            f"pretrain_vit: {error.name} is not installed; pip install 'coyo-labeler[train]'"
-        ) from None
+    from coyo_labeler.pretrain.distributed import this_process  # noqa: PLC0415
+    from coyo_labeler.pretrain.loop import train  # noqa: PLC0415
+
     process = this_process(settings.device)
     process.broadcast((settings, run.fingerprint))
     return train(settings, run.fingerprint, process)
 
 
-def job() -> None:
-    """The body of `jobs/pretrain_vit.py`, alone or under torchrun."""
-    try:
-        from coyo_labeler.pretrain import distributed  # noqa: PLC0415
-    except ImportError:
-        cli.job("pretrain_vit")  # names the package that is missing
-        return
-    if distributed.torchrun_processes() == 1:
-        cli.job("pretrain_vit")
+def in_group(command: Callable[[], None]) -> None:
+    """Join the processes that torchrun started; run the command in the first, follow in the others.
+
+    command: the stage, with its settings. An error leaves the group as it is: torchrun ends the
+    processes that wait for this one.
+    """
+    from coyo_labeler.pretrain import distributed  # noqa: PLC0415
+
     distributed.join_group()
-    if distributed.this_process("cpu").first:
-        status = cli.main(["pretrain_vit", *sys.argv[1:]])
-        if status == cli.DONE:  # on any other status torchrun ends the others
-            distributed.this_process("cpu").broadcast(None)
+    process = distributed.this_process("cpu")
+    if process.first:
+        command()
+        process.broadcast(None)
     else:
-        status = cli.guard(_follow)
-    if status == cli.DONE:
-        distributed.leave_group()
-    sys.exit(status)
+        _follow()
+    distributed.leave_group()
 
 
 def _follow() -> None:
