@@ -37,9 +37,10 @@ from coyo_labeler.formats import tars
 from coyo_labeler.formats.image_shards import Sample, read_samples
 from coyo_labeler.formats.pictures import decode, decode_with_pillow
 from coyo_labeler.label.commit import Job, Slot, label_and_commit
-from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec, top_k
+from coyo_labeler.label.model import DTYPES, Teacher, top_k
 from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.label.shards import find_shards
+from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.machine import cores_of_machine
 
 BENCH = Path(__file__).parents[1] / "out" / "bench"

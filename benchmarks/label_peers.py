@@ -19,9 +19,10 @@ import torch
 
 from coyo_labeler.formats.image_shards import Sample, read_samples
 from coyo_labeler.formats.pictures import decode
-from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.model import Teacher
 from coyo_labeler.label.preprocess import prepare
 from coyo_labeler.label.shards import find_shards
+from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.machine import cores_of_machine
 
 

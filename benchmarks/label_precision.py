@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from coyo_labeler.formats.pictures import decode
-from coyo_labeler.label.model import DTYPES, Teacher, TeacherSpec
+from coyo_labeler.label.model import DTYPES, Teacher
 from coyo_labeler.label.preprocess import prepare
+from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.machine import cores_of_machine
 from tests.label.teachers import save_teacher
 

@@ -136,8 +136,8 @@ def in_processes(stage: Stage, command: Callable[[], None]) -> None:
             command()
             return
         raise InputError(
-            f"{stage.name}: torchrun started {count} processes, but the stage runs in one; start it "
-            "without torchrun"
+            f"{stage.name}: torchrun started {count} processes, but the stage runs in one; start "
+            "it without torchrun"
         )
     if missing or not count.isdecimal():
         raise InputError(

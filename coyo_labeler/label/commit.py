@@ -1,19 +1,26 @@
-"""The work on each shard: label it, write its files, then its receipt."""
+"""The work on each shard: label it, write its files, then its receipt.
+
+Importing this does not load torch: a Spark driver plans the work of machines that have a teacher.
+"""
 
 import posixpath
 import re
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.image_shards import Shard
-from coyo_labeler.label.model import Teacher, TeacherSpec
-from coyo_labeler.label.predict import ShardResult, label_shards
+from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
+
+if TYPE_CHECKING:
+    from coyo_labeler.label.model import Teacher
+    from coyo_labeler.label.predict import ShardResult
 
 #: Entries of a teacher's fingerprint: the sha256 of its weights, and of the list of labels.
 WEIGHTS, LABEL_SPACE = "teacher.weights_sha256", "teacher.label_space_sha256"
@@ -75,7 +82,7 @@ class Committed:
 
 
 def label_and_commit(
-    job: Job, teacher: Teacher, slot: Slot, shards: Iterable[Shard]
+    job: Job, teacher: "Teacher", slot: Slot, shards: Iterable[Shard]
 ) -> Iterator[Committed]:
     """Label the shards that have no receipt yet, and write each as it is done.
 
@@ -83,6 +90,8 @@ def label_and_commit(
 
     Raises: InputError where the teacher is not that of the job.
     """
+    from coyo_labeler.label.predict import label_shards  # noqa: PLC0415
+
     _refuse_another(job, teacher)
     keep_freed_memory()
     receipts = Receipts(job.output, job.fingerprint)
@@ -106,7 +115,7 @@ def read_teacher(output: str, number: int) -> dict[str, str]:
     return {key: metadata[key.encode()].decode() for key in _FOUND}
 
 
-def _refuse_another(job: Job, teacher: Teacher) -> None:
+def _refuse_another(job: Job, teacher: "Teacher") -> None:
     for key, expected in job.teacher.items():
         actual = teacher.fingerprint[key]
         if actual != expected:
@@ -140,7 +149,7 @@ def _name(number: int) -> str:
     return f"{number:05d}.parquet"
 
 
-def _write(output: str, result: ShardResult, fingerprint: Mapping[str, str]) -> None:
+def _write(output: str, result: "ShardResult", fingerprint: Mapping[str, str]) -> None:
     name = _name(result.shard.number)
     storage.write_parquet(storage.join(output, name), result.beliefs, fingerprint)
     storage.write_parquet(storage.join(output, "failures", name), result.failures)
@@ -152,7 +161,7 @@ def _write(output: str, result: ShardResult, fingerprint: Mapping[str, str]) -> 
         )
 
 
-def _receipt(job: Job, slot: Slot, result: ShardResult, teacher: Teacher) -> Receipt:
+def _receipt(job: Job, slot: Slot, result: "ShardResult", teacher: "Teacher") -> Receipt:
     counts = Counts(result.samples, result.beliefs.num_rows, result.rejected)
     details = {
         "stamp": result.shard.stamp,

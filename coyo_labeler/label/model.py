@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.formats.label_spaces import SIZES, LabelSpace, load_label_space, read_synsets
 from coyo_labeler.label.head import match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
+from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.label.weights import (
     count_outputs,
     create_model,
@@ -44,26 +45,6 @@ SOFTMAX_PORTS = frozenset(
 
 #: Images in one pass on a CPU: more do not fit its caches, and are slower.
 CPU_BATCH = 16
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """All that decides what a teacher answers; the keys of `label` of the same names."""
-
-    model: str
-    checkpoint: str | None = None
-    pretrained: bool | None = None
-    model_label_space: str | None = None
-    label_space: str = "imagenet21k"
-    activation: str = "auto"
-    preprocess: str = "automl_512"
-    exif_orientation: bool = False
-    top_k: int = 50
-    batch_size: int = 64
-    precision: str = "float16"
-    label_probs_dtype: str = "float16"
-    embeddings: bool = False
-    compile: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -333,13 +314,6 @@ def digest_of_space(label_space: str) -> str:
     if label_space in SIZES:
         return hashlib.sha256("\n".join(read_synsets(label_space)).encode()).hexdigest()
     return storage.sha256_of(label_space)
-
-
-def spec_of(settings: Any) -> TeacherSpec:
-    """The part of the stage's settings that decides what the teacher answers."""
-    return TeacherSpec(
-        **{field.name: getattr(settings, field.name) for field in fields(TeacherSpec)}
-    )
 
 
 def _reorder(model: nn.Module, order: npt.NDArray[np.int64]) -> None:

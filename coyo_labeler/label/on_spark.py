@@ -4,8 +4,6 @@ Nothing here imports torch before a task knows which GPU is its own.
 """
 
 import os
-import pickle
-import re
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +16,13 @@ from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResour
 from pyspark.sql import SparkSession
 
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.label.commit import Committed, Job, Slot, label_and_commit
+from coyo_labeler.session import is_local
 
 if TYPE_CHECKING:
     from coyo_labeler.formats.image_shards import Shard
-    from coyo_labeler.label.commit import Committed, Job, Slot
-    from coyo_labeler.label.model import Teacher, TeacherSpec
+    from coyo_labeler.label.model import Teacher
+    from coyo_labeler.label.spec import TeacherSpec
 
 _PLAN = "name string, url string, stamp string, ids string"
 _COMMITTED = "shard int, url string, damage string"
@@ -41,20 +41,19 @@ _UNTOLD = (
 
 
 def run_on_spark(
-    spark: SparkSession, job: "Job", shards: Sequence["Shard"], device: str
-) -> "list[Committed]":
+    spark: SparkSession, job: Job, shards: Sequence["Shard"], device: str
+) -> list[Committed]:
     """Label the shards; returns one row per shard.
 
     Rows hold shard numbers and URLs, never images. On `local[*]` each device of the machine gets
     one task; on a cluster each task one GPU of an executor, or the cores that it has.
     """
-    from coyo_labeler.label.commit import Committed  # noqa: PLC0415
-    from coyo_labeler.label.local import slots_of  # noqa: PLC0415
-
     context = spark.sparkContext
     slots: list[Slot] | None = None
     profile: ResourceProfile | None = None
-    if re.fullmatch(r"local(\[.*\])?", context.master or ""):
+    if is_local(spark):
+        from coyo_labeler.label.local import slots_of  # noqa: PLC0415
+
         slots = slots_of(device)
         tasks = len(slots)
     else:
@@ -96,11 +95,8 @@ def profile_of(conf: Mapping[str, str], device: str) -> ResourceProfile | None:
 
 
 def _work(
-    job: "Job", slots: "list[Slot] | None", device: str
+    job: Job, slots: list[Slot] | None, device: str
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    # Unpickling a job imports torch, so that it waits until the GPU is claimed.
-    pickled = pickle.dumps((job, slots))
-
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = [row for batch in batches for row in batch.to_pylist()]
         if not rows:
@@ -108,11 +104,9 @@ def _work(
         context = TaskContext.get()
         assert context is not None
         address = claim_gpu(context.resources(), "torch" in sys.modules)
-        job, slots = pickle.loads(pickled)
         slot = slots[context.partitionId()] if slots else _slot(context, device, address)
         from coyo_labeler.formats.image_ids import IdRule  # noqa: PLC0415
         from coyo_labeler.formats.image_shards import Shard  # noqa: PLC0415
-        from coyo_labeler.label.commit import label_and_commit  # noqa: PLC0415
 
         shards = [Shard(**{**row, "ids": IdRule(row["ids"])}) for row in rows]
         teacher = _teacher(job.spec, slot.device, job.fingerprint)
@@ -145,12 +139,11 @@ def claim_gpu(resources: "dict[str, Any]", torch_is_loaded: bool) -> str | None:
     return address
 
 
-def _slot(context: TaskContext, device: str, address: str | None) -> "Slot":
+def _slot(context: TaskContext, device: str, address: str | None) -> Slot:
     """The slot of a cluster's task.
 
     Raises: InputError where there are GPUs that Spark does not assign: all tasks would take one.
     """
-    from coyo_labeler.label.commit import Slot  # noqa: PLC0415
     from coyo_labeler.label.local import devices_of  # noqa: PLC0415
 
     name = devices_of(device)[0]

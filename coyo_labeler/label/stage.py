@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from coyo_labeler import extras
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.formats.image_shards import Shard
@@ -16,9 +17,8 @@ from coyo_labeler.label.commit import (
     remove_shard,
     remove_unfinished,
 )
-from coyo_labeler.label.local import run_local, slots_of
-from coyo_labeler.label.model import check_teacher, spec_of
 from coyo_labeler.label.shards import find_shards
+from coyo_labeler.label.spec import spec_of
 from coyo_labeler.manifest import Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts, total
 
@@ -71,11 +71,16 @@ def _label_missing(
 ) -> list[Committed]:
     if not shards:
         return []
-    check_teacher(job.spec)
+    if spark is None or extras.is_installed("timm", "torch"):
+        from coyo_labeler.label.model import check_teacher  # noqa: PLC0415
+
+        check_teacher(job.spec)
     if spark is not None:
         from coyo_labeler.label.on_spark import run_on_spark  # noqa: PLC0415
 
         return run_on_spark(spark, job, shards, settings.device)
+    from coyo_labeler.label.local import run_local, slots_of  # noqa: PLC0415
+
     return list(run_local(job, shards, slots_of(settings.device)))
 
 

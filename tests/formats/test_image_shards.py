@@ -20,8 +20,9 @@ from coyo_labeler.formats.faults import Fault
 from coyo_labeler.formats.image_ids import IdRule, Ids, hash_id, whole_number
 from coyo_labeler.formats.image_shards import Failure, Sample, find_shards, read_index, read_samples
 from coyo_labeler.label.commit import Job, Slot, label_and_commit
-from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.model import Teacher
 from coyo_labeler.label.shards import find_shards as find_numbered_shards
+from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.report.examples import thumbnails
 from tests.label.teachers import MODEL, save_teacher
 from tests.tars import write_members

@@ -10,9 +10,10 @@ import torch
 from coyo_labeler.errors import WorkError
 from coyo_labeler.label import devices, model
 from coyo_labeler.label.devices import CpuDevice, CudaDevice
-from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.model import Teacher
 from coyo_labeler.label.predict import label_shards
 from coyo_labeler.label.shards import find_shards
+from coyo_labeler.label.spec import TeacherSpec
 from tests.label.tars import crops, jpeg, write_tar
 
 PICTURES = crops(7, seed=3, small=40, large=90)

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.label.head import match_head, order_of
-from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.model import Teacher
+from coyo_labeler.label.spec import TeacherSpec
 from tests.label.teachers import MODEL
 
 TABLE_LAMP, TABLE_LAMP_SYNSET = 11_054, "n04380533"

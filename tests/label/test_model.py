@@ -6,15 +6,9 @@ from safetensors.torch import load_file, save_file
 
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.formats.label_spaces import load_label_space
-from coyo_labeler.label.model import (
-    Teacher,
-    TeacherSpec,
-    check_teacher,
-    choose_activation,
-    port_of,
-    top_k,
-)
+from coyo_labeler.label.model import Teacher, check_teacher, choose_activation, port_of, top_k
 from coyo_labeler.label.preprocess import automl_preset, prepare
+from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.label.weights import create_model
 from tests.label.tars import crops
 from tests.label.teachers import MODEL

@@ -8,7 +8,7 @@ import pytest
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.label import on_spark
 from coyo_labeler.label.local import slots_of
-from coyo_labeler.label.model import TeacherSpec
+from coyo_labeler.label.spec import TeacherSpec
 
 
 def resources(*addresses):

@@ -16,9 +16,10 @@ from coyo_labeler.formats.image_shards import Failure, read_samples
 from coyo_labeler.formats.tars import DamagedTarError
 from coyo_labeler.label import ahead, predict
 from coyo_labeler.label.devices import Done, to_answers
-from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.model import Teacher
 from coyo_labeler.label.predict import label_shards
 from coyo_labeler.label.shards import find_shards
+from coyo_labeler.label.spec import TeacherSpec
 from tests.label.tars import crops, jpeg, write_tar
 from tests.tars import write_members
 

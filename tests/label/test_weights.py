@@ -13,7 +13,8 @@ import fsspec
 import pytest
 import torch
 
-from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.model import Teacher
+from coyo_labeler.label.spec import TeacherSpec
 from tests.label.teachers import MODEL
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -89,7 +90,8 @@ def hub(small_teacher: Path) -> Iterator[str]:
 SCRIPT = """
 import json, sys, torch
 from coyo_labeler.errors import InputError
-from coyo_labeler.label.model import Teacher, TeacherSpec
+from coyo_labeler.label.model import Teacher
+from coyo_labeler.label.spec import TeacherSpec
 try:
     teacher = Teacher(TeacherSpec(**json.loads(sys.argv[1])), torch.device("cpu"))
 except InputError as error:

@@ -23,7 +23,6 @@ from coyo_labeler.config.read import read_settings
 from coyo_labeler.manifest import read_manifest
 from coyo_labeler.pretrain import checkpoint, loop
 from coyo_labeler.pretrain.journal import read_journal
-from coyo_labeler.pretrain.stage import job
 from tests.data.shards import write_labels
 from tests.pretrain.pictures import write_tinted
 
@@ -165,7 +164,7 @@ def run_forked(arguments: list[str], first: Callable[[], None], processes: int =
         sys.argv[1:] = arguments
         torch.set_num_threads(1)
         first()
-        job()
+        cli.job("pretrain_vit")
 
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=work, args=(rank,)) for rank in range(processes)]
