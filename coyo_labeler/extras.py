@@ -5,7 +5,6 @@ installs it: on the command line by `cli`, elsewhere by `needed`.
 """
 
 import importlib.util
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -117,9 +116,3 @@ def _message(who: str, modules: list[str], command: str) -> str:
     names = list(dict.fromkeys(distribution_of(module) for module in modules))
     are = "is" if len(names) == 1 else "are"
     return f"{who}: {' and '.join(names)} {are} not installed: {command}"
-
-
-def missing_module(text: str) -> str | None:
-    """The module whose absence a Python traceback in `text` reports; None where it does not."""
-    found = re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", text)
-    return found[1].partition(".")[0] if found else None

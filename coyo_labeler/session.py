@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.spark_faults import find_fault
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from coyo_labeler import extras
 from coyo_labeler.config.base import SparkSettings
 
 JAVA_MISSING = (
@@ -130,20 +131,19 @@ def spark_path(url: str) -> str:
 
 
 def explain(error: Exception) -> Exception | None:
-    """The cause of a Spark error as our own error, or None for an error that is not Spark's.
+    """What a Spark error means, as an error of ours, or None for an error that is not Spark's.
 
-    An InputError or WorkError that was raised in a Python worker is returned as such; anything else
-    as a WorkError with the last line of its cause, without the Java stack.
+    An InputError or WorkError that was raised in a Python worker is returned as such; of other
+    faults `spark_faults` knows what is at fault and what helps.
     """
+    if isinstance(error, TypeError) and "'JavaPackage' object is not callable" in str(error):
+        return find_fault("a class of PySpark does not exist in the JVM")
     if not type(error).__module__.startswith(("py4j", "pyspark")):
         return None
     text = str(error)
-    ours = re.findall(r"^coyo_labeler\.errors\.(\w+): (.+)$", text, flags=re.MULTILINE)
-    if ours:
-        kind, message = ours[-1]
-        return InputError(message) if kind == "InputError" else WorkError(message)
-    causes = re.findall(r"^(?:Caused by: )?([\w.]+(?:Error|Exception)): (.+)$", text, re.MULTILINE)
-    cause = ": ".join(causes[-1]) if causes else text.strip().splitlines()[0]
-    return WorkError(
-        f"Spark stopped: {cause}. What was finished is kept: run the same command again to resume"
-    )
+    ours = re.findall(r"^coyo_labeler\.[\w.]*?(\w+): (.+)$", text, flags=re.MULTILINE)
+    if not ours:
+        return find_fault(text)
+    kind, message = ours[-1]
+    is_input = kind in {InputError.__name__, extras.MissingPackageError.__name__}
+    return InputError(message) if is_input else WorkError(message)
