@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from coyo_labeler import extras
 from coyo_labeler.errors import InputError, one_line
 
 #: Of every Parquet file that the package writes.
@@ -38,8 +39,18 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
     """
     try:
         return url_to_fs(url)  # type: ignore[no-any-return]
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise InputError(f"{url}: {error}") from None
+    except ImportError as error:
+        module = getattr(error.__cause__, "name", None) or ""
+        raise extras.MissingPackageError(f"{url}: {error}: {extras.remedy(module)}") from None
+    except OSError as error:  # of HDFS, which is reached through libraries of Java and Hadoop
+        if "libjvm" not in str(error) and "libhdfs" not in str(error):
+            raise
+        raise InputError(
+            f"{url}: {one_line(error, 120)}; install Java and Hadoop's client here, and set "
+            "JAVA_HOME, HADOOP_HOME and ARROW_LIBHDFS_DIR"
+        ) from None
 
 
 def join(url: str, *parts: str) -> str:

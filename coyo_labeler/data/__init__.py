@@ -14,11 +14,14 @@ for batch in Loader(dataset, batch_size=256, num_workers=8):
   `rows`: rows of labels files; `gold`: true classes.
 """
 
-from coyo_labeler.data.batch import Batch, SparseTargets, collate
-from coyo_labeler.data.dataset import LabelledImages
-from coyo_labeler.data.gold import Gold, read_gold
-from coyo_labeler.data.loader import Loader
-from coyo_labeler.data.targets import MultiHot, Soft, Top1, Top1Soft
+from coyo_labeler import extras
+
+with extras.needed("coyo_labeler.data", "train"):
+    from coyo_labeler.data.batch import Batch, SparseTargets, collate
+    from coyo_labeler.data.dataset import LabelledImages
+    from coyo_labeler.data.gold import Gold, read_gold
+    from coyo_labeler.data.loader import Loader
+    from coyo_labeler.data.targets import MultiHot, Soft, Top1, Top1Soft
 
 __all__ = [
     "Batch",

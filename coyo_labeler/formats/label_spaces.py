@@ -98,7 +98,8 @@ def _names(name: str) -> tuple[str, ...]:
 def _read(file: str) -> str:
     folder = _folder()
     if folder is None:
-        raise ModuleNotFoundError("timm, which has the lists of ImageNet's classes, is missing")
+        message = "timm, which has the lists of ImageNet's classes, is missing"
+        raise ModuleNotFoundError(message, name="timm")
     return (folder / file).read_text(encoding="utf-8")
 
 
