@@ -10,7 +10,7 @@ import coyo_labeler
 from coyo_labeler import extras
 from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.config.describe import help_text
-from coyo_labeler.config.read import default_config, read_settings
+from coyo_labeler.config.read import default_config, preset_names, read_settings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.session import explain
@@ -133,13 +133,11 @@ def _add_stage(
         stage.name,
         help=stage.summary,
         description=inspect.getdoc(settings),
-        epilog=help_text(settings),
+        epilog=f"defaults in {default_config(stage.name)}\n\n{help_text(settings)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config",
-        help=f"YAML file, or the name of a preset (default: {default_config(stage.name)})",
-    )
+    presets = ", ".join(preset_names(stage.name))
+    parser.add_argument("--config", help=f"YAML file, or one of {presets} (default: {stage.name})")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="see below; dotted if nested"
     )

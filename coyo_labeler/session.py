@@ -16,7 +16,7 @@ from coyo_labeler.spark_faults import find_fault
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-from coyo_labeler.config.base import SparkSettings
+    from coyo_labeler.config.base import SparkSettings
 
 JAVA_MISSING = (
     "Java 17 or newer is not installed: 'apt-get install openjdk-17-jre-headless' (Debian, "

@@ -61,7 +61,7 @@ def _read_yaml(stage: str, config: str) -> dict[str, Any]:
         with fsspec.open(config, "rt") as file:
             values = yaml.safe_load(file)
     except FileNotFoundError:
-        presets = ", ".join(sorted(path.stem for path in CONF.glob(f"{stage}*.yaml")))
+        presets = ", ".join(preset_names(stage))
         raise InputError(
             f"{stage}: config: no such file: {config}; give a path, or one of {presets}"
         ) from None
@@ -148,3 +148,8 @@ def _all_keys(cls: type[BaseModel]) -> set[str]:
 def default_config(stage: str) -> str:
     """The default file of a stage."""
     return str(CONF / f"{stage}.yaml")
+
+
+def preset_names(stage: str) -> list[str]:
+    """The names of a stage's files in `CONF`, which `config` may be."""
+    return sorted(path.stem for path in CONF.glob(f"{stage}*.yaml"))
