@@ -13,7 +13,7 @@ ARGS ?=
 # How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
 .NOTPARALLEL:
-.PHONY: setup demo demo-cluster test test-fast lint bench $(BENCHES:%=bench-%) conf constraints clean help java
+.PHONY: setup demo demo-cluster test test-fast test-packaging lint bench $(BENCHES:%=bench-%) conf constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,11 +25,15 @@ java:
 
 setup: $(READY) ## build .venv with everything, at the exact versions of constraints.txt
 
+# uv trusts the certificates that pip trusts: those of pip's setting, else those of the system.
+UV = CERT="$$($(BIN)/python -m pip config list | sed -n "s/^[^=]*\.cert='\(.*\)'$$/\1/p" | head -n 1)"; \
+  env UV_SYSTEM_CERTS=true $${CERT:+SSL_CERT_FILE="$$CERT"} $(BIN)/uv
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.12 …" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q uv -c constraints.txt
-	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev,formats]'
+	$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev,formats]'
 	@touch $@
 
 demo: java $(READY) ## run the whole pipeline on 1,797 real scanned digits, under out/demo/
@@ -39,10 +43,13 @@ demo-cluster: java $(READY) ## the demo by spark-submit, on a standalone cluster
 	@$(BIN)/coyo-labeler demo output=$(OUT)-cluster cluster=true port=$(PORT)
 
 test: java $(READY) ## run every test, including those on a two-worker cluster
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not packaging'
 
 test-fast: java $(READY) ## run all tests but those on a cluster
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not cluster'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not cluster and not packaging'
+
+test-packaging: java $(READY) ## build the wheel and try it in an environment of each kind of user
+	$(BIN)/python -m pytest -m packaging tests/packaging
 
 lint: $(READY) ## run ruff and mypy
 	$(BIN)/ruff check .
@@ -74,7 +81,7 @@ conf: $(READY) ## rewrite conf/<stage>.yaml from the descriptions of the setting
 	$(BIN)/python -m coyo_labeler.write_conf
 
 constraints: $(READY) ## rewrite constraints.txt from pyproject.toml
-	$(BIN)/uv pip compile -q --upgrade --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	@$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --all-extras pyproject.toml -o constraints.txt
 	@grep -q '^uv==' constraints.txt || echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" >> constraints.txt
 

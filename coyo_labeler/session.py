@@ -54,9 +54,26 @@ _LOCAL = {
 def require_java() -> None:
     """Check that Java is installed. Raises: InputError that says how to install it."""
     home = os.environ.get("JAVA_HOME")
-    java = Path(home, "bin", "java") if home else shutil.which("java")
-    if not java or not Path(java).exists():
+    if home and not Path(home, "bin", "java").exists():
+        raise InputError(f"JAVA_HOME is {home}, which has no bin/java. {JAVA_MISSING}")
+    if not home and not shutil.which("java"):
         raise InputError(JAVA_MISSING)
+
+
+def _require_programs(here: bool) -> None:
+    """Check the programs that the environment names. here: whether tasks run on this machine."""
+    home = os.environ.get("SPARK_HOME")
+    if home and not Path(home, "bin", "spark-submit").exists():
+        raise InputError(
+            f"SPARK_HOME is {home}, which has no bin/spark-submit; point it at a Spark, or unset "
+            "it to use PySpark's own"
+        )
+    program = os.environ.get("PYSPARK_PYTHON", sys.executable)
+    if here and shutil.which(program) is None:
+        raise InputError(
+            f"PYSPARK_PYTHON is {program}, which is no program on this machine; give the path of a "
+            "Python, or unset it"
+        )
 
 
 def names_cluster(settings: "SparkSettings") -> bool:
@@ -72,7 +89,7 @@ def is_local(spark: "SparkSession") -> bool:
 def open_session(settings: "SparkSettings", name: str) -> "SparkSession":
     """The session that spark-submit started, or a new one. name: of the stage.
 
-    Raises: InputError where Java or PySpark is missing.
+    Raises: InputError where Java, PySpark or a program that the environment names is missing.
     """
     extras.require(name, "pyspark")
     require_java()
@@ -83,6 +100,7 @@ def open_session(settings: "SparkSettings", name: str) -> "SparkSession":
     builder = SparkSession.builder.appName(f"coyo-labeler {name}")
     properties = dict(_FIXED)
     master = settings.master or (None if submitted else os.environ.get("MASTER", "local[*]"))
+    _require_programs(here=bool(master and master.startswith("local")))
     if master:
         builder = builder.master(master)
         if master.startswith("local"):
