@@ -67,7 +67,7 @@ class PretrainVitSettings(StageSettings):
 
     The hyperparameters are those of coyo-vit for ViT-L/16 on COYO-Labeled-300M. The stage runs on
     PyTorch alone, without Spark; on several GPUs with
-    torchrun --nproc-per-node 8 jobs/pretrain_vit.py labels=… images=… output=…
+    torchrun --nproc-per-node 8 -m coyo_labeler pretrain_vit labels=… images=… output=…
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("labels", "images", "gold", "gold_images")

@@ -10,6 +10,7 @@ from coyo_labeler.config.base import Settings
 from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.config.describe import help_text, keys_of
 from coyo_labeler.config.read import CONF, read_settings
+from coyo_labeler.errors import InputError
 from coyo_labeler.stages import STAGES
 from coyo_labeler.write_conf import default_files
 
@@ -92,3 +93,17 @@ def test_a_preset_is_read(path):
     shown = yaml.safe_load(path.read_text())
     assert shown.keys() <= cls.model_fields.keys()
     assert settings.model_dump(mode="json")[next(iter(shown))] == next(iter(shown.values()))
+
+
+def test_a_preset_is_read_by_its_name_unless_there_is_such_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cls, words = CLASSES["pretrain_vit"], ["labels=l", "images=i", "output=o"]
+    preset = read_settings(cls, "pretrain_vit", "pretrain_vit_l16", words)
+    assert preset.model == "vit_large_patch16_224"
+    (tmp_path / "pretrain_vit_l16").write_text("model: vit_tiny_patch16_224\n")
+    own = read_settings(cls, "pretrain_vit", "pretrain_vit_l16", words)
+    assert own.model == "vit_tiny_patch16_224"
+    with pytest.raises(
+        InputError, match=r"no such file: vit_l16; .*pretrain_vit_b16, pretrain_vit"
+    ):
+        read_settings(cls, "pretrain_vit", "vit_l16", words)
