@@ -40,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.overrides += rest  # words behind an option, which argparse leaves over
     if arguments.command == "demo":
         return guard(lambda: _demo(arguments.overrides))
     stage = STAGES[arguments.command]

@@ -82,6 +82,15 @@ def test_executors_may_have_a_python_that_the_driver_lacks(monkeypatch):
         open_session(SparkSettings(master="spark://head:7077"), "merge")
 
 
+def test_words_may_stand_before_and_behind_the_configuration(tmp_path, capsys):
+    words = ["votes=/nowhere.csv", "--config", "merge", f"output={tmp_path}/out"]
+    assert cli.main(["merge", *words]) == cli.WRONG_INPUT
+    assert "merge: votes: nothing at /nowhere.csv" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["merge", *words, "--confg=x", "seed=1"])
+    assert "unrecognized arguments: --confg=x" in capsys.readouterr().err
+
+
 def torchrun(monkeypatch, **variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

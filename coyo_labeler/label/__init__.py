@@ -5,5 +5,6 @@
 - `ahead`: samples read and decoded before the device asks for them; `preprocess`: pictures to
   tensors.
 - `predict`: shards through a teacher; `devices`: batches on a CPU or a GPU.
-- `model`: the teacher; `weights`: its checkpoint; `head`: its outputs in a label space's order.
+- `spec`: which teacher is meant; `model`: the teacher; `weights`: its checkpoint; `head`: its
+  outputs in a label space's order.
 """
