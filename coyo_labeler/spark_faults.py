@@ -149,7 +149,7 @@ FAULTS = (
     ),
     Fault(
         rf"(?:Mkdirs failed to create|AccessDeniedException:|AccessControlException: Permission "
-        rf"denied[^\n]*?inode=) ?{_PATH}(?:[\s:(]|$)",
+        rf"denied[^\n]*?inode=) ?{_PATH}(?:/_temporary[^\s:(]*)?(?:[\s:(]|$)",
         "Spark may not read or write {0}: allow it to the user that runs the tasks, or give "
         "another path that every machine can use",
     ),

@@ -125,7 +125,7 @@ PERMANENT = {
             "java.io.IOException: Mkdirs failed to create file:/proc/x/_temporary/0 (exists=false, "
             "cwd=file:/work)"
         ),
-        r"may not read or write file:/proc/x/_temporary/0:",
+        r"may not read or write file:/proc/x:",
     ),
     "a store that denies": (
         job("java.nio.file.AccessDeniedException: s3a://bucket/votes: getFileStatus: 403"),
