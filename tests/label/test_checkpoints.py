@@ -111,8 +111,8 @@ def renamed(state: State) -> State:
     [
         (
             renamed,
-            r"is not of the model test_vit.r160_in1k: \d+ \([\w.]+, .*, …\) of \d+ keys missing and "
-            r"\d+ \(encoder\.[\w.]+, .*, …\) keys unexpected; give the model that it was saved from",
+            r"not of the model test_vit.r160_in1k: \d+ \([\w.]+, .*, …\) of \d+ keys missing and "
+            r"\d+ \(encoder\.[\w.]+, .*, …\) keys unexpected; give the model that it was saved",
         ),
         (
             lambda s: {k: t for k, t in s.items() if not k.startswith("head.")},
@@ -128,7 +128,7 @@ def renamed(state: State) -> State:
         ),
         (
             lambda s: {**under("model.")(s), **under("ema.")(s)},
-            r"has '\S+' twice, as '(model|ema)\.\S+' and '(ema|model)\.\S+'; save the state_dict of one model",
+            r"has '\S+' twice, as '(model|ema)\.\S+' and '(ema|model)\.\S+'; save the",
         ),
     ],
     ids=["other names", "no head", "one more", "other shape", "two models"],
