@@ -1,16 +1,19 @@
 """True classes of some images: few enough to be held in memory, and to be kept out of training."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from coyo_labeler import storage
 from coyo_labeler.data.targets import F32, I64
 from coyo_labeler.data.tars import Shard
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats import schemas
-from coyo_labeler.formats.columns import cast_table, check_types
+from coyo_labeler.formats import pairs, schemas
+from coyo_labeler.formats.label_spaces import SIZES, LabelSpace
+from coyo_labeler.formats.pairs import plan_gold
 from coyo_labeler.hashing import splitmix64
 
 
@@ -51,14 +54,20 @@ class Gold:
 def read_gold(url: str, num_classes: int) -> Gold:
     """`image_id, label` from a Parquet file, a folder or a glob.
 
+    A label is the number of a class or, where `num_classes` are those of ImageNet, its name or its
+    synset.
+
     Raises: InputError naming the column, or the image with a label out of range or two of them.
     """
-    files = list(storage.files_of(url))
-    if not files:
+    if not storage.files_of(url):
         raise InputError(f"gold: no Parquet files at {url}; give a table of image_id, label")
-    parts = [_read(file) for file in files]
-    ids = np.concatenate([ids for ids, _ in parts])
-    classes = np.concatenate([classes for _, classes in parts])
+    space = _space_of(num_classes)
+    tables = [schemas.GOLD.empty_table()]
+    for split in plan_gold("gold", url, sys.maxsize):
+        tables.extend(pairs.read_gold(split, space))
+    table = pa.concat_tables(tables).drop_null()
+    ids = table["image_id"].to_numpy()
+    classes = table["label"].to_numpy().astype(np.int64)
     outside = (classes < 0) | (classes >= num_classes)
     if outside.any():
         wrong = int(np.flatnonzero(outside)[0])
@@ -75,13 +84,10 @@ def read_gold(url: str, num_classes: int) -> Gold:
     return Gold(ids, classes[first])
 
 
-def _read(url: str) -> tuple[I64, I64]:
-    names = schemas.GOLD.names
-    with storage.open_parquet("gold", url) as file:
-        check_types("gold", url, file.schema_arrow, schemas.GOLD, f"give {', '.join(names)}")
-        table = cast_table(file.read(columns=names), schemas.GOLD, f"gold: {url}", 0).drop_null()
-    ids, labels = (table[name].to_numpy() for name in names)
-    return ids, labels.astype(np.int64)
+def _space_of(num_classes: int) -> LabelSpace:
+    """The label space of so many classes: ImageNet's, or one whose classes have no names."""
+    known = [name for name, size in SIZES.items() if size == num_classes]
+    return LabelSpace(known[0] if known else "the label space", num_classes)
 
 
 def _uniform(ids: I64) -> F32:

@@ -1,6 +1,8 @@
 """The one way in which a column of a file gets the type of its schema, or an error that helps."""
 
+import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +16,13 @@ Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 #: What a cast raises: a value that does not fit, or a type that has no cast.
 _CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
+
+#: Below these, every whole number has a float of its own. (Halves never reach theirs.)
+_EXACT_FLOATS = {pa.float32(): 2.0**24, pa.float64(): 2.0**53}
+
+_INTEGER = r"^\s*[+-]?[0-9]+\s*$"
+#: The greatest int64, and the size of the least, as digits.
+_MOST, _LEAST = "9223372036854775807", "9223372036854775808"
 
 #: Characters of a bad value in a message.
 _SHOWN = 60
@@ -51,6 +60,16 @@ def check_types(
 
 
 def _is_castable(actual: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of a type may mean the wanted one. Arrow would make numbers of times, too."""
+    if pa.types.is_dictionary(actual):
+        actual = actual.value_type
+    if actual == wanted or pa.types.is_null(actual):
+        return True
+    if _is_list(wanted) or _is_list(actual):
+        both = _is_list(wanted) and _is_list(actual)
+        return both and _is_castable(actual.value_type, wanted.value_type)
+    if pa.types.is_integer(wanted) or pa.types.is_floating(wanted):
+        return _is_number(actual) or is_text(actual)
     if isinstance(actual, pa.UuidType):
         return bool(pa.types.is_string(wanted))
     try:
@@ -58,6 +77,29 @@ def _is_castable(actual: pa.DataType, wanted: pa.DataType) -> bool:
     except _CAST_ERRORS:
         return False
     return True
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts: strings of any layout, bytes, or categories of them."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        is_kind(kind)
+        for is_kind in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_binary_view,
+        )
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
 
 
 def cast_table(
@@ -84,28 +126,58 @@ def cast_column(
     """
     if column.type == kind:
         return column
-    if isinstance(column.type, pa.UuidType):
-        column = _uuid_text(column)
+    column = without_views(column)
     try:
-        return column.cast(kind)
+        return _cast(column, kind)
     except _CAST_ERRORS:
         pass  # which value it was is found below
     # A cast of a slice of lists looks at the values outside the slice too.
     column = column.take(pa.array(np.arange(len(column))))
     row = _first_bad(column, kind)
     if row is None:
-        return column.cast(kind)
+        return _cast(column, kind)
     bad = column.slice(row, 1)
-    if _is_list(bad.type):
+    if _is_list(bad.type) and _is_list(kind):
         elements = pc.list_flatten(bad)
         position = _first_bad(elements, kind.value_type)
         bad, kind = elements.slice(position or 0, 1), kind.value_type
-    text = one_line(repr(bad.to_pylist()[0]), _SHOWN)
+    value = bad.to_pylist()[0]
+    text = one_line(value if isinstance(value, Decimal) else repr(value), _SHOWN)
     in_row = "" if first_row is None else f" in row {first_row + row + 1}"
+    inexact = "" if not _is_inexact(bad, kind) else " (a float of this size is not exact)"
     raise InputError(
-        f"{where} has {text}{in_row}, which is not {_in_words(kind)}; write the column as {kind}, "
-        "or drop that row"
+        f"{where} has {text}{in_row}, which is not {_in_words(kind)}{inexact}; write "
+        f"the column as {kind}, or drop that row"
     )
+
+
+def whole_or_null(column: Column) -> pa.Array:
+    """The values as int64; null where they are missing, or no whole numbers of 64 bits.
+
+    A text may be such a number, with a sign and blanks around it. A float may, where it is exact.
+    """
+    column = without_views(column)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if pa.types.is_integer(column.type) and column.type != pa.uint64():
+        return column.cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        value = column.cast(pa.float64())
+        exact_below = _EXACT_FLOATS.get(column.type, math.inf)
+        whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), exact_below))
+        return pc.if_else(pc.fill_null(whole, False), value, None).cast(pa.int64())
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    if pa.types.is_decimal(column.type):
+        text = pc.replace_substring_regex(text, r"\.0*$", "")
+    matches = pc.fill_null(pc.match_substring_regex(text, _INTEGER), False)
+    negative = pc.starts_with(text, "-")
+    digits = pc.utf8_ltrim(pc.utf8_ltrim(text, "+-"), "0")
+    length = pc.utf8_length(digits)
+    # Texts of one length sort as their numbers do.
+    short = pc.less_equal(digits, pc.if_else(negative, _LEAST, _MOST))
+    fits = pc.or_(pc.less(length, len(_MOST)), pc.and_(pc.equal(length, len(_MOST)), short))
+    number = pc.utf8_ltrim(text, "+")
+    return pc.if_else(pc.and_(matches, fits), number, None).cast(pa.int64())
 
 
 def _first_bad(column: Column, kind: pa.DataType) -> int | None:
@@ -123,18 +195,41 @@ def _first_bad(column: Column, kind: pa.DataType) -> int | None:
 
 
 def _can_cast(column: Column, kind: pa.DataType) -> bool:
-    if _is_list(column.type):
-        column, kind = pc.list_flatten(column), kind.value_type
+    if _is_list(column.type) and _is_list(kind):
+        return _can_cast(pc.list_flatten(column), kind.value_type)
     try:
-        column.cast(kind)
+        _cast(column, kind)
     except _CAST_ERRORS:
         return False
     return True
 
 
+def _cast(column: Column, kind: pa.DataType) -> Column:
+    """Arrow's cast; a float that other whole numbers round to as well is no whole number."""
+    if _is_inexact(column, kind):
+        raise pa.ArrowInvalid("a float that is not exact")
+    return column.cast(kind)
+
+
+def _is_inexact(column: Column, kind: pa.DataType) -> bool:
+    """Whether floats are to become whole numbers, and one is too large to tell it from others."""
+    exact_below = _EXACT_FLOATS.get(column.type)
+    if exact_below is None or not pa.types.is_integer(kind):
+        return False
+    largest = pc.max(pc.abs(column)).as_py()
+    return largest is not None and exact_below <= largest < math.inf
+
+
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return any(
+        is_kind(kind)
+        for is_kind in (
+            pa.types.is_list,
+            pa.types.is_large_list,
+            pa.types.is_fixed_size_list,
+            pa.types.is_list_view,
+            pa.types.is_large_list_view,
+        )
     )
 
 
@@ -148,10 +243,34 @@ def _in_words(kind: pa.DataType) -> str:
     return f"of type {kind}"
 
 
-def _uuid_text(column: Column) -> Column:
-    """UUIDs as text of 36 characters."""
+def without_views(column: Column) -> Column:
+    """The same values in a type that Arrow can filter and cast: views laid out, UUIDs as text."""
     if isinstance(column, pa.ChunkedArray):
-        return pa.chunked_array([_uuid_text(chunk) for chunk in column.chunks], pa.string())
+        chunks = [without_views(chunk) for chunk in column.chunks]
+        kind = without_views(pa.nulls(0, column.type)).type
+        return pa.chunked_array(chunks, kind)
+    kind = column.type
+    if isinstance(kind, pa.UuidType):
+        return _uuid_text(column)
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    if pa.types.is_binary_view(kind):
+        return column.cast(pa.large_binary())
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return _laid_out(column)
+    return column
+
+
+def _laid_out(lists: pa.Array) -> pa.Array:
+    """A view of lists as lists. (Arrow's own cast of one makes an invalid array.)"""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.append(0, np.cumsum(lengths, dtype=np.int64)), pa.int64())
+    elements = without_views(pc.list_flatten(lists))
+    return pa.LargeListArray.from_arrays(offsets, elements, mask=lists.is_null())
+
+
+def _uuid_text(column: pa.ExtensionArray) -> pa.Array:
+    """UUIDs as text of 36 characters."""
     stored = column.storage.take(pa.array(np.arange(len(column))))
     filled = pc.fill_null(stored, bytes(16))
     octets = np.frombuffer(b"".join(filled.to_pylist()), dtype=np.uint8).reshape(-1, 16)

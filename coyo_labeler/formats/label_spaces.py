@@ -53,6 +53,10 @@ class LabelSpace:
         """The name of a class; its number where it has no name."""
         return f"class {label}" if self.names is None else self.names[label]
 
+    def find(self, name: str) -> tuple[int, ...]:
+        """The classes that have this name or this synset; none where there are no names."""
+        return _classes_by_name(self).get(name, ())
+
     def describe(self) -> str:
         """For messages: `imagenet21k (0..21840)`."""
         return f"{self.name} (0..{self.size - 1})"
@@ -77,6 +81,15 @@ def load_label_space(label_space: str) -> LabelSpace:
     if len(names) < 2:
         raise InputError(f"label_space: {label_space} names fewer than two classes, one a line")
     return LabelSpace(label_space.rsplit("/", 1)[-1], len(names), names)
+
+
+@cache
+def _classes_by_name(space: LabelSpace) -> dict[str, tuple[int, ...]]:
+    classes: dict[str, tuple[int, ...]] = {}
+    for names in (space.names or (), space.synsets or ()):
+        for number, name in enumerate(names):
+            classes[name] = (*classes.get(name, ()), number)
+    return classes
 
 
 @cache

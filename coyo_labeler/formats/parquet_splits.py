@@ -1,6 +1,6 @@
 """The one planner of Parquet splits: which row groups of which file one task reads."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats.columns import cast_table, check_types
+from coyo_labeler.formats.columns import cast_table, check_types, is_text
 
 #: Footers read at a time; object stores take some 50 ms to answer.
 _THREADS = 16
@@ -39,11 +39,14 @@ class Split:
     schema: pa.Schema
 
 
-def plan_splits(key: str, url: str, schema: pa.Schema, rows_per_split: int) -> list[Split]:
+def plan_splits(
+    key: str, url: str, schema: pa.Schema, rows_per_split: int, texts: Collection[str] = ()
+) -> list[Split]:
     """The splits of the Parquet files at a URL, in name order.
 
     key: the setting that named the URL, for messages. url: a file, folder or glob.
     rows_per_split: a split ends with the first row group that brings it to so many rows.
+    texts: columns that are read as text where the file has them so.
 
     Raises: InputError naming a file that is not readable, lacks a column, or has one of a type that
     cannot be cast.
@@ -53,8 +56,14 @@ def plan_splits(key: str, url: str, schema: pa.Schema, rows_per_split: int) -> l
         raise InputError(f"{key}: no Parquet files at {url}")
     splits: list[Split] = []
     for file_url, metadata in zip(files, read_footers(key, files), strict=True):
-        check_types(key, file_url, metadata.schema.to_arrow_schema(), schema)
-        splits.extend(split_file(key, file_url, metadata, schema, rows_per_split))
+        present = metadata.schema.to_arrow_schema()
+        check_types(key, file_url, present, schema)
+        types = [
+            pa.string() if f.name in texts and is_text(present.field(f.name).type) else f.type
+            for f in schema
+        ]
+        own = pa.schema([f.with_type(kind) for f, kind in zip(schema, types, strict=True)])
+        splits.extend(split_file(key, file_url, metadata, own, rows_per_split))
     if len({split.name for split in splits}) < len(splits):
         return [replace(split, name=f"{n:05d}-{split.name}") for n, split in enumerate(splits)]
     return splits

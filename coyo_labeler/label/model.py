@@ -21,10 +21,10 @@ from coyo_labeler.label.head import match_head
 from coyo_labeler.label.preprocess import Preset, automl_preset, timm_preset
 from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.label.weights import (
+    check_shapes,
     count_outputs,
     create_model,
     load_model,
-    outputs_of,
     read_shapes,
     require_weights,
 )
@@ -277,7 +277,7 @@ def check_teacher(spec: TeacherSpec) -> None:
     """
     space = load_label_space(spec.label_space)
     shapes = {} if spec.checkpoint is None else read_shapes(spec.checkpoint)
-    outputs = outputs_of(spec.model, shapes)
+    outputs = check_shapes(spec.model, spec.checkpoint, shapes)
     with torch.device("meta"):
         model = create_model(spec.model, outputs=outputs)
     if spec.checkpoint is None and spec.pretrained is not False:

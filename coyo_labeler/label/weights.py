@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import math
+import operator
 import posixpath
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +15,12 @@ from torch import nn
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.formats.state_dicts import explain_names, fit_names, refuse_pointer, unwrap
 
 State = dict[str, torch.Tensor]
+
+#: Bytes of a safetensors header; the format allows no more.
+_LONGEST_HEADER = 100_000_000
 
 
 def load_model(
@@ -36,17 +42,19 @@ def load_model(
                 torch.manual_seed(0)  # every process of a run draws the same weights
                 model, origin = create_model(name), "random"
         return model, origin, _digest_of(model.state_dict())
-    state, digest = read_checkpoint(checkpoint)
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    model = create_model(name, outputs=outputs_of(name, shapes))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        wrong = [line.strip() for line in str(error).splitlines()[1:]]
-        raise InputError(
-            f"checkpoint: {checkpoint} is not of the model {name}: "
-            f"{(wrong or [str(error)])[0][:160]}; give the model that it was saved from"
-        ) from None
+    saved, digest = read_checkpoint(checkpoint)
+    shapes = {key: tuple(tensor.shape) for key, tensor in saved.items()}
+    model = create_model(name, outputs=check_shapes(name, checkpoint, shapes))
+    own = model.state_dict()
+    fitting = fit_names(saved, own, f"checkpoint: {checkpoint}")
+    state = {key: tensor for key, tensor in fitting.items() if key in own}
+    for key, tensor in state.items():
+        if own[key].is_floating_point() and not tensor.is_floating_point():
+            raise InputError(
+                f"checkpoint: {checkpoint}: {key} is {tensor.dtype}, not of floats; give weights "
+                "that are not quantised"
+            )
+    model.load_state_dict(state)
     return model, posixpath.basename(checkpoint), digest
 
 
@@ -106,44 +114,67 @@ def count_outputs(model: nn.Module, name: str) -> int:
     return int(head.weight.shape[0])
 
 
-def outputs_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Outputs of the head in a checkpoint, by the name that timm gives the head's weights.
+def check_shapes(
+    name: str, checkpoint: str | None, shapes: Mapping[str, tuple[int, ...]]
+) -> int | None:
+    """See that a checkpoint is of a model, whatever the number of its classes.
 
-    shapes: of the checkpoint's tensors. None where it has no tensor of that name.
+    shapes: of the checkpoint's tensors. Returns the outputs of its head; None where there is no
+    checkpoint: as many as timm has it.
+
+    Raises: InputError that says how names or shapes differ.
     """
+    if checkpoint is None:
+        return None
+    source = f"checkpoint: {checkpoint}"
     with torch.device("meta"):
-        empty: Any = create_model(name)
-    shape = shapes.get(f"{empty.pretrained_cfg.get('classifier')}.weight")
-    return None if shape is None else int(shape[0])
+        model: Any = create_model(name)
+        own = model.state_dict()
+        fitting = fit_names(shapes, own, source)
+        difference = explain_names(fitting, own)
+        if difference is not None:
+            raise InputError(
+                f"{source} is not of the model {name}: {difference}; give the model that it was "
+                "saved from"
+            )
+        head = fitting.get(f"{model.pretrained_cfg.get('classifier')}.weight")
+        outputs = int(head[0]) if head else None
+        wanted = own if outputs is None else create_model(name, outputs=outputs).state_dict()
+    for key, shape in fitting.items():
+        if key in wanted and tuple(wanted[key].shape) != shape:
+            raise InputError(
+                f"{source} is not of the model {name}: {key} has the shape {list(shape)}, in the "
+                f"model it has {list(wanted[key].shape)}; give the model that it was saved from"
+            )
+    return outputs
 
 
 def read_checkpoint(url: str) -> tuple[State, str]:
     """The tensors of a .safetensors or .pth file by name, and the sha256 of the file.
 
-    Never unpickles code: .pth is read with `weights_only=True`.
+    Never unpickles code: .pth is read with `weights_only=True`. A state dict in a wrapper is found,
+    plain weights before averaged ones.
 
     Raises: InputError where it is neither.
     """
     fs, path = storage.resolve(url)
     data: bytes = fs.cat_file(path)
+    refuse_pointer("checkpoint", url, data)
     digest = hashlib.sha256(data).hexdigest()
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load  # noqa: PLC0415
 
             return load(data), digest
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = unwrap(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except Exception as error:  # each format has errors of its own, all mean the same here
         raise InputError(
             f"checkpoint: {url} holds no plain tensors ({_one_line(error)}); save the state_dict "
             "as .safetensors"
         ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise InputError(f"checkpoint: {url} holds no state_dict; save one as .safetensors")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}, digest
+    return state, digest
 
 
 def read_shapes(url: str) -> dict[str, tuple[int, ...]]:
@@ -154,19 +185,39 @@ def read_shapes(url: str) -> dict[str, tuple[int, ...]]:
     fs, path = storage.resolve(url)
     if not path.endswith(".safetensors"):
         return {name: tuple(tensor.shape) for name, tensor in read_checkpoint(url)[0].items()}
+    size = int(fs.size(path) or 0)
     with fs.open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(64)
+        refuse_pointer("checkpoint", url, start)
+        length = int.from_bytes(start[:8], "little")
         try:
-            header = json.loads(file.read(min(length, 2**27)))
+            if not 8 + length <= size or length > _LONGEST_HEADER:
+                raise ValueError("the header is longer than the file")
+            file.seek(8)
+            header = json.loads(file.read(length))
             return {
-                name: tuple(entry["shape"])
+                name: _shape_of(entry, size - 8 - length)
                 for name, entry in header.items()
                 if name != "__metadata__"
             }
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"checkpoint: {url} is no safetensors file; save the state_dict as .safetensors"
+                f"checkpoint: {url} is no safetensors file ({_one_line(error)}); save the "
+                "state_dict as .safetensors"
             ) from None
+
+
+def _shape_of(entry: Any, data_bytes: int) -> tuple[int, ...]:
+    """The shape of a tensor. Raises: ValueError where its data, of the file's, cannot have it."""
+    shape, (start, end) = tuple(map(operator.index, entry["shape"])), entry["data_offsets"]
+    # The smallest type has four bits.
+    if (
+        not 0 <= start <= end <= data_bytes
+        or math.prod(shape) > 2 * (end - start)
+        or min(shape, default=0) < 0
+    ):
+        raise ValueError("a tensor's shape or place does not fit the file")
+    return shape
 
 
 def _digest_of(state: Mapping[str, torch.Tensor]) -> str:

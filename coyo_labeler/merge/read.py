@@ -13,7 +13,7 @@ from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, find
 from coyo_labeler.em.worker_model import ChoiceSummary
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats import parquet_splits, schemas
+from coyo_labeler.formats import pairs, parquet_splits, schemas
 from coyo_labeler.formats.label_lists import (
     check_label_lists,
     check_unique_images,
@@ -183,7 +183,7 @@ def image_ids(table: pa.Table, split: Split) -> I64:
 
 def read_gold(split: Split, space: LabelSpace, partitions: int) -> Iterator[tuple[int, Batch]]:
     """Gold rows as batches with their partitions. Raises: InputError where one is not usable."""
-    for table in parquet_splits.read_split(split):
+    for table in pairs.read_gold(split, space):
         if table["image_id"].null_count or table["label"].null_count:
             raise InputError(f"gold: {split.url} has a row without image_id or label; drop it")
         label = table["label"].to_numpy()

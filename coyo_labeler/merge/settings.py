@@ -8,8 +8,6 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pyarrow as pa
-
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.em.loop import StoppingRule
 from coyo_labeler.em.model import CalibratedOn, Calibration, Model, WorkerModel
@@ -18,6 +16,7 @@ from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.pairs import plan_gold
 from coyo_labeler.formats.parquet_splits import Split, plan_splits
 from coyo_labeler.merge.earlier import Earlier
 from coyo_labeler.votes.questions import Duplicates
@@ -71,11 +70,11 @@ def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | Non
         earlier.check_increment(space)
         beliefs = _plan_posterior(earlier)
     else:
-        beliefs = _plan_input("beliefs", settings.beliefs, schemas.BELIEFS)
+        beliefs = _plan_beliefs(settings.beliefs)
     return Plan(
         votes=settings.votes,
         beliefs=beliefs,
-        gold=_plan_input("gold", settings.gold, schemas.GOLD),
+        gold=_plan_gold(settings.gold),
         earlier=earlier,
         incremental=settings.incremental,
         worker_model=settings.worker_model if earlier is None else earlier.worker_model,
@@ -90,8 +89,14 @@ def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | Non
     )
 
 
-def _plan_input(key: str, url: str | None, schema: pa.Schema) -> tuple[Split, ...]:
-    return () if url is None else tuple(plan_splits(key, url, schema, ROWS_PER_SPLIT))
+def _plan_beliefs(url: str | None) -> tuple[Split, ...]:
+    if url is None:
+        return ()
+    return tuple(plan_splits("beliefs", url, schemas.BELIEFS, ROWS_PER_SPLIT))
+
+
+def _plan_gold(url: str | None) -> tuple[Split, ...]:
+    return () if url is None else tuple(plan_gold("gold", url, ROWS_PER_SPLIT))
 
 
 def _plan_posterior(earlier: Earlier) -> tuple[Split, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.state_dicts import fit_names, refuse_pointer
 
 
 def build_model(
@@ -67,7 +68,7 @@ def load_weights(model: nn.Module, url: str) -> None:
     Raises: InputError if the file is not readable, or belongs to another model.
     """
     own = model.state_dict()
-    given = read_safetensors(url)
+    given = fit_names(read_safetensors(url), own, f"pretrain_vit: initial_weights: {url}")
     head = {name for name, module in model.named_modules() if module is head_of(model)}
     fitting = {
         name: tensor
@@ -94,7 +95,9 @@ def read_safetensors(url: str) -> dict[str, Tensor]:
     """
     fs, path = storage.resolve(url)
     try:
-        return load(fs.cat_file(path))
+        data = fs.cat_file(path)
+        refuse_pointer("pretrain_vit", url, data)
+        return load(data)
     except FileNotFoundError:
         raise InputError(f"pretrain_vit: no weights at {url}; give a safetensors file") from None
     except SafetensorError as error:

@@ -9,12 +9,16 @@ from pyspark.sql import functions as F
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats import schemas
+from coyo_labeler.formats import pairs, schemas
+from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.pairs import plan_pairs
 from coyo_labeler.formats.spark_tables import read_table, spark_schema
 from coyo_labeler.report.aggregate import add_batches, extremes, tally_batches, unpack
 from coyo_labeler.report.sums import PACKED, Aggregates
 from coyo_labeler.report.tally import EXAMPLES, TOP_K
-from coyo_labeler.session import spark_path
+
+#: Rows of gold or slices that one task reads.
+_ROWS_PER_SPLIT = 500_000
 
 _POSTERIOR_ONLY = pa.schema([f for f in schemas.POSTERIOR if f.name not in schemas.BELIEFS.names])
 
@@ -25,28 +29,36 @@ def read_labels(spark: SparkSession, key: str, url: str) -> DataFrame:
     return read_table(spark, key, folder, schemas.BELIEFS, optional=_POSTERIOR_ONLY)
 
 
-def read_pairs(spark: SparkSession, key: str, url: str, schema: pa.Schema) -> DataFrame:
+def read_pairs(
+    spark: SparkSession, key: str, url: str, schema: pa.Schema, space: LabelSpace
+) -> DataFrame:
     """A table of two columns, `image_id` and another, from Parquet or CSV with a header.
 
-    Raises: InputError naming a missing column, or a value of the wrong type.
+    A column `label` may have numbers or names of classes of the label space.
+
+    Raises: InputError naming a missing column; Spark's error, of an InputError that names a value
+    of the wrong type, when the rows are asked for.
     """
-    if storage.files_of(url):
-        return read_table(spark, key, url, schema)
-    if not storage.files_of(url, ".csv"):
-        raise InputError(f"report: {key}: no Parquet or CSV files at {url}")
-    reader = spark.read.option("header", True).option("pathGlobFilter", "*.csv")
-    frame = reader.csv(spark_path(url))
-    types = spark_schema(schema)
-    storage.check_columns(f"report: {key}", url, frame.columns, schema.names)
-    for field in types:
-        invalid = frame.where(F.col(field.name).try_cast(field.dataType).isNull())
-        row = invalid.select(field.name).first()
-        if row is not None:
-            raise InputError(
-                f"report: {key}: {url}: {field.name} {row[0]!r} is not of type "
-                f"{field.dataType.simpleString()}; fix or drop that row"
-            )
-    return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
+    source = f"report: {key}"
+    parts = plan_pairs(source, url, schema, _ROWS_PER_SPLIT)
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column("id").to_pylist():
+                part = parts[number]
+                for table in pairs.read_pairs(source, part, schema, space):
+                    if isinstance(part, str):
+                        _refuse_nulls(table, f"{source}: {part}")
+                    yield from table.to_batches()
+
+    numbers = spark.range(0, len(parts), 1, max(len(parts), 1))
+    return numbers.mapInArrow(read, spark_schema(schema))
+
+
+def _refuse_nulls(table: pa.Table, source: str) -> None:
+    for name in table.column_names:
+        if table[name].null_count:
+            raise InputError(f"{source} has a row without {name}; fix or drop that row")
 
 
 def join_truth(rows: DataFrame, gold: DataFrame | None, slices: DataFrame | None) -> DataFrame:

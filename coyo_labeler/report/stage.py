@@ -12,7 +12,7 @@ from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_shards import find_shards
-from coyo_labeler.formats.label_spaces import load_label_space
+from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
@@ -42,8 +42,8 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     space = load_label_space(settings.label_space)
     rows = read_labels(spark, "labels", settings.labels)
     rows_in = rows.count()
-    gold = _read_optional(spark, "gold", settings.gold, schemas.GOLD)
-    slices = _read_optional(spark, "slices", settings.slices, schemas.SLICES)
+    gold = _read_optional(spark, "gold", settings.gold, schemas.GOLD, space)
+    slices = _read_optional(spark, "slices", settings.slices, schemas.SLICES, space)
     other = read_labels(spark, "compare", settings.compare) if settings.compare else None
     with watch_spark(spark, "report"):
         joined = join_other(join_truth(rows, gold, slices), other, gold)
@@ -74,9 +74,9 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
 
 
 def _read_optional(
-    spark: SparkSession, key: str, url: str | None, schema: pa.Schema
+    spark: SparkSession, key: str, url: str | None, schema: pa.Schema, space: LabelSpace
 ) -> DataFrame | None:
-    return read_pairs(spark, key, url, schema) if url is not None else None
+    return read_pairs(spark, key, url, schema, space) if url is not None else None
 
 
 def _refuse_duplicate_ids(counted: int, rows_in: int) -> None:

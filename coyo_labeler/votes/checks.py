@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 
 from coyo_labeler.em.responses import Response
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.class_names import classes_or_null, why_no_class
+from coyo_labeler.formats.columns import whole_or_null
 from coyo_labeler.formats.label_spaces import LabelSpace
 
 
@@ -34,12 +36,6 @@ class Reason(StrEnum):
 #: The detail of a vote that another vote of the same worker replaces.
 DUPLICATE_DETAIL = "the worker has another vote on this question"
 
-_INTEGER = r"^\s*[+-]?[0-9]+\s*$"
-#: The greatest int64, and the size of the least, as digits.
-_MOST, _LEAST = "9223372036854775807", "9223372036854775808"
-#: Below this, every integer has a float64 of its own.
-_EXACT_FLOATS = 2.0**53
-
 #: What may be an ISO 8601 time, and one that ends with its zone. (The end of a date alone looks
 #: like a zone.)
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?$"
@@ -64,7 +60,7 @@ def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Chec
     reasons = np.full(n, "", dtype=object)
     image, worker = table["image_id"], _text(table["worker_id"])
     label = table["label"]
-    image_number, label_number = _integers(image), _integers(label)
+    image_number, label_number = whole_or_null(image), classes_or_null(label, space)
     blank_worker = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(worker, "")), "")
 
     _mark(reasons, pc.is_null(image, nan_is_null=True), Reason.MISSING_IMAGE)
@@ -136,7 +132,7 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
         " (a float from 2^53 on is not exact)",
         Reason.MISSING_WORKER: "worker_id is missing",
         Reason.MISSING_LABEL: "label is missing",
-        Reason.BAD_LABEL: f"label '{vote['label']}' is not an integer",
+        Reason.BAD_LABEL: f"label {why_no_class(vote['label'], space)}",
         Reason.LABEL_OUTSIDE: f"label {vote['label']} is outside {space.describe()}",
         Reason.UNKNOWN_RESPONSE: f"response '{vote['response']}' is none of yes, no, unsure",
         Reason.BAD_TIMESTAMP: f"timestamp '{vote.get('timestamp')}' is not an ISO 8601 time",
@@ -167,27 +163,6 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
 
 def _combine(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _integers(column: pa.ChunkedArray) -> pa.Array:
-    """The values as int64, null where they are missing or are not integers."""
-    column = _combine(column)
-    if pa.types.is_integer(column.type) and column.type != pa.uint64():
-        return column.cast(pa.int64())
-    if pa.types.is_floating(column.type):
-        value = column.cast(pa.float64())
-        whole = pc.and_(pc.equal(pc.floor(value), value), pc.less(pc.abs(value), _EXACT_FLOATS))
-        return pc.if_else(pc.fill_null(whole, False), value, None).cast(pa.int64())
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    matches = pc.fill_null(pc.match_substring_regex(text, _INTEGER), False)
-    negative = pc.starts_with(text, "-")
-    digits = pc.utf8_ltrim(pc.utf8_ltrim(text, "+-"), "0")
-    length = pc.utf8_length(digits)
-    # Texts of one length sort as their numbers do.
-    short = pc.less_equal(digits, pc.if_else(negative, _LEAST, _MOST))
-    fits = pc.or_(pc.less(length, len(_MOST)), pc.and_(pc.equal(length, len(_MOST)), short))
-    number = pc.utf8_ltrim(text, "+")
-    return pc.if_else(pc.and_(matches, fits), number, None).cast(pa.int64())
 
 
 def _responses(

@@ -4,20 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.columns import check_types
+from coyo_labeler.formats.columns import check_types, is_text
+from coyo_labeler.formats.csv_files import read_columns, read_header
 from coyo_labeler.formats.parquet_splits import Split, read_footers, read_split, split_file
 
 COLUMNS = tuple(schemas.VOTES.names)
 OPTIONAL = tuple(schemas.VOTES_OPTIONAL.names)
 SUFFIXES = (".parquet", ".csv")
 
-#: Bytes of CSV that are read at once.
-_BLOCK_BYTES = 16 << 20
 #: Rows of Parquet that are read at once.
 _BATCH_ROWS = 1 << 20
 #: A CSV row takes about this many bytes; only to estimate how many rows a file holds.
@@ -62,7 +60,9 @@ def plan(url: str, rows_per_split: int) -> list[VotesSplit]:
     splits: list[VotesSplit] = []
     for number, (name, info) in enumerate(sorted(files.items())):
         if name.endswith(".csv"):
-            texts = pa.schema([pa.field(column, pa.string()) for column in _csv_header(name)])
+            texts = pa.schema(
+                [pa.field(column, pa.string()) for column in read_header("votes", name)]
+            )
             check_types("votes", name, texts, _wanted(texts))
             rows = int(info.get("size") or 0) // _CSV_ROW_BYTES + 1
             splits.append(VotesSplit(name, number, rows))
@@ -81,7 +81,7 @@ def _schema_of(url: str, present: pa.Schema) -> pa.Schema:
     wanted = _wanted(present)
     check_types("votes", url, present, wanted)
     fields = [present.field(field.name) for field in wanted]
-    return pa.schema([f.with_type(pa.string()) if _is_bytes(f.type) else f for f in fields])
+    return pa.schema([f.with_type(pa.string()) if _is_opaque(f.type) else f for f in fields])
 
 
 def _wanted(present: pa.Schema) -> list[pa.Field]:
@@ -91,38 +91,10 @@ def _wanted(present: pa.Schema) -> list[pa.Field]:
     return [*schemas.VOTES, *(pa.field(name, pa.string()) for name in optional)]
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return isinstance(kind, pa.UuidType) or any(
-        is_kind(kind)
-        for is_kind in (
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-            pa.types.is_fixed_size_binary,
-            pa.types.is_binary_view,
-        )
-    )
-
-
-def _csv_header(url: str) -> list[str]:
-    fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as file:
-        line = file.readline()
-    if not _is_utf8(line):
-        raise InputError(f"votes: {url} is not encoded as UTF-8; save it again as UTF-8")
-    try:
-        table = pacsv.read_csv(pa.BufferReader(line))
-    except pa.ArrowInvalid:
-        raise InputError(f"votes: {url} is empty; its first line must name the columns") from None
-    names: list[str] = table.column_names
-    return names
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in line  # UTF-16 without its mark
+def _is_opaque(kind: pa.DataType) -> bool:
+    """Whether the checks cannot look into a column before it is text."""
+    is_bytes = is_text(kind) and not pa.types.is_string(kind)
+    return isinstance(kind, pa.UuidType) or is_bytes or pa.types.is_fixed_size_binary(kind)
 
 
 def read(split: VotesSplit) -> Iterator[tuple[int, pa.Table]]:
@@ -143,36 +115,6 @@ def read(split: VotesSplit) -> Iterator[tuple[int, pa.Table]]:
 
 
 def _read_csv(split: VotesSplit) -> Iterator[pa.Table]:
-    header = _csv_header(split.url)
-    columns = [name for name in (*COLUMNS, *OPTIONAL) if name in header]
-    fs, path = storage.resolve(split.url)
-    try:
-        with fs.open(path, "rb") as file:
-            yield from _csv_tables(file, header, columns)
-    except pa.ArrowInvalid as error:
-        reason = one_line(error)
-        if "UTF8" in reason:
-            raise InputError(
-                f"votes: {split.url} is not encoded as UTF-8 ({reason}); save it again as UTF-8"
-            ) from None
-        raise InputError(
-            f"votes: {split.url} is not a readable CSV file ({reason}); give every row the "
-            f"{len(header)} columns of its first line, quoted where a value holds a comma"
-        ) from None
-
-
-def _csv_tables(file: object, header: list[str], columns: list[str]) -> Iterator[pa.Table]:
-    reader = pacsv.open_csv(
-        file,
-        read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES),
-        # Without this a block that ends within a quoted value would be an error.
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            column_types={name: pa.string() for name in header},
-            include_columns=columns,
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    for batch in reader:
-        yield pa.Table.from_batches([batch])
+    header = read_header("votes", split.url)
+    names = [name for name in (*COLUMNS, *OPTIONAL) if name in header]
+    yield from read_columns("votes", split.url, names)

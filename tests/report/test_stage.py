@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from PIL import Image
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -134,7 +135,11 @@ def test_labels_alone_make_a_report(spark: SparkSession, inputs: dict[str, str])
     ("key", "text", "message"),
     [
         ("gold", "image,label\n0,0\n", "has no column 'image_id'"),
-        ("gold", "image_id,label\n0,cat\n", "label 'cat' is not of type int"),
+        (
+            "gold",
+            "image_id,label\n0,dogfish\n",
+            "in row 1: 'dogfish' is not an integer and not",
+        ),
         ("label_space", "\n", "names fewer than two classes"),
         ("label_space", "cat\ndog\n", "the label 2, which is outside label_space (0..1)"),
     ],
@@ -144,11 +149,25 @@ def test_a_bad_input_is_named(
 ) -> None:
     bad = Path(inputs["output"]).with_name("bad.csv")
     bad.write_text(text)
-    with pytest.raises((InputError, PySparkException)) as caught:
+    with pytest.raises((InputError, PySparkException, Py4JError)) as caught:
         run(spark, **{**inputs, key: str(bad)})
     error = caught.value if isinstance(caught.value, InputError) else explain(caught.value)
     assert isinstance(error, InputError)
     assert message in str(error)
+
+
+def test_gold_may_be_parquet_that_names_classes(
+    spark: SparkSession, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    names = Path(inputs["label_space"]).read_text().splitlines()
+    gold = pa.table({"image_id": ["0", "1", "2", "3"], "label": [names[c] for c in (0, 1, 2, 0)]})
+    storage.write_parquet(str(tmp_path / "gold.parquet"), gold)
+    run(spark, **inputs)
+    by_number = storage.read_json(storage.join(inputs["output"], "report.json")) or {}
+    changed = {"gold": str(tmp_path / "gold.parquet"), "output": str(tmp_path / "by_name")}
+    run(spark, **{**inputs, **changed})
+    by_name = storage.read_json(storage.join(changed["output"], "report.json")) or {}
+    assert by_name["accuracy"] == by_number["accuracy"]
 
 
 def test_compare_with_an_id_twice_is_refused(

@@ -1,4 +1,5 @@
 import uuid
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -231,7 +232,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path, name, column):
 
 
 def test_a_quoted_value_may_lie_across_two_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("coyo_labeler.votes.read._BLOCK_BYTES", 256)
+    monkeypatch.setattr("coyo_labeler.formats.csv_files._BLOCK_BYTES", 256)
     comment = '"' + "looks like a dog\n" * 8 + '"'
     lines = [f"{image},ann,{image % 3},{comment}\n" for image in range(40)]
     (tmp_path / "v.csv").write_text("image_id,worker_id,label,comment\n" + "".join(lines))
@@ -242,3 +243,68 @@ def test_a_quoted_value_may_lie_across_two_blocks(tmp_path, monkeypatch):
                                              for i in range(len(tables))]  # fmt: skip
     images = [image for _, rows in tables for image in rows["image_id"].to_pylist()]
     assert images == [str(image) for image in range(40)]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "binary", "category"])
+def test_votes_may_name_their_class_in_any_type_of_text(tmp_path, kind):
+    space = LabelSpace("space.txt", 4, ("cat", "dog", "crane", "crane"))
+    labels = pa.array(["dog", " cat ", "2", "crane", "dgo", None])
+    kinds = {"large_string": pa.large_string(), "string_view": pa.string_view()}
+    kinds |= {"string": pa.string(), "binary": pa.binary()}
+    labels = labels.dictionary_encode() if kind == "category" else labels.cast(kinds[kind])
+    workers = pa.array(["ann"] * 6).cast(labels.type if kind != "binary" else pa.string())
+    votes = table(image_id=range(6), worker_id=workers, label=labels)
+    pq.write_table(votes, tmp_path / "v.parquet")
+    (split,) = plan(str(tmp_path), rows_per_split=10)
+    ((_, rows),) = read(split)
+    checked = check(rows, 0, 0, space)
+    assert checked.votes["label"].to_pylist() == [1, 0, 2]
+    rejects = checked.rejects.to_pylist()
+    assert [(row["row"], row["reason"], row["label"]) for row in rejects] == [
+        (4, Reason.BAD_LABEL, "crane"),
+        (5, Reason.BAD_LABEL, "dgo"),
+        (6, Reason.MISSING_LABEL, None),
+    ]
+    assert rejects[0]["detail"] == (
+        "label 'crane' is the name of several classes of space.txt (2 and 3)"
+    )
+    assert rejects[1]["detail"] == (
+        "label 'dgo' is not an integer and not the name of a class of space.txt (0..3)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "used"),
+    [
+        (pa.array([1.0, 0.5, None]), [1]),
+        (pa.array([True, False, None]), []),
+        (pa.array([Decimal("1.00"), Decimal("0.50"), None]), [1]),
+        (pa.array([5, 6, None], pa.timestamp("us")), []),
+        (pa.array([5, 6, None], pa.date32()), []),
+        (pa.array([5, 6, None], pa.time64("us")), []),
+    ],
+    ids=lambda value: str(getattr(value, "type", "")),
+)
+def test_labels_of_other_types_are_classes_where_they_are_whole_numbers(tmp_path, labels, used):
+    votes = table(image_id=range(3), worker_id=["a", "b", "c"], label=labels)
+    pq.write_table(votes, tmp_path / "v.parquet")
+    try:
+        (split,) = plan(str(tmp_path), rows_per_split=10)
+    except InputError as error:
+        assert "column 'label' is " in str(error)
+        assert "it must be int32; write it as that" in str(error)
+        assert not used
+        return
+    ((_, rows),) = read(split)
+    checked = check(rows, 0, 0, SPACE)
+    assert checked.votes["label"].to_pylist() == used
+    assert checked.rejects["reason"].to_pylist()[-1] == Reason.MISSING_LABEL
+
+
+def test_a_line_break_in_the_name_of_a_csv_column_is_part_of_it(tmp_path):
+    (tmp_path / "v.csv").write_text('image_id,"a\nnote",worker_id,label\n1,"x\ny",ann,0\n')
+    (split,) = plan(str(tmp_path), rows_per_split=10)
+    ((_, rows),) = read(split)
+    assert rows.select(["image_id", "worker_id", "label"]).to_pylist() == [
+        {"image_id": "1", "worker_id": "ann", "label": "0"}
+    ]

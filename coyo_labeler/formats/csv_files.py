@@ -1,0 +1,83 @@
+"""Columns of CSV files as text, block by block: how votes, gold and slices read them."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError, one_line
+
+#: Bytes of CSV that are read at once.
+_BLOCK_BYTES = 16 << 20
+
+
+def read_header(key: str, url: str) -> list[str]:
+    """The names of a CSV file's columns, from its first line.
+
+    key: the setting that named the file, for messages.
+
+    Raises: InputError where the file is empty, or not encoded as UTF-8.
+    """
+    fs, path = storage.resolve(url)
+    with fs.open(path, "rb") as file:
+        # What is read ahead of the first line's end is looked at later, with its rows.
+        text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+        names = next(csv.reader(text), [])  # a quoted name may hold a line break
+    if not all(map(_is_utf8, names)):
+        raise _other_encoding(key, url)
+    if not names:
+        raise InputError(f"{key}: {url} is empty; its first line must name the columns")
+    return names
+
+
+def read_columns(key: str, url: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of a CSV file as strings, block by block; an empty value is null.
+
+    Raises: InputError where a row has another number of columns than the first line, or a text is
+    not UTF-8.
+    """
+    header = read_header(key, url)
+    fs, path = storage.resolve(url)
+    try:
+        with fs.open(path, "rb") as file:
+            yield from _tables(file, header, columns)
+    except pa.ArrowInvalid as error:
+        reason = one_line(error)
+        if "UTF8" in reason:
+            raise _other_encoding(key, url, f" ({reason})") from None
+        raise InputError(
+            f"{key}: {url} is not a readable CSV file ({reason}); give every row the "
+            f"{len(header)} columns of its first line, quoted where a value holds a comma"
+        ) from None
+
+
+def _other_encoding(key: str, url: str, reason: str = "") -> InputError:
+    return InputError(f"{key}: {url} is not encoded as UTF-8{reason}; save it again as UTF-8")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that surrogates stand in for
+        return False
+    return "\0" not in name  # UTF-16 without its mark
+
+
+def _tables(file: object, header: list[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    reader = pacsv.open_csv(
+        file,
+        read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES),
+        # Without this a block that ends within a quoted value would be an error.
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types={name: pa.string() for name in header},
+            include_columns=list(columns),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+    for batch in reader:
+        yield pa.Table.from_batches([batch])
