@@ -13,7 +13,7 @@ Each runs in its own process, from votes in Parquet to a posterior in Parquet, a
 outside, so the start of the interpreter and of Spark counts. `peak MB` covers the whole process
 tree, `driver MB` the driver's Python process and its JVM, without Python workers. On local[*] that
 JVM also runs the executor, so the figure is an upper bound for a driver; without Spark it is the
-process itself. Every case runs ten iterations, or three from a million votes given on.
+process itself. A case runs ten iterations, or three if it sets a million votes or more.
 Workers are right with a probability from Beta(8, 2). Compare figures within one run only.
 """
 

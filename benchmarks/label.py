@@ -88,7 +88,7 @@ def parse() -> argparse.Namespace:
     yes_or_no = argparse.BooleanOptionalAction
     parser.add_argument("--peers", action=yes_or_no, default=not torch.cuda.is_available())
     parser.add_argument(
-        "--ray", action=yes_or_no, default=False, help="also Ray Data, which opens ports"
+        "--ray", action=yes_or_no, default=False, help="also Ray Data (opens ports)"
     )
     parser.add_argument("--precisions", action=yes_or_no, default=True)
     parser.add_argument("--techniques", action=yes_or_no, default=False)

@@ -29,13 +29,11 @@ def techniques(arguments: argparse.Namespace, size: int) -> None:
     ]
     name = arguments.model.partition(".")[0]
     for label, channels_last, precision, compiled, count in steps:
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         model = timm.create_model(name, num_classes=arguments.classes).eval()
-        model = model.to(device, memory_format=memory_format)
+        model = model.to(device, memory_format=layout)
         network = torch.compile(model, dynamic=False) if compiled else model
-        batch = torch.randn(count, 3, size, size, device=device).contiguous(
-            memory_format=memory_format
-        )
+        batch = torch.randn(count, 3, size, size, device=device).contiguous(memory_format=layout)
         half = precision != "float32"
         with (
             torch.inference_mode(),

@@ -8,7 +8,7 @@ speed: images per second from a DataLoader that decodes, crops to 224 px (Incept
 Our reader also joins the labels and makes targets of them; webdataset's has no labels. Decoder,
 crop, batch size and number of workers are the same. The readers take turns, and every epoch starts
 its own workers; the ratio is the median over the rounds. targets: sparse targets against dense ones
-of 21,841 floats that the workers make. memory: of the largest worker, over several consecutive epochs.
+of 21,841 floats that the workers make. memory: that of the largest worker, over several epochs.
 """
 
 import argparse
