@@ -38,8 +38,16 @@ class LabelSpace:
     @property
     def names(self) -> Sequence[str] | None:
         """The names of the classes, for ImageNet from timm's lists; None if there are none."""
-        is_listed = self.given is None and self.name in SIZES and _folder() is not None
-        return _names(self.name) if is_listed else self.given
+        return _names(self.name) if self._is_listed else self.given
+
+    @property
+    def synsets(self) -> Sequence[str] | None:
+        """The WordNet ids of the classes, from timm's lists; None for a text file or without timm."""
+        return read_synsets(self.name) if self._is_listed else None
+
+    @property
+    def _is_listed(self) -> bool:
+        return self.given is None and self.name in SIZES and _folder() is not None
 
     def name_of(self, label: int) -> str:
         """The name of a class; its number if it has no name."""

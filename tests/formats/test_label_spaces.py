@@ -8,7 +8,7 @@ from timm.data.imagenet_info import ImageNetInfo
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import label_spaces
-from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space, read_synsets
+from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 
 
 @pytest.mark.parametrize(
@@ -17,20 +17,21 @@ from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space, read
 def test_classes_are_called_what_timm_calls_them(name: str, listed: str) -> None:
     space, info = load_label_space(name), ImageNetInfo(listed)
     assert [space.name_of(c) for c in range(space.size)] == info.label_descriptions()
-    assert list(read_synsets(name)) == info.label_names()
+    assert list(space.synsets or ()) == info.label_names()
 
 
 def test_published_labels_have_the_names_of_their_pictures() -> None:
     # COYO-Labeled-300M's row 315 is a pair of table lamps; 4942 is a boot.
     space = load_label_space("imagenet21k")
     assert [space.name_of(c) for c in (8087, 11054, 4942)] == ["lamp", "table lamp", "boot"]
-    assert (space.size, read_synsets(space.name)[11054]) == (21_841, "n04380533")
+    assert space.synsets is not None
+    assert (space.size, space.synsets[11054]) == (21_841, "n04380533")
 
 
-def test_a_text_file_names_its_classes(tmp_path: Path) -> None:
+def test_a_text_file_names_its_classes_and_has_no_synsets(tmp_path: Path) -> None:
     (tmp_path / "imagenet21k").write_text("zero\none \ntwo\n\n")
     space = load_label_space(str(tmp_path / "imagenet21k"))
-    assert (space.name, space.size) == ("imagenet21k", 3)
+    assert (space.name, space.size, space.synsets) == ("imagenet21k", 3, None)
     assert space.names == ("zero", "one", "two")
     assert space.describe() == "imagenet21k (0..2)"
 
@@ -43,10 +44,10 @@ def test_what_is_neither_a_known_name_nor_a_list_is_refused(tmp_path: Path) -> N
         load_label_space(str(tmp_path / "one.txt"))
 
 
-def test_without_timm_classes_have_numbers_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_classes_go_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_spaces, "_folder", lambda: None)
     space = load_label_space("imagenet1k")
-    assert (space.size, space.names) == (1_000, None)
+    assert (space.size, space.names, space.synsets) == (1_000, None, None)
     assert space.name_of(7) == "class 7"
 
 
