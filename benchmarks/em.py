@@ -6,15 +6,15 @@
     python -m benchmarks.em case tasks=2000000 classes=21841 workers=1000 votes=700000 beliefs=1
 
 Contenders: merge (this package in threads of one process, with confusion matrices as the peers have
-them), spark (the same on local[*]), default (this package as it comes), crowdkit (DawidSkene),
-dataframe (EM as a Spark user would write it), notebook (this package's DawidSkene),
-kernel (bare kernels in one process on the arrays of merge; only its seconds an iteration count).
-Each runs in a process of its own, from votes in Parquet to posterior in Parquet, and is timed from
-outside: the interpreter's and Spark's start count. `peak MB` is of the whole process tree, `driver
-MB` of the driver's Python process and its JVM; on local[*] that JVM runs the executor too, so it is
-the most that a driver takes; Python workers are left out. Of contenders without Spark it is the
-process itself. Ten iterations; three where votes are 5 M and
-more with beliefs. Workers are right with a probability from Beta(8, 2). Compare within one run.
+them), spark (the same on local[*]), default (this package with default settings), crowdkit
+(DawidSkene), dataframe (EM as a Spark user would write it), notebook (this package's DawidSkene),
+kernel (bare kernels in one process on the arrays of merge; only its seconds per iteration count).
+Each runs in its own process, from votes in Parquet to a posterior in Parquet, and is timed from
+outside, so the start of the interpreter and of Spark counts. `peak MB` covers the whole process
+tree, `driver MB` the driver's Python process and its JVM, without Python workers. On local[*] that
+JVM also runs the executor, so the figure is an upper bound for a driver; without Spark it is the
+process itself. A case runs ten iterations, or three if it sets a million votes or more.
+Workers are right with a probability from Beta(8, 2). Compare figures within one run only.
 """
 
 import json
@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 def cases(scale: float) -> list[tuple[Case, list[str]]]:
-    """What is measured; scale: 1 for the sizes of the documentation."""
+    """The cases to measure. scale: 1 for the sizes of the documentation."""
 
     def size(n: int) -> int:
         return int(n * scale)
@@ -56,7 +56,7 @@ def cases(scale: float) -> list[tuple[Case, list[str]]]:
         (Case(size(1_000_000), 10, 1000), ["merge", "spark", "kernel", "crowdkit", "dataframe"]),
         (Case(size(100_000), 100, 100), ["merge", "spark", "crowdkit"]),
         (Case(size(10_000), 1000, 100), ["merge", "spark", "crowdkit"]),
-        # As many votes over ever more classes: nothing may grow with these.
+        # The same number of votes over more and more classes: no cost may grow with them.
         *(
             (Case(size(100_000), classes, 1000), ["merge", "spark"])
             for classes in (10, 100, 1000, 21_841)
@@ -69,7 +69,7 @@ def cases(scale: float) -> list[tuple[Case, list[str]]]:
 
 
 def measure(command: list[str], seconds_at_most: float = 1800) -> dict[str, object]:
-    """Wall seconds and peak memory (proportional set size) of a command: tree, and its driver."""
+    """Wall seconds of a command, and peak memory (proportional set size) of its tree and driver."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     began = time.monotonic()
     process = subprocess.Popen(
@@ -123,12 +123,12 @@ def descendants(root: int) -> list[int]:
             except OSError:
                 continue  # it has ended
             children.setdefault(int(stat[1]), []).append(int(entry.name))
-    found, open_ends = [root], [root]
-    while open_ends:
-        more = children.get(open_ends.pop(), [])
-        found += more
-        open_ends += more
-    return found
+    processes, unvisited = [root], [root]
+    while unvisited:
+        more = children.get(unvisited.pop(), [])
+        processes += more
+        unvisited += more
+    return processes
 
 
 def proportional_bytes(pid: int) -> int:
@@ -143,7 +143,7 @@ def proportional_bytes(pid: int) -> int:
 
 
 def run(case: Case, contenders: list[str]) -> list[dict[str, object]]:
-    """Every contender once on one case; a row each."""
+    """Run every contender once on one case; returns a row for each."""
     print(f"simulating {case}", file=sys.stderr, flush=True)
     simulate(case)
     iterations = 3 if (case.votes or 0) >= 1_000_000 else ITERATIONS
@@ -157,7 +157,7 @@ def run(case: Case, contenders: list[str]) -> list[dict[str, object]]:
         else:
             command = peer_command(name, case, output, iterations)
         row = {"contender": name, "tasks": case.tasks, "classes": case.classes, **measure(command)}
-        row |= findings(name, case, output) if "accuracy" not in row else {}
+        row |= results_of(name, case, output) if "accuracy" not in row else {}
         row["times the first"] = round(row["seconds"] / (rows or [row])[0]["seconds"], 2)
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
@@ -167,20 +167,20 @@ def run(case: Case, contenders: list[str]) -> list[dict[str, object]]:
     return rows
 
 
-def findings(name: str, case: Case, output: Path) -> dict[str, object]:
-    """What a contender that ended well has left to read."""
+def results_of(name: str, case: Case, output: Path) -> dict[str, object]:
+    """The results that a successful contender has written."""
     if name == "kernel":
-        left = json.loads((output / "kernel.json").read_text())
-        return {"s/iteration": round(left["seconds"], 3), "seconds": float("nan")}
-    found: dict[str, object] = {"accuracy": round(accuracy(case, output), 4)}
+        kernel = json.loads((output / "kernel.json").read_text())
+        return {"s/iteration": round(kernel["seconds"], 3), "seconds": float("nan")}
+    results: dict[str, object] = {"accuracy": round(accuracy(case, output), 4)}
     if name in STAGES:
         history = json.loads((output / "history.json").read_text())
         manifest = json.loads((output / "_manifest.json").read_text())
         seconds = [entry["seconds"] for entry in history["iterations"]]
-        found["s/iteration"] = round(float(np.median(seconds)), 3)
-        found["votes"] = manifest["tables"]["votes"]["out"]
+        results["s/iteration"] = round(float(np.median(seconds)), 3)
+        results["votes"] = manifest["tables"]["votes"]["out"]
         print(f"skills: {manifest['details']['skills']}", file=sys.stderr)
-    return found
+    return results
 
 
 def show(rows: list[dict[str, object]]) -> str:

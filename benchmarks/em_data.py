@@ -16,13 +16,17 @@ FOLDER = Path(os.environ.get("BENCH_FOLDER", ROOT / "out" / "bench" / "em"))
 
 PER_TASK = 5
 BELIEVED = 50
-#: By which a simulated belief is too sure of itself.
+#: How much too sure a simulated belief is.
 TEMPERATURE = 1.3
 
 
 @dataclass(frozen=True)
 class Case:
-    """votes: None: five a task, by different workers, less repeats; beliefs: 50 classes a task."""
+    """Sizes of a simulation. One task is one image.
+
+    votes: how many; None: five per task, minus repeated workers. beliefs: whether every task has
+    one, of 50 classes.
+    """
 
     tasks: int
     classes: int
@@ -78,16 +82,16 @@ def simulate(case: Case) -> None:
 
 
 def neighbours(label: np.ndarray, step: np.ndarray, case: Case) -> np.ndarray:
-    """The `step`-th class that `label` is taken for: always the same, scattered over the space."""
+    """The class that workers confuse with `label` in `step`-th place; scattered over the space."""
     stride = 1 if case.classes <= BELIEVED else 389
     return (label.astype(np.int64) + step * stride) % case.classes
 
 
 def write_beliefs(case: Case, truth: np.ndarray) -> None:
-    """A machine that is right in 70 of 100, and as sure as one that is in 79.
+    """Write the beliefs of a machine that is right for 70 % of the tasks, but states 79 %.
 
-    Its probabilities fall with the rank, for some images faster than for others; the true class has
-    a rank drawn from the same law, flattened by `TEMPERATURE`.
+    Its probabilities fall with the rank, faster for some images than for others. The rank of the
+    true class is drawn from the same distribution, flattened by `TEMPERATURE`.
     """
     random = np.random.default_rng(2)
     case.beliefs_folder.mkdir(parents=True, exist_ok=True)
@@ -106,13 +110,13 @@ def write_beliefs(case: Case, truth: np.ndarray) -> None:
         probability = np.exp(score).astype(np.float32)
         probability *= 0.98 / probability.sum(axis=1, keepdims=True)
         offsets = pa.array(np.arange(n + 1, dtype=np.int32) * BELIEVED)
-        nothing = pa.nulls(n, pa.string())
+        nulls = pa.nulls(n, pa.string())
         sides = pa.array(np.full(n, 640, dtype=np.int32))
         table = pa.table(
             [
                 pa.array(rows),
-                nothing,
-                nothing,
+                nulls,
+                nulls,
                 pa.ListArray.from_arrays(offsets, pa.array(labels.ravel())),
                 pa.ListArray.from_arrays(offsets, pa.array(probability.ravel())),
                 sides,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from benchmarks.em_data import ROOT, Case
 
 ITERATIONS = 10
-#: Contenders that are the stage itself, and their settings: the model of the peers, or as it comes.
+#: Contenders that run the stage itself, with their settings: the model of the peers, or defaults.
 _CONFUSION = {"worker_model": "confusion", "calibration": "none"}
 STAGES = {
     "merge": {"engine": "local", **_CONFUSION},
@@ -23,7 +23,7 @@ STAGES = {
 
 
 def merge_command(case: Case, output: Path, iterations: int, settings: dict[str, str]) -> list[str]:
-    """`merge` as a user starts it."""
+    """The command by which a user starts `merge`."""
     given = {
         "votes": case.folder / "votes",
         "output": output,
@@ -39,7 +39,7 @@ def merge_command(case: Case, output: Path, iterations: int, settings: dict[str,
 
 
 def peer_command(peer: str, case: Case, output: Path, iterations: int) -> list[str]:
-    """A contender of this file, in a process of its own."""
+    """The command that runs a contender of this file in its own process."""
     words = [f"--{peer}", json.dumps(asdict(case)), str(output), str(iterations)]
     return [sys.executable, "-m", "benchmarks.em", *words]
 
@@ -54,8 +54,7 @@ def run_crowdkit(case: Case, output: Path, iterations: int) -> None:
 
 
 def run_dataframe(case: Case, output: Path, iterations: int) -> None:
-    """The EM that a Spark user would write: explode, join, groupBy; the same model, no shrinkage
-    to a pool."""
+    """EM as a Spark user would write it (explode, join, groupBy), without pooled skills."""
     from pyspark.sql import Window  # noqa: PLC0415
     from pyspark.sql import functions as F  # noqa: PLC0415
 
@@ -97,7 +96,7 @@ def run_dataframe(case: Case, output: Path, iterations: int) -> None:
 
 
 def run_notebook(case: Case, output: Path, iterations: int) -> None:
-    """merge's kernels without Spark, by the notebook's class."""
+    """merge's kernels without Spark, through the class for notebooks."""
     from coyo_labeler import DawidSkene  # noqa: PLC0415
 
     votes = pq.read_table(case.folder / "votes")
@@ -106,7 +105,7 @@ def run_notebook(case: Case, output: Path, iterations: int) -> None:
 
 
 def run_kernel(case: Case, output: Path, iterations: int) -> None:
-    """Bare kernels on the arrays that `merge` iterates over, in this process; only EM is timed."""
+    """Bare kernels on the arrays of `merge`, in this process; only EM is timed."""
     from coyo_labeler.config.merge import MergeSettings  # noqa: PLC0415
     from coyo_labeler.em.loop import State, StoppingRule, fit  # noqa: PLC0415
     from coyo_labeler.em.partitions import InMemory, PartitionedEStep  # noqa: PLC0415

@@ -1,11 +1,11 @@
 """Seconds by task of merge's passes where the crowd is uneven, from Spark's event log.
 
-    python -m benchmarks.em_skew                       # 1 M votes, 10 and 100 classes, both ways
+    python -m benchmarks.em_skew        # 1 M votes; skills broadcast (10 classes), sharded (100)
     python -m benchmarks.em_skew votes=5000000 partitions=32
 
 Skews: a worker with 30 % of all votes, a class that half of the votes name, an image with 10,000
-votes. Of every stage of the iterations: the median task, the longest, and their ratio; the worst
-stage counts. Tasks on a shared machine disturb each other: run it alone.
+votes. For each case the benchmark prints the worst stage of the iterations: its median task, its
+longest task, and their ratio. Tasks on a shared machine disturb each other: run it alone.
 """
 
 import json
@@ -24,7 +24,7 @@ from benchmarks.em_data import ROOT
 
 IMAGE_VOTES = 5
 SKEWS = ("none", "busy worker", "favourite class", "crowded image")
-COLUMNS = ("skew", "classes", "way", "stages", "median s", "longest s", "worst ratio")
+COLUMNS = ("skew", "classes", "skills", "stages", "median s", "longest s", "worst ratio")
 
 
 def simulate(folder: Path, votes: int, classes: int, skew: str) -> None:
@@ -56,19 +56,19 @@ def simulate(folder: Path, votes: int, classes: int, skew: str) -> None:
     (folder / "labels.txt").write_text("\n".join(map(str, range(classes))))
 
 
-def run(folder: Path, way: int, partitions: int) -> Path:
+def run(folder: Path, max_broadcast_mb: int, partitions: int) -> Path:
     """One merge of the votes in a folder; returns its event log."""
-    events = folder / f"events-{way}"
+    events = folder / f"events-{max_broadcast_mb}"
     events.mkdir()
     given = {
         "votes": folder / "votes.parquet",
-        "output": folder / f"out-{way}",
+        "output": folder / f"out-{max_broadcast_mb}",
         "label_space": folder / "labels.txt",
         "max_iterations": 5,
         "tolerance": 0,
         "partitions": partitions,
         "engine": "spark",
-        "max_broadcast_mb": way,
+        "max_broadcast_mb": max_broadcast_mb,
         "spark.conf": json.dumps(
             {
                 "spark.eventLog.enabled": "true",
@@ -106,18 +106,19 @@ def main() -> None:
     given = {"votes": 1_000_000, "partitions": 8}
     given |= {key: int(value) for key, value in (word.split("=") for word in sys.argv[1:])}
     print("  ".join(COLUMNS))
-    for classes, way in ((10, 1000), (100, 0)):
+    for classes, max_broadcast_mb in ((10, 1000), (100, 0)):
         for skew in SKEWS:
             with tempfile.TemporaryDirectory() as folder:
                 simulate(Path(folder), given["votes"], classes, skew)
-                events = run(Path(folder), way, given["partitions"])
+                events = run(Path(folder), max_broadcast_mb, given["partitions"])
                 stages = seconds_by_stage(events, given["partitions"])
             # The first pass starts Python workers; where tasks are very short, all are compared.
             stages = stages[2:]
             stages = [t for t in stages if statistics.median(t) >= 0.05] or stages
             worst = max(stages, key=lambda times: max(times) / statistics.median(times))
             median, longest = statistics.median(worst), max(worst)
-            row = (skew, classes, "joined" if way == 0 else "broadcast", len(stages))
+            skills = "broadcast" if max_broadcast_mb else "sharded"
+            row = (skew, classes, skills, len(stages))
             numbers = (f"{median:.2f}", f"{longest:.2f}", f"{longest / median:.1f}")
             print("  ".join(map(str, (*row, *numbers))), flush=True)
 

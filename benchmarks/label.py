@@ -1,4 +1,4 @@
-"""How close `label` comes to the bare model, where the rest goes, and what other engines reach.
+"""The speed of `label` against the bare model and other engines, and the time of each step.
 
     make bench-label                                        # tf_efficientnetv2_b0 at 224 px
     python -m benchmarks.label --ray                        # also Ray Data, which it installs
@@ -9,7 +9,7 @@
 "End to end" is from tars to committed Parquet, with the model already loaded. "Bare" is the
 model's forward pass on random tensors of the same shape, batch and precision: as `label` runs it,
 and as plain PyTorch does (one batch on all threads). All take turns. Rates are medians over the
-rounds, and ratios are medians of the ratios of each round.
+rounds, and ratios are medians of each round's ratio.
 """
 
 import argparse
@@ -87,7 +87,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     yes_or_no = argparse.BooleanOptionalAction
     parser.add_argument("--peers", action=yes_or_no, default=not torch.cuda.is_available())
-    parser.add_argument("--ray", action=yes_or_no, default=False, help="Ray Data: it opens ports")
+    parser.add_argument(
+        "--ray", action=yes_or_no, default=False, help="also Ray Data (opens ports)"
+    )
     parser.add_argument("--precisions", action=yes_or_no, default=True)
     parser.add_argument("--techniques", action=yes_or_no, default=False)
     return parser.parse_args()
@@ -139,19 +141,21 @@ def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:
         idle.append(1 - sum(receipt["busy_seconds"] for receipt in receipts) / seconds)
         return images / seconds
 
-    ways: dict[str, Callable[[], float]] = {
+    contenders: dict[str, Callable[[], float]] = {
         "end to end": end_to_end,
         "bare, as label runs it": lambda: bare(teacher, size, images, cores),
     }
     if teacher.device.type == "cpu":
-        ways["bare, one batch on all threads"] = lambda: bare_threads(teacher, size, images, cores)
+        contenders["bare, one batch on all threads"] = lambda: bare_threads(
+            teacher, size, images, cores
+        )
     peers = open_peers(arguments, folder, spec)
     for name, peer in peers.items():
-        ways[name] = lambda peer=peer: peer.rate(images)
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+        contenders[name] = lambda peer=peer: peer.rate(images)
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(arguments.rounds + 1):
-        for name, way in ways.items():
-            rate = way()
+        for name, measure in contenders.items():
+            rate = measure()
             if turn:  # the first round fills caches and compiles
                 rates[name].append(rate)
             print(f"  round {turn}: {name:<32} {rate:8.1f} images/s", flush=True)
@@ -191,7 +195,7 @@ def bare(teacher: Teacher, size: int, images: int, cores: int) -> float:
 
     def forward(_: int) -> None:
         with torch.inference_mode():
-            teacher._piece_of(batch)
+            teacher.forward(batch)
 
     if teacher.device.type == "cuda":
         torch.cuda.synchronize()
@@ -218,7 +222,7 @@ def bare_threads(teacher: Teacher, size: int, images: int, cores: int) -> float:
     with torch.inference_mode():
         start = time.perf_counter()
         for _ in range(count):
-            teacher._piece_of(batch)
+            teacher.forward(batch)
         seconds = time.perf_counter() - start
     torch.set_num_threads(before)
     return count * teacher.batch / seconds
@@ -229,7 +233,7 @@ def profile(teacher: Teacher, folder: Path, size: int) -> None:
     shard = find_shards(str(folder / "images"))[0]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    samples = [each for each in read_samples(shard) if isinstance(each, Sample)][:200]
+    samples = [sample for sample in read_samples(shard) if isinstance(sample, Sample)][:200]
     pictures = [decode(sample.image) for sample in samples]
     inputs = torch.randn(teacher.batch, 3, size, size, device=teacher.device)
     logits = torch.randn(teacher.batch, teacher.space.size, device=teacher.device)
@@ -241,7 +245,7 @@ def profile(teacher: Teacher, folder: Path, size: int) -> None:
             len(samples),
             lambda: [prepare(pixels, teacher.preset) for pixels in pictures],
         ),
-        "forward pass": (len(inputs), lambda: teacher._piece_of(inputs)),
+        "forward pass": (len(inputs), lambda: teacher.forward(inputs)),
         "activation, round, top k": (
             len(logits),
             lambda: top_k(logits, teacher.k, teacher.activation, dtype),
@@ -265,7 +269,7 @@ def synchronize(teacher: Teacher) -> None:
 
 
 def limit(teacher: Teacher, size: int, rate: float) -> None:
-    """Print the share of what the GPU's matrix units can do, at their measured rate."""
+    """Print the measured rate of the GPU's matrix units, and the share of it that is used."""
     side = 8192
     a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
@@ -301,20 +305,20 @@ def decoders(files: list[bytes]) -> None:
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return torchvision.io.decode_jpeg(encoded, mode=rgb).permute(1, 2, 0).numpy()
 
-    ways = {
+    functions = {
         "Pillow": decode_with_pillow,
         "OpenCV": lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), flags),
         "torchvision": with_torchvision,
         "decode()": decode,
     }
     print("decoders, one core:")
-    for name, way in ways.items():
-        equal = sum(np.array_equal(way(data), decode_with_pillow(data)) for data in files)
+    for name, function in functions.items():
+        equal = sum(np.array_equal(function(data), decode_with_pillow(data)) for data in files)
         rates = []
         for _ in range(3):
             start = time.perf_counter()
             for data in files:
-                way(data)
+                function(data)
             rates.append(len(files) / (time.perf_counter() - start))
         print(f"  {name:<12} {max(rates):7.0f} images/s, {equal}/{len(files)} equal to Pillow's")
 

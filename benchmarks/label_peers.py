@@ -1,4 +1,4 @@
-"""The engines that teachers are usually run on, with the same images and the same network.
+"""Engines on which teachers usually run, with the same images and the same network.
 
 Each peer is one process for the whole benchmark: it loads its model once, and its first round is
 not timed. Decoding, preprocessing and top k are the functions of `label`, so that only the engines
@@ -108,7 +108,7 @@ def ray_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
             Actor,
             fn_constructor_args=(spec,),
             batch_size=spec.batch_size,
-            num_cpus=(cores - 1) / cores,  # nominally; the rest lets Ray read and write
+            num_cpus=(cores - 1) / cores,  # nominal; the rest lets Ray read and write
             concurrency=cores,
         )
         data.write_parquet(str(output))
@@ -170,15 +170,15 @@ def ray_python(folder: Path) -> tuple[str, str]:
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
         subprocess.run([uv, "pip", "install", "-q", "--python", python, "ray>=2.40"], check=True)
         packages = next(Path(sys.prefix, "lib").glob("python*/site-packages"))
-        beside = next(folder.glob("lib/python*/site-packages"))
-        (beside / "beside.pth").write_text(f"{packages}\n")
-    shown = subprocess.run(
+        own = next(folder.glob("lib/python*/site-packages"))
+        (own / "parent.pth").write_text(f"{packages}\n")
+    printed = subprocess.run(
         [python, "-c", "import ray; print(ray.__version__)"],
         check=True,
         capture_output=True,
         text=True,
     )
-    return str(python), shown.stdout.strip()
+    return str(python), printed.stdout.strip()
 
 
 if __name__ == "__main__":

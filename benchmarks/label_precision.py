@@ -1,8 +1,8 @@
-"""The fidelity that each precision costs, and the speed that it gains.
+"""The loss of fidelity and the gain in speed of each precision.
 
 The teacher here has batch-norm statistics of photographs and a head whose 21,843 outputs have a
-standard deviation of 2.5 around −5, so that its answers depend on the picture. The answers of a
-freshly initialised model hardly do, and would make every precision look exact.
+standard deviation of 2.5 around −5, so its answers depend on the picture. Those of a freshly
+initialised model hardly do, and would make every precision look exact.
 """
 
 import time
@@ -44,9 +44,9 @@ def compare(folder: Path, files: list[bytes], model: str, size: int, device: tor
     print(f"precision: {model} at {size} px, {len(files)} pictures, against float32:")
     print("  |difference| of the top 50 probabilities: median / 99 % / largest; top-1 agreement;")
     print("  share of the top 50 in common; images/s")
-    for precision, answered in probs.items():
-        error = np.abs(np.take_along_axis(answered - exact, best, 1))
-        order = np.argsort(-answered, axis=1, kind="stable")[:, :K]
+    for precision, rounded in probs.items():
+        error = np.abs(np.take_along_axis(rounded - exact, best, 1))
+        order = np.argsort(-rounded, axis=1, kind="stable")[:, :K]
         common = np.mean([len(np.intersect1d(a, b)) / K for a, b in zip(order, best, strict=True)])
         top1 = np.mean(order[:, 0] == best[:, 0])
         print(
@@ -62,11 +62,11 @@ def answers(teacher: Teacher, pictures: list[np.ndarray]) -> tuple[np.ndarray, f
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return teacher._piece_of(batch)[0].double().sigmoid().cpu()
+            return teacher.forward(batch)[0].double().sigmoid().cpu()
 
-    lanes = cores_of_machine() if teacher.device.type == "cpu" else 1
+    threads = cores_of_machine() if teacher.device.type == "cpu" else 1
     before = torch.get_num_threads()
-    with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         forward(batches[0])
         start = time.perf_counter()
         probs = torch.cat(list(pool.map(forward, batches)))

@@ -1,4 +1,4 @@
-"""The gain by each technique of `label`, on the bare network and on the inputs alone."""
+"""The gain from each technique of `label`, for the bare network and for making inputs."""
 
 import argparse
 import time
@@ -53,14 +53,14 @@ def techniques(arguments: argparse.Namespace, size: int) -> None:
 
 
 def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> None:
-    """Print images/s of making inputs on the device, resized there or on the host."""
+    """Print images/s for making inputs on the device, with resizing there or on the host."""
     device = torch.device(arguments.device)
     preset = automl_preset(f"automl_{size}")
     pictures = [torch.from_numpy(decode(data)) for data in files]
     pictures = (pictures * -(-arguments.batch // len(pictures)))[: arguments.batch]
     cores = cores_of_machine()
     with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ways: dict[str, Callable[[], torch.Tensor]] = {
+        functions: dict[str, Callable[[], torch.Tensor]] = {
             f"resize on host, {cores} cores": lambda: torch.stack(
                 list(pool.map(lambda picture: prepare(picture, preset), pictures))
             ).to(device),
@@ -68,10 +68,10 @@ def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> No
                 [prepare(picture.to(device), preset) for picture in pictures]
             ),
         }
-        for label, way in ways.items():
+        for label, function in functions.items():
             for _ in range(2):  # the first turn loads kernels
                 start = time.perf_counter()
-                way()
+                function()
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                 rate = len(pictures) / (time.perf_counter() - start)

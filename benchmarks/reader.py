@@ -4,11 +4,11 @@
     python -m benchmarks.reader --photos FOLDER      # JPEG files of your own
     python -m benchmarks.reader --part speed         # only one part: speed, targets or memory
 
-speed: images per second out of a DataLoader that decodes, crops to 224 px (Inception) and batches.
+speed: images per second from a DataLoader that decodes, crops to 224 px (Inception) and batches.
 Our reader also joins the labels and makes targets of them; webdataset's has no labels. Decoder,
 crop, batch size and number of workers are the same. The readers take turns, and every epoch starts
 its own workers; the ratio is the median over the rounds. targets: sparse targets against dense ones
-of 21,841 floats that the workers make. memory: of the largest worker, over several epochs in a row.
+of 21,841 floats that the workers make. memory: that of the largest worker, over several epochs.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def write_posterior(shards: list[pa.Table], random: np.random.Generator) -> None
 
 
 def beliefs_of(ids: np.ndarray, random: np.random.Generator) -> pa.Table:
-    """Rows of labels of which, as in COYO, some 3 per image have a probability of 0.05 or more."""
+    """Rows of labels; as in COYO, some 3 per image have a probability of 0.05 or more."""
     n = len(ids)
     first = random.integers(0, CLASSES, (n, 1))
     labels = (first + np.cumsum(random.integers(1, 400, (n, LISTED)), axis=1)) % CLASSES
@@ -185,7 +185,7 @@ def stacked(samples: list[tuple[torch.Tensor]]) -> torch.Tensor:
 
 
 def dense_in_workers(arguments: argparse.Namespace) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Our reader, with the targets expanded in the workers, as coyo-vit does."""
+    """Our reader with targets that the workers expand, as in coyo-vit."""
     loader = DataLoader(
         dataset(arguments),
         arguments.batch,
@@ -264,10 +264,10 @@ def targets(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     for _ in range(20):
         batch.targets.dense(CLASSES)
-    took = (time.perf_counter() - start) / 20 / len(batch)
+    seconds = (time.perf_counter() - start) / 20 / len(batch)
     print(
         f"bytes per image from worker to trainer: sparse {sparse:.0f}, dense {4 * CLASSES:,}; "
-        f"expanding takes {1e6 * took:.0f} µs per image on one CPU core\n",
+        f"expanding takes {1e6 * seconds:.0f} µs per image on one CPU core\n",
         flush=True,
     )
 
@@ -287,7 +287,7 @@ def memory_mib(process: int) -> float:
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """Print the memory of the largest worker at each tenth of `epochs` epochs without a pause."""
+    """Print the memory of the largest worker at each tenth of consecutive epochs."""
     if not sys.platform.startswith("linux"):
         print("memory: measured on Linux only")
         return
@@ -299,16 +299,16 @@ def memory(arguments: argparse.Namespace) -> None:
             num_workers=arguments.workers,
             epochs=arguments.epochs,
         )
-        seen, marks = 0, []
+        seen, measured = 0, []
         with Progress(f"memory, {labels}", images, "images") as progress:
             for batch in loader:
                 seen += len(batch)
                 progress.update(seen)
-                if seen * 10 // images > len(marks) and seen < images - 4 * arguments.batch:
+                if seen * 10 // images > len(measured) and seen < images - 4 * arguments.batch:
                     children = multiprocessing.active_children()
-                    marks.append([memory_mib(child.pid) for child in children if child.pid])
+                    measured.append([memory_mib(child.pid) for child in children if child.pid])
         print(f"MiB of the largest worker at each tenth of {images:,} images, {labels}:")
-        print("  " + " ".join(f"{max(mark):.0f}" for mark in marks), flush=True)
+        print("  " + " ".join(f"{max(sizes):.0f}" for sizes in measured), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The report of a million generated rows: `python -m benchmarks.report --rows 1000000`.
 
-Each report runs in a process of its own, as a user would start it, so its time includes the start
-of Spark. For comparison the same run measures the threshold table alone, as a Spark user would
+Each report runs in its own process, as a user would start it, so its time includes the start of
+Spark. For comparison the same run measures the threshold table alone, as a Spark user would
 write it (explode, filter, group). Memory: peaks of the driver's Python process and of its JVM,
 which on local[*] contains all executors.
 """
@@ -34,8 +34,8 @@ spark = open_session(SparkSettings(), "plain")
 rows = spark.read.parquet(sys.argv[1])
 pairs = rows.select("id", F.explode(F.arrays_zip("labels", "label_probs")).alias("p"))
 for threshold in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25):
-    kept = pairs.where(F.col("p.label_probs") >= threshold)
-    print(kept.agg(F.count("*"), F.countDistinct("p.labels"), F.countDistinct("id")).first())
+    above = pairs.where(F.col("p.label_probs") >= threshold)
+    print(above.agg(F.count("*"), F.countDistinct("p.labels"), F.countDistinct("id")).first())
 """
 
 
@@ -176,8 +176,8 @@ def main() -> None:
             runs = []
             for _ in range(arguments.repeat):
                 shutil.rmtree(output, ignore_errors=True)
-                where = [] if kind.startswith("plain") else [f"output={output}"]
-                runs.append(measure(*command, *where))
+                destination = [] if kind.startswith("plain") else [f"output={output}"]
+                runs.append(measure(*command, *destination))
             show(kind, runs)
     if arguments.folder is None:
         shutil.rmtree(scratch)

@@ -147,7 +147,7 @@ class MergeSettings(StageSettings):
         None, ge=1, description="partitions of the voted images; null: by cores and votes"
     )
     max_broadcast_mb: int = Field(
-        32, ge=0, description="MB; larger worker parameters are joined by class, not broadcast"
+        32, ge=0, description="MB; larger worker parameters are sharded by class, not broadcast"
     )
 
     @model_validator(mode="after")

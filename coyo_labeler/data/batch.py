@@ -29,8 +29,8 @@ class SparseTargets:
     """The targets of B images over C classes without the zeros.
 
     classes: (nnz,) int64, weights: (nnz,) float32, offsets: (B + 1,) int64; image b owns
-    [offsets[b], offsets[b + 1]). At 21,841 classes and 3 labels an image that is some 44 bytes an
-    image to carry from a worker to the device, in place of 87,364.
+    [offsets[b], offsets[b + 1]). With 21,841 classes and 3 labels per image, that is some 44 bytes
+    per image from a worker to the device, in place of 87,364.
     """
 
     classes: Tensor
@@ -41,7 +41,7 @@ class SparseTargets:
         return len(self.offsets) - 1
 
     def dense(self, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B, num_classes), on the device on which the targets are."""
+        """(B, num_classes), on the device of the targets."""
         device = self.classes.device
         rows = torch.arange(len(self), device=device).repeat_interleave(
             self.offsets.diff(), output_size=len(self.classes)
@@ -90,7 +90,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples to a batch: the `collate_fn` for a DataLoader of one's own."""
+    """Samples to a batch: the `collate_fn` for a DataLoader of your own."""
     images: Any = [sample.image for sample in samples]
     if all(isinstance(image, Tensor) and image.shape == images[0].shape for image in images):
         images = torch.stack(images)

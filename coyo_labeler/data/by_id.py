@@ -1,7 +1,7 @@
 """Labels looked up by id, in files of any names and order.
 
-Of each row group the footer says which ids it can hold; a shard reads only the row groups that can
-hold its own ids, and keeps only its own rows: some 4 MB for 10,000 images of 50 labels.
+The footer of a file says which ids each row group can hold. A shard reads only the row groups that
+can hold its ids, and keeps only its own rows: some 4 MB for 10,000 images of 50 labels.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats.columns import check_types
 from coyo_labeler.formats.parquet_splits import bound_row_groups, read_footers
 
-#: Rows that one shard may have to look through by id. More means that ids lie scattered over the
-#: files, so that every shard would read the whole table.
+#: Rows that one shard may search at most. More means that its ids are scattered over the files, so
+#: that every shard would read the whole table.
 SCAN_LIMIT = 5_000_000
 
 
@@ -46,7 +46,7 @@ class Index:
 
 
 def index_files(files: Sequence[str]) -> Index:
-    """The index of Parquet files, out of their footers.
+    """The index of Parquet files, from their footers.
 
     Raises: InputError naming a file that is not readable or lacks a column.
     """
@@ -69,49 +69,50 @@ class ById:
     index: Index
     scan_limit: int = SCAN_LIMIT
 
-    def open(self, shard: Shard) -> "Found":
+    def open(self, shard: Shard) -> "RowsById":
         """See `Labels`."""
         wanted = np.unique(ids_of_shard(shard))
-        found = self.look_up(shard, wanted)
-        if len(wanted) and not found.rows:
-            raise none_of(shard, self.url, wanted)
-        return found
+        labels = self.look_up(shard, wanted)
+        if len(wanted) and not labels.rows:
+            raise no_labels(shard, self.url, wanted)
+        return labels
 
-    def look_up(self, shard: Shard, wanted: I64) -> "Found":
-        """The rows of some ids (ascending) of a shard.
+    def look_up(self, shard: Shard, wanted: I64) -> "RowsById":
+        """The rows of some ids of a shard. wanted: ascending.
 
-        Raises: InputError where too many rows would have to be looked through, or an id is there
-        twice.
+        Raises: InputError where too many rows would have to be searched, or an id occurs twice.
         """
         index = self.index
         # The first wanted id that is not below the group's lowest must not be above its highest.
         first = np.searchsorted(wanted, index.lowest)
-        hit = first < len(wanted)
-        hit[hit] = wanted[first[hit]] <= index.highest[hit]
-        scanned = int(index.rows[hit].sum())
+        needed = first < len(wanted)
+        needed[needed] = wanted[first[needed]] <= index.highest[needed]
+        scanned = int(index.rows[needed].sum())
         if scanned > self.scan_limit:
             raise InputError(
-                f"labels: shard {shard.name}: its ids lie scattered over {scanned:,} rows of "
+                f"labels: shard {shard.name}: its ids are scattered over {scanned:,} rows of "
                 f"{self.url}, and every shard would read them all; write one file of labels per "
-                "tar, called as the tar and in its order"
+                "tar, with the name of the tar and in its order"
             )
-        found: dict[int, tuple[I64, F32]] = {}
-        for number in np.unique(index.file[hit]):
-            groups = index.group[hit & (index.file == number)]
-            self._collect(shard, index.files[number], groups.tolist(), wanted, found)
-        return Found(found)
+        rows: dict[int, tuple[I64, F32]] = {}
+        for number in np.unique(index.file[needed]):
+            groups = index.group[needed & (index.file == number)]
+            self._collect(shard, index.files[number], groups.tolist(), wanted, rows)
+        return RowsById(rows)
 
     def count(self, shards: Sequence[Shard], exclude: frozenset[int] = frozenset()) -> int:
         """See `Labels`. Holds 8 bytes for every row of labels."""
         with ThreadPoolExecutor(THREADS) as pool:
             ids = list(pool.map(read_ids, self.index.files))
-            held = np.setdiff1d(np.concatenate(ids), np.array(sorted(exclude), dtype=np.int64))
+            labelled = np.setdiff1d(np.concatenate(ids), np.array(sorted(exclude), dtype=np.int64))
             del ids
 
             def count(shard: Shard) -> int:
                 wanted = np.unique(ids_of_shard(shard))
-                place = np.searchsorted(held, wanted).clip(max=max(0, len(held) - 1))
-                return int((held[place] == wanted).sum()) if len(held) else 0
+                if not len(labelled):
+                    return 0
+                index = np.searchsorted(labelled, wanted).clip(max=len(labelled) - 1)
+                return int((labelled[index] == wanted).sum())
 
             return sum(pool.map(count, shards))
 
@@ -121,26 +122,27 @@ class ById:
         url: str,
         groups: list[int],
         wanted: I64,
-        found: dict[int, tuple[I64, F32]],
+        rows: dict[int, tuple[I64, F32]],
     ) -> None:
+        """Add the wanted rows of some row groups to `rows`."""
         with open_rows(url) as file:
             for batch in file.iter_batches(ROWS, groups, COLUMNS.names, use_threads=False):
                 ids = ids_of(url, batch.column("id"))
-                kept = np.flatnonzero(np.isin(ids, wanted))
-                if not len(kept):
+                selected = np.flatnonzero(np.isin(ids, wanted))
+                if not len(selected):
                     continue
-                rows = split_rows(url, batch.take(pa.array(kept)))
-                for image_id, row in zip(ids[kept].tolist(), rows, strict=True):
-                    if image_id in found:
+                new_rows = split_rows(url, batch.take(pa.array(selected)))
+                for image_id, row in zip(ids[selected].tolist(), new_rows, strict=True):
+                    if image_id in rows:
                         raise InputError(
                             f"labels: shard {shard.name}: id {image_id} is in {self.url} twice; "
                             "keep one row per image"
                         )
-                    found[image_id] = row
+                    rows[image_id] = row
 
 
-def none_of(shard: Shard, url: str, wanted: I64) -> InputError:
-    """What to say of labels that are of other images. wanted: the shard's ids."""
+def no_labels(shard: Shard, url: str, wanted: I64) -> InputError:
+    """The error for a shard whose labels are those of other images. wanted: the shard's ids."""
     return InputError(
         f"labels: shard {shard.name}: {url} has labels for none of its {len(wanted):,} images (the "
         f"first id is {wanted[0]}); are these the labels of {shard.url}?"
@@ -148,7 +150,7 @@ def none_of(shard: Shard, url: str, wanted: I64) -> InputError:
 
 
 @dataclass(frozen=True)
-class Found:
+class RowsById:
     """The rows of one shard, by id."""
 
     rows: dict[int, tuple[I64, F32]]
@@ -158,4 +160,4 @@ class Found:
         return self.rows.get(image_id)
 
     def finish(self) -> None:
-        """Rows of other shards lie in the same files: none is left over."""
+        """Checks nothing: the same files hold the rows of other shards."""

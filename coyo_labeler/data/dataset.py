@@ -24,22 +24,21 @@ IMAGENET_21K = SIZES["imagenet21k"]
 class LabelledImages(IterableDataset[Sample]):
     """Samples of webdataset tars with targets made of beliefs or of a posterior.
 
-    images: tars (a folder or glob); labels: Parquet with `id, labels, label_probs`, in the tars'
-    own files and order (label's output) or any other (merge's). Both any fsspec URL. In place of
-    the latter, any object with the methods of `labels.Labels`, such as `Gold`.
+    images: tars (a folder or glob). labels: Parquet with `id, labels, label_probs`, one file per
+    tar in its order (label's output) or in other files and orders (merge's). Both may be any
+    fsspec URL; `labels` also any object with the methods of `labels.Labels`, such as `Gold`.
 
     Every epoch gives every sample once, over all ranks and workers together. Call `set_epoch` for
     another order and other augmentations. A picture's augmentation depends on (seed, epoch, id)
     alone.
 
-    ids: hash gives images without a whole number for an id a hash of their `uid` or key, as label
-    does. Samples without an id or a picture, and second ones of one id, are left out and counted by
-    the name that label's failures have (formats.faults.Fault); with unlabelled=error they are an
-    error.
+    ids: with `hash`, an image without a whole number as id gets a hash of its `uid` or key, as in
+    label. Samples without an id or a picture, and repeated ids, are left out and counted under
+    the name of their fault (formats.faults.Fault); with unlabelled=error they are an error.
 
     exclude: ids of images to hold out.
 
-    rank, world_size: of this process; left out, those of torch.distributed where it runs.
+    rank, world_size: of this process; by default those of torch.distributed where it runs.
 
     Raises: InputError naming the shard where labels and tars do not belong together, and wherever a
     choice (`unlabelled`, `out_of_range`, `empty`, `undecodable`) is error.
@@ -103,7 +102,7 @@ class LabelledImages(IterableDataset[Sample]):
         return self.recipe.labels.count(self.recipe.shards, self.recipe.exclude)
 
     def fingerprint(self) -> str:
-        """Stands for the shards and the order in which they are read."""
+        """A digest of the shards and of the order in which they are read."""
         recipe = self.recipe
         names = [shard.name for shard in recipe.shards]
         text = repr(

@@ -1,9 +1,9 @@
-"""The labels of a shard's images, without ever holding the table that they come from.
+"""The labels of a shard's images, read without holding their whole table in memory.
 
-Three layouts are told apart by their file names. *Co-indexed*: `{shard}.parquet` per tar, rows in
+File names tell three kinds of folders apart. *Co-indexed*: `{shard}.parquet` per tar, rows in
 the tar's order (beliefs, as label writes them); tar and rows are streamed side by side. *By id*:
-Parquet files of any other names (the published files). *Both*: merge's posterior, where the images
-that nobody voted on stay in the file of their shard, and the voted ones are in files of their own.
+Parquet files of any other names (the published files). *Mixed*: merge's posterior, where images
+without votes stay in the file of their shard, and images with votes are in files of their own.
 """
 
 import posixpath
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from coyo_labeler import storage
-from coyo_labeler.data.by_id import SCAN_LIMIT, ById, Found, index_files, none_of
+from coyo_labeler.data.by_id import SCAN_LIMIT, ById, RowsById, index_files, no_labels
 from coyo_labeler.data.rows import THREADS, read_ids, read_rows
 from coyo_labeler.data.targets import F32, I64
 from coyo_labeler.data.tars import Shard
@@ -24,16 +24,16 @@ from coyo_labeler.errors import InputError
 
 
 class ShardLabels(Protocol):
-    """The labels of one shard, asked for in the order of its tar."""
+    """The labels of one shard, requested in the order of its tar."""
 
     def find(self, image_id: int) -> tuple[I64, F32] | None:
         """Labels and probabilities of the next image of the tar; None where it has none.
 
-        Raises: InputError naming the shard where the labels cannot be of this tar.
+        Raises: InputError naming the shard where the labels cannot belong to this tar.
         """
 
     def finish(self) -> None:
-        """To be called at the end of the tar. Raises: InputError where labels are left over."""
+        """Call at the end of the tar. Raises: InputError where labels are left over."""
 
 
 class Labels(Protocol):
@@ -43,7 +43,7 @@ class Labels(Protocol):
         """The labels of one shard."""
 
     def count(self, shards: Sequence[Shard], exclude: frozenset[int] = frozenset()) -> int:
-        """How many images of the shards have a row of labels, but for the ids to leave out."""
+        """How many images of the shards, without the excluded ids, have a row of labels."""
 
 
 def open_labels(labels: str, scan_limit: int = SCAN_LIMIT) -> Labels:
@@ -64,7 +64,7 @@ def open_labels(labels: str, scan_limit: int = SCAN_LIMIT) -> Labels:
     if not others:
         return by_shard
     by_id = ById(url, index_files(others), scan_limit)
-    return Both(by_shard, by_id) if by_shard.files else by_id
+    return Mixed(by_shard, by_id) if by_shard.files else by_id
 
 
 # -- co-indexed -----------------------------------------------------------------------------------
@@ -88,12 +88,12 @@ class CoIndexed:
         return _Streamed(shard, file)
 
     def count(self, shards: Sequence[Shard], exclude: frozenset[int] = frozenset()) -> int:
-        """See `Labels`. Reads the ids alone, 8 bytes an image."""
+        """See `Labels`. Reads the ids alone, 8 bytes per image."""
         names = {shard.name for shard in shards}
         files = [file for name, file in self.files.items() if name in names]
-        left_out = np.array(sorted(exclude), dtype=np.int64)
+        excluded = np.array(sorted(exclude), dtype=np.int64)
         with ThreadPoolExecutor(THREADS) as pool:
-            return sum(int((~np.isin(ids, left_out)).sum()) for ids in pool.map(read_ids, files))
+            return sum(int((~np.isin(ids, excluded)).sum()) for ids in pool.map(read_ids, files))
 
 
 class _Streamed:
@@ -101,7 +101,7 @@ class _Streamed:
 
     def __init__(self, shard: Shard, url: str) -> None:
         self._shard, self._url = shard, url
-        self.ids = read_ids(url)  # 8 bytes a row: they tell a gap from a mismatch
+        self.ids = read_ids(url)  # 8 bytes per row; they distinguish a gap from a mismatch
         self._rows = read_rows(url)
         self._next = 0
 
@@ -112,9 +112,9 @@ class _Streamed:
             return next(self._rows)
         if (self.ids == image_id).any():
             raise InputError(
-                f"labels: shard {self._shard.name}: id {image_id} stands elsewhere in {self._url} "
-                f"than in {self._shard.url}; label the shard again, or give the file a name that "
-                "is no number, to look labels up by id"
+                f"labels: shard {self._shard.name}: id {image_id} is in another position in "
+                f"{self._url} than in {self._shard.url}; label the shard again, or give the file a "
+                "name that is no number, to look labels up by id"
             )
         return None
 
@@ -127,26 +127,26 @@ class _Streamed:
             )
 
 
-# -- both -----------------------------------------------------------------------------------------
+# -- mixed ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Both:
-    """Rows in the file of their shard, and rows by id."""
+class Mixed:
+    """Some rows are in the file of their shard; others are looked up by id."""
 
     by_shard: CoIndexed
     by_id: ById
 
     def open(self, shard: Shard) -> ShardLabels:
-        """See `Labels`. Looks up by id what is not in the shard's own file."""
+        """See `Labels`. Ids that are not in the shard's own file are looked up."""
         file = self.by_shard.files.get(shard.name)
-        beside = _Streamed(shard, file) if file is not None else None
+        streamed = _Streamed(shard, file) if file is not None else None
         ids = ids_of_shard(shard)
-        wanted = np.setdiff1d(ids, beside.ids) if beside else np.unique(ids)
-        found = self.by_id.look_up(shard, wanted)
-        if beside is None and len(wanted) and not found.rows:
-            raise none_of(shard, self.by_id.url, wanted)
-        return _Two(beside, found) if beside else found
+        wanted = np.setdiff1d(ids, streamed.ids) if streamed else np.unique(ids)
+        by_id = self.by_id.look_up(shard, wanted)
+        if streamed is None and len(wanted) and not by_id.rows:
+            raise no_labels(shard, self.by_id.url, wanted)
+        return _StreamedAndById(streamed, by_id) if streamed else by_id
 
     def count(self, shards: Sequence[Shard], exclude: frozenset[int] = frozenset()) -> int:
         """See `Labels`."""
@@ -154,13 +154,13 @@ class Both:
 
 
 @dataclass(frozen=True)
-class _Two:
-    beside: _Streamed
-    found: Found
+class _StreamedAndById:
+    streamed: _Streamed
+    by_id: RowsById
 
     def find(self, image_id: int) -> tuple[I64, F32] | None:
-        row = self.beside.find(image_id)
-        return row if row is not None else self.found.find(image_id)
+        row = self.streamed.find(image_id)
+        return row if row is not None else self.by_id.find(image_id)
 
     def finish(self) -> None:
-        self.beside.finish()
+        self.streamed.finish()

@@ -1,9 +1,9 @@
-"""Batches from worker processes, with a state that goes on exactly, in the middle of an epoch.
+"""Batches from worker processes, with a state that resumes exactly, even within an epoch.
 
-PyTorch's DataLoader delivers the batches of its workers in turn. So if each batch brings along
-where its worker stood after it, the last such state of every worker and whose turn it is are all
-that a resumption needs. (torchdata's StatefulDataLoader does the same inside a copy of DataLoader's
-private parts; its last release is of February 2025. The reader's own `state_dict` suits it too.)
+PyTorch's DataLoader delivers the batches of its workers in turn. Each batch here carries the state
+of its worker after the batch. The last state of every worker, and whose turn it is, are all that
+resuming needs. (torchdata's StatefulDataLoader does the same inside a copy of DataLoader's private
+parts; its last release is of February 2025. The reader's own `state_dict` works with it too.)
 """
 
 from collections import Counter
@@ -25,10 +25,10 @@ _Item = tuple[int, dict[str, Any] | None, Batch | str]
 class Loader:
     """Iterates over batches of a `LabelledImages`, in worker processes.
 
-    batch_size: samples of this process a batch. num_workers: 0 reads in this process. epochs: how
-    many to give, from the dataset's own on; None never ends, and lets no worker wait between two.
-    With `drop_last` all batches are full; batches do not end with epochs where there are several.
-    Iterated to its end it may be iterated again, from the dataset's epoch then.
+    batch_size: samples per batch of this process. num_workers: 0 reads in this process. epochs: how
+    many to read, from the dataset's own on; None never ends, and no worker waits between epochs.
+    With `drop_last` all batches are full. Where there are several epochs, a batch may hold samples
+    of two. After its end, a loader can be iterated again, from the dataset's epoch at that time.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Loader:
             }
         self._states: dict[int, dict[str, Any]] = {}
         self._turn = 0
-        self._counted: Counter[str] = Counter()  # in the iterations that came to their end
+        self._counted: Counter[str] = Counter()  # in completed iterations
 
     @property
     def counts(self) -> "Counter[str]":
@@ -83,7 +83,7 @@ class Loader:
             batches,
             batch_size=None,
             collate_fn=_as_it_is,
-            generator=torch.Generator(),  # else it draws from the random numbers of the training
+            generator=torch.Generator(),  # else it would advance the trainer's random numbers
             **self._options,
         )
         for worker, state, batch in cast(Iterator[_Item], iter(loader)):
@@ -95,7 +95,7 @@ class Loader:
         self._counted, self._states, self._turn = self.counts, {}, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """After a batch: what a loader of the same arguments needs to give the next one."""
+        """After a batch: what a loader with the same arguments needs to continue with the next."""
         return {
             "dataset": self._dataset.fingerprint(),
             "batch_size": self._batch_size,
@@ -106,9 +106,9 @@ class Loader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration go on where another loader was.
+        """Let the next iteration continue where another loader stopped.
 
-        Raises: InputError where it had other shards, another order, batch size or workers.
+        Raises: InputError where that one had other shards, another order, batch size or workers.
         """
         own = self.state_dict()
         for key in ("dataset", "batch_size", "workers"):
@@ -122,7 +122,7 @@ class Loader:
 
 
 class _Batches(IterableDataset[_Item]):
-    """Batches, each with the state of the worker that made it."""
+    """Batches, each with the state of its worker."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class _Batches(IterableDataset[_Item]):
     def __iter__(self) -> Iterator[_Item]:
         info = get_worker_info()
         process, workers = (info.id, info.num_workers) if info else (0, 1)
-        # DataLoader begins with its worker 0: that one plays the worker whose turn it is.
+        # DataLoader begins with its worker 0, which takes the part of the worker whose turn it is.
         worker = (process + self._turn) % workers
         try:
             yield from self._batches(worker, workers)

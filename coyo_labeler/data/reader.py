@@ -1,4 +1,4 @@
-"""One consumer's samples of one epoch, in an order that a seed fixes, from any point on."""
+"""The samples of one consumer in one epoch: their order follows from a seed, and can be resumed."""
 
 import random
 from collections import Counter
@@ -21,10 +21,10 @@ from coyo_labeler.formats.faults import Fault
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is read, and how a sample is made: the same for every consumer and epoch.
+    """What is read, and how samples are made; the same for every consumer and epoch.
 
-    shuffle_buffer: encoded samples held by each consumer to draw from; 0 or 1 keeps the tar's
-    order. transform: a decoded picture to what the model takes. exclude: ids that are held out.
+    shuffle_buffer: how many encoded samples each consumer holds to draw from; 0 or 1 keeps the
+    tar's order. transform: turns a decoded picture into the model's input. exclude: held-out ids.
     """
 
     shards: Sequence[Shard]
@@ -42,7 +42,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An encoded sample, and where it came from: member `position` of part `part`."""
+    """An encoded sample and its origin: member `position` of part `part`."""
 
     part: int
     position: int
@@ -53,9 +53,9 @@ class Drawn:
 class Reader:
     """Iterates over the samples of `consumer` (0-based, of `consumers`) in `epoch`.
 
-    `state_dict` may be taken between any two samples; a reader of the same recipe, consumer and
-    number of consumers that loads it goes on with exactly the sample that would have come next.
-    `counts` is the tally of images so far: `drawn`, and by reason those that were left out.
+    `state_dict` may be called between any two samples. A reader of the same recipe, consumer and
+    number of consumers that loads the state continues with exactly the next sample. `counts` has
+    the number of images so far: `drawn`, and by reason those that were left out.
     """
 
     recipe: Recipe
@@ -68,7 +68,7 @@ class Reader:
         self.begin(self.epoch)
 
     def begin(self, epoch: int) -> None:
-        """Start an epoch from its first sample; the counts go on."""
+        """Start an epoch from its first sample; the counts continue."""
         self.epoch, recipe = epoch, self.recipe
         self._parts = parts_of(
             len(recipe.shards),
@@ -104,14 +104,14 @@ class Reader:
                 break
         if not self._buffer:
             raise StopIteration
-        # The number of picks is all there is to remember of the random numbers.
+        # The number of picks is the whole state of the random numbers.
         pick = seed_of(self.recipe.seed, self.epoch, self.consumer, self._picks) % len(self._buffer)
         self._picks += 1
         self._buffer[pick], self._buffer[-1] = self._buffer[-1], self._buffer[pick]
         return self._buffer.pop()
 
     def _read(self) -> Iterator[Drawn]:
-        """What is left of the epoch, in the order of parts and tars."""
+        """The rest of the epoch, in the order of parts and tars."""
         while self._part < len(self._parts):
             skip = self._position
             yield from self._read_part(self._part, skip, self.counts)
@@ -179,7 +179,7 @@ class Reader:
     # -- state ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the reader stands, in plain numbers and lists."""
+        """The position of the reader, in plain numbers and lists."""
         return {
             "consumer": self.consumer,
             "consumers": self.consumers,
@@ -192,40 +192,42 @@ class Reader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where another reader stood; the shards of its buffer are read once more.
+        """Continue from the position of another reader; the shards of its buffer are read again.
 
-        Raises: InputError where the state is of another number of consumers.
+        Raises: InputError where the state belongs to another consumer or number of consumers.
         """
         if (state["consumer"], state["consumers"]) != (self.consumer, self.consumers):
             raise InputError(
-                f"reader: the state is of consumer {state['consumer']} of {state['consumers']}, "
-                f"this is {self.consumer} of {self.consumers}; resume with the same number of "
-                "processes and workers"
+                f"reader: the state belongs to consumer {state['consumer']} of "
+                f"{state['consumers']}, this is {self.consumer} of {self.consumers}; resume with "
+                "the same number of processes and workers"
             )
         self.counts = Counter(state["counts"])
         self.begin(state["epoch"])
         self._part, self._position = state["part"], state["position"]
         self._picks = state["picks"]
-        wanted = [tuple(place) for place in state["buffer"]]
-        found: dict[tuple[int, int], Drawn] = {}
-        for number in sorted({part for part, _ in wanted}):
-            found |= self._find(number, {position for part, position in wanted if part == number})
-        self._buffer = [found[place] for place in wanted]
+        origins = [(part, position) for part, position in state["buffer"]]
+        samples: dict[tuple[int, int], Drawn] = {}
+        for number in sorted({part for part, _ in origins}):
+            positions = {position for part, position in origins if part == number}
+            samples |= self._read_again(number, positions)
+        self._buffer = [samples[origin] for origin in origins]
 
-    def _find(self, number: int, positions: set[int]) -> dict[tuple[int, int], Drawn]:
-        found: dict[tuple[int, int], Drawn] = {}
+    def _read_again(self, number: int, positions: set[int]) -> dict[tuple[int, int], Drawn]:
+        """The samples at some positions of a part, by (part, position)."""
+        samples: dict[tuple[int, int], Drawn] = {}
         for drawn in self._read_part(number, min(positions), Counter(), track=False):
             if drawn.position in positions:
-                found[number, drawn.position] = drawn
-            if len(found) == len(positions):
+                samples[number, drawn.position] = drawn
+            if len(samples) == len(positions):
                 break
-        return found
+        return samples
 
 
 def _row_of(rows: ShardLabels, image: Encoded | Failure) -> tuple[I64, F32] | None:
-    """The labels of the next sample of a tar, also where it has an id but no picture.
+    """The labels of the next sample of a tar, also of one with an id but no picture.
 
-    Labels that were made elsewhere may have a row for it, and rows are asked for in their order.
+    Labels from another source may have a row for such a sample, and rows are requested in order.
     """
     if image.id is None:
         return None
@@ -236,9 +238,9 @@ def _row_of(rows: ShardLabels, image: Encoded | Failure) -> tuple[I64, F32] | No
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Python's and PyTorch's random numbers from `seed` inside, as they were outside.
+    """Seed Python's and PyTorch's random numbers inside the block, and restore them after it.
 
-    So a picture is cut in the same way in the same epoch, whichever worker has it.
+    A picture is thus augmented in the same way in an epoch, whichever worker reads it.
     """
     python, generator = random.getstate(), torch.default_generator
     before = generator.get_state()

@@ -1,4 +1,4 @@
-"""Rows of labels out of Parquet files on any filesystem."""
+"""Rows of labels from Parquet files on any filesystem."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from coyo_labeler.formats import label_lists, schemas
 from coyo_labeler.formats.columns import check_types
 from coyo_labeler.formats.label_lists import check_label_lists, read_label_lists
 
-#: What is read of a file of labels.
+#: The columns that are read from a file of labels.
 COLUMNS = pa.schema([schemas.BELIEFS.field(name) for name in ("id", "labels", "label_probs")])
 
 #: What to do about a file that lacks one of them.
@@ -23,7 +23,7 @@ REMEDY = "give beliefs or a posterior"
 #: Rows decoded at a time.
 ROWS = 1024
 
-#: Files looked into at a time; object stores take some 50 ms to answer.
+#: Files opened at a time; object stores take some 50 ms to answer.
 THREADS = 16
 
 
@@ -60,7 +60,7 @@ def split_rows(url: str, batch: pa.RecordBatch) -> list[tuple[I64, F32]]:
     """
     source = f"labels: {url}"
     lists = read_label_lists(batch, source)
-    # Labels outside the label space are for `Checked`, which may be told to leave them out.
+    # Labels outside the label space are for `Checked`, which may leave them out.
     check_label_lists(lists, source, distinct=True)
     classes, weights = lists.label.astype(np.int64), lists.probability.astype(np.float32)
     bounds = lists.offsets.tolist()

@@ -1,8 +1,8 @@
-"""Which samples of which shards a reader gets: all of them once an epoch, none twice.
+"""Which samples of which shards each consumer reads: every sample once per epoch.
 
-A *consumer* is one DataLoader worker of one rank. Whole shards go round; the few that are left
-over when the number of shards is no multiple of the number of consumers are cut into equal parts,
-so that an odd number of shards starves nobody.
+A *consumer* is one DataLoader worker of one rank. Whole shards are assigned in turn. Where the
+number of shards is no multiple of the number of consumers, the few that are left over are cut into
+equal parts, so that all consumers get the same share.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ def seed_of(*parts: int) -> int:
 def parts_of(
     shards: int, consumer: int, consumers: int, *, seed: int, epoch: int, shuffle: bool
 ) -> list[Part]:
-    """What one consumer reads in one epoch, in order.
+    """The parts that one consumer reads in one epoch, in order.
 
     shards, consumers: how many there are; consumer: 0-based. With `shuffle` the shards are
     permuted by (seed, epoch), in the same way for every consumer.
 
-    Each of the C consumers gets shards // C whole ones. The L left over are thought of as L·C equal
-    units, C of each shard; consumer c owns the units [c·L, (c+1)·L), and so touches two shards at
-    most. Unit u of a shard is made of the positions that are u modulo C.
+    Each of the C consumers gets shards // C whole shards. The L shards left over are seen as L·C
+    equal units, C per shard. Consumer c owns the units [c·L, (c+1)·L), which touch two shards at
+    most. Unit u of a shard holds the positions that equal u modulo C.
     """
     order = np.arange(shards)
     if shuffle:

@@ -1,4 +1,4 @@
-"""What a row of labels and probabilities becomes as a training target, sparse."""
+"""Sparse training targets from rows of labels and probabilities."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ Choice = Literal["skip", "error"]
 
 
 class Target(Protocol):
-    """Labels (int, n) and probabilities (float32, n) of one image to classes and weights."""
+    """Makes the target of one image from its labels (n,) int64 and probabilities (n,) float32."""
 
     def __call__(self, labels: I64, probs: F32) -> tuple[I64, F32]:
-        """The classes of the target and their weights in [0, 1]; none where it is empty."""
+        """The classes of the target and their weights in [0, 1]; both empty without a target."""
 
 
 @dataclass(frozen=True)
 class MultiHot:
-    """1 for every label of at least `threshold`: what coyo-vit trains on, were it to threshold."""
+    """1 for every label of at least `threshold`: the target of coyo-vit, which has no threshold."""
 
     threshold: float = 0.0
 
     def __call__(self, labels: I64, probs: F32) -> tuple[I64, F32]:
         """See `Target`."""
-        kept = labels[probs >= np.float32(self.threshold)]
-        return kept, np.ones(len(kept), np.float32)
+        classes = labels[probs >= np.float32(self.threshold)]
+        return classes, np.ones(len(classes), np.float32)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Soft:
 
     def __call__(self, labels: I64, probs: F32) -> tuple[I64, F32]:
         """See `Target`."""
-        kept = probs >= np.float32(self.threshold)
-        return labels[kept], probs[kept]
+        chosen = probs >= np.float32(self.threshold)
+        return labels[chosen], probs[chosen]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Top1Soft:
     threshold: float = 0.0
 
     def __call__(self, labels: I64, probs: F32) -> tuple[I64, F32]:
-        """See `Target`. Of labels of equal probability the lowest is taken."""
+        """See `Target`. Among labels of equal probability, the lowest is taken."""
         if not len(labels):
             return labels, probs
         top = np.lexsort((labels, -probs))[:1]
@@ -89,8 +89,8 @@ class Checked:
     ) -> tuple[I64, F32] | None:
         """The target, or None where it is empty and `empty` is skip.
 
-        where: names shard and image, for messages. counts: `out_of_range` grows by the labels left
-        out, `empty` by the images.
+        where: names shard and image, for messages. counts: `out_of_range` grows by the number of
+        labels left out, `empty` by the number of images.
 
         Raises: InputError where the choice is error.
         """
@@ -107,7 +107,7 @@ class Checked:
         if not len(classes):
             if self.empty == "error":
                 raise InputError(
-                    f"{where}: no label is left of it as a target; lower the threshold, or "
+                    f"{where}: none of its labels is left as a target; lower the threshold, or "
                     "empty=skip"
                 )
             counts["empty"] += 1

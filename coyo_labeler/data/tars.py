@@ -1,4 +1,4 @@
-"""Image shards for the training reader: a shard that cannot be read stops the training by name."""
+"""Image shards for the training reader: an unreadable shard is an error that names it."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ __all__ = ["Failure", "Sample", "Shard", "find_shards", "read_ids", "read_sample
 
 
 def read_samples(shard: Shard) -> Iterator[Sample | Failure]:
-    """The samples of a tar in their order, each whole before the next is read.
+    """The samples of a tar, in its order.
 
     Raises: InputError naming the shard where its tar or the table beside it cannot be read.
     """

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
-
 from coyo_labeler.em.segments import F64, I64
 
 WorkerModel = Literal["confusion", "one_coin", "perfect"]
@@ -54,10 +52,6 @@ class Calibration:
 
     a: float = 1.0
     b: float = 0.0
-
-    def to_array(self) -> F64:
-        """(a, b)."""
-        return np.array([self.a, self.b])
 
 
 @dataclass(frozen=True)

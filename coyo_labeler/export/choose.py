@@ -1,4 +1,4 @@
-"""Which labels of an image are kept, and which images: pure, on Arrow tables."""
+"""Chooses the images to export and the labels of each; works on Arrow tables, without I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Reason(StrEnum):
     BELOW_THRESHOLD = "below_threshold"  # no label reaches the threshold
     TOO_FEW_LABELS = "too_few_labels"  # some do, but fewer than min_labels
     NO_IMAGE = "no_image"  # no tar holds its image
-    UNREADABLE_IMAGE = "unreadable_image"  # it must be converted, and does not decode
+    UNREADABLE_IMAGE = "unreadable_image"  # it must be converted but does not decode
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Choice:
 
 
 def choose(rows: pa.Table, choice: Choice) -> tuple[pa.Table, pa.Table]:
-    """The rows to keep, their lists cut, and the others (schemas.EXPORT_REJECTS).
+    """The rows to keep, with their lists cut, and the rejects (schemas.EXPORT_REJECTS).
 
-    rows: `id`, `labels` and `label_probs`, lists by falling probability (a null list is an empty
-    one), and any further columns. Thresholds are compared in double precision, as report's are.
+    rows: `id`, `labels` and `label_probs`, lists by probability descending (a null list is empty),
+    and any further columns. Thresholds are compared in double precision, as in report.
 
-    Raises: InputError naming the image whose lists are broken.
+    Raises: InputError naming the image whose lists are invalid.
     """
     rows = rows.combine_chunks()
     source = "export: labels"
@@ -52,52 +52,57 @@ def choose(rows: pa.Table, choice: Choice) -> tuple[pa.Table, pa.Table]:
     lengths, values = lists.lengths, lists.probability
     image = np.repeat(np.arange(len(lengths)), lengths)
     rank = np.arange(len(values)) - np.repeat(lists.offsets[:-1], lengths)
-    kept = values >= choice.threshold
-    left = np.bincount(image[kept], minlength=len(lengths))
+    chosen = values >= choice.threshold
+    above = np.bincount(image[chosen], minlength=len(lengths))
     if choice.max_labels is not None:
-        kept &= rank < choice.max_labels
-    counts = np.bincount(image[kept], minlength=len(lengths))
-    passed = left >= choice.min_labels
+        chosen &= rank < choice.max_labels
+    counts = np.bincount(image[chosen], minlength=len(lengths))
+    passed = above >= choice.min_labels
     offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
     for name, entries in (("labels", lists.label), ("label_probs", lists.probability)):
         index = rows.schema.get_field_index(name)
-        cut = pa.ListArray.from_arrays(offsets, pa.array(entries[kept]))
+        cut = pa.ListArray.from_arrays(offsets, pa.array(entries[chosen]))
         rows = rows.set_column(index, rows.schema.field(index), cut.cast(rows.schema[index].type))
     first = np.full(len(lengths), np.nan)
     some = lengths > 0
     first[some] = values[lists.offsets[:-1][some]]
-    rejects = _rejects(rows["id"], lengths, left, first, ~passed)
+    rejects = _rejects(rows["id"], lengths, above, first, ~passed)
     return rows.filter(pa.array(passed)), rejects
 
 
-def rejected(ids: pa.Array, reason: Reason, details: list[str | None]) -> pa.Table:
-    """Rejects of one reason."""
+def rejects_of(ids: pa.Array, reason: Reason, details: list[str | None]) -> pa.Table:
+    """Rejects for one reason. details: one per id."""
     columns = [ids.cast(pa.int64()), pa.array([str(reason)] * len(ids)), pa.array(details)]
     return pa.table(columns, schema=schemas.EXPORT_REJECTS)
 
 
 def count_reasons(rejects: pa.Table) -> Mapping[str, int]:
     """Rows by reason."""
-    counted = pc.value_counts(rejects["reason"]).to_pylist()
-    return {entry["values"]: entry["counts"] for entry in counted}
+    counts = pc.value_counts(rejects["reason"]).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counts}
 
 
 def _rejects(
     ids: pa.ChunkedArray,
     lengths: I64,
-    left: I64,
+    above: I64,
     first: npt.NDArray[np.float64],
-    out: npt.NDArray[np.bool_],
+    rejected: npt.NDArray[np.bool_],
 ) -> pa.Table:
-    where = np.flatnonzero(out)
-    empty, none_left = lengths[where] == 0, left[where] == 0
+    """The rejects of the masked rows.
+
+    lengths, above: (rows,) labels of each row, and how many reach the threshold. first: (rows,)
+    the highest probability.
+    """
+    rows = np.flatnonzero(rejected)
+    empty, none_above = lengths[rows] == 0, above[rows] == 0
     names = np.array([Reason.NO_LABELS, Reason.BELOW_THRESHOLD, Reason.TOO_FEW_LABELS], object)
-    reasons = names[np.where(empty, 0, np.where(none_left, 1, 2))]
-    kept = pa.array(left[where]).cast(pa.string())
-    highest = pa.array(first[where].astype(np.float32)).cast(pa.string())
+    reasons = names[np.where(empty, 0, np.where(none_above, 1, 2))]
+    counts = pa.array(above[rows]).cast(pa.string())
+    highest = pa.array(first[rows].astype(np.float32)).cast(pa.string())
     texts = pc.binary_join_element_wise(
-        kept, pa.scalar(" labels left; the highest has "), highest, ""
+        counts, pa.scalar(" labels left; the highest has "), highest, ""
     )
     details = pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), texts)
-    columns = [ids.take(pa.array(where)), pa.array(reasons, pa.string()), details]
+    columns = [ids.take(pa.array(rows)), pa.array(reasons, pa.string()), details]
     return pa.table(columns, schema=schemas.EXPORT_REJECTS)

@@ -1,4 +1,4 @@
-"""One shard that holds images: a tar read once, and written with its labels in a new form."""
+"""Exports one shard with images: reads its tar once, and writes it with labels in a new format."""
 
 import json
 from collections import Counter
@@ -10,21 +10,21 @@ import pyarrow as pa
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.export import tfrecord
-from coyo_labeler.export.choose import Choice, Reason, choose, rejected
+from coyo_labeler.export.choose import Choice, Reason, choose, rejects_of
 from coyo_labeler.export.parquet import Written
 from coyo_labeler.export.tars import Tar
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.faults import Fault, ImageError
 from coyo_labeler.formats.image_shards import Failure, Sample, read_samples
 
-#: Columns that go into `{key}.json`; all else there is as it was.
+#: Columns that are added to `{key}.json`; everything else there stays unchanged.
 _INTO_JSON = ("labels", "label_probs", "n_votes", "risk", "entropy")
 
 
 def write_webdataset(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Written:
-    """Write the tar again with labels in each `{key}.json`, without the images that have none.
+    """Copy the tar with labels in each `{key}.json`, without the images that have none.
 
-    Pictures stay as they were.
+    Pictures stay unchanged.
 
     rows: `key` and the columns of the labels, for the images of this tar.
 
@@ -43,7 +43,7 @@ def _labelled(
         known = {} if sample.document.get("id") is not None else {"id": sample.id}
         labels = {name: row[name] for name in _INTO_JSON if name in row}
         document = {**sample.document, **known, **labels}
-        # Halves of surrogate pairs stay escaped, as JSON spells them.
+        # Halves of surrogate pairs stay escaped, as in JSON.
         data = json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
         written.rows_out += 1
         written.labels += len(row["labels"])
@@ -56,17 +56,17 @@ def write_tfrecord(url: str, tar: Tar, rows: pa.Table, choice: Choice) -> Writte
     with storage.open_atomic(url) as file:
         for sample, row in _chosen(tar, rows, choice, written):
             try:
-                image, again = tfrecord.decodable(sample.image)
+                image, re_encoded = tfrecord.decodable(sample.image)
             except ImageError as error:
-                told = f"{sample.name}.{sample.ending}: {error}"
+                detail = f"{sample.name}.{sample.ending}: {error}"
                 ids = pa.array([row["id"]])
-                written.rejects.append(rejected(ids, Reason.UNREADABLE_IMAGE, [told]))
+                written.rejects.append(rejects_of(ids, Reason.UNREADABLE_IMAGE, [detail]))
                 continue
             record = tfrecord.example(image, row["labels"], row["label_probs"])
             file.write(tfrecord.frame(record))
             written.rows_out += 1
             written.labels += len(row["labels"])
-            written.re_encoded += again
+            written.re_encoded += re_encoded
     return written
 
 
@@ -74,16 +74,16 @@ def _chosen(
     tar: Tar, rows: pa.Table, choice: Choice, written: Written
 ) -> Iterator[tuple[Sample, dict[str, Any]]]:
     """The samples of the tar that keep labels, with their rows."""
-    kept, rejects = choose(rows, choice)
+    chosen, rejects = choose(rows, choice)
     written.rows_in = rows.num_rows
     written.rejects.append(rejects)
-    labelled = {row["id"]: row for row in kept.to_pylist()}
+    labelled = {row["id"]: row for row in chosen.to_pylist()}
     keys = rows["key"].to_pylist()
     missing = dict(zip(rows["id"].to_pylist(), keys, strict=True))
     if len(missing) < len(keys):
-        twice, _ = Counter(keys).most_common(1)[0]
+        repeated, _ = Counter(keys).most_common(1)[0]
         raise InputError(
-            f"export: labels: the image {twice} of {tar.url} has more than one row of labels; a "
+            f"export: labels: the image {repeated} of {tar.url} has more than one row of labels; a "
             "labels folder holds each id once"
         )
     id_of = {key: image_id for image_id, key in missing.items()}
@@ -115,4 +115,4 @@ def _reject(image_id: int, failure: Failure) -> pa.Table:
     is_large = failure.fault is Fault.TOO_LARGE
     reason = Reason.UNREADABLE_IMAGE if is_large else Reason.NO_IMAGE
     detail = f"{failure.name}: {failure.fault}: {failure.detail}"
-    return rejected(pa.array([image_id]), reason, [detail])
+    return rejects_of(pa.array([image_id]), reason, [detail])

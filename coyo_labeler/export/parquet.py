@@ -1,4 +1,4 @@
-"""One exported Parquet file: rows read, chosen and written, batch after batch."""
+"""Writes one exported Parquet file: reads, chooses and writes its rows batch by batch."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from coyo_labeler.manifest import Counts
 
 @dataclass
 class Written:
-    """What became of a shard's rows. labels: labels that were written, over all images.
+    """The result for a shard's rows.
 
-    nbytes: of a Parquet file's rows in memory.
-    re_encoded: images whose bytes are not those of the tar. images: samples of the tar, and how
-    many of them have no labels. faults: how many have neither labels nor a picture with an id, by
-    reason.
+    labels: labels written, over all images. nbytes: size in memory of a Parquet file's rows.
+    re_encoded: images whose bytes differ from those in the tar. images: samples of the tar;
+    unlabelled: how many of them have no labels. faults: samples with neither labels nor a usable
+    picture and id, by reason.
     """
 
     rows_in: int = 0
@@ -45,13 +45,13 @@ class Written:
 def write_shard(
     url: str, shard: Shard, schema: pa.Schema, metadata: dict[str, str], choice: Choice
 ) -> Written:
-    """Write the chosen rows of a shard, atomically. metadata: of the file, key by key.
+    """Write the chosen rows of a shard, atomically. metadata: of the file.
 
     Raises: InputError naming the image or file at fault.
     """
     written = Written()
-    told = schema.with_metadata(metadata or None)
-    storage.write_tables(url, told, _chosen(shard, schema, choice, written))
+    file_schema = schema.with_metadata(metadata or None)
+    storage.write_tables(url, file_schema, _chosen(shard, schema, choice, written))
     return written
 
 
@@ -59,10 +59,10 @@ def _chosen(
     shard: Shard, schema: pa.Schema, choice: Choice, written: Written
 ) -> Iterator[pa.Table]:
     for rows in read_shard(shard, schema):
-        kept, rejects = choose(rows, choice)
+        chosen, rejects = choose(rows, choice)
         written.rows_in += rows.num_rows
-        written.rows_out += kept.num_rows
-        written.labels += sum(len(chunk.flatten()) for chunk in kept["labels"].chunks)
-        written.nbytes += kept.nbytes
+        written.rows_out += chosen.num_rows
+        written.labels += sum(len(chunk.flatten()) for chunk in chosen["labels"].chunks)
+        written.nbytes += chosen.nbytes
         written.rejects.append(rejects)
-        yield kept
+        yield chosen

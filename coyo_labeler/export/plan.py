@@ -1,4 +1,4 @@
-"""Which rows of which labels files make up each exported Parquet file, by their footers alone."""
+"""Plans which rows of which labels files each exported Parquet file holds, from footers alone."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ _KEY = "export: labels"
 #: Rows read at a time: a row group of what is written.
 BATCH_ROWS = 65_536
 
-#: Key-value metadata of labels files that go on into the copy.
-_KEPT_METADATA = ("teacher.", "coyo_labeler.")
+#: Prefixes of the key-value metadata of labels files that the copy keeps.
+_METADATA_PREFIXES = ("teacher.", "coyo_labeler.")
 
 _OPTIONAL = tuple(field for field in schemas.POSTERIOR if field.name not in schemas.BELIEFS.names)
 
@@ -47,14 +47,14 @@ class RowRange:
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows that make up one exported file, in their order."""
+    """The rows of one exported file, in order."""
 
     number: int
     parts: tuple[RowRange, ...]
 
 
 def find_labels(labels: str) -> Labels:
-    """The labels in a Parquet file, a folder or a glob; `posterior/` of merge's output is found.
+    """The labels in a Parquet file, a folder or a glob; of merge's output, its `posterior/`.
 
     Raises: InputError where there are none, or a file lacks a column.
     """
@@ -72,14 +72,14 @@ def find_labels(labels: str) -> Labels:
         remedy = "give beliefs or a posterior, all files alike"
         check_types(_KEY, file, footer.schema.to_arrow_schema(), schema, remedy)
     written = {key.decode(): value.decode() for key, value in (first.metadata or {}).items()}
-    metadata = {k: v for k, v in written.items() if k.startswith(_KEPT_METADATA)}
+    metadata = {k: v for k, v in written.items() if k.startswith(_METADATA_PREFIXES)}
     return Labels({file: footer.num_rows for file, footer in footers.items()}, schema, metadata)
 
 
 def plan_shards(rows: Mapping[str, int], rows_per_shard: int) -> list[Shard]:
     """All rows in the order of the files, cut into shards of `rows_per_shard`; the last is shorter.
 
-    No rows at all make one empty shard.
+    Without any rows there is one empty shard.
     """
     shards: list[list[RowRange]] = [[]]
     room = rows_per_shard

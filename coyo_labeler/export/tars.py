@@ -1,4 +1,4 @@
-"""Image tars as export numbers them, and which image lies in which."""
+"""The image tars of an export, with their numbers, and the images in each."""
 
 from dataclasses import dataclass
 
@@ -24,12 +24,12 @@ class Tar:
 
     @property
     def shard(self) -> Shard:
-        """What reads it."""
+        """The tar as an image shard."""
         return Shard(self.name, self.url, ids=self.ids)
 
 
 def find_tars(images: str, ids: Ids = "auto") -> list[Tar]:
-    """The tars of a file, folder or glob, by name.
+    """The tars of a file, folder or glob, sorted by name.
 
     Raises: InputError where there are none, or two of one name.
     """

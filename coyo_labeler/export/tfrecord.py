@@ -1,9 +1,9 @@
 """TFRecord files and the metadata with which TensorFlow Datasets reads a folder of them.
 
-What is written is what coyo-vit's loader (`tfds.builder_from_directory`, TFDS 4.5) expects:
+The files are what coyo-vit's loader (`tfds.builder_from_directory`, TFDS 4.5) expects:
 `tf.train.Example`s of `image` (the encoded picture), `labels` and `label_probs`. The format is
-small and fixed, so it is written here without TensorFlow: an Example is a protocol buffer of three
-map entries, a record is its length and itself with masked CRC-32C sums.
+small and fixed, so this module writes it without TensorFlow: an Example is a protocol buffer of
+three map entries; a record is a length and the content, each with a masked CRC-32C sum.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import Image
 
 from coyo_labeler.formats.pictures import open_picture, to_rgb
 
-#: Pictures that `tf.image.decode_image` makes three channels of, by their first bytes.
+#: The first bytes of pictures that `tf.image.decode_image` decodes to three channels.
 _DECODABLE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _JPEG_QUALITY = 95
 
@@ -27,7 +27,7 @@ _FEATURES = "tensorflow_datasets.core.features"
 
 
 def frame(record: bytes) -> bytes:
-    """A record as it stands in the file: length, its sum, the bytes, their sum."""
+    """A record in the form of the file: length, its sum, content, its sum."""
     length = struct.pack("<Q", len(record))
     return b"".join((length, _masked_sum(length), record, _masked_sum(record)))
 
@@ -63,7 +63,7 @@ def _field(number: int, data: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """A number from 0, seven bits a byte, the lowest first."""
+    """A number from 0, seven bits per byte, the lowest first."""
     parts = bytearray()
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)
@@ -75,10 +75,10 @@ def _varint(value: int) -> bytes:
 def decodable(image: bytes) -> tuple[bytes, bool]:
     """An image that TensorFlow decodes, and whether it had to be re-encoded for that.
 
-    JPEG and PNG stay as they are. WebP, GIF, TIFF and the like become a JPEG (quality 95), alpha on
-    white, the first frame; EXIF orientation is not applied, as TensorFlow does not.
+    JPEG and PNG stay unchanged. Of WebP, GIF, TIFF and the like, the first frame becomes a JPEG
+    (quality 95), with alpha on white. EXIF orientation is not applied, as in TensorFlow.
 
-    Raises: ImageError where it does not decode.
+    Raises: ImageError where the image does not decode.
     """
     if image.startswith(_DECODABLE):
         return image, False
@@ -93,7 +93,7 @@ def decodable(image: bytes) -> tuple[bytes, bool]:
 
 
 def shard_name(name: str, number: int, count: int) -> str:
-    """The file name of a shard, as TFDS looks for it."""
+    """The file name of a shard that TFDS expects."""
     return f"{name}-train.tfrecord-{number:05d}-of-{count:05d}"
 
 
@@ -127,7 +127,7 @@ def metadata_files(
             "label_probs": _tensor("float32"),
         }
     }
-    # Later versions write the message itself, but read this; 4.5 reads nothing else.
+    # Later versions write the message itself, but also read this; 4.5 reads only this.
     document = {
         "type": f"{_FEATURES}.features_dict.FeaturesDict",
         "content": json.dumps(features),

@@ -1,9 +1,8 @@
-"""Image shards: which there are, and the samples of one, read in one way by everything that reads
-them.
+"""Finds image shards and reads their samples; every stage reads them through this module.
 
 A shard is a webdataset tar, ours or img2dataset's, with the Parquet table beside it where there is
-one. Every sample is either a `Sample`, with an id and a picture, or a `Failure` that says why it is
-none.
+one. A sample is read as a `Sample`, with an id and a picture, or as a `Failure` that says what it
+lacks.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError, Group
 #: Bytes that are fetched at once from a remote filesystem.
 _READ_BYTES = 2**24
 
-#: Bytes of a JSON document, and levels of its nesting, at most. A byte becomes some thirty.
+#: Bytes and nesting levels of a JSON document, at most. Parsed, a byte takes some thirty.
 _MAX_JSON_BYTES = 8 * 2**20
 _MAX_DEPTH = 100
 
@@ -42,7 +41,7 @@ _MAX_DEPTH = 100
 class Shard:
     """One tar.
 
-    name: its file name without `.tar`. stamp: changes with the content of the tar and of the table
+    name: the file name without `.tar`. stamp: changes with the content of the tar and of the table
     beside it, by size and time or ETag. ids: where the ids of its images come from.
     """
 
@@ -53,7 +52,7 @@ class Shard:
 
     @property
     def number(self) -> int:
-        """The number that its name is, in folders where all names are numbers."""
+        """The name as a number, in folders where all names are numbers."""
         return int(self.name)
 
 
@@ -61,10 +60,9 @@ class Shard:
 class Sample:
     """One image of a shard.
 
-    key: of the webdataset, with folders where it has some. ending: of the picture's name. url,
-    imagehash: None where not recorded, or not as text. width, height: of the original picture, None
-    where not recorded, or no number of pixels. document: its JSON as it stands, {} where there is
-    none.
+    key: as in the tar, with folders where it has some. ending: of the picture's name. url,
+    imagehash: None where not recorded as text. width, height: of the original picture, None where
+    not recorded as a number of pixels. document: its JSON unchanged, {} where there is none.
     """
 
     key: str
@@ -102,22 +100,22 @@ class Failure:
 
 
 def find_shards(images: str, ids: Ids = "auto", key: str = "images") -> list[Shard]:
-    """The tars of a file, folder or glob, by name, with the one rule for the ids of their images.
+    """The tars of a file, folder or glob, sorted by name, all with one rule for their images' ids.
 
     key: the setting, for messages.
 
     Raises: InputError where there are none, or two of one name.
     """
     try:
-        found = storage.files_of(images, ".tar")
+        files = storage.files_of(images, ".tar")
     except FileNotFoundError:
         raise InputError(f"{key}: nothing at {images}; give a folder of tars or a glob") from None
-    if not found:
+    if not files:
         raise InputError(f"{key}: no .tar files at {images}; give the folder that fetch wrote")
-    folders = {posixpath.dirname(url) for url in found}
+    folders = {posixpath.dirname(url) for url in files}
     tables = {k: v for url in folders for k, v in storage.files_of(url, ".parquet").items()}
     shards: dict[str, Shard] = {}
-    for url, info in found.items():
+    for url, info in files.items():
         name = posixpath.basename(url).removesuffix(".tar")
         if name in shards:
             raise InputError(
@@ -131,16 +129,15 @@ def find_shards(images: str, ids: Ids = "auto", key: str = "images") -> list[Sha
 
 
 def _stamp(*infos: Mapping[str, Any] | None) -> str:
-    facts = [(info.get("size"), storage.version_of(info)) for info in infos if info is not None]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    versions = [(info.get("size"), storage.version_of(info)) for info in infos if info is not None]
+    return hashlib.sha256(repr(versions).encode()).hexdigest()[:16]
 
 
 def decide_ids(shards: Sequence[Shard], ids: Ids = "auto") -> IdRule:
     """Where the ids of these shards come from, by the first shard that holds images.
 
-    Its table decides, where it has an `id`; else its tar is read until an image has
-    one, or a key that is no number. An image further behind that contradicts the decision is a
-    failure.
+    Its table decides if it has an `id`. Else its tar is read up to an image with an `id`, or with a
+    key that is no number. A later image that contradicts the decision is a failure.
     """
     for shard in shards:
         rule = rule_of(ids, _ids_of_first(shard))
@@ -161,16 +158,16 @@ def _ids_of_first(shard: Shard) -> Iterator[tuple[str, str, Any]]:
             document = read_document(group.parts.get("json"))
             yield shard.name, posixpath.basename(group.key), (document or {}).get("id")
     except DamagedTarError:
-        return  # whoever reads the shard reports it
+        return  # reading the shard reports the damage
 
 
 # -- samples --------------------------------------------------------------------------------------
 
 
 def read_samples(shard: Shard, with_images: bool = True) -> Iterator[Sample | Failure]:
-    """The samples of a tar in their order, each whole before the next is read.
+    """The samples of a tar, in its order.
 
-    with_images: without, pictures are not read, and `Sample.image` is b"".
+    with_images: if false, pictures are not read, and `Sample.image` is b"".
 
     Raises: DamagedTarError where the tar or the table beside it is unreadable or breaks off.
     """
@@ -206,7 +203,7 @@ def _sample(shard: Shard, group: Group, table: SideTable) -> Sample | Failure:
     except NoIdError as error:
         image_id, no_id = None, str(error)
     if group.repeated:
-        detail = "its key, or other parts of this sample, stand too far before in the tar"
+        detail = "its key, or other parts of this sample, come much earlier in the tar"
         return Failure(key, image_id, Fault.DUPLICATE_KEY, detail)
     if group.oversized is not None:
         return Failure(key, image_id, Fault.TOO_LARGE, group.oversized)
@@ -215,55 +212,56 @@ def _sample(shard: Shard, group: Group, table: SideTable) -> Sample | Failure:
         return Failure(key, image_id, Fault.NO_IMAGE, "the tar holds no picture under this key")
     if image_id is None:
         return Failure(key, None, Fault.NO_ID, no_id)
-    facts = {**row, **{name: value for name, value in document.items() if value is not None}}
+    given = {name: value for name, value in document.items() if value is not None}
+    metadata = {**row, **given}
     return Sample(
         key,
         image_id,
         *picture,
-        url=_text(facts.get("url")),
-        imagehash=next((text for name in HASHES if (text := _text(facts.get(name)))), None),
-        width=_side(facts.get("original_width")),
-        height=_side(facts.get("original_height")),
+        url=_text(metadata.get("url")),
+        imagehash=next((text for name in HASHES if (text := _text(metadata.get(name)))), None),
+        width=_side(metadata.get("original_width")),
+        height=_side(metadata.get("original_height")),
         document=document,
     )
 
 
 def read_index(shard: Shard) -> list[tuple[str, int]]:
-    """(key without folders, id) of each image of a shard; of two with one id the first.
+    """(key without folders, id) of each image of a shard; of two with the same id only the first.
 
-    They come from the table beside the tar where it has them all: it says in kilobytes what the tar
-    says in gigabytes. Its rows need not stand in the tar's order.
+    They come from the table beside the tar if it has them all: a few kilobytes instead of the tar's
+    gigabytes. Its rows need not be in the tar's order.
 
     Raises: DamagedTarError, see `read_samples`.
     """
-    keys = _index_of_table(shard)
-    if keys is None:
+    images = _index_of_table(shard)
+    if images is None:
         samples = read_samples(shard, with_images=False)
-        keys = [(each.name, each.id) for each in samples if isinstance(each, Sample)]
-    first: dict[int, str] = {}
-    for key, image_id in keys:
-        first.setdefault(image_id, key)
-    return [(key, image_id) for image_id, key in first.items()]
+        images = [(sample.name, sample.id) for sample in samples if isinstance(sample, Sample)]
+    key_of: dict[int, str] = {}
+    for key, image_id in images:
+        key_of.setdefault(image_id, key)
+    return [(key, image_id) for image_id, key in key_of.items()]
 
 
 def _index_of_table(shard: Shard) -> list[tuple[str, int]] | None:
     rows = read_side_table(shard.url, ("key", "status", "id")).in_tar()
-    found: list[tuple[str, int]] = []
+    images: list[tuple[str, int]] = []
     for key, value in rows if rows is not None else ():
         number = whole_number(value)
         if shard.ids is IdRule.KEY:
             number = None if is_given(value) else key_number(shard.name, key)
         if number is None:
             return None
-        found.append((text_of_key(key), number))
-    return None if rows is None else found
+        images.append((text_of_key(key), number))
+    return None if rows is None else images
 
 
-# -- facts ----------------------------------------------------------------------------------------
+# -- values ---------------------------------------------------------------------------------------
 
 
 def read_document(data: bytes | None) -> dict[str, Any] | None:
-    """A JSON object; None where it is none, or larger or nested deeper than the bounds above."""
+    """A JSON object; None if the data are none, or exceed the bounds above."""
     if not data or len(data) > _MAX_JSON_BYTES:
         return None
     try:

@@ -1,6 +1,6 @@
 """The lists of classes that labels index: how many classes, their names and their synsets.
 
-Importing this loads neither torch nor timm; timm's lists are read as files, when they are needed.
+Importing this module loads neither torch nor timm; timm's lists are read as files when needed.
 """
 
 from collections.abc import Sequence
@@ -37,12 +37,12 @@ class LabelSpace:
 
     @property
     def names(self) -> Sequence[str] | None:
-        """The names of the classes, for ImageNet from timm's lists; None where there are none."""
+        """The names of the classes, for ImageNet from timm's lists; None if there are none."""
         return _names(self.name) if self._is_listed else self.given
 
     @property
     def synsets(self) -> Sequence[str] | None:
-        """The WordNet ids of the classes, by timm's lists; None for a text file or without timm."""
+        """The WordNet ids of the classes, from timm's lists; None for a text file or without timm."""
         return read_synsets(self.name) if self._is_listed else None
 
     @property
@@ -50,7 +50,7 @@ class LabelSpace:
         return self.given is None and self.name in SIZES and _folder() is not None
 
     def name_of(self, label: int) -> str:
-        """The name of a class; its number where it has no name."""
+        """The name of a class; its number if it has no name."""
         return f"class {label}" if self.names is None else self.names[label]
 
     def find(self, name: str) -> tuple[int, ...]:
@@ -75,11 +75,11 @@ def load_label_space(label_space: str) -> LabelSpace:
     except (FileNotFoundError, IsADirectoryError, ValueError):
         raise InputError(
             f"label_space: {label_space} is neither one of {known} nor a UTF-8 text file with one "
-            "class a line"
+            "class per line"
         ) from None
     names = tuple(line.strip() for line in text.rstrip().splitlines())
     if len(names) < 2:
-        raise InputError(f"label_space: {label_space} names fewer than two classes, one a line")
+        raise InputError(f"label_space: {label_space} names fewer than two classes, one per line")
     return LabelSpace(label_space.rsplit("/", 1)[-1], len(names), names)
 
 
@@ -118,6 +118,6 @@ def _read(file: str) -> str:
 
 @cache
 def _folder() -> Path | None:
-    """Where timm keeps its lists. Found, not imported: importing timm would load PyTorch."""
+    """The folder of timm's lists. timm is not imported, because that would load PyTorch."""
     timm = find_spec("timm")
     return None if timm is None or timm.origin is None else Path(timm.origin).parent / "data/_info"

@@ -6,9 +6,6 @@ them. What never leaves one Spark job (receipts of tasks, packed sums) has its s
 
 import pyarrow as pa
 
-#: Parquet compression of every table.
-COMPRESSION = "zstd"
-
 #: Rows that can be in the catalog: one per image to fetch; extra columns may follow.
 CATALOG = pa.schema(
     [

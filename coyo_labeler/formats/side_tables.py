@@ -1,4 +1,4 @@
-"""`{shard}.parquet` beside `{shard}.tar`: what fetch and img2dataset know of its images."""
+"""`{shard}.parquet` beside `{shard}.tar`: what fetch and img2dataset record about its images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from coyo_labeler.errors import one_line
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.tars import DamagedTarError
 
-#: Columns of the pHash; the first that is there counts.
+#: Columns of the pHash; the first that is present counts.
 HASHES = ("imagehash", "image_phash", "actual_imagehash")
 
-#: Columns that are read, where they are there.
+#: Columns that are read where present.
 _COLUMNS = (
     "key",
     "status",
@@ -27,7 +27,7 @@ _COLUMNS = (
     "original_height",
 )
 
-#: Rows of one table, and bytes that its columns hold unpacked by its footer, at most.
+#: Rows of a table, and uncompressed bytes of its columns according to its footer, at most.
 MAX_ROWS = 500_000
 MAX_BYTES = 2**28
 
@@ -40,15 +40,14 @@ class SideTable:
     positions: Mapping[str, int] = field(default_factory=dict)
 
     def row(self, key: str) -> dict[str, Any]:
-        """What the table says of a key; {} where it does not know it."""
+        """The row of a key; {} if there is none."""
         position = self.positions.get(key)
         if position is None:
             return {}
         return {name: values[position] for name, values in self.columns.items() if name != "key"}
 
     def in_tar(self) -> Iterator[tuple[str, Any]] | None:
-        """(key, `id` or None) of the images that lie in the tar; None where the table does not
-        say."""
+        """(key, `id` or None) of the images in the tar; None if the table has no status."""
         if "status" not in self.columns:
             return None
         keys, statuses = self.columns["key"], self.columns["status"]
@@ -58,7 +57,7 @@ class SideTable:
 
 
 def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
-    """The table beside a tar; empty where there is none, or it has no keys.
+    """The table beside a tar; empty if there is none, or if it has no keys.
 
     Raises: DamagedTarError where it is no Parquet file, or larger than the bounds above.
     """
@@ -78,7 +77,8 @@ def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
         raise DamagedTarError(
             tar, f"the table beside it is unreadable ({one_line(error, 200)})"
         ) from None
-    return SideTable(lists, {str(key): at for at, key in reversed(list(enumerate(lists["key"])))})
+    rows = reversed(list(enumerate(lists["key"])))  # of equal keys the first counts
+    return SideTable(lists, {str(key): row for row, key in rows})
 
 
 def _check_size(tar: str, metadata: pq.FileMetaData, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tables as Spark DataFrames: read with their schema checked, written whole."""
+"""Tables as Spark DataFrames: read with a check of their schema, written completely or not."""
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -34,37 +34,38 @@ def read_table(
     storage.check_columns(key, url, present.names, (field.name for field in wanted))
     for field in wanted:
         _check_type(key, url, present.field(field.name), field)
-    # Tars and JSON may lie beside the table.
+    # Tars and JSON may be beside the table.
     reader = spark.read.option("pathGlobFilter", "*.parquet")
     frame = reader.parquet(spark_path(url))
     types = spark_schema(pa.schema(wanted))
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
 
 
-def _check_type(key: str, url: str, found: pa.Field, wanted: pa.Field) -> None:
-    if _kind(found.type) != _kind(wanted.type):
+def _check_type(key: str, url: str, present: pa.Field, wanted: pa.Field) -> None:
+    if _kind(present.type) != _kind(wanted.type):
         raise InputError(
-            f"{key}: {url}: column '{found.name}' is {found.type}, it must be {wanted.type}"
+            f"{key}: {url}: column '{present.name}' is {present.type}, it must be {wanted.type}"
         )
 
 
-def _kind(kind: pa.DataType) -> str:
-    """Types of one kind hold the same values at another width."""
-    if pa.types.is_integer(kind):
+def _kind(type_: pa.DataType) -> str:
+    """Types of one kind hold the same values, possibly in another width."""
+    if pa.types.is_integer(type_):
         return "integer"
-    if pa.types.is_floating(kind):
+    if pa.types.is_floating(type_):
         return "float"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         return "string"
-    if pa.types.is_timestamp(kind):
+    if pa.types.is_timestamp(type_):
         return "timestamp"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return f"list of {_kind(kind.value_type)}"
-    return str(kind)
+    is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    if is_list or pa.types.is_fixed_size_list(type_):
+        return f"list of {_kind(type_.value_type)}"
+    return str(type_)
 
 
 def write_table(frame: DataFrame, url: str, schema: pa.Schema) -> None:
-    """Write `url/*.parquet` with exactly the columns and types of `schema` first, extras after.
+    """Write `url/*.parquet`: the columns of `schema` with its types, then all other columns.
 
     Spark's committer makes the files visible together when the job has succeeded.
     """

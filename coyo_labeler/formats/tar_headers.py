@@ -1,8 +1,8 @@
-"""The members of a tar by their headers, with a bound on everything that a header asks for.
+"""The members of a tar, read from its headers, with a bound on everything that a header states.
 
-`tarfile` parses each header block. Walking from one to the next is done here, because `tarfile`
-follows whatever sizes and extended headers it meets: it reads a name of any length, calls itself
-for each nested header, and goes backwards where a size is negative.
+`tarfile` parses each header block. This module moves from one header to the next, because `tarfile`
+trusts all sizes and extended headers: it reads a name of any length, calls itself for each nested
+header, and goes backwards if a size is negative.
 """
 
 import io
@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
-#: Bytes of an extended header, of a member's name, and extended headers before one member, at most.
+#: At most: bytes of an extended header, bytes of a name, extended headers before one member.
 MAX_HEADER_BYTES = 2**20
 MAX_NAME_BYTES = 4096
 MAX_HEADERS = 8
 
-#: Zeros behind an archive that are looked through for another one. `tar` writes at most 10 KiB.
+#: Zeros after an archive that are searched for a further one. `tar` writes at most 10 KiB.
 MAX_PADDING_BYTES = 64 * 2**20
 
-#: Headers that say more of the member that follows; XGLTYPE of all that follow.
+#: Headers that describe the next member; XGLTYPE describes all that follow.
 _LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 #: Types without content, whatever their size says: links, devices, folders and pipes.
@@ -41,8 +41,8 @@ _RECORD = re.compile(rb"([0-9]{1,10}) ([^=]+)=")
 class Member:
     """A member of a tar.
 
-    offset: where its content begins. is_file: it is no link, folder or device. is_whole: its
-    content does not end behind the file.
+    offset: where its content begins. is_file: whether it is no link, folder or device. is_whole:
+    whether its content ends within the file.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Member:
 
 
 def members(file: IO[bytes]) -> Iterator[Member]:
-    """The members of a tar in their order, and of those that follow it in the same file.
+    """The members of a tar, in order, and those of further tars in the same file.
 
     file: seekable, at the start of the tar; the caller may move it between two members.
 
@@ -70,10 +70,10 @@ def members(file: IO[bytes]) -> Iterator[Member]:
             empty = position == start and not block
             raise tarfile.ReadError("empty file" if empty else "the end of the archive is missing")
         if not block.strip(b"\0"):
-            behind = _skip_zeros(file, position)
-            if behind is None:
+            following = _skip_zeros(file, position)
+            if following is None:
                 return
-            position = behind
+            position = following
             continue
         header, offset, extension = _read_headers(file, position, block, common)
         size, position = _extent(header, extension, offset)
@@ -90,7 +90,7 @@ def shown(name: str) -> str:
 
 @dataclass
 class _Extension:
-    """What extended headers say of a member: name and size, where they say any."""
+    """Name and size of a member according to extended headers; None if they do not say."""
 
     name: str | None = None
     size: int | None = None
@@ -109,8 +109,7 @@ def _read_headers(
 ) -> tuple[tarfile.TarInfo, int, _Extension]:
     """A member's own header, where its content begins, and what the headers before it say.
 
-    position, block: of the first header. common: what global headers said so far; further ones add
-    to it.
+    position, block: of the first header. common: what global headers said so far; it is updated.
     """
     extension = _Extension(common.name, common.size, common.sparse)
     for _ in range(MAX_HEADERS + 1):
@@ -137,7 +136,7 @@ def _name(header: tarfile.TarInfo, extension: _Extension) -> str:
 
 
 def _extent(header: tarfile.TarInfo, extension: _Extension, offset: int) -> tuple[int, int]:
-    """The size of a member's content, and where the next header stands."""
+    """The size of a member's content, and the position of the next header."""
     size = header.size if extension.size is None else extension.size
     name = shown(_name(header, extension))
     if header.type == tarfile.GNUTYPE_SPARSE or extension.sparse:
@@ -148,7 +147,7 @@ def _extent(header: tarfile.TarInfo, extension: _Extension, offset: int) -> tupl
 
 
 def _read_content(file: IO[bytes], header: tarfile.TarInfo) -> bytes:
-    """The content of an extended header; the file is left behind its padding."""
+    """The content of an extended header; the file is left after its padding."""
     limit = MAX_NAME_BYTES if header.type in _LONG_NAMES else MAX_HEADER_BYTES
     if not 0 <= header.size <= limit:
         raise tarfile.ReadError(f"an extended header of {header.size:,} bytes, at most {limit:,}")
@@ -190,13 +189,13 @@ def _padded(size: int) -> int:
 
 
 def _skip_zeros(file: IO[bytes], position: int) -> int | None:
-    """The first block from a position on that is not all zeros; None where the file ends before."""
+    """The first block, from a position on, that is not all zeros; None at the end of the file."""
     file.seek(position)
-    for at in range(position, position + MAX_PADDING_BYTES, 2**16):
+    for start in range(position, position + MAX_PADDING_BYTES, 2**16):
         chunk = file.read(2**16)
         if chunk.strip(b"\0"):
             used = len(chunk) - len(chunk.lstrip(b"\0"))
-            return at + used // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+            return start + used // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
         if len(chunk) < 2**16:
             return None
-    raise tarfile.ReadError(f"more than {MAX_PADDING_BYTES:,} zeros behind the archive")
+    raise tarfile.ReadError(f"more than {MAX_PADDING_BYTES:,} zeros after the archive")

@@ -1,7 +1,7 @@
 """Webdataset tars: read sample by sample, and written so that equal samples give equal bytes.
 
-The webdataset package would do this too, but it loads PyTorch where it is installed, has no bounds,
-and takes parts of one sample that stand apart for two samples.
+The webdataset package would do this too. But it loads PyTorch where that is installed, has no
+bounds, and takes the parts of one sample for two samples if they are not adjacent.
 """
 
 import io
@@ -26,13 +26,13 @@ ENDINGS = IMAGE_ENDINGS | {"json"}
 MAX_SAMPLE_BYTES = 256 * 2**20
 MAX_SAMPLES = 500_000
 
-#: Samples, and bytes of them, that wait for parts which stand further behind in the tar.
+#: Samples, and their bytes, that wait for parts which may follow later in the tar.
 WINDOW_SAMPLES = 256
 WINDOW_BYTES = 4 * 2**20
 
 
 class DamagedTarError(Exception):
-    """A tar cannot be read to its end. url: of the tar; why: in a few words, on one line."""
+    """A tar cannot be read to its end. url: the tar; why: the reason, short and on one line."""
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(url, why)
@@ -47,10 +47,9 @@ class DamagedTarError(Exception):
 class Group:
     """The members of one sample.
 
-    key: a member's name without what follows the first dot of its last part. parts: content by
-    ending (lower case, in the tar's order). oversized: the member that is too large to be read, and
-    with it the sample. repeated: the key stands before in the tar, complete or further away than
-    samples wait.
+    key: the members' name up to the first dot after its folders. parts: content by ending (lower
+    case, in the tar's order). oversized: says which member is too large to be read, and so makes
+    the sample too large. repeated: an earlier sample, no longer waiting, has the same key.
     """
 
     key: str
@@ -67,9 +66,9 @@ class Group:
 def groups(
     file: IO[bytes], url: str, wanted: Callable[[str], bool] = lambda _: True
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, {ending: bytes}) of each sample of a tar as `write` makes it. See `read_groups`.
+    """(key, {ending: bytes}) of each sample of a tar made by `write`. See `read_groups`.
 
-    Raises: DamagedTarError also where a sample is too large or comes twice.
+    Raises: DamagedTarError also where a sample is too large or occurs twice.
     """
     for group in read_groups(file, url, wanted):
         if group.oversized is not None or group.repeated:
@@ -87,17 +86,17 @@ def read_groups(
 ) -> Iterator[Group]:
     """The samples of a tar in the order of their first members.
 
-    file: seekable, at its start. url: names the tar in errors. wanted: says of a key whether its
-    sample is read. endings: of the members that are read. without_content: endings whose members
-    count, but whose content is not read (b"").
+    file: seekable, at its start. url: names the tar in errors. wanted: whether to read the sample
+    of a key. endings: of the members to read. without_content: endings of members whose content is
+    not read; it is b"".
 
-    Members of one key stand together, as webdataset writes them. Where they do not, a sample that
-    lacks its picture or its JSON waits for WINDOW_SAMPLES further samples, or WINDOW_BYTES. Links,
-    folders and devices are no members, nor are files whose names begin with a dot (macOS adds
-    `._a.jpg` to `a.jpg`).
+    Members of one key are normally adjacent, as webdataset writes them. If they are not, a sample
+    without its picture or its JSON waits for WINDOW_SAMPLES further samples, or WINDOW_BYTES.
+    Links, folders and devices are skipped, and so are files whose names begin with a dot (macOS
+    adds `._a.jpg` to `a.jpg`).
 
-    Raises: DamagedTarError where the file is no tar, breaks off (be it between two members),
-    exceeds a bound, or goes on in something other than a further tar.
+    Raises: DamagedTarError where the file is no tar, breaks off (even between two members), exceeds
+    a bound, or continues with something other than a further tar.
     """
     window = _Window(endings)
     try:
@@ -116,7 +115,7 @@ def read_groups(
 
 
 def _split(name: str) -> tuple[str, str]:
-    """(key, ending) of a member; no key where the name begins with a dot."""
+    """(key, ending) of a member; the key is empty if the name begins with a dot."""
     folder, _, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
     return posixpath.join(folder, stem) if stem else "", ending.lower()
@@ -144,7 +143,7 @@ def _read_part(
 
 
 class _Window:
-    """Samples in the order of their first members, from the first on that may not be whole yet."""
+    """Samples in the order of their first members, from the first that may be incomplete on."""
 
     def __init__(self, endings: Collection[str]) -> None:
         self.held = 0
@@ -170,8 +169,7 @@ class _Window:
         return group
 
     def release(self, current: Group | None, everything: bool = False) -> Iterator[Group]:
-        """Groups that are complete, and those that have waited long enough, up to the current
-        one."""
+        """Groups before the current one that are complete or have waited long enough."""
         while self._waiting and (group := self._waiting[0]) is not current:
             full = len(self._waiting) > WINDOW_SAMPLES or self.held > WINDOW_BYTES
             if not (everything or full or self._is_complete(group)):
@@ -190,7 +188,7 @@ class _Window:
 
 
 def picture(parts: Mapping[str, bytes]) -> tuple[str, bytes] | None:
-    """Ending and bytes of a sample's picture: the first in the tar, where it has more than one."""
+    """Ending and bytes of a sample's picture: the first in the tar if there are several."""
     return next((part for part in parts.items() if part[0] in IMAGE_ENDINGS), None)
 
 
@@ -199,8 +197,8 @@ def write(
 ) -> None:
     """Write samples, (key, {ending: bytes}) each, as members `{key}.{ending}` in their order.
 
-    mark: at most 31 ASCII characters by which to know the tar again without reading through it; it
-    stands where a member's group has its name, which no reader of webdatasets looks at.
+    mark: at most 31 ASCII characters that identify the tar without reading all of it. It is stored
+    as the group name of each member, which no reader of webdatasets uses.
 
     Times and owners are fixed, so that a tar's bytes depend on its samples and mark alone.
     """
@@ -215,7 +213,7 @@ def write(
 
 
 def mark_of(head: bytes) -> str | None:
-    """The mark of a tar by its first 512 bytes; None where it has no member, "" where no mark."""
+    """The mark of a tar, from its first 512 bytes; None if it has no member, "" if no mark."""
     if not head.strip(b"\0"):
         return None
     try:

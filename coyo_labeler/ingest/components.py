@@ -1,4 +1,4 @@
-"""Near twins on Spark: pairs from buckets, groups of pairs, and each twin's representative."""
+"""Finds near twins with Spark: pairs in buckets, groups of pairs, representatives of groups."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ class NearTwins:
 
     mapping: id, near_of and near_distance of each row that is dropped for another; persisted.
     pairs: number of near pairs. comparisons: number of pairs compared. groups_left, rows_left:
-    groups above the limit, whose rows are all kept, and the number of those rows.
+    number of groups above the limit, whose rows are all kept, and number of these rows.
     """
 
     mapping: DataFrame
@@ -41,8 +41,8 @@ def find_near_twins(images: DataFrame, n_images: int, distance: int, max_group: 
     """Find the rows that are dropped for another row within `distance` bits.
 
     images: id and bits bigint, with distinct bits and without flat colours. Pairs are grouped by
-    connected components. A group of more than `max_group` images is a chain of lookalikes and no
-    evidence, so all of its rows are kept. Within a group a row is dropped only for a kept row
+    connected components. A group of more than `max_group` images is a chain of lookalikes, which is
+    no evidence, so all of its rows are kept. Within a group a row is dropped only for a kept row
     within `distance` of itself.
     """
     pairs = find_pairs(images, n_images, distance).persist(StorageLevel.DISK_ONLY)
@@ -81,7 +81,7 @@ def find_near_twins(images: DataFrame, n_images: int, distance: int, max_group: 
 def find_pairs(images: DataFrame, n_images: int, distance: int) -> DataFrame:
     """All pairs of ids within `distance` bits, each once: low, high, distance int, compared.
 
-    A row without ids holds the number of comparisons that a task made.
+    A row without ids gives the number of comparisons of a task.
     """
     masks = block_masks(distance).view(np.int64).tolist()
     tables = F.array(

@@ -1,11 +1,11 @@
 """Pairs of pHashes within a few bits of each other, and the representative of each dropped hash.
 
-The pigeonhole principle: cut the 64 bits into d + 1 blocks; two hashes that differ in at most d
-bits agree on at least one block. So it is enough to compare within buckets of equal block values,
-with one table of buckets per block. A bucket that is still large is searched in the same way, by
-the bits that vary within it: no bucket is ever dropped, however skewed, and only small ones are
-compared pair by pair. A pair belongs to the first block on which it agrees, at every depth, so it
-is found once.
+The search uses the pigeonhole principle. The 64 bits are cut into d + 1 blocks; two hashes that
+differ in at most d bits agree on at least one block. So it is enough to compare within buckets of
+equal block values, with one table of buckets per block. A large bucket is searched in the same way,
+by the bits that vary within it. No bucket is dropped, however skewed, and only small ones are
+compared pair by pair. At every depth a pair belongs to the first block on which it agrees, so it is
+found once.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ F = TypeVar("F")
 
 #: Buckets up to this size are compared pair by pair.
 SMALL_BUCKET = 64
-#: Bits that a block must have for a split to pay: it makes buckets 2 ** bits times smaller, but
-#: sorts the rows once per block. A bucket with fewer varying bits has few rows.
+#: Bits that a block needs for another level to be worth its cost: the level makes buckets 2 ** bits
+#: times smaller, but sorts the rows once per block. A bucket with fewer varying bits has few rows.
 BITS_WORTH_A_BLOCK = 3
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
-_FOUND, _COMPARED = 0, 1
+_PAIRS, _COMPARED = 0, 1
 
 
 def _compiled(function: F) -> F:
@@ -71,7 +71,7 @@ class Buckets:
 
     bits, rows: (n,) hashes and their rows, which a search may reorder within buckets. starts:
     (m + 1,). masks: (m, blocks) the blocks to search by. differ: (m, k) masks; a pair must differ
-    in each of them, else it belongs to an earlier block of a bucket above.
+    in each of them, else it belongs to an earlier block of an enclosing bucket.
     """
 
     bits: U64
@@ -81,20 +81,20 @@ class Buckets:
     differ: U64
 
 
-def _search(buckets: Buckets, block: int, found: list[I64]) -> int:
-    """Append to `found` the pairs whose first common block is `block`; returns the comparisons."""
-    pairs, compared, bits, rows, starts, masks, differ = _search_block(
+def _search(buckets: Buckets, block: int, pairs: list[I64]) -> int:
+    """Append the pairs whose first common block is `block`; returns the number of comparisons."""
+    new_pairs, compared, bits, rows, starts, masks, differ = _search_block(
         buckets.bits, buckets.rows, buckets.starts, buckets.masks, buckets.differ, block
     )
-    found.append(pairs)
+    pairs.append(new_pairs)
     inner = Buckets(bits, rows, starts, masks, differ)
     if len(inner.bits):
-        compared += sum(_search(inner, later, found) for later in range(inner.masks.shape[1]))
+        compared += sum(_search(inner, later, pairs) for later in range(inner.masks.shape[1]))
     return int(compared)
 
 
 def lowest_of_component(low: I64, high: I64) -> tuple[I64, I64]:
-    """The connected components: each node that is not the lowest of its component, and the lowest.
+    """Connected components: each node that is not the lowest of its component, and the lowest.
 
     low, high: (edges,) ids of the two ends.
     """
@@ -104,17 +104,17 @@ def lowest_of_component(low: I64, high: I64) -> tuple[I64, I64]:
     _, label = connected_components(graph, directed=False)
     _, lowest = np.unique(label, return_index=True)
     root = ids[lowest[label]]
-    other = ids != root
-    return ids[other], root[other]
+    is_other = ids != root
+    return ids[is_other], root[is_other]
 
 
 def representatives(first: I64, second: I64, apart: I64) -> tuple[I64, I64, I64]:
     """The dropped ids and their representatives, given all pairs of near ids.
 
     first, second: (pairs,) ids; apart: (pairs,) distances. In the order of ids, each row is kept
-    unless a kept row with a lower id is near; then the nearest of those represents it, and among
-    equally near ones the lowest id. So a dropped row is always near its own representative: there
-    are no chains. Returns the ids of dropped rows, those of their representatives, the distances.
+    unless a kept row with a lower id is near. Then the nearest of these represents it, or the one
+    with the lowest id among equally near ones. So a dropped row is always near its representative:
+    there are no chains. Returns ids of dropped rows, ids of their representatives, and distances.
     """
     ids, index = np.unique(np.concatenate([first, second]), return_inverse=True)
     a, b = index[: len(first)], index[len(first) :]
@@ -141,7 +141,7 @@ def _choose(offsets: I64, low: I64, n: int) -> I64:
 
 
 @_compiled
-def _ones(word: np.uint64) -> int:
+def _count_bits(word: np.uint64) -> int:
     count = 0
     while word:
         word &= word - np.uint64(1)
@@ -176,10 +176,10 @@ def _sort(bits: U64, rows: I64, begin: int, end: int, mask: np.uint64) -> None:
 @_compiled
 def _end_of_bucket(bits: U64, begin: int, end: int, mask: np.uint64) -> int:
     """The end of the run of rows, sorted by the mask's bits, that begins at `begin`."""
-    key, at = bits[begin] & mask, begin + 1
-    while at < end and bits[at] & mask == key:
-        at += 1
-    return at
+    key, row = bits[begin] & mask, begin + 1
+    while row < end and bits[row] & mask == key:
+        row += 1
+    return row
 
 
 @_compiled
@@ -215,18 +215,18 @@ def _compare(
     for i in range(begin, end):
         for j in range(i + 1, end):
             differing = bits[i] ^ bits[j]
-            left, ones = differing, 0
-            while left and ones <= distance:
+            left, apart = differing, 0
+            while left and apart <= distance:
                 left &= left - np.uint64(1)
-                ones += 1
-            if ones <= distance and _differs(differing, differ):
-                n = counts[_FOUND]
+                apart += 1
+            if apart <= distance and _differs(differing, differ):
+                n = counts[_PAIRS]
                 if n == pairs.shape[1]:
                     larger = np.empty((3, 2 * n), np.int64)
                     larger[:, :n] = pairs
                     pairs = larger
-                pairs[0, n], pairs[1, n], pairs[2, n] = rows[i], rows[j], ones
-                counts[_FOUND] += 1
+                pairs[0, n], pairs[1, n], pairs[2, n] = rows[i], rows[j], apart
+                counts[_PAIRS] += 1
     counts[_COMPARED] += (end - begin) * (end - begin - 1) // 2
     return pairs
 
@@ -237,8 +237,9 @@ def _search_block(
 ) -> tuple[I64, int, U64, I64, I64, U64, U64]:
     """Sort every bucket by one of its blocks, and compare the rows that are equal in it.
 
-    The arguments are the fields of `Buckets`. Returns the pairs (3, n) as rows and distance, the
-    number of comparisons, and the fields of the buckets of equal rows that are too large for that.
+    The arguments are the fields of `Buckets`. Returns pairs (3, n) of rows with their
+    distance, the number of comparisons, and the fields of the buckets of equal rows that are too
+    large to compare.
     """
     blocks, larger = masks.shape[1], 0
     most = len(bits) // SMALL_BUCKET + 1
@@ -248,27 +249,27 @@ def _search_block(
     large_differ = np.empty((most, differ.shape[1] + block), np.uint64)
     pairs, counts = np.empty((3, 1024), np.int64), np.zeros(2, np.int64)
     for bucket in range(len(starts) - 1):
-        at, end, mask = starts[bucket], starts[bucket + 1], masks[bucket, block]
+        high, end, mask = starts[bucket], starts[bucket + 1], masks[bucket, block]
         must = np.concatenate((differ[bucket], masks[bucket, :block]))
-        _sort(bits, rows, at, end, mask)
-        while at < end:
-            low, at = at, _end_of_bucket(bits, at, end, mask)
-            varying = _varying(bits, low, at)
-            if at - low == 1 or not _differs(varying, must):
-                continue  # no two rows differ where they must
-            if at - low <= SMALL_BUCKET or _ones(varying) < blocks * BITS_WORTH_A_BLOCK:
-                pairs = _compare(bits, rows, low, at, blocks - 1, must, pairs, counts)
+        _sort(bits, rows, high, end, mask)
+        while high < end:
+            low, high = high, _end_of_bucket(bits, high, end, mask)
+            varying = _varying(bits, low, high)
+            if high - low == 1 or not _differs(varying, must):
+                continue  # no two rows differ in all masks where they must
+            if high - low <= SMALL_BUCKET or _count_bits(varying) < blocks * BITS_WORTH_A_BLOCK:
+                pairs = _compare(bits, rows, low, high, blocks - 1, must, pairs, counts)
                 continue
             begin = large_starts[larger]
-            large_starts[larger + 1] = begin + at - low
-            large_bits[begin : begin + at - low] = bits[low:at]
-            large_rows[begin : begin + at - low] = rows[low:at]
+            large_starts[larger + 1] = begin + high - low
+            large_bits[begin : begin + high - low] = bits[low:high]
+            large_rows[begin : begin + high - low] = rows[low:high]
             large_masks[larger] = _split(varying, blocks)
             large_differ[larger] = must
             larger += 1
     used = large_starts[larger]
     return (
-        pairs[:, : counts[_FOUND]],
+        pairs[:, : counts[_PAIRS]],
         counts[_COMPARED],
         large_bits[:used],
         large_rows[:used],

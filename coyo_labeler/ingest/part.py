@@ -1,4 +1,4 @@
-"""One part of the catalog: a run of whole shards, and the rows that were dropped beside it."""
+"""Writes one part of the catalog: consecutive whole shards, and the rows that were dropped."""
 
 import time
 from collections import Counter
@@ -20,7 +20,7 @@ from coyo_labeler.ingest.twins import TwinGroups
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt
 
-#: Rows that are worked on at once.
+#: Rows that are processed at once.
 _CHUNK_ROWS = 50_000
 
 #: Columns whose values hardly repeat, so that a dictionary would not pay.
@@ -36,7 +36,7 @@ def write_part(
     fingerprint: str,
     max_fallback_urls: int,
 ) -> Receipt:
-    """Write part-{part}.parquet of catalog/, rejects/ and duplicates/, each whole or absent.
+    """Write part-{part}.parquet in catalog/, rejects/ and duplicates/, each complete or absent.
 
     batches: the part's rows, of `schema`: the columns that `TwinGroups` takes, then reason and
     detail, then the carried columns. A row with a reason is a reject. These columns may be absent:
@@ -47,7 +47,7 @@ def write_part(
     started = time.monotonic()
     statistics, rejected = Statistics(), Counter[str]()
     rows_in = rows_out = 0
-    held: pa.Table | None = None  # rows of a shard that may go on in the next chunk
+    unfinished: pa.Table | None = None  # rows of a shard that may continue in the next chunk
     with ExitStack() as files:
         writers: dict[str, pq.ParquetWriter] = {}
 
@@ -58,7 +58,7 @@ def write_part(
                 writer = pq.ParquetWriter(
                     file,
                     rows.schema,
-                    compression=schemas.COMPRESSION,
+                    compression=storage.COMPRESSION,
                     use_dictionary=[
                         column for column in rows.schema.names if column not in _UNIQUE
                     ],
@@ -69,19 +69,20 @@ def write_part(
 
         groups = TwinGroups(max_fallback_urls)
         for rows, ended in _chunks(batches, schema):
-            rejects, good = _judged(rows)
-            good = _complete(good)
-            settled = groups.end(good) if ended else groups.add(good)
+            rejects, accepted = _judged(rows)
+            accepted = _complete(accepted)
+            settled = groups.end(accepted) if ended else groups.add(accepted)
             rejects = pa.concat_tables([rejects, settled.rejects])
             statistics.add(settled.kept, settled.group_sizes)
             rows_in, rows_out = rows_in + rows.num_rows, rows_out + settled.kept.num_rows
             rejected.update(_counts(rejects["reason"]))
             write("rejects", rejects)
             write("duplicates", settled.duplicates)
-            kept = _to_catalog(settled.kept, cuts)
-            kept = pa.concat_tables([held, kept]) if held is not None else kept
-            whole, held = (kept, None) if ended else _whole_shards(kept)
-            write("catalog", kept.slice(0, 0))
+            catalog = _to_catalog(settled.kept, cuts)
+            if unfinished is not None:
+                catalog = pa.concat_tables([unfinished, catalog])
+            whole, unfinished = (catalog, None) if ended else _whole_shards(catalog)
+            write("catalog", catalog.slice(0, 0))
             for shard in _by_shard(whole):
                 write("catalog", shard, shard.num_rows)
     return Receipt(
@@ -110,9 +111,9 @@ def _chunks(
 
 def _judged(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     """The rows that have a reason, as rejects, and the others without the two columns."""
-    good = pc.is_null(rows["reason"])
-    rejects = rows.filter(pc.invert(good)).select(schemas.CATALOG_REJECTS.names)
-    others = rows if rejects.num_rows == 0 else rows.filter(good)
+    accepted = pc.is_null(rows["reason"])
+    rejects = rows.filter(pc.invert(accepted)).select(schemas.CATALOG_REJECTS.names)
+    others = rows if rejects.num_rows == 0 else rows.filter(accepted)
     return rejects.cast(schemas.CATALOG_REJECTS), others.drop_columns(["reason", "detail"])
 
 
@@ -131,32 +132,33 @@ def _complete(rows: pa.Table) -> pa.Table:
 
 
 def _to_catalog(kept: pa.Table, cuts: npt.NDArray[np.int64]) -> pa.Table:
+    """Kept rows with the columns of the catalog. cuts: see `write_part`."""
     shard = np.searchsorted(cuts, kept["position"].to_numpy(), side="right") - 1
     kept = kept.append_column("shard", pa.array(shard.astype(np.int32)))
     kept = kept.append_column("imagehash", to_text(kept["bits"].to_numpy()))
     ours = pa.schema([*schemas.CATALOG, *schemas.CATALOG_OPTIONAL])
-    behind = kept.schema.get_field_index("near_distance") + 1
-    extras = list(kept.schema.remove_metadata())[behind:-3]
+    first = kept.schema.get_field_index("near_distance") + 1
+    extras = list(kept.schema.remove_metadata())[first:-3]
     chosen = kept.select([*ours.names, *(field.name for field in extras)])
     named = [field.with_name(outside(field.name)) for field in extras]
     wanted = pa.schema([*ours, *named])
     return chosen.rename_columns(wanted.names).cast(wanted)
 
 
-def _whole_shards(kept: pa.Table) -> tuple[pa.Table, pa.Table]:
+def _whole_shards(catalog: pa.Table) -> tuple[pa.Table, pa.Table]:
     """The rows of all shards but the last, and those of the last."""
-    shard = kept["shard"].to_numpy()
+    shard = catalog["shard"].to_numpy()
     last = int(np.searchsorted(shard, shard[-1])) if len(shard) else 0
-    return kept.slice(0, last), kept.slice(last)
+    return catalog.slice(0, last), catalog.slice(last)
 
 
-def _by_shard(kept: pa.Table) -> Iterator[pa.Table]:
+def _by_shard(catalog: pa.Table) -> Iterator[pa.Table]:
     """The rows of each shard, sorted by id."""
-    shard = kept["shard"].to_numpy()
+    shard = catalog["shard"].to_numpy()
     ends = [*np.flatnonzero(np.diff(shard)) + 1, len(shard)] if len(shard) else []
     begin = 0
     for end in ends:
-        yield kept.slice(begin, end - begin).sort_by("id")
+        yield catalog.slice(begin, end - begin).sort_by("id")
         begin = end
 
 

@@ -1,4 +1,4 @@
-"""Rows with the same hash in a sorted stream: the first is kept, the others point at it."""
+"""Rows with the same hash in a sorted stream: the first is kept, and the others refer to it."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,9 @@ class Settled:
 
 
 class TwinGroups:
-    """Decides on a stream of rows that is sorted so that the rows of one image follow each other.
+    """Decides on a stream of rows that is sorted so that the rows of one image are adjacent.
 
-    The columns: position, bits and id int64, url string, sampled bool, near_of int64 (the row for
+    Columns: position, bits and id int64, url string, sampled bool, near_of int64 (the row for
     which this one's whole group is dropped, or null), near_distance int32, and any others. Rows of
     equal position and bits are one group, sorted by id. Memory does not grow with a group: only its
     first row and the next `max_fallback_urls` rows are held.
@@ -47,7 +47,7 @@ class TwinGroups:
         return self._settle(rows, ended=False)
 
     def end(self, rows: pa.Table) -> Settled:
-        """Decide on all groups; rows: the last ones, of which there may be none."""
+        """Decide on all groups. rows: the last ones; there may be none."""
         return self._settle(rows, ended=True)
 
     def _settle(self, rows: pa.Table, ended: bool) -> Settled:
@@ -76,19 +76,19 @@ class TwinGroups:
         sampled = table["sampled"].to_numpy()[closed].astype(bool)
         kept, near_heads = closed[~near & sampled], closed[near]
         ids = _numbers(table["id"])
-        again = ids[dropped] == ids[dropped - 1] if len(dropped) else np.empty(0, bool)
-        twins = dropped[~again]
-        # A twin points where the first row of its group points.
+        is_repeated = ids[dropped] == ids[dropped - 1] if len(dropped) else np.empty(0, bool)
+        twins = dropped[~is_repeated]
+        # A twin refers to the row that the first row of its group refers to.
         heads = table.take(np.concatenate([head[twins], near_heads]))
-        pointing = np.concatenate([twins, near_heads])
+        referring = np.concatenate([twins, near_heads])
         kept_id = pc.coalesce(heads["near_of"], heads["id"])
         distance = pc.fill_null(heads["near_distance"], 0)
-        duplicates = pa.table([pa.array(ids[pointing]), kept_id, distance], schemas.DUPLICATES)
+        duplicates = pa.table([pa.array(ids[referring]), kept_id, distance], schemas.DUPLICATES)
         details = pc.binary_join_element_wise("of", kept_id.cast(pa.string()), " ")
         rejects = [
             _rejects(table, twins, Reason.DUPLICATE_HASH, details.slice(0, len(twins))),
             _rejects(table, near_heads, Reason.NEAR_DUPLICATE, details.slice(len(twins))),
-            _rejects(table, dropped[again], Reason.DUPLICATE_ID),
+            _rejects(table, dropped[is_repeated], Reason.DUPLICATE_ID),
             _rejects(table, closed[~near & ~sampled], Reason.NOT_SAMPLED),
         ]
         fallbacks = self._fallbacks(table, kept, head)
@@ -100,9 +100,12 @@ class TwinGroups:
         )
 
     def _fallbacks(self, table: pa.Table, kept: I64, head: I64) -> pa.ListArray:
-        """The distinct URLs of the rows behind each kept one in its group, without its own."""
-        behind = np.arange(len(head)) - head
-        rows = np.flatnonzero((behind > 0) & (behind <= self._limit))
+        """For each kept row, the distinct URLs of later rows in its group, without its own.
+
+        kept: indexes of rows. head: for each row, the index of the first row of its group.
+        """
+        rank = np.arange(len(head)) - head
+        rows = np.flatnonzero((rank > 0) & (rank <= self._limit))
         kept_index = np.searchsorted(kept, head[rows])
         is_kept = kept_index < len(kept)
         is_kept[is_kept] = kept[kept_index[is_kept]] == head[rows][is_kept]
@@ -135,11 +138,11 @@ def _numbers(column: pa.ChunkedArray) -> I64:
 def _rejects(
     table: pa.Table, rows: I64, reason: Reason, detail: pa.ChunkedArray | None = None
 ) -> pa.Table:
-    some = table.select(["id", "url"]).take(rows)
+    rejects = table.select(["id", "url"]).take(rows)
     n = len(rows)
     columns = [
-        some["id"],
-        some["url"],
+        rejects["id"],
+        rejects["url"],
         pa.repeat(str(reason), n),
         pa.nulls(n, pa.string()) if detail is None else detail,
     ]

@@ -17,9 +17,9 @@ from coyo_labeler.formats.tars import DamagedTarError
 
 @dataclass(frozen=True)
 class Ready:
-    """An image that can be labelled. sample: without the bytes; width and height: of the original.
+    """An image that can be labelled. sample: without its bytes. width, height: of the original.
 
-    tensor: what the device's `shrink` made of its pixels.
+    tensor: the result of the device's `shrink` for its pixels.
     """
 
     sample: Sample
@@ -30,20 +30,20 @@ class Ready:
 
 @dataclass(frozen=True)
 class End:
-    """A shard is over. damage: why its tar could not be read to the end, None where it could."""
+    """The end of a shard. damage: why its tar could not be read to the end; None if it could."""
 
     damage: str | None = None
 
 
-#: A shard begins, one of its samples, one that cannot be used, a shard is over.
+#: The start of a shard, one of its samples, a sample that cannot be used, the end of the shard.
 Event = Shard | tuple[Sample, "Future[Ready]"] | Failure | End
 
 
 class ReadAhead:
     """Reads shards in one thread and decodes their images in a pool; iterate inside a `with` block.
 
-    A future of a sample raises ImageError where its image cannot be labelled. bound: samples that
-    are read and not yet taken. pool: left open at the end.
+    The future of a sample raises ImageError if its image cannot be labelled. bound: how many
+    samples may be read but not yet taken. pool: is left open at the end.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""How batches reach a device: pictures in, a promise of answers out, several on their way at once.
+"""Runs batches on a device: pictures go in, a promise of answers comes back, several at a time.
 
-A CPU runs one batch a core, each on one thread: no core waits for another inside a layer. The same
-threads decode, so that there are never more at work than cores. A CUDA device gets the next batch
-copied while it works on the one before, resizes on the device, and its answers are copied back
-while it goes on.
+A CPU runs one batch per core, each on one thread: no core waits for another inside a layer. The
+same threads decode, so there are never more busy threads than cores. A CUDA device receives the
+next batch while it computes the current one, resizes on the device, and copies answers back while
+it computes.
 """
 
 import time
@@ -19,13 +19,13 @@ import torch
 from coyo_labeler.label.model import Answers, Teacher
 from coyo_labeler.label.preprocess import prepare
 
-#: Pictures with more pixels are resized before they are sent to a GPU: few, and a lot to send.
+#: Pictures with more pixels are resized before they are sent to a GPU: they are few, and large.
 MAX_SENT_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
 class Done:
-    """The answers of a batch, and for how many seconds the device worked on it."""
+    """The answers for a batch, and the seconds that the device worked on it."""
 
     answers: Answers
     busy_seconds: float
@@ -36,31 +36,31 @@ Promise = Callable[[], Done]
 
 
 class Device(Protocol):
-    """Where batches are run. depth: how many batches to have on their way.
+    """Runs batches. depth: how many batches to keep in flight.
 
-    pool: threads that decode what is to come.
+    pool: threads that decode the images of later batches.
     """
 
     depth: int
     pool: ThreadPoolExecutor
 
     def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """What is kept of a decoded picture until its batch is full; called in decoding threads.
+        """Prepare a decoded picture to wait for its batch; called in decoding threads.
 
-        pixels: (height, width, 3). Returns them as they are, or prepared: (3, size, size) float32.
+        pixels: (height, width, 3). Returns them unchanged, or the input (3, size, size) float32.
         """
 
     def submit(self, images: Sequence[torch.Tensor]) -> Promise:
-        """Send a batch of what `shrink` returned on its way."""
+        """Start a batch of images that `shrink` returned."""
 
     def close(self) -> None:
-        """Let go of threads and memory."""
+        """Release threads and memory."""
 
 
 def open_device(teacher: Teacher, cores: int, decode_threads: int | None = None) -> Device:
-    """The way to the teacher's device.
+    """Open the teacher's device.
 
-    cores: that this process may use. decode_threads: of a GPU; None: one a core.
+    cores: how many this process may use. decode_threads: for a GPU; None: one per core.
     """
     if teacher.device.type == "cuda":
         return CudaDevice(teacher, decode_threads or cores)
@@ -75,14 +75,14 @@ def _threads(count: int, name: str) -> ThreadPoolExecutor:
 
 
 class CpuDevice:
-    """Each core its own batch, and the decoding of what comes next."""
+    """Each core runs its own batch, and decodes later images."""
 
     def __init__(self, teacher: Teacher, cores: int) -> None:
         self._teacher, self._cores = teacher, cores
         self.depth = 2 * cores
-        # Holds for threads that start from now on; the caller's keeps what it has.
+        # Applies to threads that start from now on, not to the caller's.
         self._threads_before = torch.get_num_threads()
-        self.pool = _threads(cores, "lane")
+        self.pool = _threads(cores, "batch")
 
     def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """The prepared image."""
@@ -104,7 +104,7 @@ class CpuDevice:
 
 
 class CudaDevice:
-    """One batch computes, the next is copied, the one before comes back."""
+    """Computes one batch, while the next is copied there and the previous one back."""
 
     depth = 2
 
@@ -113,11 +113,11 @@ class CudaDevice:
         self.pool = _threads(decode_threads, "decode")
         torch.cuda.set_device(teacher.device)
         self._copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._stages = [_Stage() for _ in range(self.depth)]
+        self._staging = [_Staging() for _ in range(self.depth)]
         self._turn = 0
 
     def shrink(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """The pixels as they are, unless they are too many, or for timm's own transform."""
+        """The pixels unchanged, unless they are too many or timm's own transform is used."""
         preset = self._teacher.preset
         if preset.transform is not None or pixels.shape[0] * pixels.shape[1] > MAX_SENT_PIXELS:
             return prepare(pixels, preset)
@@ -125,17 +125,17 @@ class CudaDevice:
 
     def submit(self, images: Sequence[torch.Tensor]) -> Promise:
         """Launch copies and kernels, and return before they are done."""
-        launched = self._teacher.in_pieces(self._launch, images)
+        launched = self._teacher.in_parts(self._launch, images)
         return lambda: _join([wait() for wait in launched])
 
     @torch.inference_mode()
     def _launch(self, images: Sequence[torch.Tensor]) -> Promise:
-        """Raises: OutOfMemoryError, while copies, inputs, layers or answers are allocated."""
-        stage = self._stages[self._turn]
+        """Raises: OutOfMemoryError where copies, inputs, layers or answers do not fit."""
+        staging = self._staging[self._turn]
         self._turn = (self._turn + 1) % self.depth
         compute = torch.cuda.current_stream()
         with torch.cuda.stream(self._copying):
-            sent = stage.send(images, self._teacher.device)
+            sent = staging.send(images, self._teacher.device)
         compute.wait_stream(self._copying)
         start, end, arrived = (_event() for _ in range(3))
         start.record(compute)
@@ -157,14 +157,14 @@ class CudaDevice:
         return wait
 
     def close(self) -> None:
-        """Wait for what is on its way, end the threads, and free the pinned memory."""
+        """Wait for batches in flight, end the threads, and free the pinned memory."""
         self.pool.shutdown(wait=True, cancel_futures=True)
         torch.cuda.synchronize(self._teacher.device)
-        self._stages.clear()
+        self._staging.clear()
 
 
 def _join(parts: Sequence[Done]) -> Done:
-    """The answers of a batch from those of its pieces."""
+    """The answers for a batch from those for its parts."""
     if len(parts) == 1:
         return parts[0]
     answers = [part.answers for part in parts]
@@ -189,20 +189,20 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-class _Stage:
-    """Pinned memory in which the pictures of one batch stand side by side for one copy."""
+class _Staging:
+    """Pinned memory that holds the pictures of one batch in a row, so that one copy is enough."""
 
     def __init__(self) -> None:
         self._buffer: Any = torch.empty(0, dtype=torch.uint8)
         self._copied: Any = None
 
     def send(self, images: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-        """The images on the device; the copy is on the current stream and not awaited."""
+        """The images on the device; the copy runs on the current stream and is not awaited."""
         # 16 bytes apart, so that float32 images can be viewed in place.
         sizes = [-(-image.numel() * image.element_size() // 16) * 16 for image in images]
         total = sum(sizes)
         if self._copied is not None:
-            self._copied.synchronize()  # the batch before may still be read from here
+            self._copied.synchronize()  # an earlier batch may still be read from here
         if self._buffer.numel() < total:
             self._buffer = _pinned(total * 5 // 4)
         offset = 0
@@ -223,6 +223,6 @@ class _Stage:
 
 
 def to_answers(tensors: tuple[torch.Tensor, ...]) -> Answers:
-    """What `Teacher.answer` returned, as arrays."""
+    """The result of `Teacher.answer` as arrays."""
     arrays = [tensor.numpy() for tensor in tensors]
     return Answers(arrays[0], arrays[1], arrays[2], arrays[3] if len(arrays) > 3 else None)

@@ -17,9 +17,9 @@ from coyo_labeler.machine import cores_of_machine
 
 
 def devices_of(device: str) -> list[str]:
-    """The devices of this machine that a value of the key `device` means.
+    """The devices of this machine that a value of the setting `device` names.
 
-    Raises: InputError where it names a GPU that is not there.
+    Raises: InputError where it names a GPU that this machine does not have.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = [f"cuda:{index}" for index in range(count)]
@@ -46,14 +46,14 @@ def slots_of(device: str) -> list[Slot]:
 def run_local(job: Job, shards: Sequence[Shard], slots: Sequence[Slot]) -> Iterator[Committed]:
     """Label the shards: one slot works in this process, several work in a process each.
 
-    A process takes the next shard as soon as it has room for it, so that none waits for another.
+    A process takes the next shard as soon as it has room for it, so no process waits for another.
 
     Raises: WorkError where a process is killed.
     """
     if len(slots) == 1:
         yield from label_and_commit(job, teacher_of(job, slots[0]), slots[0], shards)
         return
-    # CUDA does not survive a fork of what has started it; a server that has only imported does.
+    # A fork of a process that has started CUDA fails; the fork server has only imported it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     queue: Queue[Shard | None] = context.Queue()
@@ -70,7 +70,7 @@ def run_local(job: Job, shards: Sequence[Shard], slots: Sequence[Slot]) -> Itera
                 yield from task.result()
         except BrokenProcessPool:
             raise WorkError(
-                "label: a process was killed, most likely for want of memory; what is finished is "
+                "label: a process was killed, most likely for lack of memory; what is finished is "
                 "kept: run the same command again, with a smaller batch_size or decode_threads"
             ) from None
 
@@ -84,7 +84,7 @@ _queue: "Queue[Shard | None]"
 
 
 def _share(queue: "Queue[Shard | None]") -> None:
-    """Give a process the queue; it cannot travel with a task."""
+    """Give a process the queue; it cannot be sent with a task."""
     global _queue  # noqa: PLW0603
     _queue = queue
 

@@ -1,4 +1,4 @@
-"""The teacher: what its answers rest on, and one forward pass from prepared images to top k."""
+"""The teacher: all that determines its answers, and the pass from prepared images to top k."""
 
 import hashlib
 import logging
@@ -31,7 +31,7 @@ from coyo_labeler.label.weights import (
 
 logger = logging.getLogger(__name__)
 
-#: A batch of images, (n, 3, size, size) or one tensor an image; and what came of it.
+#: A batch of images, (n, 3, size, size) or one tensor per image, and a result for it.
 Images = TypeVar("Images", torch.Tensor, Sequence[torch.Tensor])
 Result = TypeVar("Result")
 
@@ -43,15 +43,17 @@ SOFTMAX_PORTS = frozenset(
     {"tf_efficientnetv2_s.in21k", "tf_efficientnetv2_m.in21k", "tf_efficientnetv2_l.in21k"}
 )
 
-#: Images in one pass on a CPU: more do not fit its caches, and are slower.
+#: Images in one pass on a CPU: more do not fit into its caches, and are slower.
 CPU_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of a batch: labels (n, k) int32 and probs (n, k) float32, by probability descending, ties by
-    label ascending; finite (n,) bool, false where the network put out NaN or infinity; embeddings
-    (n, features) float16 where asked for.
+    """The answers for a batch of n images.
+
+    labels (n, k) int32, probs (n, k) float32: by probability descending, ties by label ascending.
+    finite (n,) bool: false where the network returned NaN or infinity. embeddings (n, features)
+    float16, if requested.
     """
 
     labels: npt.NDArray[np.int32]
@@ -61,16 +63,16 @@ class Answers:
 
 
 class Teacher:
-    """A model on a device. `batch` is how many images it takes at a time; `features`, how many
-    numbers its head sees of each.
+    """A model on a device.
 
-    fingerprint: what its answers rest on, for the metadata of every file.
+    batch: how many images it takes at a time. features: length of the vector that its head reads.
+    fingerprint: all that determines its answers, for the metadata of every file.
     """
 
     def __init__(self, spec: TeacherSpec, device: torch.device) -> None:
         """Build the model and load its weights.
 
-        Raises: InputError naming the key at fault.
+        Raises: InputError naming the setting at fault.
         """
         self.spec, self.device = spec, device
         self.space = load_label_space(spec.label_space)
@@ -83,9 +85,9 @@ class Teacher:
         self.k = min(spec.top_k, self.space.size)
         on_cpu = device.type == "cpu"
         self.batch = min(spec.batch_size, CPU_BATCH) if on_cpu else spec.batch_size
-        self._piece = self.batch
+        self._fitting = self.batch  # images that fit the device's memory
         compiled = spec.compile if spec.compile is not None else device.type == "cuda"
-        # The whole of a compiled or cuDNN-tuned shape is paid for once: so there is only one.
+        # Each shape is compiled, or tuned by cuDNN, at a cost: so there is only one.
         self._pads = compiled or not on_cpu
         network: nn.Module = _Network(model, spec.embeddings).eval().requires_grad_(False)
         network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -119,41 +121,41 @@ class Teacher:
 
     @torch.inference_mode()
     def answer(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Labels, probabilities, finite, and embeddings where asked for, still on the device.
+        """Labels, probabilities, finite, and embeddings if requested, still on the device.
 
         images: (n, 3, size, size) float32 on the device, n at least 1 and at most `batch`.
         """
-        parts = self.in_pieces(self.answer_at_once, images)
+        parts = self.in_parts(self.answer_at_once, images)
         return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
-    def in_pieces(self, work: Callable[[Images], Result], images: Images) -> list[Result]:
-        """What `work` returns of the images, in pieces of their order that fit the device's memory.
+    def in_parts(self, work: Callable[[Images], Result], images: Images) -> list[Result]:
+        """The results of `work` for parts of a batch that fit the device's memory, in order.
 
-        Where it raises OutOfMemoryError, pieces are halved from then on, and it is called again
-        from the same image.
+        After an OutOfMemoryError, parts are half as large from then on, and `work` is called again
+        from the same image on.
 
         Raises: WorkError where not even one image fits.
         """
         results: list[Result] = []
         position = 0
         while position < len(images):
-            piece = images[position : position + self._piece]
+            part = images[position : position + self._fitting]
             fits = True
             try:
-                results.append(work(piece))
+                results.append(work(part))
             except torch.OutOfMemoryError:
                 fits = False
-            # Outside of `except`: the error holds on to all that was allocated before it.
+            # Outside of `except`, because the error keeps alive all that was allocated before it.
             if fits:
-                position += len(piece)
+                position += len(part)
             else:
                 self._halve()
         return results
 
     @torch.inference_mode()
     def answer_at_once(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As `answer`, of a piece. Raises: OutOfMemoryError where the device has not the memory."""
-        logits, pooled = self._piece_of(images)
+        """As `answer`, in one pass. Raises: OutOfMemoryError where the memory is not enough."""
+        logits, pooled = self.forward(images)
         labels, probs, finite = top_k(
             logits.float(), self.k, self.activation, DTYPES[self.spec.label_probs_dtype]
         )
@@ -161,10 +163,11 @@ class Teacher:
             return labels, probs, finite
         return labels, probs, finite, pooled.to(torch.float16)
 
-    def _piece_of(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits and pooled features (or None) of images, in one pass."""
         n = len(images)
-        if self._pads and n < self._piece:
-            padding = images.new_zeros((self._piece - n, *images.shape[1:]))
+        if self._pads and n < self._fitting:
+            padding = images.new_zeros((self._fitting - n, *images.shape[1:]))
             images = torch.cat([images, padding])
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(
@@ -174,26 +177,26 @@ class Teacher:
         return logits[:n], None if pooled is None else pooled[:n]
 
     def _halve(self) -> None:
-        if self._piece == 1:
+        if self._fitting == 1:
             raise WorkError(
-                f"label: {self.device} has not the memory for one image at {self.preset.size} px; "
-                "free it, or give a smaller model or preprocess. What is finished is kept: run the "
-                "same command again"
+                f"label: {self.device} has not enough memory for one image of {self.preset.size} "
+                "px; free some, or give a smaller model or preprocess. What is finished is kept: "
+                "run the same command again"
             )
-        self._piece = (self._piece + 1) // 2
+        self._fitting = (self._fitting + 1) // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         logger.warning(
-            "label: %s is out of memory: going on from the same image with %d at a time; "
+            "label: %s is out of memory: continuing from the same image with %d at a time; "
             "batch_size=%d would start so",
             self.device,
-            self._piece,
-            self._piece,
+            self._fitting,
+            self._fitting,
         )
 
 
 class _Network(nn.Module):
-    """(logits, pooled features or None) of prepared images, for one call or one compilation."""
+    """Prepared images to (logits, pooled features or None), as one module to compile."""
 
     def __init__(self, model: nn.Module, embeddings: bool) -> None:
         super().__init__()
@@ -201,8 +204,8 @@ class _Network(nn.Module):
         self._embeddings = embeddings
         if embeddings and not isinstance(model.get_classifier(), nn.Linear):  # type: ignore[operator]
             raise InputError(
-                "embeddings: the model has no linear head, so no pooled features that it would "
-                "see; give embeddings=false, or another model"
+                "embeddings: the model has no linear head, and so no pooled features before "
+                "it; give embeddings=false, or another model"
             )
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -219,7 +222,7 @@ def top_k(
     """Labels (n, k) int32, probabilities (n, k) float32, finite (n,) bool.
 
     logits: (n, classes) float32. Probabilities are rounded through `dtype` first, then sorted,
-    descending; equal ones by label ascending. Rows that are not finite hold no meaning.
+    descending, ties by label ascending. Rows that are not finite have no meaning.
     """
     finite = torch.isfinite(logits).all(dim=1)
     logits = torch.where(finite[:, None], logits, 0.0)
@@ -235,15 +238,15 @@ def top_k(
 
 
 def port_of(model: nn.Module) -> str:
-    """`architecture.tag` of a timm model, whichever of its names it was created by."""
+    """`architecture.tag` of a timm model, by whichever name it was created."""
     config: Any = model.pretrained_cfg
     return f"{config.get('architecture')}.{config.get('tag')}"
 
 
 def choose_activation(spec: TeacherSpec, space: LabelSpace, port: str) -> str:
-    """The activation to use; `auto` goes by what is known of how the head was trained.
+    """The activation to use; `auto` follows what is known about the head's training.
 
-    port: of the model, by `port_of`.
+    port: the model's, from `port_of`.
     """
     expected = "sigmoid"
     is_21k = space.given is None and space.name == "imagenet21k"
@@ -254,8 +257,8 @@ def choose_activation(spec: TeacherSpec, space: LabelSpace, port: str) -> str:
     known = spec.checkpoint is None and spec.pretrained is not False
     if known and spec.activation != expected:
         logger.warning(
-            "label: activation: %s was asked for, but the head of %s was trained for %s as far as "
-            "is known",
+            "label: activation: %s was set, but the head of %s was trained for %s as far as is "
+            "known",
             spec.activation,
             spec.model,
             expected,
@@ -264,16 +267,16 @@ def choose_activation(spec: TeacherSpec, space: LabelSpace, port: str) -> str:
 
 
 def choose_preset(spec: TeacherSpec, model: nn.Module) -> Preset:
-    """The preset of the key `preprocess`."""
+    """The preset that the setting `preprocess` names."""
     if spec.preprocess == "timm":
         return timm_preset(resolve_model_data_config(model))  # type: ignore[no-untyped-call]
     return automl_preset(spec.preprocess)
 
 
 def check_teacher(spec: TeacherSpec) -> None:
-    """Find what would stop every worker, without loading weights.
+    """Find what would stop every task, without loading weights.
 
-    Raises: InputError naming the key at fault.
+    Raises: InputError naming the setting at fault.
     """
     space = load_label_space(spec.label_space)
     shapes = {} if spec.checkpoint is None else read_shapes(spec.checkpoint)
@@ -287,37 +290,37 @@ def check_teacher(spec: TeacherSpec) -> None:
 
 
 def _check_size(spec: TeacherSpec, network: "_Network") -> None:
-    """See that the model takes images of the preset's size, by a pass that computes nothing."""
+    """Check that the model takes images of the preset's size, by a pass without computation."""
     size = choose_preset(spec, network.model).size
     own = int(resolve_model_data_config(network.model)["input_size"][-1])  # type: ignore[no-untyped-call]
-    why = _why_not(network, size)
-    # Where its own size fails as well, it is not the size: such models have no dry pass.
-    if why is not None and size != own and _why_not(network, own) is None:
+    why = _refusal(network, size)
+    # Where its own size fails as well, the size is not the reason: such models have no dry pass.
+    if why is not None and size != own and _refusal(network, own) is None:
         raise InputError(
             f"preprocess: {spec.model} does not take images of {size} px ({why}); give "
             f"preprocess=automl_{own}, or preprocess=timm"
         )
 
 
-def _why_not(network: "_Network", size: int) -> str | None:
-    """Why a network cannot take an image of that size; None where it can."""
+def _refusal(network: "_Network", size: int) -> str | None:
+    """Why a network cannot take an image of that size; None if it can."""
     try:
         with torch.inference_mode(), torch.device("meta"):
             network(torch.empty(1, 3, size, size))
-    except Exception as error:  # models refuse with whatever comes to hand
+    except Exception as error:  # models refuse with errors of any type
         return one_line(error, 120)
     return None
 
 
 def digest_of_space(label_space: str) -> str:
-    """sha256 of a label space: of its file, or of the synsets of one known by name, a line each."""
+    """sha256 of a label space: of its file, or of its synsets, one per line, if known by name."""
     if label_space in SIZES:
         return hashlib.sha256("\n".join(read_synsets(label_space)).encode()).hexdigest()
     return storage.sha256_of(label_space)
 
 
 def _reorder(model: nn.Module, order: npt.NDArray[np.int64]) -> None:
-    """Put the head's rows into the order of the label space; outputs of no class fall away."""
+    """Put the head's rows into the order of the label space; outputs of no class are removed."""
     head: Any = model.get_classifier()  # type: ignore[operator]
     rows = torch.from_numpy(order)
     head.weight = nn.Parameter(head.weight.detach()[rows].clone())
@@ -327,7 +330,7 @@ def _reorder(model: nn.Module, order: npt.NDArray[np.int64]) -> None:
 
 
 def _be_deterministic(precision: str) -> None:
-    """Let cuDNN choose by rule, not by stopwatch, and let float32 mean float32."""
+    """Make cuDNN choose its algorithms by rule, not by timing, and keep float32 exact."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = precision != "float32"

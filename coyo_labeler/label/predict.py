@@ -1,4 +1,4 @@
-"""Shards through a teacher, one flowing into the next, and the tables that come of each."""
+"""Runs shards through a teacher without a pause between them, and makes the tables of each."""
 
 import time
 from collections import Counter, deque
@@ -25,11 +25,11 @@ BELOW_THRESHOLD = "below_threshold"
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of one shard: its tables, or why its tar could not be read to the end.
+    """The result for one shard: its tables, or why its tar could not be read to the end.
 
-    below: beliefs of images that fell below the sampling threshold. embeddings: of the images in
-    beliefs, where asked for. rejected: by reason. seconds: since the shard before was done;
-    busy_seconds: of these, the device at work.
+    below: beliefs of images below the sampling threshold. embeddings: of the images in beliefs, if
+    requested. rejected: counts by reason. seconds: since the previous shard was done; busy_seconds:
+    how many of them the device worked. damage: why the tar could not be read to the end.
     """
 
     shard: Shard
@@ -58,7 +58,7 @@ class _Row:
 
 @dataclass
 class _Open:
-    """A shard on its way: images that wait for a full batch, and what is known so far."""
+    """A shard in progress: images that wait for a full batch, and the results so far."""
 
     shard: Shard
     waiting: "list[tuple[Sample, Future[Ready]] | Failure]" = field(default_factory=list)
@@ -74,7 +74,7 @@ class _Open:
         )
 
 
-#: A batch on its way to the device, or (without images) the end of a shard.
+#: A batch on the device, or (without images) the end of a shard.
 _Sent = tuple[_Open, list[Ready], Promise | None]
 
 
@@ -88,9 +88,9 @@ def label_shards(
 ) -> Iterator[ShardResult]:
     """Label shard after shard, in order.
 
-    No batch holds images of two shards, and batches are cut by position in the tar, so that the
-    values of a shard do not depend on what else ran. cores: that may be used. decode_threads: of a
-    GPU, None: one a core. min_top1: sampling threshold on the top-1 probability.
+    No batch holds images of two shards, and batches are cut by position in the tar, so the values
+    of a shard do not depend on what else ran. cores: how many may be used. decode_threads: for a
+    GPU; None: one per core. min_top1: sampling threshold on the top-1 probability.
     """
     device = open_device(teacher, cores, decode_threads)
     bound = teacher.batch * (device.depth + 1)
@@ -143,7 +143,7 @@ def _send(device: Device, current: _Open, sent: deque[_Sent]) -> None:
 
 
 class _Finish:
-    """Turns batches that come back into rows, and rows of a whole shard into tables."""
+    """Turns answered batches into rows, and the rows of a whole shard into tables."""
 
     def __init__(self, teacher: Teacher, min_top1: float) -> None:
         self._teacher, self._min_top1 = teacher, min_top1
@@ -159,7 +159,7 @@ class _Finish:
         answers = done.answers
         for position, image in enumerate(images):
             if not answers.finite[position]:
-                current.fail(image.sample, NOT_FINITE, "the teacher's output holds NaN or infinity")
+                current.fail(image.sample, NOT_FINITE, "the teacher's output has NaN or infinity")
                 continue
             features = answers.embeddings
             current.rows.append(
@@ -175,7 +175,7 @@ class _Finish:
         return None
 
     def _close(self, current: _Open) -> ShardResult:
-        kept = [row for row in current.rows if row.probs[0] >= self._min_top1]
+        above = [row for row in current.rows if row.probs[0] >= self._min_top1]
         below = [row for row in current.rows if row.probs[0] < self._min_top1]
         rejected = Counter(failure["reason"] for failure in current.failures)
         if below:
@@ -184,10 +184,10 @@ class _Finish:
         since, self._since = self._since, time.monotonic()
         return ShardResult(
             current.shard,
-            _beliefs(kept, self._teacher.k),
+            _beliefs(above, self._teacher.k),
             _beliefs(below, self._teacher.k),
             pa.Table.from_pylist(failures, schema=schemas.LABEL_FAILURES),
-            _embeddings(kept, self._teacher.features) if self._teacher.spec.embeddings else None,
+            _embeddings(above, self._teacher.features) if self._teacher.spec.embeddings else None,
             current.samples,
             dict(rejected),
             self._since - since,

@@ -1,7 +1,7 @@
-"""From a decoded picture to the tensor that the teacher sees.
+"""Makes the teacher's input from a decoded picture.
 
 `prepare(decode(data), automl_preset("automl_64"))` is the whole path from the bytes of a file to
-an input: whoever trains a teacher for `label` calls the same two functions.
+an input. To train a teacher for `label`, call the same two functions.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from coyo_labeler.formats.pictures import LARGE_PIXELS
 
-#: From this size up EfficientNetV2's evaluation squashes the whole picture; below it crops first.
+#: From this size on, EfficientNetV2's evaluation squashes the whole picture; below, it crops first.
 CROP_BELOW = 320
 
 #: What EfficientNetV2's evaluation subtracts from pixel values and divides them by.
@@ -25,11 +25,11 @@ AUTOML_CENTRE = 128.0
 
 @dataclass(frozen=True)
 class Preset:
-    """How pictures become inputs; `describe` is recorded in every file.
+    """How pictures become inputs; every file records `describe`.
 
     size: side of the input in pixels. crop: side of the central square as a share of the short
-    side, cut out before the resize; None: the whole picture is squashed. transform: timm's own, in
-    place of the rest.
+    side, cut out before the resize; None: the whole picture is squashed. transform: timm's own,
+    which replaces the rest.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Preset:
     transform: Callable[[Image.Image], torch.Tensor] | None = None
 
     def describe(self) -> str:
-        """What is done, on one line."""
+        """The steps, on one line."""
         if self.transform is not None:
             return f"{self.name}: " + " ".join(str(self.transform).split())
         share = "whole" if self.crop is None else f"central {self.crop:.6f} of the short side"
@@ -69,7 +69,7 @@ def timm_preset(config: Mapping[str, Any]) -> Preset:
 
 
 def prepare(pixels: npt.NDArray[np.uint8] | torch.Tensor, preset: Preset) -> torch.Tensor:
-    """The input tensor of one picture, on the device on which its pixels are.
+    """The input tensor of one picture, on the device of its pixels.
 
     pixels: (height, width, 3) uint8 RGB. Returns (3, size, size) float32.
     """
@@ -91,9 +91,9 @@ def prepare(pixels: npt.NDArray[np.uint8] | torch.Tensor, preset: Preset) -> tor
 
 
 def _sampled(image: torch.Tensor, size: int) -> torch.Tensor:
-    """(3, size, size) float32, as `interpolate` has it, of the pixels alone that it looks at.
+    """(3, size, size) float32: the result of `interpolate`, from only the pixels that it reads.
 
-    image: (height, width, 3). `interpolate` takes all of it as float32, twelve bytes a pixel.
+    image: (height, width, 3). `interpolate` needs all of it as float32, twelve bytes per pixel.
     """
     top, bottom, down = _between(image.shape[0], size)
     left, right, across = _between(image.shape[1], size)
@@ -105,7 +105,7 @@ def _sampled(image: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _between(pixels: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of `size` outputs the pixel before, the pixel behind, and how far it is to the latter."""
+    """For each of `size` outputs the pixel before, the pixel after, and the latter's weight."""
     centres = (torch.arange(size, dtype=torch.float64) + 0.5) * pixels / size - 0.5
     centres = centres.clamp(0, pixels - 1)
     before = centres.long()

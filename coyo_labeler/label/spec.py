@@ -1,4 +1,4 @@
-"""Which teacher is meant; known on machines that could not run it, such as a Spark driver."""
+"""What identifies a teacher, also on machines that cannot run it, such as a Spark driver."""
 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """All that decides what a teacher answers; the keys of `label` of the same names."""
+    """All that determines a teacher's answers: the settings of `label` with the same names."""
 
     model: str
     checkpoint: str | None = None
@@ -28,7 +28,7 @@ class TeacherSpec:
 
 
 def spec_of(settings: "LabelSettings") -> TeacherSpec:
-    """The part of the stage's settings that decides what the teacher answers."""
+    """The part of the stage's settings that determines the teacher's answers."""
     return TeacherSpec(
         **{field.name: getattr(settings, field.name) for field in fields(TeacherSpec)}
     )

@@ -1,4 +1,4 @@
-"""Thumbnails of single images out of image shards, as data URIs."""
+"""Thumbnails of single images from image shards, as data URIs."""
 
 import base64
 import io
@@ -19,72 +19,72 @@ from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError
 #: Longest side of a thumbnail, in pixels: twice its size on the page, for dense screens.
 SIDE = 176
 
-#: Shards that one task looks through.
+#: Shards that one task searches.
 _SHARDS_PER_TASK = 64
 
 
 def locate(
     spark: SparkSession, shards: Sequence[Shard], ids: Collection[int]
 ) -> dict[int, tuple[str, str]]:
-    """Where the images of a few ids lie: {id: (URL of the tar, key in it)}.
+    """The locations of a few images: {id: (URL of the tar, key in it)}.
 
-    An image of a shard that cannot be read has no place.
+    An image of a shard that cannot be read has no location.
     """
     wanted = frozenset(ids)
 
-    def look(shard: Shard) -> Iterator[tuple[int, tuple[str, str]]]:
+    def search(shard: Shard) -> Iterator[tuple[int, tuple[str, str]]]:
         try:
             index = read_index(shard)
         except DamagedTarError:
-            return  # the page does without its pictures; whoever needs the tar reports it
+            return  # the page lacks its pictures; stages that need the tar report it
         for key, image_id in index:
             if image_id in wanted:
                 yield image_id, (shard.url, key)
 
     tasks = max(1, len(shards) // _SHARDS_PER_TASK, min(len(shards), 4))
-    return dict(spark.sparkContext.parallelize(list(shards), tasks).flatMap(look).collect())
+    return dict(spark.sparkContext.parallelize(list(shards), tasks).flatMap(search).collect())
 
 
-def thumbnails(places: Mapping[int, tuple[str, str]]) -> dict[int, str]:
+def thumbnails(locations: Mapping[int, tuple[str, str]]) -> dict[int, str]:
     """Small JPEGs as `data:` URIs, by id.
 
-    places: {id: (URL of a tar, key in it)}. An image that does not decode has none.
+    locations: {id: (URL of a tar, key in it)}. An image that does not decode has no thumbnail.
 
     Raises: InputError naming a tar that breaks off before the images.
     """
     by_tar: dict[str, dict[str, int]] = {}
-    for image_id, (tar, key) in places.items():
+    for image_id, (tar, key) in locations.items():
         by_tar.setdefault(tar, {})[key] = image_id
-    found: dict[int, str] = {}
+    uris: dict[int, str] = {}
     for url, ids in sorted(by_tar.items()):
         for key, data in _pictures(url, ids.keys()).items():
             uri = _shrink(data)
             if uri is not None:
-                found[ids[key]] = uri
-    return found
+                uris[ids[key]] = uri
+    return uris
 
 
 def _pictures(url: str, keys: Collection[str]) -> dict[str, bytes]:
     """The pictures of some keys of a tar; reads no further than the last of them."""
-    found: dict[str, bytes] = {}
+    pictures: dict[str, bytes] = {}
     fs, path = storage.resolve(url)
     try:
         with fs.open(path, "rb") as file:
             for group in tars.read_groups(file, url, lambda key: _name(key) in keys, IMAGE_ENDINGS):
                 picture = tars.picture(group.parts)
                 if picture is not None and not group.repeated:
-                    found.setdefault(_name(group.key), picture[1])
-                if len(found) == len(keys):
+                    pictures.setdefault(_name(group.key), picture[1])
+                if len(pictures) == len(keys):
                     break
     except tars.DamagedTarError as error:
         raise InputError(
             f"report: images: {error.url} is damaged ({error.why}); fetch it again"
         ) from None
-    return found
+    return pictures
 
 
 def _name(key: str) -> str:
-    """A key as `locate` has it."""
+    """A key as `locate` returns it."""
     return text_of_key(posixpath.basename(key))
 
 

@@ -9,12 +9,13 @@ from markupsafe import Markup
 from coyo_labeler.report.metrics import coarsen
 from coyo_labeler.report.plots import Plot, number, percent, ticks
 
-#: Bars of a histogram over [0, 1]. More workers than `_WORKERS` are shown as a histogram too.
+#: Bars of a histogram over [0, 1].
 _BARS = 50
-_WORKERS = 80
+#: More workers are shown as a histogram.
+_MAX_WORKERS = 80
 
-#: Bins with fewer images are not joined by the line: it would show chance.
-_JOINED = 10
+#: Bins with fewer images are not joined by the line, which would show noise.
+_MIN_JOINED = 10
 
 #: The other folder's colour, then ours, drawn above it.
 _SERIES = (("other_accuracy", "2"), ("accuracy", "1"))
@@ -52,7 +53,8 @@ def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
         plots["calibration"] = _calibration(fit["reliability"])
     if "workers" in document:
         known = [worker for worker in document["workers"] if worker["accuracy"] is not None]
-        plots["workers"] = _workers(known) if len(known) <= _WORKERS else _worker_histogram(known)
+        draw = _workers if len(known) <= _MAX_WORKERS else _worker_histogram
+        plots["workers"] = draw(known)
     return plots
 
 
@@ -68,14 +70,15 @@ def _accuracy(document: Mapping[str, Any]) -> dict[str, Markup]:
     return plots
 
 
-def _room(*values: Iterable[float]) -> float:
+def _top(*values: Iterable[float]) -> float:
+    """The upper end of a y axis: a little above all values."""
     return max((v for row in values for v in row), default=0.0) * 1.04 or 1.0
 
 
 def _confidence(counts: Sequence[int]) -> Markup:
     bars = coarsen(counts, _BARS)
     edges = [index / _BARS for index in range(_BARS + 1)]
-    plot = Plot((0, 1), (0, _room(bars)), "probability of the first label", "images")
+    plot = Plot((0, 1), (0, _top(bars)), "probability of the first label", "images")
     titles = [f"{edges[i]:.2f} to {edges[i + 1]:.2f}: {n:,.0f} images" for i, n in enumerate(bars)]
     plot.bars(edges, bars, titles)
     return plot.svg("Histogram of the probability of the first label")
@@ -86,7 +89,7 @@ def _risk(document: Mapping[str, Any]) -> Markup:
     other = document.get("other_risk")
     before = coarsen(other["counts"], _BARS) if other else []
     edges = [index / _BARS for index in range(_BARS + 1)]
-    plot = Plot((0, 1), (0, _room(bars, before)), "1 − probability of the first label", "images")
+    plot = Plot((0, 1), (0, _top(bars, before)), "1 − probability of the first label", "images")
     titles = [
         f"risk {edges[i]:.2f} to {edges[i + 1]:.2f}: {n:,.0f} images"
         + (f", {document['series']['other']} {before[i]:,.0f}" if other else "")
@@ -106,7 +109,7 @@ def _entropy(entropy: Mapping[str, Any]) -> Markup:
     width = per_bar * entropy["bin"]
     edges = [index * width for index in range(len(bars) + 1)]
     titles = [f"{edges[i]:.2f} to {edges[i + 1]:.2f} nats: {n:,.0f}" for i, n in enumerate(bars)]
-    plot = Plot((0, edges[-1]), (0, _room(bars)), "entropy of the posterior, nats", "images")
+    plot = Plot((0, edges[-1]), (0, _top(bars)), "entropy of the posterior, nats", "images")
     plot.bars(edges, bars, titles)
     return plot.svg("Histogram of the entropy of the posterior")
 
@@ -143,14 +146,14 @@ def _sizes(sizes: Mapping[str, Any]) -> Markup:
 def _edges(counted: Mapping[str, Sequence[float]], across: str, up: str) -> Markup:
     """A histogram of bins of unequal width, drawn equally wide; empty ends are left out."""
     rows, starts = counted["rows"], counted["from"]
-    some = [at for at, n in enumerate(rows) if n]
-    first, last = max(0, some[0] - 1), min(len(rows) - 1, some[-1] + 1)
+    used = [index for index, n in enumerate(rows) if n]
+    first, last = max(0, used[0] - 1), min(len(rows) - 1, used[-1] + 1)
     bars = [float(n) for n in rows[first : last + 1]]
     names = [f"{start:g}" for start in starts[first : last + 1]]
-    edges = [float(at) for at in range(len(bars) + 1)]
+    edges = [float(index) for index in range(len(bars) + 1)]
     titles = [f"from {name}: {n:,.0f} {up}" for name, n in zip(names, bars, strict=True)]
-    shown = [(float(at), name) for at, name in enumerate(names)]
-    plot = Plot((0, len(bars)), (0, _room(bars)), across, up, x_ticks=shown)
+    shown = [(float(index), name) for index, name in enumerate(names)]
+    plot = Plot((0, len(bars)), (0, _top(bars)), across, up, x_ticks=shown)
     plot.bars(edges, bars, titles)
     return plot.svg(f"Histogram of the catalog: {across}")
 
@@ -161,7 +164,7 @@ def _reliability(document: Mapping[str, Any]) -> Markup:
     for key, series in _SERIES:
         bins = document[key]["reliability"]["bins"] if key in document else []
         most = max((b["images"] for b in bins), default=1)
-        joined = [(b["confidence"], b["correct"]) for b in bins if b["images"] >= _JOINED]
+        joined = [(b["confidence"], b["correct"]) for b in bins if b["images"] >= _MIN_JOINED]
         plot.line(joined, f"l{series}")
         for b in bins:
             title = f"stated {b['confidence']:.1%}, correct {b['correct']:.1%} of {b['images']:,}"
@@ -170,7 +173,7 @@ def _reliability(document: Mapping[str, Any]) -> Markup:
     return plot.svg("Reliability diagram: share correct against stated probability")
 
 
-def _settled(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+def _without_start(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """A curve without its first hundredth, where a few images make it jump."""
     curve = list(points)
     return [point for point in curve if point[0] >= 0.01] or curve
@@ -178,7 +181,7 @@ def _settled(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]
 
 def _coverage(document: Mapping[str, Any]) -> Markup:
     curves = {
-        series: _settled((p["share"], p["accuracy"]) for p in document[key]["coverage"])
+        series: _without_start((p["share"], p["accuracy"]) for p in document[key]["coverage"])
         for key, series in _SERIES
         if key in document
     }
@@ -200,7 +203,7 @@ def _precision_recall(document: Mapping[str, Any]) -> Markup:
     for key, series in _SERIES:
         if key in document:
             curve = document[key]["precision_recall"]
-            plot.line(_settled((p["recall"], p["precision"]) for p in curve), f"l{series}")
+            plot.line(_without_start((p["recall"], p["precision"]) for p in curve), f"l{series}")
     return plot.svg("Precision against recall of all labels as the threshold falls")
 
 
@@ -235,7 +238,7 @@ def _votes(images_by_votes: Sequence[Sequence[int]]) -> Markup:
         bars[min(votes, most)] += images
     edges = [index - 0.5 for index in range(most + 2)]
     shown = [(float(v), number(v)) for v in ticks(0, most, 10) if v == int(v)]
-    plot = Plot((-0.5, most + 0.5), (0, _room(bars)), "votes on the image", "images", x_ticks=shown)
+    plot = Plot((-0.5, most + 0.5), (0, _top(bars)), "votes on the image", "images", x_ticks=shown)
     plot.bars(edges, bars, [f"{v} votes: {n:,.0f} images" for v, n in enumerate(bars)], gap=0.3)
     return plot.svg("Images by number of votes")
 
@@ -263,13 +266,13 @@ def _calibration(reliability: Mapping[str, Sequence[Sequence[float]]]) -> Markup
     for when, series in (("before", "2"), ("after", "1")):
         bins = [row for row in reliability.get(when, ()) if row[0] > 0]
         most = max((n for n, *_ in bins), default=1.0)
-        plot.line(
-            [(stated / n, held / n) for n, stated, held in bins if n >= _JOINED], f"l{series}"
-        )
-        for n, stated, held in bins:
-            title = f"{when}: belief {stated / n:.1%}, posterior {held / n:.1%}, {n:,.0f} images"
+        joined = [(belief / n, posterior / n) for n, belief, posterior in bins if n >= _MIN_JOINED]
+        plot.line(joined, f"l{series}")
+        for n, belief, posterior in bins:
+            shares = f"belief {belief / n:.1%}, posterior {posterior / n:.1%}"
+            title = f"{when}: {shares}, {n:,.0f} images"
             radius = 2.0 + 3.5 * (n / most) ** 0.5
-            plot.dot(stated / n, held / n, f"s{series}", title, radius)
+            plot.dot(belief / n, posterior / n, f"s{series}", title, radius)
     return plot.svg("Reliability of the beliefs, judged by the votes, before and after calibration")
 
 
@@ -279,11 +282,11 @@ def _workers(workers: Sequence[Mapping[str, Any]]) -> Markup:
         (0.3, len(ranked) + 0.7), (0, 1), "workers, by accuracy", "accuracy", y_format=percent,
         x_ticks=[(1, "1"), (len(ranked), str(len(ranked)))],
     )  # fmt: skip
-    for at, worker in enumerate(ranked, start=1):
+    for rank, worker in enumerate(ranked, start=1):
         if worker["accuracy_low"] is not None and worker["accuracy_high"] is not None:
-            plot.whisker(at, worker["accuracy_low"], worker["accuracy_high"], "l1")
+            plot.whisker(rank, worker["accuracy_low"], worker["accuracy_high"], "l1")
         title = f"{worker['worker_id']}: {worker['accuracy']:.1%}, {worker['n_votes']:,} votes"
-        plot.dot(at, worker["accuracy"], "s1", title, 3)
+        plot.dot(rank, worker["accuracy"], "s1", title, 3)
     return plot.svg("Accuracy of every worker with its 90 % interval")
 
 
@@ -291,12 +294,12 @@ def _worker_histogram(workers: Sequence[Mapping[str, Any]]) -> Markup:
     """Workers by accuracy; the title of each bar gives the mean 90 % interval of its workers."""
     bars, lows, highs = [0.0] * 25, [0.0] * 25, [0.0] * 25
     for worker in workers:
-        at = min(int(worker["accuracy"] * 25), 24)
-        bars[at] += 1
-        lows[at] += worker["accuracy_low"] or 0.0
-        highs[at] += worker["accuracy_high"] if worker["accuracy_high"] is not None else 1.0
+        bar = min(int(worker["accuracy"] * 25), 24)
+        bars[bar] += 1
+        lows[bar] += worker["accuracy_low"] or 0.0
+        highs[bar] += worker["accuracy_high"] if worker["accuracy_high"] is not None else 1.0
     edges = [index / 25 for index in range(26)]
-    plot = Plot((0, 1), (0, _room(bars)), "accuracy", "workers", percent)
+    plot = Plot((0, 1), (0, _top(bars)), "accuracy", "workers", percent)
     titles = [
         f"{edges[i]:.0%} to {edges[i + 1]:.0%}: {n:,.0f} workers"
         + (f", mean interval {lows[i] / n:.0%} to {highs[i] / n:.0%}" if n else "")

@@ -1,7 +1,7 @@
 """Figures computed from aggregates: rates with intervals, scores per class, calibration.
 
-prefix: of the measures that a function reads, "" for the labels of the report or "other_" for the
-compared ones.
+prefix: of the measures that a function reads; "" for the report's labels, "other_" for those that
+they are compared with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,13 +50,13 @@ def threshold_table(sums: Aggregates, published: bool) -> list[dict[str, Any]]:
     labels = sums.of_measure("labels")
     table = []
     for index, threshold in enumerate(THRESHOLDS):
-        kept = sums.count("kept", index)
+        images = sums.count("kept", index)
         counts = labels.count[labels.b == index]
         row: dict[str, Any] = {
             "threshold": threshold,
-            "labels_per_image": int(counts.sum()) / kept if kept else 0.0,
+            "labels_per_image": int(counts.sum()) / images if images else 0.0,
             "unique_labels": len(counts),
-            "share_kept": kept / rows if rows else 0.0,
+            "share_kept": images / rows if rows else 0.0,
         }
         if published:
             names = ("labels_per_image", "unique_labels", "share_kept")
@@ -133,7 +133,7 @@ def coverage(sums: Aggregates, prefix: str = "", points: int = 100) -> list[dict
 def class_scores(
     sums: Aggregates, classes: int, precisions: F64, prefix: str = ""
 ) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and average precision of every class that is true or given at all.
+    """Precision, recall, F1 and average precision of each class that is true or given anywhere.
 
     precisions: (classes,) average precision (`ranking.class_precisions`). The other scores are over
     images with exactly one true class. A score whose denominator is 0 is None.
@@ -156,7 +156,7 @@ def class_scores(
 
 
 def macro(scores: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Unweighted means over the classes that are true of some image; no prediction counts as 0."""
+    """Unweighted means over the classes that are true for some image; no prediction counts as 0."""
     true = [score for score in scores if score["support"]]
     return {
         key: sum(score[key] or 0.0 for score in true) / len(true) if true else None
@@ -169,21 +169,21 @@ def multilabel(sums: Aggregates, prefix: str = "") -> list[dict[str, Any]]:
     true = int(sums.of_measure(prefix + "true").count.sum())
     table = []
     for index, threshold in enumerate(THRESHOLDS):
-        kept = sums.count(prefix + "kept_labels", index)
+        given = sums.count(prefix + "kept_labels", index)
         hits = sums.count(prefix + "kept_hits", index)
         table.append(
             {
                 "threshold": threshold,
-                "precision": hits / kept if kept else None,
+                "precision": hits / given if given else None,
                 "recall": hits / true if true else None,
-                "f1": 2 * hits / (kept + true) if kept + true else None,
+                "f1": 2 * hits / (given + true) if given + true else None,
             }
         )
     return table
 
 
 def agreement(sums: Aggregates) -> dict[str, Any]:
-    """How often both folders have the same first label, and which of the changes are right."""
+    """How often both folders have the same first label, and how many changes are right."""
     n = sums.count("both")
     moves_to_none = n - int(sums.of_measure("was").count.sum())
     same = int(sums.of_measure("stayed").count.sum())
@@ -203,9 +203,9 @@ def agreement(sums: Aggregates) -> dict[str, Any]:
 
 
 def class_agreement(sums: Aggregates, classes: int) -> list[dict[str, Any]]:
-    """The share of images that kept the class of the other folder, per class; the lowest first.
+    """The share of images that kept the class of the other folder, per class, lowest first.
 
-    Sorted by the upper end of the interval, so that a class of few images does not come first.
+    Sorted by the upper end of the interval, so that a class with few images does not come first.
     """
     was, stayed = sums.dense("was", classes), sums.dense("stayed", classes)
     rows = [{"label": int(c), **rate(int(stayed[c]), int(was[c]))} for c in np.flatnonzero(was)]
@@ -222,7 +222,7 @@ def slice_errors(sums: Aggregates) -> list[dict[str, Any]]:
 
 
 def by_votes(sums: Aggregates) -> list[dict[str, Any]]:
-    """Accuracy by the number of votes on the image; the last row is of `MOST_VOTES` or more."""
+    """Accuracy by the number of votes on the image; the last row is for `MOST_VOTES` or more."""
     cells = sums.of_measure("by_votes")
     rows = []
     for votes in np.unique(cells.a):

@@ -16,7 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Ragged:
-    """The candidates of some images, flattened: `lengths[i]` of them for each image i, in order.
+    """The candidates of some images, flattened: image i has `lengths[i]` of them, in order.
 
     lengths: (images,); labels: (nnz,) class; probs: (nnz,) probability.
     """
@@ -63,7 +63,7 @@ class Ragged:
 
     def hits(self, truth: "Ragged") -> Mask:
         """(nnz,) whether each candidate is among the labels of its image in `truth`."""
-        if truth.lengths.max(initial=0) <= 1:  # no need to search
+        if truth.lengths.max(initial=0) <= 1:  # at most one label per image: no search needed
             expected, _ = truth.first()
             return np.asarray(self.labels == expected[self.image])
         space = 1 + max(self.labels.max(initial=0), truth.labels.max(initial=0))
@@ -80,11 +80,11 @@ def sets_of(batch: pa.RecordBatch, name: str) -> Ragged:
 def candidates_of(
     batch: pa.RecordBatch, source: str, labels: str, probs: str, classes: int
 ) -> Ragged:
-    """Two list columns, labels and their falling probabilities; a null is an empty list.
+    """Two list columns, labels and their descending probabilities; a null is an empty list.
 
     source: the setting that named the table, for messages. classes: size of the label space.
 
-    Raises: InputError naming the image whose lists are broken.
+    Raises: InputError naming the image whose lists are invalid.
     """
     lists = read_label_lists(batch, source, labels, probs)
     check_label_lists(lists, source, classes=classes, distinct=True, falling=True)

@@ -1,4 +1,4 @@
-"""How well probabilities rank true labels above false ones: precision–recall, average precision.
+"""How well probabilities rank true labels above false ones: precision, recall, average precision.
 
 Scores are counted in `tally.LOGIT_BINS` bins of log-odds, and scores of one bin count as tied. So
 every figure is exact for scores that are rounded to a bin (0.023 of log-odds), else approximate.
@@ -40,11 +40,11 @@ def listed_areas(cells: Cells) -> Cells:
 
 
 def average_precisions(areas: Cells, positives: I64, images: int) -> F64:
-    """Average precision Σ (Rₙ − Rₙ₋₁) Pₙ of every class, (classes,); NaN if true of no image.
+    """Average precision Σ (Rₙ − Rₙ₋₁) Pₙ of every class, (classes,); NaN if true for no image.
 
-    areas: as `listed_areas` returns. positives: (classes,) number of images of which each class is
-    true. images: number of images with known truth. A class scores lowest, and tied, on the images
-    that do not list it, like the zeros of a dense matrix.
+    areas: from `listed_areas`. positives: (classes,) number of images for which each class is true.
+    images: number of images with known truth. Images that do not list a class count as tied with
+    the lowest score, like the zeros of a dense matrix.
     """
     listed, area = np.zeros((2, len(positives)))
     listed[areas.a], area[areas.a] = areas.count, areas.total
@@ -69,17 +69,19 @@ def precision_recall(
     """
     true = int(sums.of_measure(prefix + "true").count.sum())
     hits = np.cumsum(sums.dense(prefix + "pooled", LOGIT_BINS, 1)[::-1])
-    kept = np.cumsum(sums.dense(prefix + "pooled", LOGIT_BINS)[::-1])
-    at = np.flatnonzero(np.diff(kept, prepend=0))
-    if len(at) > points:
-        at = at[np.unique(np.linspace(0, len(at) - 1, points).astype(int))]
+    given = np.cumsum(sums.dense(prefix + "pooled", LOGIT_BINS)[::-1])
+    bins = np.flatnonzero(np.diff(given, prepend=0))
+    if len(bins) > points:
+        bins = bins[np.unique(np.linspace(0, len(bins) - 1, points).astype(int))]
     return [
-        {"recall": float(hits[i] / true), "precision": float(hits[i] / kept[i])} for i in at if true
+        {"recall": float(hits[b] / true), "precision": float(hits[b] / given[b])}
+        for b in bins
+        if true
     ]
 
 
 def class_precisions(sums: Aggregates, classes: int, prefix: str = "") -> F64:
-    """Average precision of every class against gold, (classes,); NaN if true of no image."""
+    """Average precision of every class against gold, (classes,); NaN if true for no image."""
     positives = sums.dense(prefix + "true", classes)
     return average_precisions(
         sums.of_measure(prefix + "scores"), positives, sums.count(prefix + "known")
@@ -87,6 +89,6 @@ def class_precisions(sums: Aggregates, classes: int, prefix: str = "") -> F64:
 
 
 def mean_average_precision(precisions: F64) -> dict[str, Any]:
-    """The mean over the classes that are true of some image, and the number of these classes."""
+    """The mean over the classes that are true for some image, and the number of these classes."""
     true = precisions[~np.isnan(precisions)]
     return {"value": float(true.mean()) if len(true) else None, "classes": len(true)}

@@ -1,4 +1,4 @@
-"""Sums by key: the result of a pass over rows, small enough to travel, and to be added up."""
+"""Sums by key: the result of a pass over rows, small enough to send and to add up."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ PACKED = pa.schema(
 )
 CELLS = pa.schema([("key", pa.int64()), ("count", pa.int64()), ("total", pa.float64())])
 
-#: Cells of one measure that are kept before equal keys are added up.
-_LOOSE = 1 << 21
+#: Cells of one measure that are collected before equal keys are added up.
+_MAX_UNMERGED = 1 << 21
 
 
 def key_of(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> I64:
@@ -142,7 +142,7 @@ class Ledger:
             return
         parts = self.parts.setdefault((measure, name), [])
         parts.append(cells)
-        if len(parts) > 1 and sum(len(part.key) for part in parts) > _LOOSE:
+        if len(parts) > 1 and sum(len(part.key) for part in parts) > _MAX_UNMERGED:
             parts[:] = [Cells.concatenated(parts).merged()]
 
     def items(self) -> Iterator[tuple[tuple[str, str], Cells]]:
@@ -166,7 +166,7 @@ class Aggregates:
         return (measure, "") in self.cells
 
     def of_measure(self, measure: str, name: str = "") -> Cells:
-        """The cells of a measure; none if nothing was counted."""
+        """The cells of a measure; no cells if nothing was counted."""
         return self.cells.get((measure, name), Cells.none())
 
     def count(self, measure: str, a: int = 0, b: int = 0, *, name: str = "") -> int:
@@ -175,7 +175,7 @@ class Aggregates:
         return int(cells.count[cells.key == key_of(np.array([a]), np.array([b]))].sum())
 
     def dense(self, measure: str, size: int, b: int | None = None) -> I64:
-        """Counts by `a`, shape (size,), of one `b` or of all; larger `a` count as the last."""
+        """Counts by `a`, shape (size,), for one `b` or for all; larger `a` count as the last."""
         cells = self.of_measure(measure)
         if b is not None:
             cells = cells[cells.b == b]
@@ -190,4 +190,4 @@ class Aggregates:
 
     def names(self, measure: str) -> list[str]:
         """The names under which a measure was counted."""
-        return sorted(name for counted, name in self.cells if counted == measure)
+        return sorted(name for other, name in self.cells if other == measure)

@@ -1,8 +1,8 @@
-"""One pass over rows of labels: everything that the report needs, as sums.
+"""Everything that the report needs, as sums from one pass over the rows of labels.
 
-Tallies of parts of the data, added up by key, are the tally of the whole (`sums.Ledger`). Pairs of
-classes and scores by class can be many (`PAIRS`, `SCORES`, `EXAMPLES`): `aggregate` cuts them
-before they reach the driver. All other measures have at most a few cells per class.
+Tallies of parts of the data, added up by key, give the tally of the whole (`sums.Ledger`). `PAIRS`,
+`SCORES` and `EXAMPLES` can have many cells: `aggregate` reduces them before they reach the driver.
+All other measures have at most a few cells per class.
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ MOST_VOTES = 10
 #: Label spaces up to this size get a full confusion matrix.
 MATRIX_CLASSES = 25
 
-#: Measures over pairs of classes, over scores by class, and of single images worth a look.
+#: Measures of pairs of classes, of scores by class, and of single images worth a look.
 PAIRS = ("confusion", "other_confusion", "moves")
 SCORES = ("scores", "other_scores")
 EXAMPLES = ("uncertain", "changed", "wrong")
@@ -39,7 +39,7 @@ EXAMPLES = ("uncertain", "changed", "wrong")
 
 @dataclass
 class Tally:
-    """The sums over the batches that were added.
+    """The sums over all added batches.
 
     classes: size of the label space. examples: number of images to keep of each kind.
     """
@@ -104,8 +104,8 @@ class Tally:
     def _count_labels(self, own: Ragged, first: I64, confidence: F64) -> None:
         some = own.lengths > 0
         for index, threshold in enumerate(THRESHOLDS):
-            kept = own.labels if index == 0 else own.labels[own.probs >= threshold]
-            self._count_classes("labels", kept, index)
+            labels = own.labels if index == 0 else own.labels[own.probs >= threshold]
+            self._count_classes("labels", labels, index)
             images = int((some & (confidence >= threshold)).sum())
             self.ledger.count("kept", images, a=index)
         self.ledger.count("rows", own.images)
@@ -143,9 +143,9 @@ class Tally:
         self._count_classes(prefix + "true", truth.labels)
         judged = known[image]
         for index, threshold in enumerate(THRESHOLDS):
-            kept = judged & (own.probs >= threshold)
-            ledger.count(prefix + "kept_labels", int(kept.sum()), a=index)
-            ledger.count(prefix + "kept_hits", int((kept & hit).sum()), a=index)
+            above = judged & (own.probs >= threshold)
+            ledger.count(prefix + "kept_labels", int(above.sum()), a=index)
+            ledger.count(prefix + "kept_hits", int((above & hit).sum()), a=index)
         bins = logit_bin(own.probs[judged])
         ledger.tally(prefix + "scores", own.labels[judged], 2 * bins + hit[judged])
         ledger.tally(prefix + "pooled", bins, hit[judged])
@@ -175,10 +175,11 @@ class Tally:
         self._count_classes("was", before[both & (before >= 0)])
         self._count_classes("stayed", now[both & (before == now) & (now >= 0)])
         self.ledger.tally("other_risk", unit_bin(1.0 - other_confidence[both]))
-        of_now = np.zeros(own.images)  # what the other folder gives to our first label
+        # The probability that the other folder gives to our first label.
+        former = np.zeros(own.images)
         same = other.labels == now[other.image]
-        of_now[other.image[same]] = other.probs[same]
-        self._keep("changed", ids, confidence - of_now, both & (before != now) & (now >= 0))
+        former[other.image[same]] = other.probs[same]
+        self._keep("changed", ids, confidence - former, both & (before != now) & (now >= 0))
         if truth is None or right is None:
             return
         was = self._judge("other_", other, truth.only(both))
@@ -203,9 +204,9 @@ class Tally:
         """Keep the images with the highest scores, ties by id."""
         if not self.examples:
             return
-        kept = self.extremes.get(kind, (np.zeros(0, np.int64), np.zeros(0)))
-        ids = np.concatenate([kept[0], ids[candidates]])
-        scores = np.concatenate([kept[1], scores[candidates]])
+        former_ids, former_scores = self.extremes.get(kind, (np.zeros(0, np.int64), np.zeros(0)))
+        ids = np.concatenate([former_ids, ids[candidates]])
+        scores = np.concatenate([former_scores, scores[candidates]])
         best = np.lexsort((ids, -scores))[: self.examples]
         self.extremes[kind] = ids[best], scores[best]
 
@@ -216,7 +217,7 @@ def unit_bin(values: F64) -> I64:
 
 
 def logit_bin(probs: F64) -> I64:
-    """The bin of each probability's log-odds among `LOGIT_BINS`, which are open at both ends."""
+    """The bin of each probability's log-odds among `LOGIT_BINS`, open at both ends."""
     tiny = 1e-9
     logits = np.log(np.clip(probs, tiny, 1)) - np.log(np.clip(1 - probs, tiny, 1))
     scaled = (logits + LOGIT_END) / (2 * LOGIT_END) * LOGIT_BINS

@@ -11,7 +11,7 @@ from coyo_labeler.formats.spark_tables import read_table
 
 
 def read_workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:
-    """Rows of schemas.WORKERS, the one with most votes first; [] if the labels rest on no votes."""
+    """Rows of schemas.WORKERS, by votes descending; [] if the labels were made without votes."""
     url = storage.join(labels, "workers")
     if not storage.exists(url):
         return []
@@ -21,7 +21,7 @@ def read_workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:
 
 
 def read_worker_pairs(spark: SparkSession, labels: str, top: int) -> list[tuple[int, int, float]]:
-    """(true class, voted class, expected votes) of the pairs that workers confuse most."""
+    """(true class, voted class, expected votes) of the pairs that are confused most often."""
     url = storage.join(labels, "confusions")
     if not storage.exists(url):
         return []

@@ -16,7 +16,7 @@ def test_labels_in_another_order_than_the_tar_name_the_shard(
     images, labels = folders(4, 4)
     ids = [FIRST_ID + 4, FIRST_ID + 6, FIRST_ID + 5, FIRST_ID + 7]
     write_labels(tmp_path / "beliefs/00001.parquet", {each: row_of(each) for each in ids})
-    with pytest.raises(InputError, match=rf"shard 00001: id {FIRST_ID + 5} stands elsewhere"):
+    with pytest.raises(InputError, match=rf"shard 00001: id {FIRST_ID + 5} is in another position"):
         list(LabelledImages(images, labels))
 
 

@@ -49,7 +49,7 @@ def test_a_posterior_in_other_files_and_order_gives_the_same_samples(
 def test_a_posterior_with_voted_images_in_files_of_their_own_gives_the_same_samples(
     folders: Folders, tmp_path: Path
 ) -> None:
-    # As merge writes it: who got no vote stays in the file of the shard, the others go by id.
+    # As merge writes it: images without votes stay in the file of their shard.
     images, labels = folders(5, 3, 4, 2, table=True)
     ids = list(range(FIRST_ID, FIRST_ID + 14))
     voted = {*ids[1:8:3], ids[6], ids[12], ids[13]}
@@ -69,9 +69,9 @@ def test_a_posterior_with_voted_images_in_files_of_their_own_gives_the_same_samp
     assert read(str(tmp_path / "merged")) == read(labels)
     assert LabelledImages(images, str(tmp_path / "merged"), exclude=ids[:2]).count() == 12
     shards = find_shards(images)
-    for shard in shards:  # the rows of shards are not looked through by id: only the six voted ones
+    for shard in shards:  # rows of shards are not searched by id: only the six voted ones
         open_labels(str(posterior), scan_limit=6).open(shard)
-    with pytest.raises(InputError, match=r"shard 00000: its ids lie scattered over"):
+    with pytest.raises(InputError, match=r"shard 00000: its ids are scattered over"):
         open_labels(str(posterior), scan_limit=1).open(shards[0])
     (posterior / "voted-00001.parquet").unlink()
     (posterior / "voted-00000.parquet").unlink()
@@ -80,17 +80,17 @@ def test_a_posterior_with_voted_images_in_files_of_their_own_gives_the_same_samp
         read(str(posterior))
 
 
-@pytest.mark.parametrize("layout", ["00000", "part-0", "both"])
+@pytest.mark.parametrize("kind", ["00000", "part-0", "mixed"])
 def test_images_to_train_on_are_counted_without_reading_them(
-    folders: Folders, tmp_path: Path, layout: str
+    folders: Folders, tmp_path: Path, kind: str
 ) -> None:
     images, _ = folders(4, table=True)
     rows = {FIRST_ID + each: row_of(each) for each in (0, 2, 3)}
-    others = {FIRST_ID - 7: row_of(1), FIRST_ID + 9: row_of(1)} if layout == "part-0" else {}
-    first = {"both": {FIRST_ID: row_of(0)}}.get(layout, {**rows, **others})
-    name = "00000" if layout == "both" else layout
+    others = {FIRST_ID - 7: row_of(1), FIRST_ID + 9: row_of(1)} if kind == "part-0" else {}
+    first = {"mixed": {FIRST_ID: row_of(0)}}.get(kind, {**rows, **others})
+    name = "00000" if kind == "mixed" else kind
     write_labels(tmp_path / f"counted/{name}.parquet", first)
-    if layout == "both":
+    if kind == "mixed":
         rest = {each: row for each, row in rows.items() if each != FIRST_ID}
         write_labels(tmp_path / "counted/voted-0.parquet", rest)
     (tmp_path / "images/00000.tar").write_bytes(b"")
@@ -126,5 +126,5 @@ def test_ids_scattered_over_more_rows_than_a_shard_may_scan_are_refused(
     write_labels(tmp_path / "all/part-0.parquet", rows)
     shard = find_shards(images)[0]
     assert open_labels(str(tmp_path / "all"), scan_limit=100).open(shard).find(FIRST_ID)
-    with pytest.raises(InputError, match=r"shard 00000: its ids lie scattered over 100 rows"):
+    with pytest.raises(InputError, match=r"shard 00000: its ids are scattered over 100 rows"):
         open_labels(str(tmp_path / "all"), scan_limit=99).open(shard)

@@ -46,13 +46,13 @@ def test_a_picture_is_augmented_the_same_in_an_epoch_whoever_reads_it(folders: F
     images, labels = folders(5, 4)
 
     def noise(world: int, epoch: int) -> dict[int, float]:
-        found = {}
+        sums = {}
         for rank in range(world):
             dataset = LabelledImages(
                 images, labels, transform=to_tensor, rank=rank, world_size=world
             )
-            found |= {s.id: float(s.image.sum()) for s in dataset.reader(0, 1, epoch)}
-        return found
+            sums |= {s.id: float(s.image.sum()) for s in dataset.reader(0, 1, epoch)}
+        return sums
 
     before = torch.get_rng_state()
     assert noise(1, 0) == noise(3, 0)

@@ -27,8 +27,8 @@ PROBS = np.array([0.5, 0.5, 0.25, 0.0625], dtype=np.float32)
     ],
 )
 def test_targets_by_hand(target: Target, classes: list[int], weights: list[float]) -> None:
-    found, weight = target(LABELS, PROBS)
-    assert found.tolist() == classes
+    labels, weight = target(LABELS, PROBS)
+    assert labels.tolist() == classes
     assert weight.tolist() == weights
     assert weight.dtype == np.float32
 
@@ -55,10 +55,10 @@ def test_labels_out_of_range_are_an_error_that_names_them() -> None:
 def test_labels_out_of_range_are_left_out_and_counted_by_choice() -> None:
     counts: Counter[str] = Counter()
     checked = Checked(Soft(), 9, out_of_range="skip")
-    found = checked(LABELS, PROBS, "here", counts)
-    assert found is not None
-    assert found[0].tolist() == [4, 2, 7]
-    assert found[1].tolist() == [0.5, 0.25, 0.0625]
+    target = checked(LABELS, PROBS, "here", counts)
+    assert target is not None
+    assert target[0].tolist() == [4, 2, 7]
+    assert target[1].tolist() == [0.5, 0.25, 0.0625]
     assert counts == {"out_of_range": 1}
 
 
@@ -66,7 +66,7 @@ def test_empty_targets_are_counted_or_an_error() -> None:
     counts: Counter[str] = Counter()
     assert Checked(MultiHot(0.9), 100)(LABELS, PROBS, "here", counts) is None
     assert counts == {"empty": 1}
-    with pytest.raises(InputError, match="here: no label is left"):
+    with pytest.raises(InputError, match="here: none of its labels is left"):
         Checked(MultiHot(0.9), 100, empty="error")(LABELS, PROBS, "here", counts)
 
 

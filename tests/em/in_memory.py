@@ -59,19 +59,17 @@ def beliefs_of(rows):
 
 
 def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1):
-    """Problems of votes (a `Votes`), dealt out over some partitions by image id."""
+    """Problems of votes (a `Votes`), partitioned by image id."""
     parts = []
     for number in range(partitions):
-        mine = votes.image % partitions == number
-        chosen = Votes(
-            votes.image[mine], votes.worker[mine], votes.label[mine], votes.response[mine]
-        )
-        kept = np.flatnonzero(beliefs.image % partitions == number)
-        lengths = np.diff(beliefs.offsets)[kept]
-        rows = [np.arange(beliefs.offsets[k], beliefs.offsets[k + 1]) for k in kept]
-        inside = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
+        own = votes.image % partitions == number
+        chosen = Votes(votes.image[own], votes.worker[own], votes.label[own], votes.response[own])
+        rows = np.flatnonzero(beliefs.image % partitions == number)
+        lengths = np.diff(beliefs.offsets)[rows]
+        entries = [np.arange(beliefs.offsets[k], beliefs.offsets[k + 1]) for k in rows]
+        inside = np.concatenate([*entries, np.zeros(0, np.int64)]).astype(np.int64)
         some = Beliefs(
-            beliefs.image[kept],
+            beliefs.image[rows],
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             beliefs.label[inside],
             beliefs.probability[inside],
@@ -91,9 +89,9 @@ def run_em(passes, iterations=100, tolerance=0.0, calibration=None, criterion="o
 
 def posterior_by_label(passes, state):
     """{(image, label): posterior}, −1 the lumped state."""
-    found = {}
+    by_label = {}
     for part, posterior in zip(passes.partitions, passes.posteriors(state), strict=True):
         problem = np.repeat(np.arange(len(part)), np.diff(part.offsets))
         for i, label, p in zip(part.image[problem], part.label, posterior, strict=True):
-            found[int(i), int(label)] = float(p)
-    return found
+            by_label[int(i), int(label)] = float(p)
+    return by_label

@@ -67,8 +67,8 @@ def test_gradient_and_information_are_those_of_the_dense_loops(seed, beliefs_are
             for vote in image.votes:
                 for truth in joint:
                     joint[truth] *= skill.theta(dense.cell(truth, *vote, choices))
-            kept = joint if image.gold is None else {image.gold: joint[image.gold]}
-            total += math.log(sum(kept.values()))
+            possible = joint if image.gold is None else {image.gold: joint[image.gold]}
+            total += math.log(sum(possible.values()))
         return total
 
     information = np.zeros((2, 2))

@@ -12,9 +12,9 @@ CLASSES = 3
 
 
 def doubtful(images, seed=0):
-    """{image: {class: probability}} of two classes each, and what is true: the machine is too sure.
+    """Beliefs {image: {class: probability}} in two classes each, too sure, and the true classes.
 
-    The first class has 0.5 to 0.9, and is right as often as half of that says.
+    The first class has a probability of 0.5 to 0.9, and is true half as often as that says.
     """
     random = np.random.default_rng(seed)
     beliefs, true = {}, []
@@ -27,7 +27,7 @@ def doubtful(images, seed=0):
 
 
 def log_likelihood_of_gold(a, b, beliefs, true, floor=1e-4):
-    """The model's calibration of sigmoid rows, an image at a time."""
+    """The model's calibration of sigmoid beliefs, image by image."""
     total = 0.0
     for image, label in enumerate(true):
         p = np.array(list(beliefs[image].values()))
@@ -47,6 +47,6 @@ def test_calibration_on_gold_ends_where_gold_is_most_probable():
     best = minimize(
         lambda x: -log_likelihood_of_gold(*x, beliefs, true), (1.0, 0.0), method="Nelder-Mead"
     )
-    fitted = state.calibration.to_array()
+    fitted = np.array([state.calibration.a, state.calibration.b])
     assert fitted == pytest.approx(best.x, abs=2e-3)
     assert abs(fitted - [1.0, 0.0]).max() > 0.1

@@ -87,10 +87,10 @@ def test_a_third_of_a_vote_an_image_mends_the_machine(classes):
     label = np.where(skilled, truth[task], random.integers(0, classes, votes))
     worker = random.integers(0, 20, votes)
     model = DawidSkene(labels=classes)
-    found = model.fit_predict(
+    labels = model.fit_predict(
         pd.DataFrame({"task": task, "worker": worker, "label": label}), beliefs
     )
     assert model.worker_model_ == "one_coin"
-    merged = (found.loc[task].to_numpy() == truth[task]).mean()
+    merged = (labels.loc[task].to_numpy() == truth[task]).mean()
     alone = max((top[task] == truth[task]).mean(), (label == truth[task]).mean())
     assert merged > alone + 0.03

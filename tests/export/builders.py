@@ -85,9 +85,9 @@ def run(spark: SparkSession, **settings: object) -> Manifest:
 def expected(images: range, threshold: float = 0.3) -> list[tuple[int, list[int]]]:
     rows = []
     for image in images:
-        kept = [c for c, p in zip(*labels_of(image), strict=True) if p >= threshold]
-        if kept:
-            rows.append(((1 << 33) + image, kept))
+        labels = [c for c, p in zip(*labels_of(image), strict=True) if p >= threshold]
+        if labels:
+            rows.append(((1 << 33) + image, labels))
     return rows
 
 

@@ -24,12 +24,12 @@ def test_every_row_is_in_one_shard_in_order(tmp_path: Path, rows_per_shard: int)
     write(tmp_path, "00002.parquet", range(10, 17))
     labels = find_labels(str(tmp_path))
     shards = plan_shards(labels.rows, rows_per_shard)
-    found = [
+    ids_by_shard = [
         [i for table in read_shard(shard, labels.schema) for i in table["id"].to_pylist()]
         for shard in shards
     ]
-    assert [i for ids in found for i in ids] == list(range(17))
-    assert all(len(ids) == rows_per_shard for ids in found[:-1])
+    assert [i for ids in ids_by_shard for i in ids] == list(range(17))
+    assert all(len(ids) == rows_per_shard for ids in ids_by_shard[:-1])
     assert [shard.number for shard in shards] == list(range(len(shards)))
 
 

@@ -111,14 +111,14 @@ def test_webdataset_reads_the_labels_beside_the_images(
         "in": 12, "out": 11, "rejected": {"no_labels": 1},
     }  # fmt: skip
     pattern = f"{given['output']}/{{00000..00002}}.tar"
-    found = list(wds.WebDataset(pattern, shardshuffle=False).decode("rgb8"))
-    assert [sample["json"]["labels"] for sample in found] == [
-        kept for _, kept in expected(range(1, 12))
+    samples = list(wds.WebDataset(pattern, shardshuffle=False).decode("rgb8"))
+    assert [sample["json"]["labels"] for sample in samples] == [
+        labels for _, labels in expected(range(1, 12))
     ]
-    by_id = {sample["json"]["id"] - (1 << 33): sample for sample in found}
+    by_id = {sample["json"]["id"] - (1 << 33): sample for sample in samples}
     assert by_id.keys() == set(range(1, 12)) - {3}
     assert by_id[5]["__key__"] == "000010001"
-    assert by_id[5]["json"]["sha256"] == "x"  # what stood there stays
+    assert by_id[5]["json"]["sha256"] == "x"  # other fields stay
     assert by_id[5]["json"]["label_probs"] == [0.75, 0.328125]
     assert by_id[5]["json"]["n_votes"] == 1
     assert by_id[6]["jpg"].shape == (6, 14, 3)
@@ -154,16 +154,16 @@ def test_an_independent_parser_reads_the_tfrecord_folder(
         name: kinds[next(v for k, v in feature.items() if k != "pythonClassName")["dtype"]]
         for name, feature in declared.items()
     }
-    found = []
+    written = []
     for shard, length in enumerate(lengths):
         path = out / f"digits-train.tfrecord-{shard:05d}-of-00003"
         examples = list(tfrecord_loader(str(path), None, description))
         assert len(examples) == length
-        found += examples
-    assert [example["labels"].tolist() for example in found] == [
-        kept for _, kept in expected(range(4, 12))
+        written += examples
+    assert [example["labels"].tolist() for example in written] == [
+        labels for _, labels in expected(range(4, 12))
     ]
-    for image, example in zip(range(4, 12), found, strict=True):
+    for image, example in zip(range(4, 12), written, strict=True):
         data = bytes(example["image"])
         assert data == picture(image) or ENDINGS[image % 3] == "webp"
         with Image.open(io.BytesIO(data)) as opened:

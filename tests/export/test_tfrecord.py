@@ -27,9 +27,9 @@ def test_an_independent_parser_reads_the_examples(tmp_path: Path) -> None:
     path = tmp_path / "a.tfrecord"
     path.write_bytes(b"".join(tfrecord.frame(tfrecord.example(*row)) for row in rows))
     declared = {"image": "byte", "labels": "int", "label_probs": "float"}
-    found = list(tfrecord_loader(str(path), None, declared))
-    assert len(found) == len(rows)
-    for example, (image, labels, probs) in zip(found, rows, strict=True):
+    examples = list(tfrecord_loader(str(path), None, declared))
+    assert len(examples) == len(rows)
+    for example, (image, labels, probs) in zip(examples, rows, strict=True):
         assert bytes(example["image"]) == image
         assert example["labels"].tolist() == labels
         np.testing.assert_array_equal(example["label_probs"], np.array(probs, np.float32))

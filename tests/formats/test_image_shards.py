@@ -244,8 +244,8 @@ def test_all_who_read_a_shard_find_the_same_ids(
     assert [sample.name for sample in exported] == [key_of[image_id] for image_id in ids]
 
     [shard] = find_shards(images)
-    places = {image_id: (shard.url, key) for key, image_id in read_index(shard)}
-    assert thumbnails({image_id: places[image_id] for image_id in ids}).keys() == set(ids)
+    locations = {image_id: (shard.url, key) for key, image_id in read_index(shard)}
+    assert thumbnails({image_id: locations[image_id] for image_id in ids}).keys() == set(ids)
 
 
 def test_with_hashes_every_image_has_an_id_that_stays(teacher: Teacher, tmp_path: Path) -> None:
@@ -273,11 +273,11 @@ def test_one_decision_holds_for_all_shards_of_a_folder(tmp_path: Path) -> None:
     write_members(tmp_path / "00002.tar", later)
     shards = find_shards(str(tmp_path))
     assert {shard.ids for shard in shards} == {IdRule.KEY}
-    found = list(read_samples(shards[2]))
-    assert [(type(each), each.id) for each in found] == [
+    samples = list(read_samples(shards[2]))
+    assert [(type(each), each.id) for each in samples] == [
         (Failure, None), (Sample, 2001), (Failure, None),
     ]  # fmt: skip
-    assert "has the id 7, but the first images of the folder have none" in str(found[0])
+    assert "has the id 7, but the first images of the folder have none" in str(samples[0])
     # With an id in the first shard, no key is an id anywhere.
     write_members(tmp_path / "00000.tar", samples_of([..., 5]))
     for shard in find_shards(str(tmp_path)):
@@ -299,8 +299,8 @@ def test_parts_that_stand_too_far_apart_are_named(
     monkeypatch.setattr("coyo_labeler.formats.tars.WINDOW_SAMPLES", 2)
     members = sorted(samples_of([1, 2, 3, 4]), key=lambda member: member[0][-4:])
     write_members(tmp_path / "00000.tar", members)
-    found = list(read_samples(find_shards(str(tmp_path))[0]))
-    faults = [each.fault for each in found if isinstance(each, Failure)]
+    samples = list(read_samples(find_shards(str(tmp_path))[0]))
+    faults = [each.fault for each in samples if isinstance(each, Failure)]
     assert faults == [Fault.NO_ID] * 4 + [Fault.DUPLICATE_KEY] * 4
 
 

@@ -1,8 +1,10 @@
 """What every kind of image file becomes."""
 
+import contextlib
 import io
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +15,7 @@ from coyo_labeler.data.decode import decode_rgb
 from coyo_labeler.export import tfrecord
 from coyo_labeler.formats import pictures
 from coyo_labeler.formats.faults import Fault, ImageError
-from coyo_labeler.formats.jpeg import is_plain_jpeg
+from coyo_labeler.formats.jpeg import MAX_SCANS, has_more_scans, is_plain_jpeg
 from coyo_labeler.formats.pictures import decode_with_pillow
 from coyo_labeler.report import examples
 from tests.jpegs import with_scans
@@ -219,6 +221,20 @@ def test_a_jpeg_of_endless_scans_costs_itself_and_no_time(monkeypatch, opencv):
     with pytest.raises(ImageError, match="more than 100 scans") as caught:
         pictures.decode(with_scans(data, 1000))
     assert caught.value.fault == Fault.UNDECODABLE
+
+
+@pytest.mark.parametrize("opencv", [True, False])
+def test_a_jpeg_full_of_fill_bytes_costs_no_time(monkeypatch, opencv):
+    """The search for markers must not take quadratic time on them: a megabyte would take hours."""
+    monkeypatch.setattr(pictures, "HAS_OPENCV", opencv and pictures.HAS_OPENCV)
+    data = jpeg(PHOTO, progressive=True)
+    scan_headers = b"\xff\xe0\x00\x05\xff\xda\x00" * (MAX_SCANS + 1)  # inside of APP0 segments
+    filled = data[:2] + scan_headers + b"\xff" * 2**20 + b"\x00" + data[2:]
+    start = time.perf_counter()
+    assert not has_more_scans(filled, MAX_SCANS)
+    with contextlib.suppress(ImageError):
+        pictures.decode(filled)
+    assert time.perf_counter() - start < 10
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

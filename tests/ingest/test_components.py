@@ -23,12 +23,12 @@ def test_components_are_those_of_scipy(
     frame = spark.createDataFrame(
         [*zip(low.tolist(), high.tolist(), strict=True)], "low long, high long"
     )
-    found = {row["node"]: row["root"] for row in connected(frame).collect()}
+    roots = {row["node"]: row["root"] for row in connected(frame).collect()}
     _, label = scipy_components(coo_array((np.ones(len(low)), (low, high)), (1100, 1100)))
     lowest = {name: int(np.flatnonzero(label == name)[0]) for name in set(label.tolist())}
     touched = set(low.tolist()) | set(high.tolist())
     expected = {node: lowest[label[node]] for node in touched if lowest[label[node]] != node}
-    assert found == expected
+    assert roots == expected
 
 
 def test_a_group_above_the_limit_is_left_alone_and_counted(spark: SparkSession) -> None:
@@ -36,7 +36,7 @@ def test_a_group_above_the_limit_is_left_alone_and_counted(spark: SparkSession) 
     star = [(i, centre ^ (3 << 2 * i)) for i in range(12)]  # 4 bits from each other
     pair = [(100, 0x0123456789ABCDEF), (101, 0x0123456789ABCDEF ^ 0b11)]
     images = spark.createDataFrame(star + pair, "id long, bits long")
-    found = find_near_twins(images, 14, distance=4, max_group=10)
-    assert [tuple(row) for row in found.mapping.collect()] == [(101, 100, 2)]
-    assert (found.groups_left, found.rows_left) == (1, 12)
-    assert found.pairs == 12 * 11 // 2 + 1
+    near = find_near_twins(images, 14, distance=4, max_group=10)
+    assert [tuple(row) for row in near.mapping.collect()] == [(101, 100, 2)]
+    assert (near.groups_left, near.rows_left) == (1, 12)
+    assert near.pairs == 12 * 11 // 2 + 1

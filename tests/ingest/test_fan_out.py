@@ -19,8 +19,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "ingest.md"
 
 def recipe(language: str, folder: Path) -> str:
     """The one block in a language, with its paths below a folder."""
-    [found] = re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    return re.sub(r"(['\"])(catalog|labels)\b", rf"\1{folder}/\2", found)
+    [example] = re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    return re.sub(r"(['\"])(catalog|labels)\b", rf"\1{folder}/\2", example)
 
 
 def in_spark(spark: SparkSession, folder: Path) -> pa.Table:
@@ -72,9 +72,9 @@ def test_every_id_of_a_labelled_image_gets_its_labels(
 ) -> None:
     images = pq.read_table(outputs / "labels" / "00000.parquet")["id"].to_pylist()
     assert 5 < len(images) < 35  # or the sample would show nothing
-    found = fan_out(spark, outputs)
-    assert set(found.column_names) == set(schemas.BELIEFS.names)
-    labels = sorted((row["id"], row["url"], row["labels"]) for row in found.to_pylist())
+    table = fan_out(spark, outputs)
+    assert set(table.column_names) == set(schemas.BELIEFS.names)
+    labels = sorted((row["id"], row["url"], row["labels"]) for row in table.to_pylist())
     assert labels == sorted(
         (image + again, f"https://a.example/{image + again}", [image])
         for image in images

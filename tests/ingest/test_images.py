@@ -14,8 +14,8 @@ def test_an_id_keeps_its_lowest_hash(seed: int) -> None:
     ids = random.choice([LEAST, -3, 0, 5, 8, MOST], 30)
     bits = random.choice([LEAST, -1, 0, MOST], 30)
     of_id: dict[int, set[int]] = {}
-    for one, hashed in zip(ids.tolist(), bits.tolist(), strict=True):
-        of_id.setdefault(one, set()).add(hashed)
+    for image_id, hashed in zip(ids.tolist(), bits.tolist(), strict=True):
+        of_id.setdefault(image_id, set()).add(hashed)
     each, lowest, several = one_hash_each(ids, bits)
     assert each.tolist() == sorted(of_id)
     assert lowest.tolist() == [min(of_id[one]) for one in sorted(of_id)]
@@ -38,5 +38,5 @@ def test_the_lowest_id_of_a_position_comes_first(seed: int) -> None:
 
 def test_no_rows_have_no_images() -> None:
     none = np.empty(0, np.int64)
-    assert [len(found) for found in one_hash_each(none, none)] == [0, 0, 0]
+    assert [len(column) for column in one_hash_each(none, none)] == [0, 0, 0]
     assert len(first_of_each(none, none)) == 0

@@ -44,7 +44,7 @@ def table(output: Path, name: str) -> list[dict[str, Any]]:
 
 
 def reasons(output: Path) -> dict[int | None, str]:
-    return {found["id"]: found["reason"] for found in table(output, "rejects")}
+    return {row["id"]: row["reason"] for row in table(output, "rejects")}
 
 
 def test_every_row_is_in_the_catalog_or_has_one_reason(spark: SparkSession, tmp_path: Path) -> None:
@@ -80,17 +80,15 @@ def test_every_row_is_in_the_catalog_or_has_one_reason(spark: SparkSession, tmp_
         11: "bad_url",
         13: "bad_size",
     }
-    catalog = {found["id"]: found for found in table(output, "catalog")}
-    assert {key: found["imagehash"] for key, found in catalog.items()} == {
+    catalog = {row["id"]: row for row in table(output, "catalog")}
+    assert {key: row["imagehash"] for key, row in catalog.items()} == {
         1: "8000000000000001",
         3: "abcdef0123456789",
         12: "0000000000000123",
     }
     assert catalog[1]["fallback_urls"] == ["https://host2.example/2.jpg"]
     assert catalog[12]["fallback_urls"] == []
-    twins = [
-        (found["id"], found["kept_id"], found["distance"]) for found in table(output, "duplicates")
-    ]
+    twins = [(row["id"], row["kept_id"], row["distance"]) for row in table(output, "duplicates")]
     assert sorted(twins) == [(2, 1, 0), (4, 3, 0)]
     assert manifest.rows.rows_in == 13
     assert manifest.rows.rows_out == 3
@@ -126,15 +124,15 @@ def test_same_rows_make_the_same_shards_however_they_are_cut_into_files(
         ingest(spark, write(tmp_path / name, *files), output, "rows_per_shard=100")
         catalogs.append(table(output, "catalog"))
     assert catalogs[0] == catalogs[1]
-    numbers = [found["shard"] for found in catalogs[0]]
+    numbers = [row["shard"] for row in catalogs[0]]
     assert {shard: numbers.count(shard) for shard in range(11)} == {
         **dict.fromkeys(range(10), 100),
         10: 3,
     }
-    ids = [(found["shard"], found["id"]) for found in catalogs[0]]
+    ids = [(row["shard"], row["id"]) for row in catalogs[0]]
     assert ids == sorted(ids)
     # Neighbours in the source, as the rows of one host are, do not share a shard.
-    assert len({found["shard"] for found in catalogs[0] if found["id"] < 100}) > 5
+    assert len({row["shard"] for row in catalogs[0] if row["id"] < 100}) > 5
 
 
 def test_of_rows_with_one_id_hash_and_url_the_same_stays_whatever_the_order(
@@ -155,7 +153,7 @@ def test_a_sample_is_part_of_every_larger_sample(spark: SparkSession, tmp_path: 
     for share in (0.1, 0.43):
         output = tmp_path / str(share)
         manifest = ingest(spark, source, output, f"sample={share}")
-        samples.append({found["id"] for found in table(output, "catalog")})
+        samples.append({row["id"] for row in table(output, "catalog")})
         assert manifest.rows.rejected == {"not_sampled": 1000 - len(samples[-1])}
         assert abs(len(samples[-1]) / 1000 - share) < 0.05
     assert samples[0] < samples[1]
@@ -225,8 +223,8 @@ def test_a_threshold_may_be_of_a_column_with_a_name_of_ours(
     rows = [row(n, f"800000000000000{n}", bits=n, shard=n) for n in (1, 2, 3)]
     words = ["thresholds.bits.max=2", "thresholds.shard.min=2"]
     ingest(spark, write(tmp_path / "source", rows), tmp_path / "output", *words)
-    found = [(r["id"], r["reason"], r["detail"]) for r in table(tmp_path / "output", "rejects")]
-    assert sorted(found) == [(1, "shard", "1"), (3, "bits", "3")]
+    rejected = [(r["id"], r["reason"], r["detail"]) for r in table(tmp_path / "output", "rejects")]
+    assert sorted(rejected) == [(1, "shard", "1"), (3, "bits", "3")]
 
 
 def test_128_snappy_files_as_published_are_read_by_folder_and_by_glob(
@@ -245,7 +243,7 @@ def test_128_snappy_files_as_published_are_read_by_folder_and_by_glob(
     for number, source in enumerate([str(folder), f"{folder}/part-*.snappy.parquet"]):
         output = tmp_path / f"output-{number}"
         assert ingest(spark, source, output).rows.rows_in == 384
-        assert {found["id"] for found in table(output, "catalog")} == ids
+        assert {row["id"] for row in table(output, "catalog")} == ids
     one = tmp_path / "one"
     assert ingest(spark, f"{folder}/part-0000[0-4]-*", one).rows.rows_in == 15
 
@@ -269,7 +267,7 @@ def test_int32_and_int64_files_are_read_together(spark: SparkSession, tmp_path: 
         rows = [row(number, f"800000000000000{number + 1}")]
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / f"{number}.parquet")
     ingest(spark, str(folder), tmp_path / "output", "thresholds.watermark_score.max=0.5")
-    assert sorted(found["id"] for found in table(tmp_path / "output", "catalog")) == [0, 1]
+    assert sorted(row["id"] for row in table(tmp_path / "output", "catalog")) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -344,7 +342,7 @@ def test_damage_that_only_the_second_reading_meets_stops_the_job_or_is_one_rejec
     output = tmp_path / "output"
     manifest = ingest(spark, source, output, "on_corrupt=skip")
     assert manifest.rows.rejected == {"corrupt_file": 2}
-    assert {found["id"] for found in table(output, "catalog")} == {1, 2, 3}
+    assert {row["id"] for row in table(output, "catalog")} == {1, 2, 3}
     # A run that was cut off goes on without looking for the damage again.
     before = table(output, "catalog")
     for file in ("_manifest.json", "_receipts/00000.json"):
@@ -378,10 +376,8 @@ def test_near_twins_go_with_their_exact_twins_to_one_row(
     source = write(tmp_path / "source", [row(i, f"{h:016x}") for i, h in hashes.items()])
     output = tmp_path / "output"
     manifest = ingest(spark, source, output, "near_distance=4")
-    assert sorted(found["id"] for found in table(output, "catalog")) == [1, 3]
+    assert sorted(row["id"] for row in table(output, "catalog")) == [1, 3]
     assert reasons(output) == {2: "near_duplicate", 4: "duplicate_hash"}
-    twins = {
-        found["id"]: (found["kept_id"], found["distance"]) for found in table(output, "duplicates")
-    }
+    twins = {row["id"]: (row["kept_id"], row["distance"]) for row in table(output, "duplicates")}
     assert twins == {2: (1, 2), 4: (1, 2)}
     assert manifest.details["near"]["pairs"] == 2

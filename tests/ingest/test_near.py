@@ -20,26 +20,26 @@ def clustered(rng: np.random.Generator, n: int) -> "np.ndarray[tuple[int], np.dt
 def by_buckets(
     bits: "np.ndarray[tuple[int], np.dtype[np.int64]]", distance: int
 ) -> list[tuple[int, int, int]]:
-    found: list[tuple[int, int, int]] = []
+    pairs: list[tuple[int, int, int]] = []
     for table in range(distance + 1):
         first, second, apart, _ = near_pairs(bits, table, distance)
-        found += zip(
+        pairs += zip(
             np.minimum(first, second).tolist(),
             np.maximum(first, second).tolist(),
             apart.tolist(),
             strict=True,
         )
-    return found
+    return pairs
 
 
 def by_brute_force(bits: "np.ndarray[tuple[int], np.dtype[np.int64]]", distance: int) -> Pairs:
-    found = set()
-    for i, one in enumerate(bits.tolist()):
+    pairs = set()
+    for i, first in enumerate(bits.tolist()):
         for j, other in enumerate(bits.tolist()[i + 1 :], i + 1):
-            apart = ((one ^ other) & (2**64 - 1)).bit_count()
+            apart = ((first ^ other) & (2**64 - 1)).bit_count()
             if apart <= distance:
-                found.add((i, j, apart))
-    return found
+                pairs.add((i, j, apart))
+    return pairs
 
 
 def test_the_blocks_share_no_bit_and_leave_none_out() -> None:
@@ -53,10 +53,10 @@ def test_the_blocks_share_no_bit_and_leave_none_out() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_every_near_pair_is_found_once_in_crowded_buckets(distance: int, seed: int) -> None:
     bits = clustered(np.random.default_rng(seed), 900)
-    found = by_buckets(bits, distance)
-    assert len(found) == len(set(found))
-    assert set(found) == by_brute_force(bits, distance)
-    assert found
+    pairs = by_buckets(bits, distance)
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == by_brute_force(bits, distance)
+    assert pairs
 
 
 def test_comparisons_stay_far_below_all_pairs_when_all_hashes_share_a_bucket() -> None:

@@ -18,8 +18,8 @@ from coyo_labeler.ingest.read import file_at_fault, inspect, read_source
 def scan_of(frame: DataFrame) -> tuple[str, str]:
     """The columns that are read, and the filters that are pushed down, by the physical plan."""
     scan = frame._jdf.queryExecution().executedPlan().collectLeaves().apply(0)
-    found = scan.metadata()
-    return found.apply("ReadSchema"), found.apply("PushedFilters")
+    metadata = scan.metadata()
+    return metadata.apply("ReadSchema"), metadata.apply("PushedFilters")
 
 
 def test_only_needed_columns_are_read_and_filters_reach_the_files(

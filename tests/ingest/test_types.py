@@ -98,8 +98,8 @@ KEPT = {
 def test_columns_of_many_types_are_kept(spark: SparkSession, tmp_path: Path) -> None:
     source(tmp_path / "source", **{name: column for name, (column, _) in KEPT.items()})
     catalog = ingest(spark, tmp_path, keep_columns=tuple(KEPT))
-    found = {name: catalog[name].to_pylist() for name in KEPT}
-    assert found == {name: [value] * 3 for name, (_, value) in KEPT.items()}
+    values = {name: catalog[name].to_pylist() for name in KEPT}
+    assert values == {name: [value] * 3 for name, (_, value) in KEPT.items()}
 
 
 def test_a_threshold_may_be_of_an_unsigned_column(spark: SparkSession, tmp_path: Path) -> None:

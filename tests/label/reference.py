@@ -59,14 +59,14 @@ def prepare(data: bytes, size: int, wrong: str = "") -> np.ndarray:
 def answer(
     files: list[bytes], model: str, checkpoint: Path, size: int, k: int, wrong: str = ""
 ) -> list[dict[int, float]]:
-    """Of each file the k most probable classes of imagenet21k, best first."""
+    """The k most probable classes of imagenet21k for each file, best first."""
     state = load_file(checkpoint)
     network = timm.create_model(model, num_classes=len(state["classifier.bias"])).eval()
     network.load_state_dict(state)
     folder = Path(timm.data.__file__).parent / "_info"
     ours = (folder / "imagenet22k_synsets.txt").read_text().split()
     theirs = (folder / "imagenet21k_goog_synsets.txt").read_text().split()
-    place = {synset: output for output, synset in enumerate(theirs)}
+    output_of = {synset: output for output, synset in enumerate(theirs)}
     answers = []
     for data in files:
         image = torch.from_numpy(prepare(data, size, wrong).astype(np.float32))
@@ -77,7 +77,7 @@ def answer(
         else:
             probs = 1 / (1 + np.exp(-logits))
         if wrong != "class order":
-            probs = np.array([probs[place[synset]] for synset in ours])
+            probs = np.array([probs[output_of[synset]] for synset in ours])
         best = sorted(range(len(probs)), key=lambda label: (-probs[label], label))[:k]
         answers.append({label: float(probs[label]) for label in best})
     return answers

@@ -25,20 +25,20 @@ def encode(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes
 
 
 def crops(count: int, seed: int = 0, small: int = 120, large: int = 400) -> list[np.ndarray]:
-    """Pieces of two photographs, of all sizes and shapes, half of them mirrored."""
+    """Crops of two photographs, of many sizes and shapes, half of them mirrored."""
     random = np.random.default_rng(seed)
     photos = load_sample_images().images
-    found = []
-    while len(found) < count:
-        photo = photos[len(found) % 2]
+    cut_out = []
+    while len(cut_out) < count:
+        photo = photos[len(cut_out) % 2]
         height, width = random.integers(small, large, 2)
         top = random.integers(0, photo.shape[0] - height + 1)
         left = random.integers(0, photo.shape[1] - width + 1)
-        piece = photo[top : top + height, left : left + width]
-        if piece.std() < 45:  # a patch of sky
+        crop = photo[top : top + height, left : left + width]
+        if crop.std() < 45:  # a patch of sky
             continue
-        found.append(np.ascontiguousarray(piece[:, ::-1] if random.random() < 0.5 else piece))
-    return found
+        cut_out.append(np.ascontiguousarray(crop[:, ::-1] if random.random() < 0.5 else crop))
+    return cut_out
 
 
 def write_tar(

@@ -1,4 +1,4 @@
-"""The way of a batch to a GPU and back; where there is none, on a CPU that plays one."""
+"""Batches go to a GPU and back; where there is none, a CPU plays one."""
 
 import contextlib
 from types import SimpleNamespace
@@ -56,10 +56,10 @@ def answers_of(device, batches):
 
 
 def assert_same(ours, theirs, **tolerance):
-    for one, other in zip(ours, theirs, strict=True):
-        assert np.array_equal(one.labels[:, 0], other.labels[:, 0])
-        assert np.allclose(one.probs, other.probs, **{"atol": 1e-3, **tolerance})
-        assert one.finite.all()
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert np.array_equal(actual.labels[:, 0], expected.labels[:, 0])
+        assert np.allclose(actual.probs, expected.probs, **{"atol": 1e-3, **tolerance})
+        assert actual.finite.all()
 
 
 @pytest.mark.usefixtures("played")
@@ -87,20 +87,20 @@ def only_few(work, count_of):
 
 
 @pytest.mark.usefixtures("played")
-@pytest.mark.parametrize("place", ["copy", "inputs", "layers", "answers"])
+@pytest.mark.parametrize("allocation", ["copy", "inputs", "layers", "answers"])
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_out_of_memory_anywhere_halves_the_batch_and_loses_no_image(
-    make_teacher, monkeypatch, caplog, place, embeddings
+    make_teacher, monkeypatch, caplog, allocation, embeddings
 ):
     teacher = make_teacher(embeddings=embeddings)
     batches = [PICTURES[:4], PICTURES[4:]]
     expected = answers_of(CudaDevice(teacher, 2), batches)
-    if place == "copy":
-        send = only_few(devices._Stage.send, lambda _, images, __: len(images))
-        monkeypatch.setattr(devices._Stage, "send", send)
-    elif place == "inputs":
+    if allocation == "copy":
+        send = only_few(devices._Staging.send, lambda _, images, __: len(images))
+        monkeypatch.setattr(devices._Staging, "send", send)
+    elif allocation == "inputs":
         monkeypatch.setattr(torch, "stack", only_few(torch.stack, len))
-    elif place == "layers":
+    elif allocation == "layers":
         teacher.network = only_few(teacher.network, len)
     else:
         limited = only_few(model.top_k, lambda logits, *_: len(logits))
@@ -114,9 +114,9 @@ def test_out_of_memory_anywhere_halves_the_batch_and_loses_no_image(
     assert "with 2 at a time" in caplog.text
 
 
-def test_out_of_memory_goes_on_from_the_image_at_which_it_came(make_teacher):
+def test_out_of_memory_continues_from_the_image_at_which_it_came(make_teacher):
     teacher = make_teacher(batch_size=8)
-    teacher._piece = 4
+    teacher._fitting = 4
     started = []
 
     def work(images):
@@ -125,8 +125,8 @@ def test_out_of_memory_goes_on_from_the_image_at_which_it_came(make_teacher):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return list(images)
 
-    pieces = teacher.in_pieces(work, list(range(7)))
-    assert [image for piece in pieces for image in piece] == list(range(7))
+    parts = teacher.in_parts(work, list(range(7)))
+    assert [image for part in parts for image in part] == list(range(7))
     assert started == [(0, 4), (4, 3), (4, 2), (4, 1), (5, 1), (6, 1)]
 
 
@@ -134,8 +134,8 @@ def test_out_of_memory_with_one_image_names_the_way_out(make_teacher):
     def never(images):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(WorkError, match=r"memory for one image at 64 px.*smaller model"):
-        make_teacher().in_pieces(never, [1, 2, 3])
+    with pytest.raises(WorkError, match=r"memory for one image of 64 px.*smaller model"):
+        make_teacher().in_parts(never, [1, 2, 3])
 
 
 def test_what_is_compiled_sees_one_shape_and_channels_last(make_teacher, monkeypatch):
@@ -170,8 +170,10 @@ def test_a_gpu_gives_the_answers_of_a_cpu(make_teacher, tmp_path, compiled):
         list(label_shards(make_teacher(device, compile=compile_), shards, cores=2))
         for device, compile_ in (("cuda:0", compiled), ("cpu", False))
     )
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.beliefs["id"] == other.beliefs["id"]
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert actual.beliefs["id"] == expected.beliefs["id"]
         for name in ("labels", "label_probs"):
-            a, b = (np.array(table[name].to_pylist()) for table in (one.beliefs, other.beliefs))
+            a, b = (
+                np.array(table[name].to_pylist()) for table in (actual.beliefs, expected.beliefs)
+            )
             assert np.allclose(a[:, :1], b[:, :1], atol=2e-3)

@@ -47,14 +47,14 @@ def disagreement(table, expected):
     shared, differences = [], []
     rows = table.select(["labels", "label_probs"]).to_pylist()
     for row, answer in zip(rows, expected, strict=True):
-        found = dict(zip(row["labels"], row["label_probs"], strict=True))
-        both = found.keys() & answer.keys()
+        labelled = dict(zip(row["labels"], row["label_probs"], strict=True))
+        both = labelled.keys() & answer.keys()
         # A class at the end of the list may change places with one that is as probable.
         last = min(answer.values()) + 2e-3
-        probs = {**answer, **found}
-        sure = {label for label in found.keys() ^ answer.keys() if probs[label] > last}
+        probs = {**answer, **labelled}
+        sure = {label for label in labelled.keys() ^ answer.keys() if probs[label] > last}
         shared.append(1 - len(sure) / K if len(both) > K * 0.9 else len(both) / K)
-        differences += [abs(found[label] - answer[label]) for label in both] or [1.0]
+        differences += [abs(labelled[label] - answer[label]) for label in both] or [1.0]
     return min(shared), max(differences)
 
 

@@ -274,10 +274,10 @@ def test_float16_stays_near_float32_and_nearer_than_bfloat16(small_spec):
     error = {
         precision: max(
             abs(ours[label] - theirs[label])
-            for ours, theirs in zip(found, exact, strict=True)
+            for ours, theirs in zip(rounded, exact, strict=True)
             for label in theirs
         )
-        for precision, found in answers.items()
+        for precision, rounded in answers.items()
     }
     assert 0 < error["float16"] < error["bfloat16"] < 0.6
     assert error["float16"] < 0.1
@@ -288,16 +288,16 @@ def by_label(answer):
     return [dict(zip(*row, strict=True)) for row in zip(labels, probs, strict=True)]
 
 
-def test_the_fingerprint_tells_what_the_answers_rest_on(small_spec, tmp_path):
-    told = teacher(small_spec).fingerprint
-    assert told["teacher.preprocess"].startswith("automl_64: central 0.666667")
-    assert told["teacher.activation"] == "sigmoid"
-    assert len(told["teacher.weights_sha256"]) == 64
+def test_the_fingerprint_has_all_that_determines_the_answers(small_spec, tmp_path):
+    fingerprint = teacher(small_spec).fingerprint
+    assert fingerprint["teacher.preprocess"].startswith("automl_64: central 0.666667")
+    assert fingerprint["teacher.activation"] == "sigmoid"
+    assert len(fingerprint["teacher.weights_sha256"]) == 64
     names = tmp_path / "labels.txt"
     names.write_text("\n".join("ABCDEFGHIJ"))
     other = teacher(small_spec, label_space=str(names)).fingerprint
-    changed = {key for key in told if told[key] != other[key]}
+    changed = {key for key in fingerprint if fingerprint[key] != other[key]}
     assert changed == {"teacher.label_space_sha256"}
     save_file(timm.create_model(MODEL, num_classes=10).state_dict(), tmp_path / "m.safetensors")
     other = teacher(small_spec, checkpoint=str(tmp_path / "m.safetensors")).fingerprint
-    assert other["teacher.weights_sha256"] != told["teacher.weights_sha256"]
+    assert other["teacher.weights_sha256"] != fingerprint["teacher.weights_sha256"]

@@ -74,9 +74,9 @@ def test_a_task_asks_for_one_gpu_and_its_share_of_the_cores(spark, conf, asked):
     if asked is None:
         assert profile is None
         return
-    found = {name: request.amount for name, request in profile.taskResources.items()}
+    amounts = {name: request.amount for name, request in profile.taskResources.items()}
     gpus = {"gpu": 1} if "spark.executor.resource.gpu.amount" in conf else {}
-    assert found == {**asked, **gpus}
+    assert amounts == {**asked, **gpus}
 
 
 def test_dynamic_allocation_is_refused_where_it_would_end_executors_at_work():

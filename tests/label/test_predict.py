@@ -35,8 +35,8 @@ def make_teacher(small_spec):
 
 
 def run(teacher, folder, shards=None, **options):
-    found = find_shards(str(folder))
-    chosen = found if shards is None else [found[index] for index in shards]
+    every = find_shards(str(folder))
+    chosen = every if shards is None else [every[index] for index in shards]
     return list(label_shards(teacher, chosen, **{"cores": 2, **options}))
 
 
@@ -62,11 +62,11 @@ def test_a_poisoned_image_costs_itself(make_teacher, tmp_path):
     assert poisoned.failures.schema == schemas.LABEL_FAILURES
     assert poisoned.failures["key"].to_pylist() == ["000000001", "000000002", "000000004"]
     assert poisoned.failures["id"].to_pylist() == [1, 2, 4]
-    kept = [0, 3, *range(5, 11)]
-    assert poisoned.beliefs["id"].to_pylist() == kept
+    usable = [0, 3, *range(5, 11)]
+    assert poisoned.beliefs["id"].to_pylist() == usable
     for name in ("labels", "label_probs"):
         ours = np.array(poisoned.beliefs[name].to_pylist())
-        theirs = np.array(clean.beliefs.take(kept)[name].to_pylist())
+        theirs = np.array(clean.beliefs.take(usable)[name].to_pylist())
         assert np.allclose(ours, theirs, atol=1e-3)
 
 
@@ -266,15 +266,15 @@ def test_what_is_no_tar_is_damaged(tmp_path, content):
 def test_the_row_of_an_image_holds_what_its_json_says(make_teacher, tmp_path):
     write_tar(tmp_path, 0, FILES[:1], original_width=4000, original_height=3000)
     write_tar(tmp_path, 1, FILES[:1])
-    told, untold = (result.beliefs.to_pylist()[0] for result in run(make_teacher(), tmp_path))
-    assert (told["width"], told["height"]) == (4000, 3000)
-    assert (told["url"], told["imagehash"]) == ("http://example.org/000000000", "0" * 16)
+    with_json, without = (result.beliefs.to_pylist()[0] for result in run(make_teacher(), tmp_path))
+    assert (with_json["width"], with_json["height"]) == (4000, 3000)
+    assert (with_json["url"], with_json["imagehash"]) == ("http://example.org/000000000", "0" * 16)
     height, width = crops(11, seed=3, small=40, large=90)[0].shape[:2]
-    assert (untold["width"], untold["height"]) == (width, height)
+    assert (without["width"], without["height"]) == (width, height)
 
 
 def test_img2datasets_shards_take_ids_from_the_table_and_else_from_the_key(tmp_path):
-    """Its JSON holds what it was told to keep; without an id the key, made of digits, is one."""
+    """Its JSON has only the chosen columns; without an `id`, a key of digits is the id."""
     members = []
     for index in range(3):
         key = f"00012000{index}"

@@ -93,8 +93,8 @@ def test_the_report_counts_its_labels_at_every_threshold(published):
     for batch in table.to_batches():
         tally.add(batch)
     sums = Sums.of(tally.ledger_of_all())
-    found = {row["threshold"]: row for row in metrics.threshold_table(sums, True)}
-    assert found[0.0]["labels_per_image"] == found[0.0]["unique_labels"] == 10
-    assert found[0.1]["labels_per_image"] == 2
-    for threshold, row in found.items():
+    by_threshold = {row["threshold"]: row for row in metrics.threshold_table(sums, True)}
+    assert by_threshold[0.0]["labels_per_image"] == by_threshold[0.0]["unique_labels"] == 10
+    assert by_threshold[0.1]["labels_per_image"] == 2
+    for threshold, row in by_threshold.items():
         assert row["labels_per_image"] == np.sum(np.array(PROBS) >= threshold)

@@ -32,12 +32,12 @@ def _names(row):
     return [str(value) for value in row.values() if not isinstance(value, float)]
 
 
-def assert_same_tables(one, other, within=1e-9):
+def assert_same_tables(folder, other, within=1e-9):
     """The tables of two runs agree: float64 columns to 1e-9, all others value for value.
 
     `label_probs`, `risk` and `entropy` are float32: coarser than 1e-9, so they must be equal.
     """
-    tables, others = tables_of(one), tables_of(other)
+    tables, others = tables_of(folder), tables_of(other)
     for name in ("posterior", "workers", "confusions", "skills"):
         assert len(tables[name]) == len(others[name]), name
         for row, same in zip(tables[name], others[name], strict=True):

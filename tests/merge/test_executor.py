@@ -33,8 +33,8 @@ def gather(partition, arrived, shared):
 def test_batches_go_from_round_to_round_and_results_come_in_the_order_of_partitions(executor):
     with executor.share(["even", "odd"]) as shared:
         last = Round(2, partial(gather, shared=shared))
-        found = executor.exchange([11, 23, 12, 4], digits, Round(10, count), last)
-    assert found == [
+        results = executor.exchange([11, 23, 12, 4], digits, Round(10, count), last)
+    assert results == [
         ("even", [(0, 0), (2, 2), (4, 1), (6, 0), (8, 0)]),
         ("odd", [(1, 3), (3, 1), (5, 0), (7, 0), (9, 0)]),
     ]

@@ -108,8 +108,8 @@ def test_with_skills_that_do_not_move_it_is_the_merge_of_all_votes(tmp_path, inp
     believed = [image for image in whole if image < 500]
     for image in believed if class_prior == "estimated" else whole:
         expected = dict(zip(whole[image]["labels"], whole[image]["label_probs"], strict=True))
-        found = dict(zip(added[image]["labels"], added[image]["label_probs"], strict=True))
-        assert found == pytest.approx(expected, abs=1e-5), image
+        probabilities = dict(zip(added[image]["labels"], added[image]["label_probs"], strict=True))
+        assert probabilities == pytest.approx(expected, abs=1e-5), image
         assert added[image]["n_votes"] == whole[image]["n_votes"]
 
 
@@ -148,8 +148,8 @@ def test_under_the_default_settings_too_evidence_is_taken_in_any_order(tmp_path)
     _, whole, added = by_turns(tmp_path, earlier, later, beliefs=folder)
     for image in whole:
         expected = dict(zip(whole[image]["labels"], whole[image]["label_probs"], strict=True))
-        found = dict(zip(added[image]["labels"], added[image]["label_probs"], strict=True))
-        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), image
+        probabilities = dict(zip(added[image]["labels"], added[image]["label_probs"], strict=True))
+        assert probabilities == pytest.approx(expected, rel=1e-4, abs=1e-6), image
         assert added[image]["risk"] == pytest.approx(whole[image]["risk"], rel=1e-4), image
 
 
@@ -249,12 +249,12 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
 
 
 def test_what_it_cannot_add_to_is_refused_in_one_line(tmp_path, inputs):
-    for wrong, told in (
+    for wrong, message in (
         ({}, "needs warm_start"),
         ({"warm_start": "x", "beliefs": "y"}, "leave beliefs out"),
         ({"warm_start": "x", "truth": "multi"}, "truth=single"),
     ):
-        with pytest.raises(ValidationError, match=told):
+        with pytest.raises(ValidationError, match=message):
             MergeSettings(votes="v", output="o", incremental=True, **wrong)
     merge(None, tmp_path, "earlier", **inputs)
     other = tmp_path / "other.txt"

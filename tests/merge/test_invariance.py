@@ -1,4 +1,4 @@
-"""Row order, files, partitions, cores and the way of skills change nothing that comes out."""
+"""The result does not depend on row order, files, partitions, cores or how skills are shared."""
 
 import os
 import subprocess
@@ -16,20 +16,20 @@ JOB = Path(__file__).parents[2] / "jobs" / "merge.py"
 
 
 def crowd():
-    """Rows of votes: choices and answers of eight workers, and beliefs of most images.
+    """Votes of eight workers, choices and verifications, and beliefs for most images.
 
-    With truth multi a choice and an answer can be on one question: then the later one counts, so
-    every vote has its time.
+    With truth=multi a choice and a verification can concern the same question. Then the later one
+    counts, so every vote has its own timestamp.
     """
     random = np.random.default_rng(11)
     votes, beliefs = [], {}
     for image in range(IMAGES):
         for worker in random.choice(8, 3, replace=False):
             named = image if random.random() < 0.7 else random.integers(0, CLASSES)
-            votes.append(f"{image},w{worker},{named % CLASSES},,{moment(len(votes))}")
+            votes.append(f"{image},w{worker},{named % CLASSES},,{timestamp(len(votes))}")
             asked = random.integers(0, CLASSES)
             answer = random.choice(["yes", "no", "unsure"], p=[0.45, 0.45, 0.1])
-            votes.append(f"{image},w{worker},{asked},{answer},{moment(len(votes))}")
+            votes.append(f"{image},w{worker},{asked},{answer},{timestamp(len(votes))}")
         if image % 5:
             named = random.choice(CLASSES, random.integers(1, CLASSES + 1), replace=False)
             beliefs[image] = {int(c): round(float(random.uniform(0.01, 0.9)), 4) for c in named}
@@ -37,51 +37,51 @@ def crowd():
     return votes, beliefs
 
 
-def moment(second):
+def timestamp(second):
     return f"2026-01-01T00:{second // 60:02}:{second % 60:02}"
 
 
 def write(folder, seed, files):
-    """The same votes and beliefs, in an order and in files of this seed's own."""
+    """The same votes and beliefs, in an order that depends on the seed, and in several files."""
     random = np.random.default_rng(seed)
     votes, beliefs = crowd()
     (folder / "votes").mkdir(parents=True)
     for number, rows in enumerate(np.array_split(random.permutation(votes), files)):
         text = "\n".join(["image_id,worker_id,label,response,timestamp", *rows]) + "\n"
         (folder / "votes" / f"{number}.csv").write_text(text)
-    turned = {int(image): beliefs[int(image)] for image in random.permutation(list(beliefs))}
+    shuffled = {int(image): beliefs[int(image)] for image in random.permutation(list(beliefs))}
     return {
         "votes": str(folder / "votes"),
-        "beliefs": write_beliefs(folder / "beliefs", turned, files),
+        "beliefs": write_beliefs(folder / "beliefs", shuffled, files),
     }
 
 
-WAYS = {
+PLANS = {
     "as written": {"partitions": 1, "max_broadcast_mb": 32},
-    "three, joined": {"partitions": 3, "max_broadcast_mb": 0},
+    "three, sharded": {"partitions": 3, "max_broadcast_mb": 0},
     "eight, broadcast": {"partitions": 8, "max_broadcast_mb": 32},
-    "eight, joined": {"partitions": 8, "max_broadcast_mb": 0},
+    "eight, sharded": {"partitions": 8, "max_broadcast_mb": 0},
 }
 GIVEN = {"tolerance": 0, "max_iterations": 6}
 
 
 @pytest.mark.parametrize("truth", ["single", "multi"])
-def test_order_files_partitions_and_the_way_of_skills_change_nothing(spark, tmp_path, truth):
-    for number, (name, way) in enumerate(WAYS.items()):
+def test_order_files_partitions_and_the_sharing_of_skills_change_nothing(spark, tmp_path, truth):
+    for number, (name, plan) in enumerate(PLANS.items()):
         inputs = write(tmp_path / f"in {name}", number, 1 + 2 * number)
-        manifest = merge(spark, tmp_path, name, truth=truth, **GIVEN, **way, **inputs)
-        assert ("shards" in manifest.details["skills"]) == (way["max_broadcast_mb"] == 0)
+        manifest = merge(spark, tmp_path, name, truth=truth, **GIVEN, **plan, **inputs)
+        assert ("shards" in manifest.details["skills"]) == (plan["max_broadcast_mb"] == 0)
         assert ("duplicate" in manifest.tables["votes"].rejected) == (truth == "multi")
         assert_same_tables(tmp_path / "as written", tmp_path / name)
 
 
-@pytest.mark.parametrize(("truth", "way"), [("single", 0), ("multi", 32)])
-def test_the_number_of_cores_changes_nothing(spark, tmp_path, truth, way):
-    """In processes of their own: a session cannot change how many cores it has."""
+@pytest.mark.parametrize(("truth", "max_broadcast_mb"), [("single", 0), ("multi", 32)])
+def test_the_number_of_cores_changes_nothing(spark, tmp_path, truth, max_broadcast_mb):
+    """Runs in separate processes, because a session cannot change its number of cores."""
     inputs = write(tmp_path / "in", 0, 2)
     merge(spark, tmp_path, "here", truth=truth, **GIVEN, **inputs)
     for cores in (1, 4):
-        given = GIVEN | inputs | {"truth": truth, "max_broadcast_mb": way}
+        given = GIVEN | inputs | {"truth": truth, "max_broadcast_mb": max_broadcast_mb}
         given |= {"output": tmp_path / f"cores-{cores}", "spark.master": f"local[{cores}]"}
         given |= {"label_space": labels_file(tmp_path), "worker_model": "confusion"}
         words = [f"{key}={value}" for key, value in given.items()]

@@ -196,8 +196,8 @@ def test_the_accuracy_expected_of_workers_can_be_that_on_gold(tmp_path, inputs):
     # Of four votes on gold images two are right, and one of each is added.
     assert merge(None, tmp_path, **given).details["prior_accuracy"] == 3 / 6
     given["votes"] = write_votes(tmp_path / "votes.csv", [*VOTES, (9, "dee", 0), (9, "eve", 0)])
-    found = merge(None, tmp_path, "more", **given)
-    assert found.details["prior_accuracy"] == 5 / 8
+    manifest = merge(None, tmp_path, "more", **given)
+    assert manifest.details["prior_accuracy"] == 5 / 8
     # A worker who is not known is expected to be right as often, with alpha votes of weight.
     given |= {"pooling": "none", "worker_model": "one_coin"}
     merge(None, tmp_path, "alone", **given)
@@ -254,7 +254,7 @@ def belief_rows(ids, labels, probabilities):
 
 
 @pytest.mark.parametrize(
-    ("ids", "labels", "probabilities", "told"),
+    ("ids", "labels", "probabilities", "message"),
     [
         ([1, 7], [[0], [99, 0]], [[0.7], [0.6, 0.2]], "id 7 has the label 99, which is outside"),
         ([1, 7], [[0], [1, 2]], [[0.7], [np.nan, 0.4]], "id 7 has the probability nan"),
@@ -267,11 +267,11 @@ def belief_rows(ids, labels, probabilities):
     ],
 )
 def test_a_belief_of_an_image_without_votes_is_checked_before_em(
-    tmp_path, ids, labels, probabilities, told
+    tmp_path, ids, labels, probabilities, message
 ):
     pq.write_table(belief_rows(ids, labels, probabilities), tmp_path / "beliefs.parquet")
     votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 0)])
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         merge(None, tmp_path, beliefs=tmp_path / "beliefs.parquet", votes=votes)
     assert not (tmp_path / "out" / "posterior").exists()
 
@@ -281,8 +281,8 @@ def test_an_image_without_any_class_is_no_fault(tmp_path):
     pq.write_table(rows, tmp_path / "beliefs.parquet")
     votes = write_votes(tmp_path / "votes.csv", [(1, "ann", 0)])
     merge(None, tmp_path, beliefs=tmp_path / "beliefs.parquet", votes=votes)
-    found = {image: row["labels"] for image, row in posterior(tmp_path / "out").items()}
-    assert found == {1: [0], 7: [], 8: []}
+    classes = {image: row["labels"] for image, row in posterior(tmp_path / "out").items()}
+    assert classes == {1: [0], 7: [], 8: []}
 
 
 def test_the_same_worker_twice_stops_the_run_where_asked(spark, tmp_path, inputs):

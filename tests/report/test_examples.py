@@ -20,9 +20,9 @@ def jpeg(color: str) -> bytes:
 def test_pictures_of_the_keys_asked_for_come_small_and_others_not(tmp_path: Path) -> None:
     members = [("a.jpg", jpeg("red")), ("b.jpg", b"no picture"), ("b.json", b"{}")]
     path = str(write_members(tmp_path / "0.tar", [*members, ("sub/c.tiff", jpeg("blue"))]))
-    found = thumbnails({1: (path, "a"), 2: (path, "b"), 3: (path, "c"), 4: (path, "absent")})
-    assert found.keys() == {1, 3}
-    kind, _, data = found[3].partition(",")
+    uris = thumbnails({1: (path, "a"), 2: (path, "b"), 3: (path, "c"), 4: (path, "absent")})
+    assert uris.keys() == {1, 3}
+    kind, _, data = uris[3].partition(",")
     assert kind == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         assert image.size == (SIDE, SIDE // 2)

@@ -61,16 +61,16 @@ def test_sums_do_not_depend_on_how_the_rows_are_cut() -> None:
 
 def test_class_scores_equal_scikit_learns() -> None:
     random = np.random.default_rng(2)
-    true, found = random.integers(0, 6, 300), random.integers(0, 6, 300)
+    true, given = random.integers(0, 6, 300), random.integers(0, 6, 300)
     rows = batch(
-        labels=[[int(c)] for c in found],
+        labels=[[int(c)] for c in given],
         label_probs=[[0.5]] * 300,
         gold=[[int(c)] for c in true],
     )
     scores = metrics.class_scores(sums_of(rows), 10, np.full(10, np.nan))
-    expected = precision_recall_fscore_support(true, found)
-    for at, key in enumerate(("precision", "recall", "f1", "support")):
-        assert [score[key] for score in scores] == pytest.approx(expected[at].tolist())
+    expected = precision_recall_fscore_support(true, given)
+    for row, key in enumerate(("precision", "recall", "f1", "support")):
+        assert [score[key] for score in scores] == pytest.approx(expected[row].tolist())
 
 
 def test_accuracy_counts_a_hit_on_any_of_several_true_classes() -> None:
@@ -79,9 +79,9 @@ def test_accuracy_counts_a_hit_on_any_of_several_true_classes() -> None:
         label_probs=[[0.9, 0.1], [0.8, 0.2], [0.5]],
         gold=[[7, 1], [4], None],
     )
-    found = metrics.accuracy(sums_of(rows))
-    assert found["images"] == 2
-    assert (found["top1"]["value"], found["top5"]["value"]) == (0.5, 1.0)
+    accuracy = metrics.accuracy(sums_of(rows))
+    assert accuracy["images"] == 2
+    assert (accuracy["top1"]["value"], accuracy["top5"]["value"]) == (0.5, 1.0)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -107,9 +107,9 @@ def test_changed_labels_are_split_into_mended_and_broken() -> None:
         other_probs=[[0.6]] * 3 + [None],
         gold=[[1], [2], [5], [4]],
     )
-    found = metrics.agreement(sums_of(rows))
-    assert (found["images"], found["changed"], found["same"]["value"]) == (3, 2, 1 / 3)
-    assert found["against_gold"] == {
+    agreement = metrics.agreement(sums_of(rows))
+    assert (agreement["images"], agreement["changed"], agreement["same"]["value"]) == (3, 2, 1 / 3)
+    assert agreement["against_gold"] == {
         "mended": 1, "broken": 1, "right_in_both": 1, "wrong_in_both": 0,
     }  # fmt: skip
 
@@ -121,8 +121,8 @@ def test_slices_give_the_error_rate_of_each_group_an_image_is_in() -> None:
         gold=[[1], [1], [3]],
         slices=[["day", "old"], ["day"], None],
     )
-    found = {row["slice"]: (row["value"], row["n"]) for row in metrics.slice_errors(sums_of(rows))}
-    assert found == {"day": (0.5, 2), "old": (0.0, 1)}
+    errors = {row["slice"]: (row["value"], row["n"]) for row in metrics.slice_errors(sums_of(rows))}
+    assert errors == {"day": (0.5, 2), "old": (0.0, 1)}
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,10 @@ def test_average_precision_equals_scikit_learns(
 ) -> None:
     listed, truth, sums = problem
     areas = ranking.listed_areas(sums.of_measure("scores"))
-    found = ranking.average_precisions(areas, sums.dense("true", CLASSES), sums.count("known"))
+    precisions = ranking.average_precisions(areas, sums.dense("true", CLASSES), sums.count("known"))
     expected = [average_precision_score(truth[:, c], listed[:, c]) for c in range(CLASSES)]
-    assert found == pytest.approx(expected)
-    assert ranking.mean_average_precision(found)["value"] == pytest.approx(np.mean(expected))
+    assert precisions == pytest.approx(expected)
+    assert ranking.mean_average_precision(precisions)["value"] == pytest.approx(np.mean(expected))
 
 
 def test_precision_recall_curve_equals_scikit_learns(
@@ -73,9 +73,9 @@ def test_precision_and_recall_above_a_threshold(
 ) -> None:
     listed, truth, sums = problem
     for row in metrics.multilabel(sums):
-        kept = (listed >= row["threshold"]) & (listed > 0)
-        assert row["precision"] == pytest.approx((kept & truth).sum() / kept.sum())
-        assert row["recall"] == pytest.approx((kept & truth).sum() / truth.sum())
+        given = (listed >= row["threshold"]) & (listed > 0)
+        assert row["precision"] == pytest.approx((given & truth).sum() / given.sum())
+        assert row["recall"] == pytest.approx((given & truth).sum() / truth.sum())
 
 
 def test_coverage_ends_at_the_accuracy_of_all_images(
