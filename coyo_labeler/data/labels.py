@@ -47,7 +47,7 @@ class Labels(Protocol):
 
 
 def open_labels(labels: str, scan_limit: int = SCAN_LIMIT) -> Labels:
-    """The labels in a Parquet file, a folder or a glob; `posterior/` of a merge output is found.
+    """The labels in a Parquet file, a folder, a glob or `posterior/` of a merge output.
 
     Raises: InputError where there are none.
     """

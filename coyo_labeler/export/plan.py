@@ -54,7 +54,7 @@ class Shard:
 
 
 def find_labels(labels: str) -> Labels:
-    """The labels in a Parquet file, a folder or a glob; of merge's output, its `posterior/`.
+    """The labels in a Parquet file, a folder, a glob or `posterior/` of a merge output.
 
     Raises: InputError where there are none, or a file lacks a column.
     """

@@ -44,10 +44,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     Between two segments there may be fill bytes, the data of a scan, or bytes that do not belong.
     """
     end, pattern = 2, _MARKER
-    while found := pattern.search(data, end):
-        marker = found[1][0]
-        yield marker, end, found.start()
-        end, pattern = found.end(), _MARKER
+    while match := pattern.search(data, end):
+        marker = match[1][0]
+        yield marker, end, match.start()
+        end, pattern = match.end(), _MARKER
         if marker == _START_OF_SCAN:
             pattern = _MARKER_IN_A_SCAN
         if marker not in _BARE:

@@ -42,7 +42,7 @@ class LabelSpace:
 
     @property
     def synsets(self) -> Sequence[str] | None:
-        """The WordNet ids of the classes, from timm's lists; None for a text file or without timm."""
+        """The WordNet ids of the classes, by timm's lists; None for a text file or without timm."""
         return read_synsets(self.name) if self._is_listed else None
 
     @property

@@ -94,7 +94,7 @@ def test_out_of_memory_with_one_image_says_what_to_do(small_spec):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     teacher_.network = never
-    with pytest.raises(WorkError, match="one image at 64 px"):
+    with pytest.raises(WorkError, match="one image of 64 px"):
         teacher_.answer(images(4))
 
 

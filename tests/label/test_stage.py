@@ -194,9 +194,9 @@ class Blocked:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
 import importlib.util
-found = importlib.util.find_spec
+find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: (
-    None if name == "pyspark" else found(name, package)
+    None if name == "pyspark" else find_spec(name, package)
 )
 def loaded():
     return {name.split(".")[0] for name in sys.modules}
