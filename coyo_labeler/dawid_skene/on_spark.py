@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
+from coyo_labeler import spark_versions
 from coyo_labeler import storage
 from coyo_labeler.dawid_skene.results import Results
 from coyo_labeler.dawid_skene.settings import merge_settings
@@ -102,7 +103,7 @@ def collect_labels(posterior: DataFrame, classes: pd.Index[Any]) -> pd.Series[An
             "DataFrame: the first of labels is the most probable"
         )
     first = posterior.select("id", F.get("labels", F.lit(0)).alias("label"))
-    table = first.where(F.col("label").isNotNull()).orderBy("id").toArrow()
+    table = spark_versions.to_arrow(first.where(F.col("label").isNotNull()).orderBy("id"))
     return pd.Series(
         classes.take(table["label"].to_numpy()),
         index=table["id"].to_pandas().rename("task"),
@@ -112,7 +113,9 @@ def collect_labels(posterior: DataFrame, classes: pd.Index[Any]) -> pd.Series[An
 
 def collect_posterior(posterior: DataFrame, classes: pd.Index[Any]) -> pa.Table:
     """The rows of a posterior as task, label, probability; posterior: schemas.POSTERIOR."""
-    table = posterior.select("id", "labels", "label_probs").toArrow().combine_chunks()
+    table = spark_versions.to_arrow(
+        posterior.select("id", "labels", "label_probs")
+    ).combine_chunks()
     lists = table["labels"].combine_chunks()
     label, probability = lists.flatten(), table["label_probs"].combine_chunks().flatten()
     return pa.table(

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from coyo_labeler import spark_versions
 from coyo_labeler import receipts as shard_receipts
 from coyo_labeler import storage
 from coyo_labeler.config.fetch import FetchSettings
@@ -152,8 +153,7 @@ def fetch_shards(
         "shard int, generation int, task int",
     )
     (
-        catalog.join(F.broadcast(wanted), "shard")
-        .repartitionById(tasks, "task")
+        spark_versions.repartition_by_id(catalog.join(F.broadcast(wanted), "shard"), tasks, "task")
         .sortWithinPartitions("shard", "id")
         .mapInArrow(fetch_rows, spark_schema(FINISHED))
         .collect()  # one row per shard

@@ -5,6 +5,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from coyo_labeler import spark_versions
 from coyo_labeler import storage
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import read_table
@@ -15,7 +16,7 @@ def read_workers(spark: SparkSession, labels: str) -> list[dict[str, Any]]:
     url = storage.join(labels, "workers")
     if not storage.exists(url):
         return []
-    table = read_table(spark, "labels", url, schemas.WORKERS).toArrow()
+    table = spark_versions.to_arrow(read_table(spark, "labels", url, schemas.WORKERS))
     rows: list[dict[str, Any]] = table.to_pylist()
     return sorted(rows, key=lambda row: (-row["n_votes"], row["worker_id"]))
 
