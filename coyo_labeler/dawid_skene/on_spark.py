@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from coyo_labeler import spark_versions
-from coyo_labeler import storage
+from coyo_labeler import spark_versions, storage
 from coyo_labeler.dawid_skene.results import Results
 from coyo_labeler.dawid_skene.settings import merge_settings
 from coyo_labeler.dawid_skene.tables import LABEL, TASK, WORKER, column_name

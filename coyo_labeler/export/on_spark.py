@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler import storage
+from coyo_labeler import spark_versions, storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.export.choose import Reason
 from coyo_labeler.export.job import REJECTS, ExportJob, export_images, export_rows
@@ -118,7 +118,7 @@ def _write_tars(
             yield pa.RecordBatch.from_pydict(row, schema=_DONE)
 
     done = (
-        with_empty_tars.repartitionById(tasks, "task")
+        spark_versions.repartition_by_id(with_empty_tars, tasks, "task")
         .select(*columns)
         .sortWithinPartitions("tar", "key")
         .mapInArrow(work, spark_schema(_DONE))

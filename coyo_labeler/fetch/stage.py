@@ -14,9 +14,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler import spark_versions
 from coyo_labeler import receipts as shard_receipts
-from coyo_labeler import storage
+from coyo_labeler import spark_versions, storage
 from coyo_labeler.config.fetch import FetchSettings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.fetch import generation as generations

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import IO, Any
 from urllib.parse import unquote
 
@@ -32,12 +33,14 @@ class Source:
     """The readable files of a source.
 
     files: number of rows by URL. schema: the needed columns, each in the widest type that any file
-    has. names: the source's name of each column by its name inside the stage. corrupt: the fault
-    of each file that is set aside, by URL.
+    has. narrow: the columns that are of a narrower type in a file, by URL. names: the source's name
+    of each column by its name inside the stage. corrupt: the fault of each file that is set aside,
+    by URL.
     """
 
     files: dict[str, int]
     schema: pa.Schema
+    narrow: Mapping[str, pa.Schema]
     names: dict[str, str]
     corrupt: Mapping[str, str] = field(default_factory=dict)
 
@@ -77,12 +80,14 @@ def inspect(settings: IngestSettings) -> Source:
     if not readable:
         raise InputError(f"source: none of the {len(files)} files at {settings.source} is readable")
     names = _column_names(settings, next(iter(readable.values())).schema.to_arrow_schema())
-    schema = _widest(settings, readable, list(dict.fromkeys(names.values())))
+    schemas = _schemas_of(readable, list(dict.fromkeys(names.values())))
+    schema = _widest(settings, schemas)
     _check_types(settings, names, schema)
     _check_ids(readable, names["id"], schema)
     return Source(
         files={file: footer.num_rows for file, footer in readable.items()},
         schema=schema,
+        narrow={file: _narrow(own, schema) for file, own in schemas.items()},
         names=names,
         corrupt=faults,
     )
@@ -114,7 +119,7 @@ def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
 
     Raises: WorkError where the store fails again.
     """
-    named = re.search(r"while reading file (.+?)\.\s+SQLSTATE", str(error))
+    named = re.search(r"while reading file (.+?)\.\s+(?:SQLSTATE|Details)", str(error))
     if named is None:
         return None
     for url in source.files:
@@ -214,10 +219,8 @@ def _column_names(settings: IngestSettings, present: pa.Schema) -> dict[str, str
     return names
 
 
-def _widest(
-    settings: IngestSettings, footers: dict[str, pq.FileMetaData], wanted: Sequence[str]
-) -> pa.Schema:
-    """The wanted columns, each in the widest type as which Spark reads it in any file.
+def _schemas_of(footers: dict[str, pq.FileMetaData], wanted: Sequence[str]) -> dict[str, pa.Schema]:
+    """The wanted columns of each file, each in the type as which Spark reads it.
 
     Raises: InputError naming a column that a file lacks, has twice, or that Spark cannot read.
     """
@@ -234,6 +237,14 @@ def _widest(
                 )
         old = _old_timestamps(footer)
         schemas[file] = pa.schema([_readable(file, schema.field(name), old) for name in wanted])
+    return schemas
+
+
+def _widest(settings: IngestSettings, schemas: Mapping[str, pa.Schema]) -> pa.Schema:
+    """Each column in the widest type of any file.
+
+    Raises: InputError where the types of a column do not go together.
+    """
     try:
         widest = pa.unify_schemas(list(schemas.values()), promote_options="permissive")
     except pa.ArrowException as error:
@@ -248,6 +259,15 @@ def _widest(
                     f"{column.type}; convert one of them, or leave the column out"
                 )
     return widest
+
+
+def _narrow(own: pa.Schema, widest: pa.Schema) -> pa.Schema:
+    """The columns of a file that can be cast to the type that they have in others."""
+    return pa.schema(
+        field
+        for field, wide in zip(own, widest, strict=True)
+        if field.type != wide.type and types.widens(field.type, wide.type)
+    )
 
 
 def _old_timestamps(footer: pq.FileMetaData) -> set[str]:
@@ -313,9 +333,12 @@ def read_source(spark: SparkSession, source: Source) -> DataFrame:
 
     id, width and height are bigint.
     """
-    asked = pa.schema([field.with_type(types.as_read(field.type)) for field in source.schema])
-    frame = spark.read.schema(spark_schema(asked)).parquet(
-        *(spark_path(file) for file in source.files)
+    groups: dict[pa.Schema, list[str]] = {}
+    for file in source.files:
+        groups.setdefault(source.narrow[file], []).append(file)
+    frame = reduce(
+        DataFrame.union,
+        (_read_group(spark, source.schema, narrow, files) for narrow, files in groups.items()),
     )
     columns = []
     for alias, name in source.names.items():
@@ -326,3 +349,28 @@ def read_source(spark: SparkSession, source: Source) -> DataFrame:
             value = types.from_nanoseconds(value, kind)
         columns.append(value.alias(alias))
     return frame.select(*columns)
+
+
+def _read_group(
+    spark: SparkSession, schema: pa.Schema, narrow: pa.Schema, files: Sequence[str]
+) -> DataFrame:
+    """The rows of files that have the columns of `schema`, those in `narrow` in other types.
+
+    Spark before 4.0 reads no column in a wider type than it has in the file.
+    """
+    asked = [
+        (narrow.field(field.name) if field.name in narrow.names else field) for field in schema
+    ]
+    asked = [field.with_type(types.as_read(field.type)) for field in asked]
+    frame = spark.read.schema(spark_schema(pa.schema(asked))).parquet(
+        *(spark_path(file) for file in files)
+    )
+    wide = {field.name: field.dataType for field in spark_schema(schema)}
+    return frame.select(
+        *(
+            F.col(quoted(name)).cast(wide[name]).alias(name)
+            if name in narrow.names
+            else F.col(quoted(name))
+            for name in schema.names
+        )
+    )

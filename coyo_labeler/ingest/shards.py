@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from coyo_labeler import spark_versions
 from coyo_labeler.ingest import phash
 
 I64 = npt.NDArray[np.int64]
@@ -97,13 +98,8 @@ def plan(positions: DataFrame, rows_per_shard: int, rows_per_part: int = ROWS_PE
             cuts = shard_cuts(np.concatenate(columns), starts, rows_per_shard)
             yield pa.RecordBatch.from_arrays([pa.array(cuts)], ["position"])
 
-    picked = (
-        positions.select("position")
-        .mapInArrow(pick, "position bigint")
-        .toArrow()["position"]
-        .to_numpy()
-    )
-    cuts = np.sort(picked)
+    picked = positions.select("position").mapInArrow(pick, "position bigint")
+    cuts = np.sort(spark_versions.to_arrow(picked)["position"].to_numpy())
     return Plan(cuts, part_cuts(cuts, max(1, rows_per_part // rows_per_shard)))
 
 
@@ -148,7 +144,7 @@ def with_part(spark: SparkSession, rows: DataFrame, cut: Plan) -> DataFrame:
     later = F.coalesce((F.col("position") >= F.col("cut")).cast("int"), F.lit(0))
     return (
         rows.withColumn("bucket", _bucket(F.col("position")))
-        .join(F.broadcast(spark.createDataFrame(table)), "bucket")
+        .join(F.broadcast(spark_versions.from_arrow(spark, table)), "bucket")
         .withColumn("part", F.col("before") + later)
         .drop("bucket", "before", "cut")
     )

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from coyo_labeler import storage
+from coyo_labeler import spark_versions, storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
@@ -270,11 +270,8 @@ def write_catalog(
     )
     receipts = Receipts(settings.output, run.fingerprint)
     done = receipts.shards() & receipts.read().keys()
-    ordered = (
-        rows.filter(~F.col("part").isin(*done) if done else F.lit(True))
-        .repartitionById(cut.parts, "part")
-        .drop("part")
-    )
+    missing = rows.filter(~F.col("part").isin(*done) if done else F.lit(True))
+    ordered = spark_versions.repartition_by_id(missing, cut.parts, "part").drop("part")
     # By all columns: which of the rows of one id, hash and URL is kept must not depend on their
     # order in the source. Few rows are compared by more than the first column.
     ordered = ordered.sortWithinPartitions(*ordered.columns)

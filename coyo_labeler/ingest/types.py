@@ -58,6 +58,13 @@ def _readable_nested(kind: pa.DataType) -> pa.DataType | None:
     return pa.list_(fields[0])
 
 
+def widens(kind: pa.DataType, wide: pa.DataType) -> bool:
+    """Whether every number of one type is a number of a wider one."""
+    if pa.types.is_integer(kind):
+        return pa.types.is_integer(wide) or wide == UNSIGNED_64 or kind.bit_width < 64
+    return bool(pa.types.is_floating(kind) and pa.types.is_floating(wide))
+
+
 def is_nanoseconds(kind: pa.DataType) -> bool:
     """Whether a column holds timestamps in nanoseconds, which Spark reads as whole numbers."""
     return bool(pa.types.is_timestamp(kind) and kind.unit == "ns")

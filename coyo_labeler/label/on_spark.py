@@ -6,11 +6,10 @@ Nothing here imports torch before a task knows which GPU is its own.
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
 from pyspark.sql import SparkSession
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from coyo_labeler.label.model import Teacher
     from coyo_labeler.label.spec import TeacherSpec
 
-_PLAN = "name string, url string, stamp string, ids string"
-_COMMITTED = "shard int, url string, damage string"
-_COMMITTED_ARROW = pa.schema([("shard", pa.int32()), ("url", pa.string()), ("damage", pa.string())])
+#: The fields of a shard and of what is committed. As text and numbers they travel without an
+#: import: what a task is given is unpickled before it has claimed its GPU.
+_Planned = tuple[str, str, str, str]
+_Done = tuple[int, str, str | None]
 
 #: Shards of one task at most: a lost executor costs the progress inside one of them at most, as
 #: each is committed by itself; fewer tasks drain the device less often.
@@ -60,10 +60,12 @@ def run_on_spark(
         profile = profile_of(dict(context.getConf().getAll()), device)
         tasks = max(context.defaultParallelism, -(-len(shards) // _SHARDS_PER_TASK))
     rows = [(shard.name, shard.url, shard.stamp, str(shard.ids)) for shard in shards]
-    plan = spark.createDataFrame(context.parallelize(rows, min(tasks, len(rows))), _PLAN)
-    work = _work(job, slots, device)
-    committed = plan.mapInArrow(work, _COMMITTED, profile=profile).collect()
-    return [Committed(row["shard"], row["url"], row["damage"]) for row in committed]
+    # An RDD, because mapInArrow takes a profile from Spark 4.0 on only.
+    plan = context.parallelize(rows, min(tasks, len(rows)))
+    if profile is not None:
+        plan = plan.withResources(profile)
+    committed = plan.mapPartitions(_work(job, slots, device)).collect()
+    return [Committed(*done) for done in committed]
 
 
 def profile_of(conf: Mapping[str, str], device: str) -> ResourceProfile | None:
@@ -96,9 +98,9 @@ def profile_of(conf: Mapping[str, str], device: str) -> ResourceProfile | None:
 
 def _work(
     job: Job, slots: list[Slot] | None, device: str
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = [row for batch in batches for row in batch.to_pylist()]
+) -> Callable[[Iterable[_Planned]], Iterator[_Done]]:
+    def work(planned: Iterable[_Planned]) -> Iterator[_Done]:
+        rows = list(planned)
         if not rows:
             return
         context = TaskContext.get()
@@ -108,13 +110,10 @@ def _work(
         from coyo_labeler.formats.image_ids import IdRule  # noqa: PLC0415
         from coyo_labeler.formats.image_shards import Shard  # noqa: PLC0415
 
-        shards = [Shard(**{**row, "ids": IdRule(row["ids"])}) for row in rows]
+        shards = [Shard(name, url, stamp, IdRule(ids)) for name, url, stamp, ids in rows]
         teacher = _teacher(job.spec, slot.device, job.fingerprint)
         for done in label_and_commit(job, teacher, slot, shards):
-            yield pa.RecordBatch.from_pydict(
-                {"shard": [done.shard], "url": [done.url], "damage": [done.damage]},
-                schema=_COMMITTED_ARROW,
-            )
+            yield done.shard, done.url, done.damage
 
     return work
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler import storage
+from coyo_labeler import spark_versions, storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import pairs, schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
@@ -111,7 +111,7 @@ def aggregate(rows: DataFrame, classes: int, examples: int, top: int) -> Aggrega
     packed = rows.drop("url", "imagehash").mapInArrow(count, spark_schema(PACKED))
     group = ["measure", "name", "bucket"]
     added = packed.repartition(*group).sortWithinPartitions(*group)
-    return unpack(added.mapInArrow(add, spark_schema(PACKED)).toArrow())
+    return unpack(spark_versions.to_arrow(added.mapInArrow(add, spark_schema(PACKED))))
 
 
 def look_up(rows: DataFrame, sums: Aggregates) -> dict[str, list[dict[str, Any]]]:

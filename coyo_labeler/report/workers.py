@@ -5,8 +5,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from coyo_labeler import spark_versions
-from coyo_labeler import storage
+from coyo_labeler import spark_versions, storage
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import read_table
 
