@@ -12,8 +12,13 @@ BENCHES := ingest fetch label em reader report
 ARGS ?=
 # How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
+# What `make archive` packs: extras of the package; UV_ARGS is passed to `uv pip install`.
+EXTRAS ?= spark,s3
+UV_ARGS ?=
+ARCHIVE ?= build/archive
+DIST ?= dist
 .NOTPARALLEL:
-.PHONY: setup demo demo-cluster test test-fast test-packaging lint bench $(BENCHES:%=bench-%) conf constraints clean help java
+.PHONY: setup demo demo-cluster test test-fast test-packaging test-spark-versions archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +55,25 @@ test-fast: java $(READY) ## run all tests but those on a cluster
 
 test-packaging: java $(READY) ## build the wheel and try it in an environment of each kind of user
 	$(BIN)/python -m pytest -m packaging tests/packaging
+
+test-spark-versions: java $(READY) ## run some tests of every stage on the oldest and on a middle version of Spark
+	@set -e; for version in 3.5 4.0; do \
+	  test -e .spark/$$version/pyspark || $(BIN)/uv pip install -q --python $(BIN)/python --target .spark/$$version "pyspark==$$version.*"; \
+	  PYTHONPATH=.spark/$$version $(BIN)/python -m pytest -q @tests/spark_versions.txt; \
+	done
+
+archive: ## pack dist/coyo-labeler-VERSION.tar.gz for clusters that have not got the package (EXTRAS=spark,s3)
+	rm -rf $(ARCHIVE) && mkdir -p $(DIST)
+	$(PYTHON) -m venv $(ARCHIVE)/tools
+	$(ARCHIVE)/tools/bin/python -m pip install -q -c constraints.txt uv setuptools venv-pack==0.2.0
+	$(ARCHIVE)/tools/bin/uv build -q --wheel -o $(ARCHIVE) .
+	$(PYTHON) -m venv --without-pip $(ARCHIVE)/environment
+	$(ARCHIVE)/tools/bin/uv pip install -q --python $(ARCHIVE)/environment/bin/python -c constraints.txt $(UV_ARGS) "$$(echo $(ARCHIVE)/*.whl)[$(EXTRAS)]"
+	@# The cluster has Spark, at its own version.
+	$(ARCHIVE)/tools/bin/uv pip uninstall -q --python $(ARCHIVE)/environment/bin/python pyspark py4j
+	$(ARCHIVE)/tools/bin/venv-pack -q -f -p $(ARCHIVE)/environment \
+	  -o $(DIST)/coyo-labeler-$$(basename $(ARCHIVE)/*.whl | cut -d- -f2).tar.gz
+	@chmod 644 $(DIST)/*.tar.gz && ls -lh $(DIST)/*.tar.gz
 
 lint: $(READY) ## run ruff and mypy
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.spark_faults import find_fault
+from coyo_labeler.spark_versions import NO_RDDS, require_spark
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -89,11 +90,15 @@ def is_local(spark: "SparkSession") -> bool:
 def open_session(settings: "SparkSettings", name: str) -> "SparkSession":
     """The session that spark-submit started, or a new one. name: of the stage.
 
-    Raises: InputError where Java, PySpark or a program that the environment names is missing.
+    Raises: InputError where Java, PySpark or a program that the environment names is missing, where
+    PySpark is too old, and for Spark Connect.
     """
     extras.require(name, "pyspark")
+    if (settings.master or "").startswith("sc://") or "SPARK_REMOTE" in os.environ:
+        raise InputError(f"{name}: {NO_RDDS}")
     require_java()
     with extras.needed(name):
+        require_spark()
         from pyspark.sql import SparkSession  # noqa: PLC0415
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit has started the JVM

@@ -3,8 +3,9 @@
 Each function does on every version what the newest one has a method for.
 """
 
+import inspect
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -16,16 +17,17 @@ if TYPE_CHECKING:
 #: The oldest version that the tests run on.
 OLDEST = (3, 5)
 
+NO_RDDS = (
+    "this is a session of Spark Connect or of a serverless service, which has no RDDs; use "
+    "spark-submit or spark.master=spark://…, yarn, k8s://… or local[*]. Without Spark run: label "
+    "engine=local, merge engine=local, pretrain_vit"
+)
+
 
 def require_spark() -> None:
-    """Check that PySpark is installed and new enough.
+    """Check that the installed PySpark is new enough. Raises: InputError naming its version."""
+    import pyspark  # noqa: PLC0415 - most commands run without it
 
-    Raises: InputError naming the version that was found, or how to install one.
-    """
-    try:
-        import pyspark  # noqa: PLC0415 - most commands run without it
-    except ImportError:
-        raise InputError("PySpark is not installed: pip install 'coyo-labeler[spark]'") from None
     if _version(pyspark.__version__) < OLDEST:
         raise InputError(
             f"PySpark {pyspark.__version__} is too old: Spark {OLDEST[0]}.{OLDEST[1]} or newer is "
@@ -33,15 +35,29 @@ def require_spark() -> None:
         )
 
 
+def require_rdds(spark: "SparkSession", stage: str) -> None:
+    """Check that a session has RDDs, which every stage needs that runs on Spark.
+
+    Raises: InputError for a session of Spark Connect.
+    """
+    if not hasattr(spark, "sparkContext"):
+        raise InputError(f"{stage}: {NO_RDDS}")
+
+
 def repartition_by_id(frame: "DataFrame", partitions: int, column: str) -> "DataFrame":
     """Move each row to the partition whose number `column` holds, in [0, partitions).
 
-    `DataFrame.repartitionById` of Spark 4.1. Before it rows can only be moved by the hash of a
-    column. So every number is replaced by a key that hashes to it; the keys are found by hashing
+    `DataFrame.repartitionById` of Spark 4.1. Before it, rows can only be moved by the hash of a
+    column, so that a key is needed for each number that hashes to it. The keys are found by hashing
     enough integers.
     """
     if hasattr(frame, "repartitionById"):
         return frame.repartitionById(partitions, column)
+    return by_hashed_keys(frame, partitions, column)
+
+
+def by_hashed_keys(frame: "DataFrame", partitions: int, column: str) -> "DataFrame":
+    """`repartition_by_id` before Spark 4.1."""
     from pyspark.sql import functions as F  # noqa: PLC0415
 
     # Collecting all of n coupons takes n (ln n + t) draws, but for a probability of e^−t.
@@ -59,10 +75,23 @@ def to_arrow(frame: "DataFrame") -> pa.Table:
     if hasattr(frame, "toArrow"):
         table: pa.Table = frame.toArrow()
         return table
+    batches = frame._collect_as_arrow()  # type: ignore[operator] # a method that stubs do not know
+    return pa.Table.from_batches(batches, schema=arrow_schema(frame))
+
+
+def arrow_schema(frame: "DataFrame") -> pa.Schema:
+    """The Arrow schema of a DataFrame's rows; instants are in UTC.
+
+    `to_arrow_schema` wants a time zone for them in newer versions, and takes none in older ones.
+    """
     from pyspark.sql.pandas.types import to_arrow_schema  # noqa: PLC0415
 
-    batches = frame._collect_as_arrow()
-    return pa.Table.from_batches(batches, schema=to_arrow_schema(frame.schema))
+    wanted: dict[str, Any] = {"timezone": "UTC"}
+    known = inspect.signature(to_arrow_schema).parameters
+    schema: pa.Schema = to_arrow_schema(
+        frame.schema, **{name: value for name, value in wanted.items() if name in known}
+    )
+    return schema
 
 
 def from_arrow(spark: "SparkSession", table: pa.Table) -> "DataFrame":

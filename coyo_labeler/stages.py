@@ -14,6 +14,7 @@ from coyo_labeler.config.read import default_config, read_settings
 from coyo_labeler.errors import InputError
 from coyo_labeler.manifest import Manifest, Outcome, Run
 from coyo_labeler.session import open_session
+from coyo_labeler.spark_versions import require_rdds
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -174,6 +175,8 @@ def run_stage(
         session = spark
         if session is None and stage.uses_spark(settings):
             session = open_session(settings.spark, stage.name)
+        if session is not None and stage.uses_spark(settings):
+            require_rdds(session, stage.name)
         with extras.needed(stage.name, stage.extra):
             for module in stage.imports(settings, session):
                 import_module(module)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
-from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.errors import InputError, WorkError, one_line
 
 #: Of every Parquet file that the package writes.
 COMPRESSION = "zstd"
@@ -35,7 +36,8 @@ _VISIBLE_WHILE_WRITTEN = {"file", "memory", "hdfs", "arrow_hdfs", "webhdfs", "sf
 def resolve(url: str) -> tuple[AbstractFileSystem, str]:
     """The filesystem of an fsspec URL and the path in it.
 
-    Raises: InputError where the URL's protocol is unknown or its package is not installed.
+    Raises: InputError where the URL's protocol is unknown or its package is not installed;
+    WorkError where HDFS cannot be reached.
     """
     try:
         return url_to_fs(url)  # type: ignore[no-any-return]
@@ -45,11 +47,12 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
         module = getattr(error.__cause__, "name", None) or ""
         raise extras.MissingPackageError(f"{url}: {error}: {extras.remedy(module)}") from None
     except OSError as error:  # of HDFS, which is reached through libraries of Java and Hadoop
-        if "libjvm" not in str(error) and "libhdfs" not in str(error):
-            raise
+        missing = re.match(r"Unable to load (libhdfs|libjvm)", str(error))
+        if missing is None:
+            raise WorkError(f"{url} cannot be reached: {one_line(error)}") from error
         raise InputError(
-            f"{url}: {one_line(error, 120)}; install Java and Hadoop's client here, and set "
-            "JAVA_HOME, HADOOP_HOME and ARROW_LIBHDFS_DIR"
+            f"{url}: {missing[1]}.so was not found; set JAVA_HOME, ARROW_LIBHDFS_DIR to the folder "
+            "of libhdfs.so, and CLASSPATH to `hadoop classpath --glob` (docs/cluster.md)"
         ) from None
 
 

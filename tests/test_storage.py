@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
+from coyo_labeler.errors import InputError, WorkError
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -97,6 +97,24 @@ def test_a_table_is_found_where_the_stage_before_put_it(folder):
 def test_an_unknown_protocol_is_a_wrong_input():
     with pytest.raises(InputError, match="nowhere"):
         storage.resolve("nowhere://a/b")
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ("Unable to load libhdfs\ndlopen(./libhdfs.so) failed", InputError, "ARROW_LIBHDFS_DIR"),
+        ("Unable to load libjvm\ndlopen(./libjvm.so) failed", InputError, "JAVA_HOME"),
+        ("HDFS connection failed\nat a stack", WorkError, "hdfs://nn/a cannot be reached"),
+    ],
+)
+def test_hdfs_that_cannot_be_opened_is_one_line(monkeypatch, said, error, message):
+    def fail(*_):
+        raise OSError(said)
+
+    monkeypatch.setattr(storage, "url_to_fs", fail)
+    with pytest.raises(error, match=message) as raised:
+        storage.resolve("hdfs://nn/a")
+    assert "\n" not in str(raised.value)
 
 
 def test_two_writers_of_one_file_do_no_harm(tmp_path):

@@ -12,8 +12,8 @@ from coyo_labeler.session import spark_path
 
 
 def spark_schema(schema: pa.Schema) -> StructType:
-    """The Spark schema of an Arrow schema."""
-    return from_arrow_schema(schema)
+    """The Spark schema of an Arrow schema. Times without a zone stay so, on every Spark."""
+    return from_arrow_schema(schema, prefer_timestamp_ntz=True)
 
 
 def read_table(

@@ -129,6 +129,19 @@ def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
     return None
 
 
+def unnamed_at_fault(
+    spark: SparkSession, source: Source, error: Exception
+) -> tuple[str, str] | None:
+    """As `file_at_fault`, where Parquet failed and Spark does not name the file.
+
+    Before Spark 4.0 it names none whose page headers are damaged. Every file is read.
+    """
+    if "while reading file" in str(error) or "org.apache.parquet" not in str(error):
+        return None
+    corrupt = without_damaged(spark, source).corrupt
+    return next((item for item in corrupt.items() if item[0] in source.files), None)
+
+
 def without_damaged(spark: SparkSession, source: Source) -> Source:
     """The source without all files with a damaged page; every needed page is read."""
     columns, files = source.schema.names, list(source.files)

@@ -13,7 +13,6 @@ from pyspark import StorageLevel, TaskContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
 
 from coyo_labeler import spark_versions, storage
 from coyo_labeler.config.ingest import IngestSettings
@@ -31,6 +30,7 @@ from coyo_labeler.ingest.read import (
     inspect,
     read_source,
     refuse_mismatch,
+    unnamed_at_fault,
     without_damaged,
 )
 from coyo_labeler.ingest.reasons import Reason
@@ -129,7 +129,7 @@ def set_aside(
     `on_corrupt` is skip.
     """
     refuse_mismatch(error)
-    at_fault = file_at_fault(source, error)
+    at_fault = file_at_fault(source, error) or unnamed_at_fault(spark, source, error)
     if at_fault is None:
         raise error
     if settings.on_corrupt == "stop":
@@ -275,7 +275,7 @@ def write_catalog(
     # By all columns: which of the rows of one id, hash and URL is kept must not depend on their
     # order in the source. Few rows are compared by more than the first column.
     ordered = ordered.sortWithinPartitions(*ordered.columns)
-    schema = to_arrow_schema(ordered.schema, timezone="UTC")
+    schema = spark_versions.arrow_schema(ordered)
 
     def write(batches: Iterable[pa.RecordBatch], part: int) -> None:
         receipts.write(

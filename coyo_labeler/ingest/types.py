@@ -61,7 +61,7 @@ def _readable_nested(kind: pa.DataType) -> pa.DataType | None:
 def widens(kind: pa.DataType, wide: pa.DataType) -> bool:
     """Whether every number of one type is a number of a wider one."""
     if pa.types.is_integer(kind):
-        return pa.types.is_integer(wide) or wide == UNSIGNED_64 or kind.bit_width < 64
+        return bool(pa.types.is_integer(wide) or wide == UNSIGNED_64 or kind.bit_width < 64)
     return bool(pa.types.is_floating(kind) and pa.types.is_floating(wide))
 
 

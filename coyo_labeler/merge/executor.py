@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coyo_labeler.machine import cores_of_machine
 from coyo_labeler.progress import Progress, every, watch_spark
+from coyo_labeler.spark_versions import require_rdds
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -73,6 +74,7 @@ class SparkExecutor:
     shares_memory = False
 
     def __init__(self, spark: "SparkSession") -> None:
+        require_rdds(spark, "merge")
         self._spark = spark
         self.cores: int = spark.sparkContext.defaultParallelism
 
