@@ -62,9 +62,9 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def bare_cluster(tmp_path, monkeypatch):
-    """Two workers whose Python is given by the job."""
+    """A worker whose Python is given by the job."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    with start_cluster(tmp_path / "cluster", cores=2, memory="1g") as running:
+    with start_cluster(tmp_path / "cluster", workers=1, cores=2, memory="1g") as running:
         running.environment["PYSPARK_PYTHON"] = "./environment/bin/python"
         running.environment["PYTHONPATH"] = str(ROOT)  # of the driver
         yield running
