@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from coyo_labeler import storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError, WorkError, one_line
-from coyo_labeler.formats.spark_tables import spark_schema
+from coyo_labeler.formats.spark_tables import paths_to_read, spark_schema
 from coyo_labeler.ingest import types
 from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
@@ -99,7 +99,7 @@ def refuse_mismatch(error: Exception) -> None:
     )
     if mismatch is not None:
         file = re.search(r"reading (?:Parquet )?file:? (\S+?)\.?\s", text)
-        where = f"{file[1]}: " if file else ""
+        where = f"{unquote(file[1])}: " if file else ""
         raise InputError(
             f"source: {where}column '{mismatch[1]}' is of a type that cannot be read together with "
             f"that of other files ({mismatch[2]}, {mismatch[3]}); convert it, or leave it out"
@@ -118,7 +118,7 @@ def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
     if named is None:
         return None
     for url in source.files:
-        if unquote(spark_path(url)) == unquote(named[1]):
+        if spark_path(url) in (named[1], unquote(named[1])):
             fault = _damage(url, source.schema.names)
             return None if fault is None else (url, fault)
     return None
@@ -314,9 +314,8 @@ def read_source(spark: SparkSession, source: Source) -> DataFrame:
     id, width and height are bigint.
     """
     asked = pa.schema([field.with_type(types.as_read(field.type)) for field in source.schema])
-    frame = spark.read.schema(spark_schema(asked)).parquet(
-        *(spark_path(file) for file in source.files)
-    )
+    paths = [path for file in source.files for path in paths_to_read(file)]
+    frame = spark.read.schema(spark_schema(asked)).parquet(*paths)
     columns = []
     for alias, name in source.names.items():
         value, kind = F.col(quoted(name)), source.schema.field(name).type
