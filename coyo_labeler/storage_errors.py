@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from zipfile import BadZipFile
 
 from coyo_labeler.errors import InputError, WorkError, one_line
 
@@ -20,7 +21,15 @@ _REFUSALS = (
 )
 
 #: What a document of an unexpected form makes of the code that reads it.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+_MALFORMED = (
+    AttributeError,
+    BadZipFile,
+    EOFError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 _AGAIN = "what was finished is kept: run the same command again to resume"
 
