@@ -142,8 +142,8 @@ def spark_path(url: str) -> str:
 
     Raises: InputError for a filesystem that Spark cannot read.
     """
-    fs, path = storage.resolve(url)
-    if storage.is_local(fs):
+    path = storage.local_path(url)
+    if path is not None:
         return f"file://{path}"
     protocol, _, rest = url.partition("://")
     if protocol == "memory":

@@ -45,7 +45,7 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
 
     Raises: InputError where the URL's protocol is unknown or its package is not installed.
     """
-    local = _local_path(url)
+    local = local_path(url)
     if local is not None:
         return fsspec.filesystem("file"), local
     try:
@@ -64,7 +64,7 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
         ) from None
 
 
-def _local_path(url: str) -> str | None:
+def local_path(url: str) -> str | None:
     """The absolute path of a file of this machine; None for a URL of another filesystem."""
     protocol, separator, path = url.partition("://")
     if not separator:
@@ -76,6 +76,12 @@ def _local_path(url: str) -> str | None:
     if not path.startswith("/"):
         path = posixpath.join(Path.cwd(), path.removeprefix("./"))
     return path.rstrip("/") or "/"
+
+
+def absolute(url: str) -> str:
+    """The URL without what depends on the process: the working folder, and `~/`."""
+    path = local_path(url)
+    return url if path is None or url.startswith(("/", "file:///")) else path
 
 
 def is_local(fs: AbstractFileSystem) -> bool:

@@ -53,7 +53,8 @@ def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any], names: Mapping
     message = detail["msg"].removeprefix("Input should be ")
     # A union adds the names of its types to the path; they are no keys.
     key = ".".join(part for part in path if part in _all_keys(cls)) or key
-    return _explain_value(names.get(key, key), detail["type"], detail["input"], message)
+    value = redact_value(".".join(path), detail["input"])
+    return _explain_value(names.get(key, key), detail["type"], value, message)
 
 
 def _explain_value(key: str, kind: str, value: Any, wanted: str) -> str:
@@ -61,7 +62,7 @@ def _explain_value(key: str, kind: str, value: Any, wanted: str) -> str:
         return f"{key}: a key must be text; write it in quotes"
     if kind == "string_type" and value is None:
         return f"{key}: nothing is given; give {key}=…"
-    shown = _SHORT.repr(redact_value(key, value))
+    shown = _SHORT.repr(value)
     in_yaml = _KINDS.get(type(value))
     if kind == "string_type" and in_yaml is not None:
         return f"{key}: {shown} is {in_yaml}, and text is wanted; write it in quotes: {key}: '…'"

@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +42,9 @@ _PREPARED = "prepared.json"
 _VERSION = 2
 _CHECKPOINT = "iteration.npz"
 _CHECKPOINT_ARRAYS = ("counts", "log_class_prior")
+
+#: What Arrow and NumPy raise for a file that is cut short or damaged, beside OSError.
+_DAMAGED = (pa.ArrowException, BadZipFile, EOFError, KeyError, TypeError, ValueError)
 
 #: Files that a process keeps mapped.
 _MAPPED = 128
@@ -123,9 +128,10 @@ class StateFolder:
 
     def _remove_skills_before(self, version: int) -> None:
         """Remove the skills that shards kept of earlier iterations."""
-        fs, path = storage.resolve(self._url("skill-*.npy"))
-        for name in fs.glob(path):
-            if int(name.rsplit("/", 1)[-1].split("-")[1].removesuffix(".npy")) < version:
+        fs, path = storage.resolve(storage.join(self.output, FOLDER))
+        for name in fs.ls(path, detail=False):
+            of_version = re.search(r"/skill-(\d+)[^/]*\.npy$", name)
+            if of_version and int(of_version[1]) < version:
                 fs.rm_file(name)
 
     # The files of partitions and shards.
@@ -243,7 +249,7 @@ class StateFolder:
         """
         try:
             yield
-        except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (*_DAMAGED, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
                 raise
             storage.remove(self._url(_PREPARED))
