@@ -83,10 +83,12 @@ def filling(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    except (OSError, RuntimeError) as error:
+        # PyTorch closes its archive after a write has failed, which fails in its own way.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, OSError) or cause.errno not in _FULL:
             raise
-        raise explain_os_error(error, url) from error
+        raise explain_os_error(cause, url) from error
 
 
 @contextmanager

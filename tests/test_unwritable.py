@@ -99,6 +99,17 @@ def test_a_full_disk_under_arrow_is_a_work_error(tmp_path: Path, monkeypatch):
         storage.write_parquet(url, pa.table({"x": [1]}))
 
 
+def test_a_full_disk_under_pytorch_is_a_work_error(tmp_path: Path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    url = str(tmp_path / "a.pt")
+    monkeypatch.setattr(storage.fsspec.filesystem("file"), "open", lambda *_: Full())
+    with (
+        pytest.raises(WorkError, match=r"a\.pt: No space left on device; make room"),
+        storage.open_atomic(url) as file,
+    ):
+        torch.save({"a": torch.zeros(1000)}, file)
+
+
 @pytest.mark.parametrize(
     ("number", "kind"),
     [
