@@ -13,8 +13,10 @@ from coyo_labeler.config.describe import help_text
 from coyo_labeler.config.read import default_config, preset_names, read_settings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest
+from coyo_labeler.redact import RedactingFormatter, redact
 from coyo_labeler.session import explain
 from coyo_labeler.stages import STAGES, Stage, in_processes, read_stage_settings, run_stage
+from coyo_labeler.storage_errors import explain_os_error
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -61,23 +63,26 @@ def guard(work: Callable[[], None]) -> int:
     """Run `work`; what the user can fix or must know becomes one line and an exit status."""
     try:
         work()
-    except InputError as error:
-        return _say(error, WRONG_INPUT)
-    except WorkError as error:
-        return _say(error, FAILED)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        explained = explain(error)
+        explained = _explain(error)
         if explained is None:
             raise
         return _say(explained, WRONG_INPUT if isinstance(explained, InputError) else FAILED)
     return DONE
 
 
+def _explain(error: Exception) -> Exception | None:
+    """The error as one of ours; None for an error of the program itself."""
+    if isinstance(error, InputError | WorkError):
+        return error
+    return explain_os_error(error) if isinstance(error, OSError) else explain(error)
+
+
 def _say(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {redact(str(error))}", file=sys.stderr)
     return status
 
 
@@ -85,7 +90,7 @@ def _run(stage: Stage, overrides: Sequence[str], config: str | None) -> None:
     settings = read_stage_settings(stage, overrides, config)
     start_logging(settings.log_format)
     manifest, worked = run_stage(stage, settings)
-    print(summary_line(manifest, settings.output, worked))
+    print(redact(summary_line(manifest, settings.output, worked)))
 
 
 def summary_line(manifest: Manifest, output: str, worked: bool) -> str:
@@ -119,9 +124,10 @@ def start_logging(log_format: str) -> None:
         from pythonjsonlogger.json import JsonFormatter  # noqa: PLC0415
 
         fields = ["asctime", "levelname", "name", "message"]
-        handler.setFormatter(JsonFormatter(fields, rename_fields={"asctime": "time"}))
+        formatter: logging.Formatter = JsonFormatter(fields, rename_fields={"asctime": "time"})
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        formatter = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(RedactingFormatter(formatter))
     package = logging.getLogger("coyo_labeler")
     package.handlers = [handler]
     package.setLevel(logging.INFO)

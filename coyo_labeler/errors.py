@@ -1,18 +1,26 @@
 """The errors of the package: what the user can fix, and what failed while working."""
 
+from coyo_labeler.redact import redact
+
 
 class InputError(Exception):
     """Something the user gave is wrong: a key, a path, a file, a row. Exit status 2.
 
-    The message names what is wrong, where, and the remedy, on one line.
+    The message names what is wrong, where, and the remedy, on one line, without passwords.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class WorkError(Exception):
     """The work failed on good input. Exit status 1.
 
-    The message names what failed and what is safe to do next.
+    The message names what failed and what is safe to do next, without passwords.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class CountError(WorkError):

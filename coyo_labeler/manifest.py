@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +14,10 @@ from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import CountError, InputError
 from coyo_labeler.formats.label_spaces import LISTED
+from coyo_labeler.redact import redact_settings
+from coyo_labeler.storage_errors import DamagedFileError, parsing
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "_manifest.json"  # the run is complete
 RUN = "_run.json"  # a run with these settings began
@@ -141,7 +146,7 @@ class Run:
     def _claim(
         self, shaping: Mapping[str, Any], settings: StageSettings, prepare: Callable[[], object]
     ) -> "Run":
-        claimed = storage.read_json(storage.join(self.output, RUN))
+        claimed = self._read_claim(settings)
         if claimed is None:
             self._refuse_foreign_files()
             prepare()
@@ -155,15 +160,45 @@ class Run:
             prepare()
             storage.clear(self.output)
         else:
-            finished = storage.read_json(storage.join(self.output, MANIFEST))
             changed = claimed["inputs"] != dict(self.inputs)
-            done = Manifest.from_json(finished) if finished and not changed else None
+            done = None if changed else self._read_manifest()
             if not done:
                 prepare()
                 storage.remove_temporaries(self.output)
             return replace(self, resumed=True, done=done, inputs_changed=changed)
         self._write_claim(shaping)
         return self
+
+    def _read_claim(self, settings: StageSettings) -> dict[str, Any] | None:
+        """What `_run.json` says; None where there is none, or a damaged one may be replaced.
+
+        Raises: InputError where it is damaged, so that nobody knows whose results these are.
+        """
+        url = storage.join(self.output, RUN)
+        try:
+            claimed = storage.read_json(url)
+            with parsing(url):
+                if claimed is not None:
+                    for key in ("stage", "fingerprint", "shaping", "inputs"):
+                        _ = claimed[key]
+        except DamagedFileError as error:
+            if self._has_results() and not settings.overwrite:
+                raise InputError(
+                    f"{self.stage}: output: {error}; with what settings its results were made is "
+                    "not known: choose another output, or replace them with overwrite=true"
+                ) from None
+            storage.clear(self.output)
+            return None
+        return claimed
+
+    def _read_manifest(self) -> Manifest | None:
+        """The manifest; None where there is none, or a damaged one, which the run writes again."""
+        try:
+            return read_manifest(self.output)
+        except DamagedFileError as error:
+            logger.warning("%s: %s", self.stage, error)
+            storage.remove(storage.join(self.output, MANIFEST))
+            return None
 
     def accept_inputs(self, settings: StageSettings) -> None:
         """Continue with inputs that changed, after the stage has found that it can.
@@ -180,7 +215,7 @@ class Run:
                 "stage": self.stage,
                 "version": version("coyo-labeler"),
                 "fingerprint": self.fingerprint,
-                "shaping": shaping,
+                "shaping": redact_settings(shaping),
                 "inputs": self.inputs,
             },
         )
@@ -219,7 +254,7 @@ class Run:
             rows=outcome.rows,
             tables=outcome.tables,
             details=outcome.details,
-            config=self.config,
+            config=redact_settings(self.config),
             inputs=self.inputs,
         )
         storage.remove_temporaries(self.output)
@@ -228,9 +263,14 @@ class Run:
 
 
 def read_manifest(output: str) -> Manifest | None:
-    """The manifest of a finished output folder, or None."""
-    document = storage.read_json(storage.join(output, MANIFEST))
-    return Manifest.from_json(document) if document else None
+    """The manifest of a finished output folder, or None. Raises: DamagedFileError."""
+    url = storage.join(output, MANIFEST)
+    remedy = "run its stage again"
+    document = storage.read_json(url, remedy)
+    if document is None:
+        return None
+    with parsing(url, remedy):
+        return Manifest.from_json(document)
 
 
 def _shaping(settings: StageSettings) -> dict[str, Any]:
@@ -266,13 +306,14 @@ def _fingerprint_input(stage: str, key: str, url: str) -> str:
         raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")
     fs, path = storage.resolve(url)
     if fs.isdir(path):
-        finished = storage.read_json(storage.join(url, MANIFEST))
+        finished = _read_of_input(stage, key, storage.join(url, MANIFEST))
         if finished is not None:
             return _digest(finished)
-        begun = storage.read_json(storage.join(url, RUN))
+        begun = _read_of_input(stage, key, storage.join(url, RUN))
         if begun is not None:
             raise InputError(
-                f"{stage}: {key}: {begun['stage']} has not finished in {url}; run it again first"
+                f"{stage}: {key}: {begun.get('stage')} has not finished in {url}; run it again "
+                "first"
             )
     files = storage.files_of(url, suffix="")
     if not files:
@@ -290,6 +331,13 @@ def _fingerprint_input(stage: str, key: str, url: str) -> str:
     )
 
 
+def _read_of_input(stage: str, key: str, url: str) -> dict[str, Any] | None:
+    try:
+        return storage.read_json(url, "run the stage that wrote it again")
+    except DamagedFileError as error:
+        raise InputError(f"{stage}: {key}: {error}") from None
+
+
 def _sha256_of(stage: str, key: str, url: str) -> str:
     try:
         return storage.sha256_of(url)
@@ -305,7 +353,7 @@ def _difference(claimed: Mapping[str, Any], run: Run, shaping: Mapping[str, Any]
     if claimed["stage"] != run.stage:
         return f"of the stage {claimed['stage']}"
     before = {**claimed["shaping"], **{f"content of {k}": v for k, v in claimed["inputs"].items()}}
-    now = {**shaping, **{f"content of {k}": v for k, v in run.inputs.items()}}
+    now = {**redact_settings(shaping), **{f"content of {k}": v for k, v in run.inputs.items()}}
     changed = [
         key
         if key.startswith("content of")

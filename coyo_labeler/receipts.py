@@ -1,5 +1,6 @@
 """One receipt per finished shard: written last, so that a shard with a receipt is whole."""
 
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from typing import Any
 from coyo_labeler import storage
 from coyo_labeler.manifest import Counts
 from coyo_labeler.progress import Progress, every
+from coyo_labeler.storage_errors import DamagedFileError, parsing
+
+logger = logging.getLogger(__name__)
 
 #: Where the receipt of a shard lies below its output, unless a stage says otherwise.
 RECEIPT = "_receipts/{shard:05d}.json"
@@ -86,11 +90,17 @@ class Receipts:
         )
 
     def get(self, shard: int) -> Receipt | None:
-        """The receipt of one shard by this run, or None."""
-        document = storage.read_json(storage.join(self.output, self.name.format(shard=shard)))
-        if document is None or document["fingerprint"] != self.fingerprint:
+        """The receipt of one shard by this run; None without one, or where it is damaged."""
+        url = storage.join(self.output, self.name.format(shard=shard))
+        try:
+            document = storage.read_json(url, "its shard is done again")
+            with parsing(url, "its shard is done again"):
+                if document is None or document["fingerprint"] != self.fingerprint:
+                    return None
+                return Receipt.from_json(document)
+        except DamagedFileError as error:
+            logger.warning("%s", error)
             return None
-        return Receipt.from_json(document)
 
     def shards(self) -> set[int]:
         """Numbers of the shards that have a receipt file, by one listing of the folder."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coyo_labeler import extras
+from coyo_labeler import extras, storage
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.spark_faults import find_fault
 from coyo_labeler.spark_versions import NO_RDDS, require_spark
@@ -140,16 +140,20 @@ def sql_conf(spark: "SparkSession", values: Mapping[str, str]) -> Iterator[None]
 
 
 def spark_path(url: str) -> str:
-    """The URL by which Hadoop reads what fsspec reads as `url`.
+    """The path by which Hadoop reads or writes what fsspec knows as `url`.
+
+    Hadoop takes a path as it is: nothing in it is percent-encoded, and `%20` in it is three
+    characters of a name. Where Spark looks for patterns, see `formats.spark_tables.paths_to_read`.
 
     Raises: InputError for a filesystem that Spark cannot read.
     """
-    protocol, separator, rest = url.partition("://")
-    if not separator:
-        return Path(url).absolute().as_uri() if "*" not in url else f"file://{Path(url).absolute()}"
+    path = storage.local_path(url)
+    if path is not None:
+        return f"file://{path}"
+    protocol, _, rest = url.partition("://")
     if protocol == "memory":
         raise InputError(f"{url}: memory:// lives in one process; Spark cannot reach it")
-    hadoop = {"s3": "s3a", "local": "file", "gcs": "gs", "az": "abfs"}
+    hadoop = {"s3": "s3a", "gcs": "gs", "az": "abfs"}
     return f"{hadoop.get(protocol, protocol)}://{rest}"
 
 

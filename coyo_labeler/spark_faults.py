@@ -159,6 +159,11 @@ FAULTS = (
         "another path",
     ),
     Fault(
+        rf"{_PATH}:? \(?(Permission denied|Read-only file system|Not a directory)",
+        "Spark cannot write {0} ({1}): choose another output, or let the user that runs the tasks "
+        "create files there",
+    ),
+    Fault(
         rf"{_PATH} is not a Parquet file",
         "{0} is not a Parquet file, or it was cut: put a whole one in its place, or remove it",
     ),
@@ -167,8 +172,9 @@ FAULTS = (
         "there is no host {0}: correct the address in the path or setting that names it",
     ),
     Fault(
-        r"No space left on device",
-        "a disk is full: free space on it, or point spark.local.dir at a larger one. " + RESUME,
+        r"(No space left on device|File too large|[Dd]isk quota exceeded)",
+        "a disk is full ({0}): make room on it (of the output, or of spark.local.dir, which can be "
+        "on a larger one). " + RESUME,
         WorkError,
     ),
     Fault(

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from coyo_labeler import engines, extras
+from coyo_labeler import engines, extras, storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.config.read import default_config, read_settings
 from coyo_labeler.errors import InputError
@@ -159,6 +159,13 @@ def read_stage_settings(
     return read_settings(stage.settings_class(), stage.name, config, overrides)
 
 
+def _with_absolute_paths(settings: StageSettings) -> StageSettings:
+    """Inputs and output so that every process finds them: workers have other working folders."""
+    urls = {key: getattr(settings, key) for key in ("output", *settings.inputs)}
+    known = {key: storage.absolute(url) for key, url in urls.items() if url is not None}
+    return settings.model_copy(update=known)
+
+
 def run_stage(
     stage: Stage, settings: StageSettings, spark: "SparkSession | None" = None
 ) -> tuple[Manifest, bool]:
@@ -169,6 +176,7 @@ def run_stage(
 
     Raises: InputError for what the user can fix, WorkError where the work failed.
     """
+    settings = _with_absolute_paths(settings)
 
     @cache
     def prepare() -> "tuple[Any, SparkSession | None]":

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
@@ -19,12 +20,16 @@ from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.storage_errors import DamagedFileError, filling, parsing, writing
 
 #: Of every Parquet file that the package writes.
 COMPRESSION = "zstd"
 
 #: Ends temporary names. They begin with a dot, so that Spark and pyarrow skip them.
 _TEMPORARY_SUFFIX = ".tmp"
+
+#: Characters of a file's name that its temporary name keeps: names have 255 bytes at most.
+_STEM = 50
 
 _COPIED_BYTES = 8 * 2**20  # at a time
 
@@ -36,9 +41,15 @@ _VISIBLE_WHILE_WRITTEN = {"file", "memory", "hdfs", "arrow_hdfs", "webhdfs", "sf
 def resolve(url: str) -> tuple[AbstractFileSystem, str]:
     """The filesystem of an fsspec URL and the path in it.
 
+    A path of this machine (relative, absolute, in `~/`, or behind `file://`) is taken as it is: no
+    character has a meaning, and nothing in it is percent-decoded.
+
     Raises: InputError where the URL's protocol is unknown or its package is not installed;
     WorkError where HDFS cannot be reached.
     """
+    local = local_path(url)
+    if local is not None:
+        return fsspec.filesystem("file"), local
     try:
         return url_to_fs(url)  # type: ignore[no-any-return]
     except ValueError as error:
@@ -56,6 +67,35 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
         ) from None
 
 
+def local_path(url: str) -> str | None:
+    """The absolute path of a file of this machine; None for a URL of another filesystem."""
+    protocol, separator, path = url.partition("://")
+    if not separator:
+        path = url.removeprefix("file:")
+    elif protocol not in ("file", "local"):
+        return None
+    if path == "~" or path.startswith("~/"):
+        path = str(Path(path).expanduser())
+    if not path.startswith("/"):
+        path = posixpath.join(Path.cwd(), path.removeprefix("./"))
+    return path.rstrip("/") or "/"
+
+
+def absolute(url: str) -> str:
+    """The URL without what depends on the process: the working folder, and `~/`."""
+    path = local_path(url)
+    return url if path is None or url.startswith(("/", "file:///")) else path
+
+
+def is_local(fs: AbstractFileSystem) -> bool:
+    """Whether a filesystem is that of this machine."""
+    return bool(_protocols(fs) & {"file", "local"})
+
+
+def _protocols(fs: AbstractFileSystem) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+
+
 def join(url: str, *parts: str) -> str:
     """`url/part/part`, whether or not the URL ends in slashes."""
     return posixpath.join(url.rstrip("/") or "/", *parts)
@@ -70,32 +110,49 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
     """
     fs, path = resolve(url)
     parent = posixpath.dirname(path)
-    fs.makedirs(parent, exist_ok=True)
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    if protocols & _VISIBLE_WHILE_WRITTEN:
+    with writing(url):
+        fs.makedirs(parent, exist_ok=True)
+    if _protocols(fs) & _VISIBLE_WHILE_WRITTEN:
         temporary = posixpath.join(
-            parent, f".{posixpath.basename(path)}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
+            parent, f".{posixpath.basename(path)[:_STEM]}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
         )
         try:
-            with fs.open(temporary, "wb") as file:
+            with filling(url), _opened(fs, temporary, url) as file:
                 yield file
-                if "file" in protocols:  # bytes before the name, in case the machine loses power
+                if is_local(fs):  # bytes before the name, in case the machine loses power
                     file.flush()
                     os.fsync(file.fileno())
-            fs.mv(temporary, path)
+            with writing(url):
+                _rename(fs, temporary, path)
         except BaseException:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # the error above says more
                 fs.rm_file(temporary)
             raise
     else:
-        file = fs.open(path, "wb", autocommit=False)
+        with writing(url):
+            file = fs.open(path, "wb", autocommit=False)
         try:
             yield file
         except BaseException:
             file.discard()
             raise
-        file.close()
-        file.commit()
+        with writing(url):
+            file.close()
+            file.commit()
+
+
+def _opened(fs: AbstractFileSystem, path: str, url: str) -> IO[bytes]:
+    with writing(url):
+        file: IO[bytes] = fs.open(path, "wb")
+    return file
+
+
+def _rename(fs: AbstractFileSystem, temporary: str, path: str) -> None:
+    """Give a file its final name. A folder of that name is an error: `mv` would move into it."""
+    if is_local(fs):
+        Path(temporary).replace(path)
+    else:
+        fs.mv(temporary, path)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -109,13 +166,26 @@ def write_json(url: str, document: Mapping[str, Any]) -> None:
     write_bytes(url, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(url: str) -> dict[str, Any] | None:
-    """A JSON document, or None where there is no such file."""
+def read_json(url: str, remedy: str = "remove it") -> dict[str, Any] | None:
+    """A JSON document, or None where there is no such file. remedy: what to do, for messages.
+
+    Raises: DamagedFileError where it is no JSON object; InputError where it cannot be read.
+    """
     fs, path = resolve(url)
     try:
-        document: dict[str, Any] = json.loads(fs.cat_file(path))
-    except FileNotFoundError:
+        data = fs.cat_file(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise InputError(
+            f"{url} cannot be read ({error.strerror}); let this user read it"
+        ) from None
+    except IsADirectoryError:
+        raise DamagedFileError(f"{url} is a folder, not a file; {remedy}") from None
+    with parsing(url, remedy):
+        document = json.loads(data)
+        if not isinstance(document, dict):
+            raise ValueError("no JSON object")
     return document
 
 
@@ -150,13 +220,30 @@ def open_parquet(
     """
     fs, path = resolve(url)
     with fs.open(path, "rb") as file:
-        try:
+        with parsing_parquet(key, url, remedy):
             parquet = pq.ParquetFile(file)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{key}: {url} is not a readable Parquet file ({one_line(error)}); {remedy}"
-            ) from None
-        yield parquet
+            _ = parquet.schema_arrow
+        try:
+            yield parquet
+        except OSError as error:
+            with parsing_parquet(key, url, remedy):
+                raise error
+
+
+@contextmanager
+def parsing_parquet(key: str, url: str, remedy: str = "remove or replace it") -> Iterator[None]:
+    """Reading a Parquet file inside the `with` block. See `open_parquet`.
+
+    Arrow raises OSError for content too, without a number; those with one are of the store.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(
+            f"{key}: {url} is not a readable Parquet file ({one_line(error, 300)}); {remedy}"
+        ) from None
 
 
 def read_footer(key: str, url: str, remedy: str = "remove or replace it") -> pq.FileMetaData:
@@ -204,7 +291,7 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
     """
     fs, path = resolve(url)
     matches: dict[str, dict[str, Any]]
-    matches = fs.glob(path, detail=True) if _is_glob(path) else {path: fs.info(path)}
+    matches = fs.glob(path, detail=True) if is_glob(url) else {path: fs.info(path)}
     infos: dict[str, dict[str, Any]] = {}
     for name, info in matches.items():
         if info["type"] == "directory":
@@ -220,22 +307,24 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
     }
 
 
-def _is_glob(path: str) -> bool:
-    return any(character in path for character in "*?[")
+def is_glob(url: str) -> bool:
+    """Whether a URL is a pattern: it has `*`, `?` or `[`, and nothing has that very name."""
+    if not any(character in url for character in "*?["):
+        return False
+    fs, path = resolve(url)
+    return not fs.exists(path)
 
 
 def exists(url: str) -> bool:
     """Whether there is a file or folder, or anything that a glob matches."""
     fs, path = resolve(url)
-    return bool(fs.glob(path)) if _is_glob(path) else bool(fs.exists(path))
+    return bool(fs.exists(path) or (is_glob(url) and fs.glob(path)))
 
 
 def locate(url: str, subfolder: str) -> str:
     """`url/subfolder` where that exists (a stage's table), else `url` itself."""
-    if _is_glob(url):
-        return url
     nested = join(url, subfolder)
-    return nested if exists(nested) else url
+    return nested if not is_glob(url) and exists(nested) else url
 
 
 def clear(url: str) -> None:
@@ -267,6 +356,6 @@ def sha256_of(url: str) -> str:
 
 def read_text(url: str) -> str:
     """A UTF-8 text file."""
-    with fsspec.open(url, "rt", encoding="utf-8") as file:
-        text: str = file.read()
+    fs, path = resolve(url)
+    text: str = fs.cat_file(path).decode()
     return text

@@ -29,16 +29,16 @@ def test_receipts_are_read_side_by_side_and_each_once(tmp_path, monkeypatch):
     reads = []
     read_json = storage.read_json
 
-    def slow(url):
+    def slow(url, remedy):
         reads.append(url)
         together.wait()
-        return read_json(url)
+        return read_json(url, remedy)
 
     with monkeypatch.context() as context:
         context.setattr(storage, "read_json", slow)
         known = receipts.read()
     assert list(known) == list(range(8))
-    monkeypatch.setattr(storage, "read_json", lambda url: reads.append(url) or read_json(url))
+    monkeypatch.setattr(storage, "read_json", lambda url, _: reads.append(url) or read_json(url))
     with receipts.watch("fetch", 9, lambda _: {}, 0.01, known) as seen:
         receipts.write(receipt(8))
     assert seen == {**known, 8: receipt(8)}

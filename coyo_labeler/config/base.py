@@ -17,7 +17,6 @@ class Settings(BaseModel):
         frozen=True,
         extra="forbid",
         validate_default=True,
-        coerce_numbers_to_str=True,
         protected_namespaces=(),
     )
 
@@ -41,12 +40,15 @@ class SparkSettings(Settings):
         return dict(_leaves(value)) if isinstance(value, dict) else value
 
 
-def _leaves(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in nested.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
-        else:  # as Spark spells it
-            yield prefix + name, str(value).lower() if isinstance(value, bool) else str(value)
+        elif isinstance(value, bool):  # as Spark spells it
+            yield f"{prefix}{name}", str(value).lower()
+        else:
+            is_number = isinstance(value, int | float)
+            yield f"{prefix}{name}", str(value) if is_number else value
 
 
 class StageSettings(Settings):

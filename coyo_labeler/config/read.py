@@ -1,16 +1,21 @@
 """Reading settings: defaults, then a YAML file, then `key=value` words, checked in one place."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler import storage
+from coyo_labeler.config.base import StageSettings
+from coyo_labeler.config.explain import explain
+from coyo_labeler.config.words import parse_word
+from coyo_labeler.config.yaml_values import UnboundedError, load_texts, load_yaml
 from coyo_labeler.errors import InputError, one_line
+
+#: Bytes of a YAML file at most.
+_MAX_BYTES = 2**20
 
 S = TypeVar("S", bound=StageSettings)
 
@@ -24,13 +29,14 @@ def read_settings(
     """Settings of `stage`: the defaults of `cls`, overlaid by a YAML file, then by `key=value`.
 
     config: path or URL of a YAML file, or the name of one in `CONF`, or None. overrides:
-    `key=value` words, dotted for nested keys; a value is read as YAML.
+    `key=value` words, dotted for nested keys; a value is what was typed where text is wanted,
+    else it is read as YAML.
 
     Raises: InputError naming the key, what is wrong and the remedy.
     """
     values = _read_yaml(stage, _find(config)) if config else {}
     for word in overrides:
-        _override(stage, values, word)
+        _override(cls, stage, values, word)
     return check_settings(cls, stage, values)
 
 
@@ -46,7 +52,7 @@ def check_settings(
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{who}: {_explain(cls, error, names or {})}") from None
+        raise InputError(f"{who}: {explain(cls, error, names or {})}") from None
 
 
 def _find(config: str) -> str:
@@ -57,25 +63,61 @@ def _find(config: str) -> str:
 
 
 def _read_yaml(stage: str, config: str) -> dict[str, Any]:
+    text = _read_file(stage, config)
     try:
-        with fsspec.open(config, "rt") as file:
-            values = yaml.safe_load(file)
-    except FileNotFoundError:
-        presets = ", ".join(preset_names(stage))
-        raise InputError(
-            f"{stage}: config: no such file: {config}; give a path, or one of {presets}"
-        ) from None
-    except yaml.YAMLError as error:
-        where = one_line(error)
+        values, texts = load_yaml(text), load_texts(text)
+    except (yaml.YAMLError, UnboundedError) as error:
+        where = one_line(error, 300)
         raise InputError(f"{stage}: config: {config} is not valid YAML: {where}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise InputError(f"{stage}: config: {config} must hold 'key: value' lines")
+    spark = values.get("spark")
+    if isinstance(spark, dict) and isinstance(spark.get("conf"), dict):
+        spark["conf"] = _numbers_as_written(spark["conf"], texts["spark"]["conf"])
     return values
 
 
-def _override(stage: str, values: dict[str, Any], word: str) -> None:
+def _read_file(stage: str, config: str) -> str:
+    fs, path = storage.resolve(config)
+    try:
+        with fs.open(path, "rb") as file:
+            data: bytes = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise InputError(f"{stage}: config: {config} is too large to be a file of settings")
+        return data.decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        presets = ", ".join(preset_names(stage))
+        raise InputError(
+            f"{stage}: config: no such file: {config}; give a path, or one of {presets}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{stage}: config: {config} is not UTF-8 (byte {data[error.start]:#04x} at position "
+            f"{error.start}); save it as UTF-8"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or one_line(error, 200)
+        raise InputError(
+            f"{stage}: config: {config} cannot be read ({reason}); give a YAML file"
+        ) from None
+
+
+def _numbers_as_written(values: Mapping[str, Any], texts: Any) -> dict[str, Any]:
+    """Properties of Spark are texts: a number among them is what stands in the file."""
+    written = texts if isinstance(texts, dict) else {}
+    return {key: _number_as_written(value, written.get(key)) for key, value in values.items()}
+
+
+def _number_as_written(value: Any, text: Any) -> Any:
+    if isinstance(value, dict):
+        return _numbers_as_written(value, text)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return text if is_number and isinstance(text, str) else value
+
+
+def _override(cls: type[BaseModel], stage: str, values: dict[str, Any], word: str) -> None:
     key, equals, text = word.partition("=")
     if not equals or not key.strip("-"):
         raise InputError(
@@ -87,62 +129,10 @@ def _override(stage: str, values: dict[str, Any], word: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise InputError(f"{stage}: {key}: '{parent}' holds a value, not nested keys")
-    values[last] = _parse(text)
-
-
-def _parse(text: str) -> Any:
-    """The value of a `key=value` word: YAML, or the plain text where that is not valid YAML.
-
-    A sentence with a colon in it is text, not a mapping.
-    """
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value
-
-
-def _explain(cls: type[BaseModel], error: ValidationError, names: Mapping[str, str]) -> str:
-    """All errors on one line; misspelt keys first, since others may be missing because of them."""
-    details = error.errors(include_url=False)
-    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-    return "; ".join(_explain_one(cls, detail, names) for detail in details)
-
-
-def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    path = [str(part) for part in detail["loc"]]
-    key = ".".join(path)
-    if detail["type"] == "extra_forbidden":
-        known = _keys_of(cls, path[:-1])
-        close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        remedy = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
-        return f"{key}: no such key; {remedy}"
-    if detail["type"] == "missing":
-        return f"{key}: missing; give {key}=…"
-    if detail["type"] == "value_error":
-        reason = str(detail["ctx"]["error"])
-        return f"{names.get(key, key)}: {reason}" if key else reason
-    message = detail["msg"].removeprefix("Input should be ")
-    # A union adds the names of its types to the path; they are no keys.
-    key = ".".join(part for part in path if part in _all_keys(cls)) or key
-    return f"{names.get(key, key)}: {detail['input']!r} is wrong; it must be {message}"
-
-
-def _keys_of(cls: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        nested = cls.model_fields[part].annotation
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return []
-        cls = nested
-    return list(cls.model_fields)
-
-
-def _all_keys(cls: type[BaseModel]) -> set[str]:
-    keys = set(cls.model_fields)
-    for field in cls.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            keys |= _all_keys(field.annotation)
-    return keys
+        values[last] = parse_word(cls, [*parents, last], text)
+    except UnboundedError as error:
+        raise InputError(f"{stage}: {key}: {error}") from None
 
 
 def default_config(stage: str) -> str:

@@ -16,8 +16,7 @@ from coyo_labeler.dawid_skene.settings import merge_settings
 from coyo_labeler.dawid_skene.tables import LABEL, TASK, WORKER, column_name
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.spark_tables import write_table
-from coyo_labeler.session import spark_path
+from coyo_labeler.formats.spark_tables import paths_to_read, write_table
 from coyo_labeler.stages import STAGES, run_stage
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def fit_on_spark(
     manifest, _ = run_stage(STAGES["merge"], settings, spark)
 
     def read(name: str) -> DataFrame:
-        return spark.read.parquet(spark_path(storage.join(output, name)))
+        return spark.read.parquet(*paths_to_read(storage.join(output, name)))
 
     history = storage.read_json(storage.join(output, "history.json")) or {}
     calibration = manifest.details["calibration"]

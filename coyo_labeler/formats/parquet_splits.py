@@ -111,23 +111,32 @@ def read_split(
     names = list(columns or split.schema.names)
     schema = pa.schema([split.schema.field(name) for name in names])
     row = split.first_row
-    fs, path = storage.resolve(split.url)
-    with fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
-        for table in _tables(parquet, split.row_groups, names, batch_rows):
+    with storage.open_parquet(split.key, split.url) as parquet:
+        for table in _tables(split.key, split.url, parquet, split.row_groups, names, batch_rows):
             yield cast_table(table, schema, f"{split.key}: {split.url}", row)
             row += table.num_rows
 
 
 def _tables(
-    parquet: pq.ParquetFile, groups: Sequence[int], columns: list[str], batch_rows: int | None
+    key: str,
+    url: str,
+    parquet: pq.ParquetFile,
+    groups: Sequence[int],
+    columns: list[str],
+    batch_rows: int | None,
 ) -> Iterator[pa.Table]:
+    tables: Iterator[pa.Table]
     if batch_rows is None:
-        for group in groups:
-            yield parquet.read_row_group(group, columns=columns)
+        tables = (parquet.read_row_group(group, columns=columns) for group in groups)
     else:
-        for batch in parquet.iter_batches(batch_rows, groups, columns, use_threads=False):
-            yield pa.Table.from_batches([batch])
+        batches = parquet.iter_batches(batch_rows, groups, columns, use_threads=False)
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+    while True:
+        with storage.parsing_parquet(key, url):
+            table = next(tables, None)
+        if table is None:
+            return
+        yield table
 
 
 def read_rows(
@@ -140,11 +149,9 @@ def read_rows(
 
     Raises: InputError naming a value that cannot be cast.
     """
-    fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file)
+    with storage.open_parquet(key, url) as parquet:
         groups, row = _groups_of_rows(parquet.metadata, start, stop)
-        for table in _tables(parquet, groups, schema.names, batch_rows):
+        for table in _tables(key, url, parquet, groups, schema.names, batch_rows):
             first = max(start - row, 0)
             part = table.slice(first, min(stop - row, table.num_rows) - first)
             if part.num_rows:

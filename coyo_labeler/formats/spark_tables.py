@@ -1,5 +1,7 @@
 """Tables as Spark DataFrames: read with a check of their schema, written completely or not."""
 
+import re
+
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -10,10 +12,22 @@ from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.session import spark_path
 
+#: What Hadoop takes for a pattern in a path that is read; a backslash makes it a plain character.
+_PATTERN = re.compile(r"[\\{}\[\]*?]")
+
 
 def spark_schema(schema: pa.Schema) -> StructType:
     """The Spark schema of an Arrow schema. Times without a zone stay so, on every Spark."""
     return from_arrow_schema(schema, prefer_timestamp_ntz=True)
+
+
+def paths_to_read(url: str, suffix: str = ".parquet") -> list[str]:
+    """Paths by which Spark reads the files at a URL, so that it sees no patterns of its own.
+
+    A glob becomes the files that fsspec finds: Hadoop's patterns mean other things.
+    """
+    urls = list(storage.files_of(url, suffix)) if storage.is_glob(url) else [url]
+    return [_PATTERN.sub(r"\\\g<0>", spark_path(name)) for name in urls]
 
 
 def read_table(
@@ -36,7 +50,7 @@ def read_table(
         _check_type(key, url, present.field(field.name), field)
     # Tars and JSON may be beside the table.
     reader = spark.read.option("pathGlobFilter", "*.parquet")
-    frame = reader.parquet(spark_path(url))
+    frame = reader.parquet(*paths_to_read(url))
     types = spark_schema(pa.schema(wanted))
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
 

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from coyo_labeler import storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError, WorkError, one_line
-from coyo_labeler.formats.spark_tables import spark_schema
+from coyo_labeler.formats.spark_tables import paths_to_read, spark_schema
 from coyo_labeler.ingest import types
 from coyo_labeler.ingest.columns import inside, outside, quoted
 from coyo_labeler.session import spark_path
@@ -104,7 +104,7 @@ def refuse_mismatch(error: Exception) -> None:
     )
     if mismatch is not None:
         file = re.search(r"reading (?:Parquet )?file:? (\S+?)\.?\s", text)
-        where = f"{file[1]}: " if file else ""
+        where = f"{unquote(file[1])}: " if file else ""
         raise InputError(
             f"source: {where}column '{mismatch[1]}' is of a type that cannot be read together with "
             f"that of other files ({mismatch[2]}, {mismatch[3]}); convert it, or leave it out"
@@ -123,7 +123,7 @@ def file_at_fault(source: Source, error: Exception) -> tuple[str, str] | None:
     if named is None:
         return None
     for url in source.files:
-        if unquote(spark_path(url)) == unquote(named[1]):
+        if spark_path(url) in (named[1], unquote(named[1])):
             fault = _damage(url, source.schema.names)
             return None if fault is None else (url, fault)
     return None
@@ -376,7 +376,7 @@ def _read_group(
     ]
     asked = [field.with_type(types.as_read(field.type)) for field in asked]
     frame = spark.read.schema(spark_schema(pa.schema(asked))).parquet(
-        *(spark_path(file) for file in files)
+        *(path for file in files for path in paths_to_read(file))
     )
     wide = {field.name: field.dataType for field in spark_schema(schema)}
     return frame.select(

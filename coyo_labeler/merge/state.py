@@ -4,16 +4,20 @@ Problems are written once, by the task that built them, and mapped into memory f
 process of a machine can take up any partition without copying it.
 """
 
+import errno
 import io
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +28,10 @@ from coyo_labeler import storage
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Calibration, SkillCheckpoint
 from coyo_labeler.em.problems import Problems
+from coyo_labeler.errors import WorkError, one_line
 from coyo_labeler.merge.arrays_file import Record, read_arrays, write_arrays
 from coyo_labeler.merge.cell_shards import ShardCells
+from coyo_labeler.storage_errors import DamagedFileError, parsing
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,9 @@ _PREPARED = "prepared.json"
 _VERSION = 2
 _CHECKPOINT = "iteration.npz"
 _CHECKPOINT_ARRAYS = ("counts", "log_class_prior")
+
+#: What Arrow and NumPy raise for a file that is cut short or damaged, beside OSError.
+_DAMAGED = (pa.ArrowException, BadZipFile, EOFError, KeyError, TypeError, ValueError)
 
 #: Files that a process keeps mapped.
 _MAPPED = 128
@@ -75,7 +84,11 @@ class StateFolder:
         return prepared
 
     def _read_prepared(self) -> dict[str, Any] | None:
-        return storage.read_json(self._url(_PREPARED))
+        try:
+            return storage.read_json(self._url(_PREPARED), "the run starts anew")
+        except DamagedFileError as error:
+            logger.warning("merge: %s", error)
+            return None
 
     def write_prepared(self, prepared: Mapping[str, Any]) -> None:
         """Write a JSON document that says that everything has been prepared."""
@@ -106,26 +119,19 @@ class StateFolder:
             data = _read(self._url(_CHECKPOINT))
         except FileNotFoundError:
             return None
-        with np.load(io.BytesIO(data)) as arrays:
-            plain: Mapping[str, Any] = json.loads(arrays["plain"].tobytes())
-            given = {name: arrays[name] for name in _CHECKPOINT_ARRAYS if name in arrays}
-        accepted = plain["accepted_calibration"]
-        return State(
-            **given,
-            checkpoint=SkillCheckpoint(**plain["checkpoint"]) if plain["checkpoint"] else None,
-            calibration=Calibration(**plain["calibration"]),
-            accepted_calibration=Calibration(**accepted) if accepted else None,
-            true_share=plain["true_share"],
-            argmax_checksum=int(plain["argmax_checksum"]),
-            history=tuple(plain["history"]),
-            stopped=plain["stopped"],
-        )
+        try:
+            with parsing(self._url(_CHECKPOINT), "EM starts at its first iteration"):
+                return _state_of(data)
+        except DamagedFileError as error:
+            logger.warning("merge: %s", error)
+            return None
 
     def _remove_skills_before(self, version: int) -> None:
         """Remove the skills that shards kept of earlier iterations."""
-        fs, path = storage.resolve(self._url("skill-*.npy"))
-        for name in fs.glob(path):
-            if int(name.rsplit("/", 1)[-1].split("-")[1].removesuffix(".npy")) < version:
+        fs, path = storage.resolve(storage.join(self.output, FOLDER))
+        for name in fs.ls(path, detail=False):
+            of_version = re.search(r"/skill-(\d+)[^/]*\.npy$", name)
+            if of_version and int(of_version[1]) < version:
                 fs.rm_file(name)
 
     # The files of partitions and shards.
@@ -140,7 +146,9 @@ class StateFolder:
 
     def read_votes(self, partition: int) -> pa.Table:
         """The reverse of `write_votes`."""
-        return pa.ipc.open_stream(_read(self._url("votes.arrow", partition))).read_all()
+        url = self._url("votes.arrow", partition)
+        with self._reading(url):
+            return pa.ipc.open_stream(_read(url)).read_all()
 
     def remove_votes(self, partitions: int) -> None:
         """Remove the votes of all partitions: problems have been made of them."""
@@ -153,8 +161,9 @@ class StateFolder:
 
     def map_voted_ids(self, number: int) -> NDArray[np.int64]:
         """The reverse of `write_voted_ids`, mapped."""
-        path = self._local(self._url("voted-ids.npy", number))
-        ids: NDArray[np.int64] = np.load(path, mmap_mode="r")
+        url = self._url("voted-ids.npy", number)
+        with self._reading(url):
+            ids: NDArray[np.int64] = np.load(self._local(url), mmap_mode="r")
         return ids
 
     def write_problems(self, problems: Problems, partition: int) -> None:
@@ -179,8 +188,10 @@ class StateFolder:
 
     def read_table(self, name: str, partition: int) -> pa.Table:
         """The reverse of `write_table`."""
-        fs, path = storage.resolve(self._url(f"{name}.parquet", partition))
-        return pq.read_table(path, filesystem=fs)
+        url = self._url(f"{name}.parquet", partition)
+        fs, path = storage.resolve(url)
+        with self._reading(url):
+            return pq.read_table(path, filesystem=fs)
 
     def write_array(self, name: str, array: NDArray[Any], number: int | None = None) -> None:
         """Write one array; number: of the partition or shard that it belongs to."""
@@ -190,7 +201,9 @@ class StateFolder:
 
     def read_array(self, name: str, number: int | None = None) -> NDArray[Any]:
         """The reverse of `write_array`."""
-        array: NDArray[Any] = np.load(io.BytesIO(_read(self._url(name, number))))
+        url = self._url(name, number)
+        with self._reading(url):
+            array: NDArray[Any] = np.load(io.BytesIO(_read(url)))
         return array
 
     # The end.
@@ -221,11 +234,29 @@ class StateFolder:
     def _map_record(self, kind: type[Record], url: str) -> Record:
         key = (self.run, url)
         if key not in _mapped:
-            _mapped[key] = read_arrays(kind, pa.memory_map(self._local(url)))
+            with self._reading(url):
+                _mapped[key] = read_arrays(kind, pa.memory_map(self._local(url)))
             if len(_mapped) > _MAPPED:
                 _mapped.popitem(last=False)
         record: Record = _mapped[key]
         return record
+
+    @contextmanager
+    def _reading(self, url: str) -> Iterator[None]:
+        """Reading a file of this folder. A damaged one is not used again: the next run starts anew.
+
+        Raises: WorkError where it is missing, cut short or damaged.
+        """
+        try:
+            yield
+        except (*_DAMAGED, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise
+            storage.remove(self._url(_PREPARED))
+            raise WorkError(
+                f"merge: {url} is missing, cut short or damaged ({one_line(error, 200)}); run the "
+                "same command again: it prepares the votes anew"
+            ) from error
 
     def _local(self, url: str) -> str:
         """A path on this machine of the file at `url`, copied once if it lies elsewhere."""
@@ -241,6 +272,24 @@ class StateFolder:
     @property
     def _copies(self) -> Path:
         return Path(tempfile.gettempdir()) / f"coyo_labeler-{self.run}"
+
+
+def _state_of(data: bytes) -> State:
+    """The reverse of what `save_checkpoint` writes."""
+    with np.load(io.BytesIO(data)) as arrays:
+        plain: Mapping[str, Any] = json.loads(arrays["plain"].tobytes())
+        given = {name: arrays[name] for name in _CHECKPOINT_ARRAYS if name in arrays}
+    accepted = plain["accepted_calibration"]
+    return State(
+        **given,
+        checkpoint=SkillCheckpoint(**plain["checkpoint"]) if plain["checkpoint"] else None,
+        calibration=Calibration(**plain["calibration"]),
+        accepted_calibration=Calibration(**accepted) if accepted else None,
+        true_share=plain["true_share"],
+        argmax_checksum=int(plain["argmax_checksum"]),
+        history=tuple(plain["history"]),
+        stopped=plain["stopped"],
+    )
 
 
 def _is_of_this_version(prepared: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from coyo_labeler import storage
+from coyo_labeler.storage_errors import parsing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -54,10 +55,12 @@ def read_journal(output: str) -> list[dict[str, Any]]:
     url = storage.join(output, METRICS)
     if not storage.exists(url):
         return []
-    return [json.loads(line) for line in storage.read_text(url).splitlines()]
+    with parsing(url, "remove it: the log begins anew"):
+        return [json.loads(line) for line in storage.read_text(url).splitlines()]
 
 
 def _open_events(output: str, step: int) -> "SummaryWriter":
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-    return SummaryWriter(storage.join(output, "tensorboard"), purge_step=step + 1)
+    folder = storage.join(output, "tensorboard")
+    return SummaryWriter(storage.local_path(folder) or folder, purge_step=step + 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.redact import redact
 from coyo_labeler.report import metrics, ranking
 from coyo_labeler.report.aggregate import most_frequent
 from coyo_labeler.report.sums import Aggregates
@@ -45,9 +46,9 @@ def describe(
     """All figures of the report. Sections without data are absent."""
     document: dict[str, Any] = {
         "title": settings.title,
-        "labels": settings.labels,
-        "compare": settings.compare,
-        "gold": settings.gold,
+        "labels": redact(settings.labels),
+        "compare": redact(settings.compare) if settings.compare else None,
+        "gold": redact(settings.gold) if settings.gold else None,
         "series": dict(context.series),
         "label_space": {"name": space.name, "classes": space.size},
         "about": dict(context.about),

@@ -19,6 +19,8 @@ class Example(StageSettings):
     tolerance: float = Field(1e-6, gt=0)
     truth: Literal["single", "multi"] = "single"
     inner: Inner = Field(default_factory=Inner)
+    tags: tuple[str, ...] = ()
+    names: dict[str, str] = Field(default_factory=dict)
 
 
 def read(*overrides: str, config: str | None = None) -> Example:
@@ -96,3 +98,111 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
     listed = tmp_path / "list.yaml"
     listed.write_text("- 1\n")
     assert "key: value" in refusal(config=str(listed))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024_01_15", "007", "12.50", "1:30", "2024-01-15", "no", "0x10", "{a}", "[x", "a: b", "a#b"],
+)
+def test_text_is_what_was_typed(text):
+    settings = read(f"output={text}", f"beliefs={text}", f"spark.conf.spark.app.id={text}")
+    assert (settings.output, settings.beliefs) == (text, text)
+    assert settings.spark.conf == {"spark.app.id": text}
+
+
+def test_items_of_a_list_of_texts_are_what_was_typed():
+    settings = read("tags=[007, 2024_01_15, no, 'a, b']", "names={x: 1_0}")
+    assert settings.tags == ("007", "2024_01_15", "no", "a, b")
+    assert settings.names == {"x": "1_0"}
+
+
+def test_nothing_is_null_where_a_key_may_be_null_and_named_where_not():
+    for nothing in ("null", "~", ""):
+        assert read(f"beliefs={nothing}").beliefs is None
+    assert read("output=null").output == "null"
+    assert refusal("output=") == "merge: output: nothing is given; give output=…"
+
+
+def test_numbers_stay_numbers_and_choices_stay_words():
+    assert read("tolerance=1e-3", "truth=multi", "inner.depth=0x2").tolerance == 1e-3
+    assert "'2' is wrong" in refusal("truth=2")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("2024_01_15", "a number"),
+        ("007", "a number"),
+        ("12.50", "a number"),
+        ("1:30", "a number"),
+        ("2024-01-15", "a date"),
+        ("2024-01-15 10:00:00", "a time"),
+        ("no", "a truth value"),
+    ],
+)
+def test_a_file_that_needs_quotes_is_told_so(tmp_path, text, kind):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"beliefs: {text}\n")
+    message = refusal(config=str(file))
+    assert message.startswith("merge: beliefs: ")
+    assert f"is {kind} in YAML, and text is wanted; write it in quotes: beliefs: '…'" in message
+    file.write_text(f"tags: [a, {text}]\n")
+    assert "write it in quotes" in refusal(config=str(file))
+    file.write_text(f"beliefs: '{text}'\n")
+    assert read(config=str(file)).beliefs == text
+
+
+def test_numbers_among_the_properties_of_spark_are_as_written(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("spark: {conf: {a: 007, b: 1.50, c.d: {e: 1:30}, f: yes, g: '1', h: 2_0}}")
+    conf = {"a": "007", "b": "1.50", "c.d.e": "1:30", "f": "true", "g": "1", "h": "2_0"}
+    assert read(config=str(file)).spark.conf == conf
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("title: Bär".encode("latin-1"), ("not UTF-8", "0xe4", "save it as UTF-8")),
+        ("a: b".encode("utf-16"), ("not UTF-8",)),
+        (b"\x00\x01", ("not valid YAML",)),
+        (b"a: " + b"[" * 5000, ("nested too deeply",)),
+        (b"a: " + b"[" * 60 + b"]" * 60, ("nested more than 40 deep",)),
+        (b"beliefs: &a [*a]", ("refers to itself",)),
+        (BOMB.encode(), ("unfolds to more than 10,000 values",)),
+        (b"a: &a {x: 1}\nb: {<<: [*a, *a]}\nbeliefs: 2024-13-45", ("quote it",)),
+        (b"beliefs: !!float x", ("quote it",)),
+        (b"x" * (2**20 + 1), ("too large",)),
+        (b"1: 2", ("1: a key must be text",)),
+        (b"\n".join(b"k%d: 1" % i for i in range(50)), ("and 40 more",)),
+        (b"beliefs: [" + b"y," * 9000 + b"]", ("beliefs", "wrong")),
+    ],
+)
+def test_a_hostile_file_is_one_short_line(tmp_path, content, parts):
+    file = tmp_path / "own.yaml"
+    file.write_bytes(content)
+    message = refusal(config=str(file))
+    assert len(message) < 3000
+    for part in parts:
+        assert part in message
+
+
+def test_a_folder_for_a_file_is_named(tmp_path):
+    assert "Is a directory" in refusal(config=str(tmp_path))
+    (tmp_path / "file").write_text("")
+    assert "no such file" in refusal(config=str(tmp_path / "file" / "own.yaml"))
+
+
+def test_a_word_nested_without_end_is_refused():
+    assert "nested" in refusal("inner=" + "{a: " * 5000)
+
+
+def test_the_file_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_bytes(b"\xef\xbb\xbfbeliefs: b\n")
+    assert read(config=str(file)).beliefs == "b"

@@ -1,0 +1,59 @@
+"""Secrets are kept out of all that is written or printed: settings by key, URLs by their form."""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+#: What stands in place of a secret.
+HIDDEN = "***"
+
+_WORDS = "secret|token|passw|passphrase|credential|signature|key"
+
+#: A key of settings, or the name of a property, whose text is a secret.
+_SECRET_KEY = re.compile(_WORDS, re.IGNORECASE)
+
+#: `user:password` in front of a URL's host, also where the password has an `@` or a `/` in it.
+#: A user alone stays: in abfs://container@account it names the container.
+_USER = re.compile(
+    r"(?<=://)(?:[^\s/?#]*:[^\s/?#]*|[^\s/@:]*:(?!\d{1,5}[/?#])[^\s@]*)(?=@)"
+    r"|(?<=https://)[^\s/?#@]+(?=@)"
+)
+
+#: `name=value` in a URL's query, or a property among the options of a program.
+_PARAMETER = re.compile(
+    rf"((?:[?&]|(?<!\S)--?)(?:[\w.~-]*(?:{_WORDS})[\w.~-]*|sig|auth)=)[^&\s'\"]+", re.IGNORECASE
+)
+
+
+def redact(text: str) -> str:
+    """A text with the secrets of its URLs and program options replaced by `HIDDEN`."""
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(HIDDEN, text))
+
+
+def redact_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON values, with the values of secret keys and the secrets of URLs replaced."""
+    return {key: redact_value(key, value) for key, value in settings.items()}
+
+
+def redact_value(key: str, value: Any) -> Any:
+    """One value of settings, as `redact_settings` shows it. key: its name, dotted if nested."""
+    if isinstance(value, Mapping):
+        return {name: redact_value(f"{key}.{name}", inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_value(key, inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    return HIDDEN if _SECRET_KEY.search(key) else redact(value)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats log records as another formatter does, without the secrets of URLs."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        return redact(self._inner.format(record))
