@@ -62,8 +62,12 @@ def test_types_that_hold_the_same_values_are_read(
         ([1, 2], [[1], [3, 2**40]], "'labels' has 1099511627776 in row 2"),
         ([1, 2], [["1"], ["cat"]], "'labels' has 'cat' in row 2"),
         ([1, 2], [[1.0], [0.5]], "'labels' has 0.5 in row 2"),
-        ([True, False], [[1]] * 2, "'id' is bool, it must be int64; write it as that"),
-        (pa.array([1, 2], pa.timestamp("us")), [[1]] * 2, r"'id' is timestamp\[us\], it must be int64"),
+        ([True, False], [[1]] * 2, "'id' is bool, it must be int64"),
+        (
+            pa.array([1, 2], pa.timestamp("us")),
+            [[1]] * 2,
+            r"'id' is timestamp\[us\], it must be int64",
+        ),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(
