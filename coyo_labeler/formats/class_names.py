@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coyo_labeler import extras
 from coyo_labeler.formats.columns import Column, is_text, whole_or_null
 from coyo_labeler.formats.label_spaces import SIZES, LabelSpace
 
@@ -37,5 +38,5 @@ def why_no_class(label: object, space: LabelSpace) -> str:
     if space.names is not None:
         return why
     if space.name in SIZES:
-        return f"{why}, whose names are those of timm: pip install 'coyo-labeler[teacher]'"
+        return f"{why}, whose names are in timm's lists: {extras.remedy('timm')}"
     return f"{why}, which has no names"

@@ -1,6 +1,8 @@
 """Tables as Spark DataFrames: read with a check of their schema, written completely or not."""
 
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -10,10 +12,16 @@ from pyspark.sql.types import StructType
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.columns import check_types
+from coyo_labeler.formats.parquet_splits import plan_splits, read_split
 from coyo_labeler.session import spark_path
 
 #: What Hadoop takes for a pattern in a path that is read; a backslash makes it a plain character.
 _PATTERN = re.compile(r"[\\{}\[\]*?]")
+Part = TypeVar("Part")
+
+#: Rows that one task reads of a table that Spark does not read itself.
+_ROWS_PER_SPLIT = 500_000
 
 
 def spark_schema(schema: pa.Schema) -> StructType:
@@ -37,7 +45,8 @@ def read_table(
 
     key: the setting that named the URL, for messages. url: a file, folder or glob of Parquet.
 
-    Raises: InputError naming a missing file or column, or a type that cannot be cast.
+    Raises: InputError naming a missing file or column, or a type that cannot be cast; Spark's
+    error, of an InputError that names a value that cannot be cast, when the rows are asked for.
     """
     files = storage.files_of(url)
     if not files:
@@ -45,9 +54,10 @@ def read_table(
     with storage.open_parquet(key, min(files)) as file:
         present = file.schema_arrow
     wanted = [*schema, *(field for field in optional or () if field.name in present.names)]
-    storage.check_columns(key, url, present.names, (field.name for field in wanted))
-    for field in wanted:
-        _check_type(key, url, present.field(field.name), field)
+    check_types(key, url, present, wanted)
+    if not all(_is_wider(present.field(field.name).type, field.type) for field in wanted):
+        # Spark's casts do not name the column and value that they fail on.
+        return _read_by_arrow(spark, key, url, pa.schema(wanted))
     # Tars and JSON may be beside the table.
     reader = spark.read.option("pathGlobFilter", "*.parquet")
     frame = reader.parquet(*paths_to_read(url))
@@ -55,27 +65,49 @@ def read_table(
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
 
 
-def _check_type(key: str, url: str, present: pa.Field, wanted: pa.Field) -> None:
-    if _kind(present.type) != _kind(wanted.type):
-        raise InputError(
-            f"{key}: {url}: column '{present.name}' is {present.type}, it must be {wanted.type}"
-        )
+def _is_wider(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether Spark reads a type, and all of its values fit into the wanted one."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_list(wanted):
+        return _is_list(kind) and _is_wider(kind.value_type, wanted.value_type)
+    if pa.types.is_integer(wanted) and pa.types.is_integer(kind):
+        sign_bit = pa.types.is_unsigned_integer(kind)
+        return bool(kind.bit_width + sign_bit <= wanted.bit_width)
+    if pa.types.is_floating(wanted):
+        return kind in (pa.float32(), pa.float64())
+    if pa.types.is_string(wanted):
+        return kind in (pa.string(), pa.large_string(), pa.string_view())
+    if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(kind):
+        return bool(kind.unit != "ns")
+    return bool(kind == wanted)
 
 
-def _kind(type_: pa.DataType) -> str:
-    """Types of one kind hold the same values, possibly in another width."""
-    if pa.types.is_integer(type_):
-        return "integer"
-    if pa.types.is_floating(type_):
-        return "float"
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
-        return "string"
-    if pa.types.is_timestamp(type_):
-        return "timestamp"
-    is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
-    if is_list or pa.types.is_fixed_size_list(type_):
-        return f"list of {_kind(type_.value_type)}"
-    return str(type_)
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _read_by_arrow(spark: SparkSession, key: str, url: str, schema: pa.Schema) -> DataFrame:
+    splits = plan_splits(key, url, schema, _ROWS_PER_SPLIT)
+    return read_parts(spark, splits, read_split, schema)
+
+
+def read_parts(
+    spark: SparkSession,
+    parts: Sequence[Part],
+    read: Callable[[Part], Iterable[pa.Table]],
+    schema: pa.Schema,
+) -> DataFrame:
+    """The tables that `read` yields of each part, in a task of its own."""
+
+    def rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column("id").to_pylist():
+                for table in read(parts[number]):
+                    yield from table.to_batches()
+
+    numbers = spark.range(0, len(parts), 1, max(len(parts), 1))
+    return numbers.mapInArrow(rows, spark_schema(schema))
 
 
 def write_table(frame: DataFrame, url: str, schema: pa.Schema) -> None:

@@ -12,7 +12,8 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats import pairs, schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.pairs import plan_pairs
-from coyo_labeler.formats.spark_tables import read_table, spark_schema
+from coyo_labeler.formats.parquet_splits import Split
+from coyo_labeler.formats.spark_tables import read_parts, read_table, spark_schema
 from coyo_labeler.report.aggregate import add_batches, extremes, tally_batches, unpack
 from coyo_labeler.report.sums import PACKED, Aggregates
 from coyo_labeler.report.tally import EXAMPLES, TOP_K
@@ -42,17 +43,13 @@ def read_pairs(
     source = f"report: {key}"
     parts = plan_pairs(source, url, schema, _ROWS_PER_SPLIT)
 
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for number in batch.column("id").to_pylist():
-                part = parts[number]
-                for table in pairs.read_pairs(source, part, schema, space):
-                    if isinstance(part, str):
-                        _refuse_nulls(table, f"{source}: {part}")
-                    yield from table.to_batches()
+    def read(part: Split | str) -> Iterator[pa.Table]:
+        for table in pairs.read_pairs(source, part, schema, space):
+            if isinstance(part, str):
+                _refuse_nulls(table, f"{source}: {part}")
+            yield table
 
-    numbers = spark.range(0, len(parts), 1, max(len(parts), 1))
-    return numbers.mapInArrow(read, spark_schema(schema))
+    return read_parts(spark, parts, read, schema)
 
 
 def _refuse_nulls(table: pa.Table, source: str) -> None:

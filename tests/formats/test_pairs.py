@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats import schemas
+from coyo_labeler.formats import label_spaces, schemas
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 from coyo_labeler.formats.pairs import plan_pairs, read_pairs
 
@@ -104,3 +104,14 @@ def test_slices_are_read_by_the_same_rules(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("image_id,slice,slice\n1,a,b\n")
     with pytest.raises(InputError, match="two columns 'slice'; rename or drop one"):
         read(tmp_path / "s.csv", schema=schemas.SLICES)
+
+
+def test_without_timm_the_error_says_how_to_get_the_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_spaces, "_folder", lambda: None)
+    label_spaces._classes_by_name.cache_clear()
+    path = write(tmp_path / "g.parquet", image_id=[1], label=["n02084071"])
+    with pytest.raises(InputError, match=r"whose names are in timm's lists: .*install.*teacher"):
+        read(path, load_label_space("imagenet1k"))
+    label_spaces._classes_by_name.cache_clear()

@@ -148,7 +148,7 @@ def test_other_keys_are_named_and_not_the_label_space(
 def test_quantised_weights_are_refused(tmp_path: Path, weights: State) -> None:
     state = {name: tensor.to(torch.int8) for name, tensor in weights.items()}
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match=r"is torch\.int8, not of floats; give weights"):
+    with pytest.raises(InputError, match=r"is torch.int8, not of floats; give weights"):
         load_model(MODEL, str(tmp_path / "w.safetensors"), None)
 
 
