@@ -36,7 +36,7 @@ def write(path: Path, ids: pa.Array, labels: pa.Array, probs: pa.Array) -> str:
         (pa.string_view(), pa.list_, pa.float64()),
         (pa.decimal128(20), pa.list_, pa.int16()),
     ],
-    ids=str,
+    ids=["signed", "unsigned", "text", "text_view", "decimal"],
 )
 def test_types_that_hold_the_same_values_are_read(
     spark: SparkSession, tmp_path: Path, ids: pa.DataType, lists: Any, number: pa.DataType

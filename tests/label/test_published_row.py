@@ -13,7 +13,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import read_table
 from coyo_labeler.label.model import top_k
 from coyo_labeler.report import metrics
-from coyo_labeler.report.sums import Sums
+from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tally import Tally
 from tests.label.tars import crops, jpeg
 from tests.tars import write_members
@@ -92,7 +92,7 @@ def test_the_report_counts_its_labels_at_every_threshold(published):
     tally = Tally(21_841)
     for batch in table.to_batches():
         tally.add(batch)
-    sums = Sums.of(tally.ledger_of_all())
+    sums = Aggregates.of(tally.total())
     by_threshold = {row["threshold"]: row for row in metrics.threshold_table(sums, True)}
     assert by_threshold[0.0]["labels_per_image"] == by_threshold[0.0]["unique_labels"] == 10
     assert by_threshold[0.1]["labels_per_image"] == 2
