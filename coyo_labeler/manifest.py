@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
-from coyo_labeler.errors import CountError, InputError
+from coyo_labeler.errors import CountError, InputError, WorkError
 from coyo_labeler.formats.label_spaces import LISTED
 from coyo_labeler.redact import redact_settings
 from coyo_labeler.storage_errors import DamagedFileError, parsing
@@ -101,7 +102,8 @@ class Run:
     fingerprint: digest of the settings that shape the output and of the content of the inputs,
     except for inputs that are checked by shard. done: the manifest, where an earlier run with the
     same settings and inputs has finished. resumed: whether an earlier run with the same fingerprint
-    began. inputs_changed: whether an input that is checked by shard has changed since then.
+    began. inputs_changed: whether an input that is checked by shard has changed since then. token:
+    of this run alone; the claim holds that of the run which works on the output.
     """
 
     stage: str
@@ -113,6 +115,7 @@ class Run:
     resumed: bool = False
     done: Manifest | None = None
     inputs_changed: bool = False
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
     def begin(
@@ -158,19 +161,23 @@ class Run:
                     "them with overwrite=true"
                 )
             prepare()
-            storage.clear(self.output)
+            self._clear(shaping)
+        elif claimed.get("clearing"):  # a run with these settings was killed while it cleared
+            prepare()
+            self._clear(shaping)
         else:
             changed = claimed["inputs"] != dict(self.inputs)
             done = None if changed else self._read_manifest()
             if not done:
                 prepare()
                 storage.remove_temporaries(self.output)
+                self._write_document({**claimed, "token": self.token})
             return replace(self, resumed=True, done=done, inputs_changed=changed)
         self._write_claim(shaping)
         return self
 
     def _read_claim(self, settings: StageSettings) -> dict[str, Any] | None:
-        """What `_run.json` says; None where there is none, or a damaged one may be replaced.
+        """What `_run.json` says, or None; a damaged one counts as that of a run to clear.
 
         Raises: InputError where it is damaged, so that nobody knows whose results these are.
         """
@@ -187,8 +194,7 @@ class Run:
                     f"{self.stage}: output: {error}; with what settings its results were made is "
                     "not known: choose another output, or replace them with overwrite=true"
                 ) from None
-            storage.clear(self.output)
-            return None
+            return {"stage": self.stage, "fingerprint": self.fingerprint, "clearing": True}
         return claimed
 
     def _read_manifest(self) -> Manifest | None:
@@ -200,6 +206,44 @@ class Run:
             storage.remove(storage.join(self.output, MANIFEST))
             return None
 
+    def _clear(self, shaping: Mapping[str, Any]) -> None:
+        """Remove all that an earlier run left, so that it never looks finished meanwhile.
+
+        The manifest goes first. Then a claim of this run says that the rest is being cleared; it
+        is never absent, and so no stage takes what is left for a table of its own.
+        """
+        storage.remove(storage.join(self.output, MANIFEST))
+        self._write_claim(shaping, clearing=True)
+        fs, path = storage.resolve(self.output)
+        fs.invalidate_cache(path)
+        for name in fs.ls(path, detail=False):
+            if name.rstrip("/").rpartition("/")[2] != RUN:
+                fs.rm(name, recursive=True)
+
+    def reopen(self) -> None:
+        """Begin to work on an output that is finished; it is unfinished again until `finish`."""
+        storage.remove(storage.join(self.output, MANIFEST))
+        claimed = storage.read_json(storage.join(self.output, RUN))
+        self._write_document({**(claimed or {}), "token": self.token})
+
+    def check_owner(self) -> None:
+        """Check that no other run has claimed the output since this one did.
+
+        Raises: WorkError where one has, or where the claim was removed.
+        """
+        claimed = storage.read_json(storage.join(self.output, RUN))
+        if claimed is None:
+            raise WorkError(
+                f"{self.stage}: output: {self.output} was removed or emptied while this run worked "
+                "on it; run the same command again"
+            )
+        if claimed.get("token") != self.token:
+            raise WorkError(
+                f"{self.stage}: output: another run has taken over {self.output} since this one "
+                "began, so this one stops; what is finished is kept, and the other run goes on "
+                "with it"
+            )
+
     def accept_inputs(self, settings: StageSettings) -> None:
         """Continue with inputs that changed, after the stage has found that it can.
 
@@ -208,17 +252,19 @@ class Run:
         storage.remove(storage.join(self.output, MANIFEST))
         self._write_claim(_shaping(settings))
 
-    def _write_claim(self, shaping: Mapping[str, Any]) -> None:
-        storage.write_json(
-            storage.join(self.output, RUN),
-            {
-                "stage": self.stage,
-                "version": version("coyo-labeler"),
-                "fingerprint": self.fingerprint,
-                "shaping": redact_settings(shaping),
-                "inputs": self.inputs,
-            },
-        )
+    def _write_claim(self, shaping: Mapping[str, Any], clearing: bool = False) -> None:
+        document = {
+            "stage": self.stage,
+            "version": version("coyo-labeler"),
+            "fingerprint": self.fingerprint,
+            "token": self.token,
+            "shaping": redact_settings(shaping),
+            "inputs": self.inputs,
+        }
+        self._write_document(document | ({"clearing": True} if clearing else {}))
+
+    def _write_document(self, claim: Mapping[str, Any]) -> None:
+        storage.write_json(storage.join(self.output, RUN), claim)
 
     def _has_results(self) -> bool:
         """Whether there is more than the claim that a run leaves which stopped at its settings."""
@@ -240,8 +286,9 @@ class Run:
 
         Temporary files of killed writers are removed first.
 
-        Raises: CountError where the counts do not add up.
+        Raises: CountError where the counts do not add up; WorkError, see `check_owner`.
         """
+        self.check_owner()
         outcome.rows.check(self.stage)
         for name, counts in outcome.tables.items():
             counts.check(f"{self.stage}: {name}")
