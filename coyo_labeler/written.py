@@ -16,6 +16,9 @@ from coyo_labeler.errors import WorkError
 #: {name below the output: [bytes, digest of the last ones]}, as it stands in receipts.
 Files = Mapping[str, Any]
 
+#: Endings of files that no reader takes for a part of a table.
+_NO_DATA = (".json", ".md", ".html", ".txt")
+
 _TAIL_BYTES = 16 * 2**10
 _FILES_AT_ONCE = 256  # whose ends are read together
 
@@ -115,7 +118,8 @@ def _sizes(output: str, folders: Collection[str]) -> dict[str, int]:
         fs.invalidate_cache(parent)
         for info in fs.ls(parent, detail=True) if fs.isdir(parent) else ():
             name = posixpath.basename(info["name"])
-            if info["type"] == "file" and not name.startswith(("_", ".")):
+            is_data = not name.startswith(("_", ".")) and not name.endswith(_NO_DATA)
+            if info["type"] == "file" and is_data:
                 sizes[posixpath.join(folder, name)] = int(info["size"])
     return sizes
 
