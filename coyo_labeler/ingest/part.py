@@ -59,7 +59,7 @@ def write_part(
                 writer = pq.ParquetWriter(
                     file,
                     rows.schema,
-                    compression=storage.COMPRESSION,
+                    **storage.PARQUET,
                     use_dictionary=[
                         column for column in rows.schema.names if column not in _UNIQUE
                     ],

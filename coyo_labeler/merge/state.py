@@ -211,7 +211,7 @@ class StateFolder:
         url = self._url(f"{name}.parquet", partition)
         fs, path = storage.resolve(url)
         with self._reading(url):
-            return pq.read_table(path, filesystem=fs)
+            return pq.read_table(path, filesystem=fs, page_checksum_verification=True)
 
     def write_array(self, name: str, array: NDArray[Any], number: int | None = None) -> None:
         """Write one array; number: of the partition or shard that it belongs to."""
@@ -291,7 +291,9 @@ class StateFolder:
         except (*_DAMAGED, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
                 raise
-            storage.remove(self._prepared)
+            prepared = self._read_prepared()
+            if prepared is not None and prepared.get("run") == self.run:
+                storage.remove(self._prepared)
             raise WorkError(
                 f"merge: {url} is missing, cut short or damaged ({one_line(error, 200)}); run the "
                 "same command again: it prepares the votes anew"
