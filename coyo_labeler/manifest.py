@@ -1,7 +1,5 @@
 """One run of one stage on one output folder: may it start, is there work, do the counts add up?"""
 
-import hashlib
-import json
 import logging
 import time
 import uuid
@@ -14,14 +12,18 @@ from typing import Any
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import CountError, InputError, WorkError
-from coyo_labeler.formats.label_spaces import LISTED
+from coyo_labeler.inputs import (
+    MANIFEST,
+    RUN,
+    digest,
+    files_by_content,
+    fingerprint_input,
+    sha256_of_input,
+)
 from coyo_labeler.redact import redact_settings
 from coyo_labeler.storage_errors import DamagedFileError, parsing
 
 logger = logging.getLogger(__name__)
-
-MANIFEST = "_manifest.json"  # the run is complete
-RUN = "_run.json"  # a run with these settings began
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,17 @@ class Run:
         Raises: InputError where an input is missing or unfinished, or where the output holds
         results of other settings or files that are not ours.
         """
-        files = _files_by_content(settings)
+        files = files_by_content(settings)
         inputs = {
-            key: _fingerprint_input(stage, key, url)
+            key: fingerprint_input(stage, key, url)
             for key in settings.inputs
             if key not in files and (url := getattr(settings, key)) is not None
         }
-        inputs |= {key: _sha256_of(stage, key, url) for key, url in files.items()}
+        inputs |= {key: sha256_of_input(stage, key, url) for key, url in files.items()}
         config = settings.model_dump(mode="json")
         shaping = _shaping(settings)
         whole = {key: text for key, text in inputs.items() if key not in settings.inputs_by_shard}
-        fingerprint = _digest({"config": shaping, "inputs": whole})
+        fingerprint = digest({"config": shaping, "inputs": whole})
         run = cls(stage, settings.output, fingerprint, config, inputs, time.time())
         return run._claim(shaping, settings, prepare)
 
@@ -324,76 +326,6 @@ def _shaping(settings: StageSettings) -> dict[str, Any]:
     """The settings that shape the output, as JSON values."""
     left_out = {*settings.operational, *settings.inputs}
     return settings.model_dump(mode="json", exclude=left_out)
-
-
-def _files_by_content(settings: StageSettings) -> dict[str, str]:
-    """URLs of the files that enter the fingerprint by their sha256, by key.
-
-    A key outside `inputs` counts only where a file of that name exists. What is neither a file nor
-    a known label space is left to the stage, which says what it could be.
-    """
-    given = {key: getattr(settings, key) for key in sorted(settings.by_content)}
-    return {
-        key: url
-        for key, url in given.items()
-        if url is not None
-        and (key in settings.inputs or (url not in LISTED and storage.exists(url)))
-    }
-
-
-def _fingerprint_input(stage: str, key: str, url: str) -> str:
-    """A digest of what lies at an input URL, without reading the data.
-
-    For another stage's output it is that of its manifest; else of names, sizes and modification
-    times (or ETags).
-
-    Raises: InputError where there is nothing, or an unfinished stage.
-    """
-    if not storage.exists(url):
-        raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")
-    fs, path = storage.resolve(url)
-    if fs.isdir(path):
-        finished = _read_of_input(stage, key, storage.join(url, MANIFEST))
-        if finished is not None:
-            return _digest(finished)
-        begun = _read_of_input(stage, key, storage.join(url, RUN))
-        if begun is not None:
-            raise InputError(
-                f"{stage}: {key}: {begun.get('stage')} has not finished in {url}; run it again "
-                "first"
-            )
-    files = storage.files_of(url, suffix="")
-    if not files:
-        raise InputError(f"{stage}: {key}: {url} holds no files")
-    first = min(files)
-    return _digest(
-        [
-            [
-                name.removeprefix(first.rpartition("/")[0]),
-                info.get("size"),
-                storage.version_of(info),
-            ]
-            for name, info in files.items()
-        ]
-    )
-
-
-def _read_of_input(stage: str, key: str, url: str) -> dict[str, Any] | None:
-    try:
-        return storage.read_json(url, "run the stage that wrote it again")
-    except DamagedFileError as error:
-        raise InputError(f"{stage}: {key}: {error}") from None
-
-
-def _sha256_of(stage: str, key: str, url: str) -> str:
-    try:
-        return storage.sha256_of(url)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{stage}: {key}: no file at {url}; give an existing file") from None
-
-
-def _digest(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _difference(claimed: Mapping[str, Any], run: Run, shaping: Mapping[str, Any]) -> str:

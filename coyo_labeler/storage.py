@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import posixpath
 import re
@@ -21,9 +20,8 @@ from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.s3_uploads import abort_uploads
 from coyo_labeler.storage_errors import DamagedFileError, filling, parsing, writing
-
-logger = logging.getLogger(__name__)
 
 #: How every Parquet file of the package is written: each page has a CRC-32 of its bytes.
 PARQUET: Mapping[str, Any] = {"compression": "zstd", "write_page_checksum": True}
@@ -281,7 +279,8 @@ def remove_temporaries(url: str) -> int:
     no listing, and are paid for.
     """
     fs, path = resolve(url)
-    _abort_uploads(fs, path)
+    if _protocols(fs) & {"s3", "s3a"}:
+        abort_uploads(fs, path)
     stale = [
         name
         for name in fs.find(path)
@@ -291,36 +290,6 @@ def remove_temporaries(url: str) -> int:
         with suppress(FileNotFoundError):
             fs.rm_file(name)
     return len(stale)
-
-
-def _abort_uploads(fs: AbstractFileSystem, path: str) -> None:
-    if not _protocols(fs) & {"s3", "s3a"}:
-        return
-    bucket, _, key = path.partition("/")
-    page: dict[str, Any] = {"IsTruncated": True}
-    markers: dict[str, str] = {}
-    try:
-        while page.get("IsTruncated"):
-            page = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/", **markers)
-            for upload in page.get("Uploads", ()):
-                with suppress(FileNotFoundError):
-                    fs.call_s3(
-                        "abort_multipart_upload",
-                        Bucket=bucket,
-                        Key=upload["Key"],
-                        UploadId=upload["UploadId"],
-                    )
-            markers = {
-                "KeyMarker": page.get("NextKeyMarker", ""),
-                "UploadIdMarker": page.get("NextUploadIdMarker", ""),
-            }
-    except (PermissionError, NotImplementedError) as error:
-        logger.warning(
-            "%s: unfinished uploads of killed writers cannot be listed or removed (%s); a "
-            "lifecycle rule of the bucket can do it",
-            path,
-            one_line(error),
-        )
 
 
 def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.inputs import MANIFEST
 from coyo_labeler.label.stage import _refuse_mixed
 from coyo_labeler.label.weights import load_model
-from coyo_labeler.manifest import MANIFEST, Counts
+from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt
 from tests.label.jobs import FILES, label, tables
 from tests.label.tars import write_tar

@@ -11,12 +11,13 @@ from coyo_labeler import storage
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.inputs import MANIFEST
 from coyo_labeler.label.commit import Slot
 from coyo_labeler.label.local import devices_of, run_local
 from coyo_labeler.label.shards import find_shards
 from coyo_labeler.label.spec import spec_of
 from coyo_labeler.label.stage import Job, _rates, _speed
-from coyo_labeler.manifest import MANIFEST, Counts
+from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt, Receipts
 from tests.label.jobs import label, tables
 
