@@ -127,7 +127,8 @@ def run_kernel(case: Case, output: Path, iterations: int) -> None:
     )
     space = load_label_space(settings.label_space)
     state, plan = StateFolder(str(output), "kernel"), make_plan(settings, space, None)
-    prepared = prepare(executor_of(None), state, make_model(settings, space), plan, space)
+    model = make_model(settings, space)
+    prepared = prepare(executor_of(None), state, model, plan, space, lambda: None)
     problems = [state.map_problems(number) for number in range(prepared.partitions)]
     e_step = PartitionedEStep(InMemory(problems), prepared.model)
     fitted = fit(e_step, prepared.model, StoppingRule(iterations, 0.0), State(), lambda _: None)

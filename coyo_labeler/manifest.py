@@ -1,9 +1,8 @@
 """One run of one stage on one output folder: may it start, is there work, do the counts add up?"""
 
-import hashlib
-import json
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,15 +11,19 @@ from typing import Any
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
-from coyo_labeler.errors import CountError, InputError
-from coyo_labeler.formats.label_spaces import LISTED
+from coyo_labeler.errors import CountError, InputError, WorkError
+from coyo_labeler.inputs import (
+    MANIFEST,
+    RUN,
+    digest,
+    files_by_content,
+    fingerprint_input,
+    sha256_of_input,
+)
 from coyo_labeler.redact import redact_settings
 from coyo_labeler.storage_errors import DamagedFileError, parsing
 
 logger = logging.getLogger(__name__)
-
-MANIFEST = "_manifest.json"  # the run is complete
-RUN = "_run.json"  # a run with these settings began
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Run:
     fingerprint: digest of the settings that shape the output and of the content of the inputs,
     except for inputs that are checked by shard. done: the manifest, where an earlier run with the
     same settings and inputs has finished. resumed: whether an earlier run with the same fingerprint
-    began. inputs_changed: whether an input that is checked by shard has changed since then.
+    began. inputs_changed: whether an input that is checked by shard has changed since then. token:
+    of this run alone; the claim holds that of the run which works on the output.
     """
 
     stage: str
@@ -113,6 +117,7 @@ class Run:
     resumed: bool = False
     done: Manifest | None = None
     inputs_changed: bool = False
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
     def begin(
@@ -129,17 +134,17 @@ class Run:
         Raises: InputError where an input is missing or unfinished, or where the output holds
         results of other settings or files that are not ours.
         """
-        files = _files_by_content(settings)
+        files = files_by_content(settings)
         inputs = {
-            key: _fingerprint_input(stage, key, url)
+            key: fingerprint_input(stage, key, url)
             for key in settings.inputs
             if key not in files and (url := getattr(settings, key)) is not None
         }
-        inputs |= {key: _sha256_of(stage, key, url) for key, url in files.items()}
+        inputs |= {key: sha256_of_input(stage, key, url) for key, url in files.items()}
         config = settings.model_dump(mode="json")
         shaping = _shaping(settings)
         whole = {key: text for key, text in inputs.items() if key not in settings.inputs_by_shard}
-        fingerprint = _digest({"config": shaping, "inputs": whole})
+        fingerprint = digest({"config": shaping, "inputs": whole})
         run = cls(stage, settings.output, fingerprint, config, inputs, time.time())
         return run._claim(shaping, settings, prepare)
 
@@ -158,19 +163,23 @@ class Run:
                     "them with overwrite=true"
                 )
             prepare()
-            storage.clear(self.output)
+            self._clear(shaping)
+        elif claimed.get("clearing"):  # a run with these settings was killed while it cleared
+            prepare()
+            self._clear(shaping)
         else:
             changed = claimed["inputs"] != dict(self.inputs)
             done = None if changed else self._read_manifest()
             if not done:
                 prepare()
                 storage.remove_temporaries(self.output)
+                self._write_document({**claimed, "token": self.token})
             return replace(self, resumed=True, done=done, inputs_changed=changed)
         self._write_claim(shaping)
         return self
 
     def _read_claim(self, settings: StageSettings) -> dict[str, Any] | None:
-        """What `_run.json` says; None where there is none, or a damaged one may be replaced.
+        """What `_run.json` says, or None; a damaged one counts as that of a run to clear.
 
         Raises: InputError where it is damaged, so that nobody knows whose results these are.
         """
@@ -187,8 +196,7 @@ class Run:
                     f"{self.stage}: output: {error}; with what settings its results were made is "
                     "not known: choose another output, or replace them with overwrite=true"
                 ) from None
-            storage.clear(self.output)
-            return None
+            return {"stage": self.stage, "fingerprint": self.fingerprint, "clearing": True}
         return claimed
 
     def _read_manifest(self) -> Manifest | None:
@@ -200,6 +208,44 @@ class Run:
             storage.remove(storage.join(self.output, MANIFEST))
             return None
 
+    def _clear(self, shaping: Mapping[str, Any]) -> None:
+        """Remove all that an earlier run left, so that it never looks finished meanwhile.
+
+        The manifest goes first. Then a claim of this run says that the rest is being cleared; it
+        is never absent, and so no stage takes what is left for a table of its own.
+        """
+        storage.remove(storage.join(self.output, MANIFEST))
+        self._write_claim(shaping, clearing=True)
+        fs, path = storage.resolve(self.output)
+        fs.invalidate_cache(path)
+        for name in fs.ls(path, detail=False):
+            if name.rstrip("/").rpartition("/")[2] != RUN:
+                fs.rm(name, recursive=True)
+
+    def reopen(self) -> None:
+        """Begin to work on an output that is finished; it is unfinished again until `finish`."""
+        storage.remove(storage.join(self.output, MANIFEST))
+        claimed = storage.read_json(storage.join(self.output, RUN))
+        self._write_document({**(claimed or {}), "token": self.token})
+
+    def check_owner(self) -> None:
+        """Check that no other run has claimed the output since this one did.
+
+        Raises: WorkError where one has, or where the claim was removed.
+        """
+        claimed = storage.read_json(storage.join(self.output, RUN))
+        if claimed is None:
+            raise WorkError(
+                f"{self.stage}: output: {self.output} was removed or emptied while this run worked "
+                "on it; run the same command again"
+            )
+        if claimed.get("token") != self.token:
+            raise WorkError(
+                f"{self.stage}: output: another run has taken over {self.output} since this one "
+                "began, so this one stops; what is finished is kept, and the other run goes on "
+                "with it"
+            )
+
     def accept_inputs(self, settings: StageSettings) -> None:
         """Continue with inputs that changed, after the stage has found that it can.
 
@@ -208,17 +254,19 @@ class Run:
         storage.remove(storage.join(self.output, MANIFEST))
         self._write_claim(_shaping(settings))
 
-    def _write_claim(self, shaping: Mapping[str, Any]) -> None:
-        storage.write_json(
-            storage.join(self.output, RUN),
-            {
-                "stage": self.stage,
-                "version": version("coyo-labeler"),
-                "fingerprint": self.fingerprint,
-                "shaping": redact_settings(shaping),
-                "inputs": self.inputs,
-            },
-        )
+    def _write_claim(self, shaping: Mapping[str, Any], clearing: bool = False) -> None:
+        document = {
+            "stage": self.stage,
+            "version": version("coyo-labeler"),
+            "fingerprint": self.fingerprint,
+            "token": self.token,
+            "shaping": redact_settings(shaping),
+            "inputs": self.inputs,
+        }
+        self._write_document(document | ({"clearing": True} if clearing else {}))
+
+    def _write_document(self, claim: Mapping[str, Any]) -> None:
+        storage.write_json(storage.join(self.output, RUN), claim)
 
     def _has_results(self) -> bool:
         """Whether there is more than the claim that a run leaves which stopped at its settings."""
@@ -240,8 +288,9 @@ class Run:
 
         Temporary files of killed writers are removed first.
 
-        Raises: CountError where the counts do not add up.
+        Raises: CountError where the counts do not add up; WorkError, see `check_owner`.
         """
+        self.check_owner()
         outcome.rows.check(self.stage)
         for name, counts in outcome.tables.items():
             counts.check(f"{self.stage}: {name}")
@@ -277,76 +326,6 @@ def _shaping(settings: StageSettings) -> dict[str, Any]:
     """The settings that shape the output, as JSON values."""
     left_out = {*settings.operational, *settings.inputs}
     return settings.model_dump(mode="json", exclude=left_out)
-
-
-def _files_by_content(settings: StageSettings) -> dict[str, str]:
-    """URLs of the files that enter the fingerprint by their sha256, by key.
-
-    A key outside `inputs` counts only where a file of that name exists. What is neither a file nor
-    a known label space is left to the stage, which says what it could be.
-    """
-    given = {key: getattr(settings, key) for key in sorted(settings.by_content)}
-    return {
-        key: url
-        for key, url in given.items()
-        if url is not None
-        and (key in settings.inputs or (url not in LISTED and storage.exists(url)))
-    }
-
-
-def _fingerprint_input(stage: str, key: str, url: str) -> str:
-    """A digest of what lies at an input URL, without reading the data.
-
-    For another stage's output it is that of its manifest; else of names, sizes and modification
-    times (or ETags).
-
-    Raises: InputError where there is nothing, or an unfinished stage.
-    """
-    if not storage.exists(url):
-        raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")
-    fs, path = storage.resolve(url)
-    if fs.isdir(path):
-        finished = _read_of_input(stage, key, storage.join(url, MANIFEST))
-        if finished is not None:
-            return _digest(finished)
-        begun = _read_of_input(stage, key, storage.join(url, RUN))
-        if begun is not None:
-            raise InputError(
-                f"{stage}: {key}: {begun.get('stage')} has not finished in {url}; run it again "
-                "first"
-            )
-    files = storage.files_of(url, suffix="")
-    if not files:
-        raise InputError(f"{stage}: {key}: {url} holds no files")
-    first = min(files)
-    return _digest(
-        [
-            [
-                name.removeprefix(first.rpartition("/")[0]),
-                info.get("size"),
-                storage.version_of(info),
-            ]
-            for name, info in files.items()
-        ]
-    )
-
-
-def _read_of_input(stage: str, key: str, url: str) -> dict[str, Any] | None:
-    try:
-        return storage.read_json(url, "run the stage that wrote it again")
-    except DamagedFileError as error:
-        raise InputError(f"{stage}: {key}: {error}") from None
-
-
-def _sha256_of(stage: str, key: str, url: str) -> str:
-    try:
-        return storage.sha256_of(url)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{stage}: {key}: no file at {url}; give an existing file") from None
-
-
-def _digest(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _difference(claimed: Mapping[str, Any], run: Run, shaping: Mapping[str, Any]) -> str:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coyo_labeler import storage
+from coyo_labeler.errors import WorkError
 from coyo_labeler.manifest import Counts
 from coyo_labeler.progress import Progress, every
 from coyo_labeler.storage_errors import DamagedFileError, parsing
+from coyo_labeler.written import Files, differing
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,8 @@ class Receipt:
     """What a finished shard holds.
 
     fingerprint: of the run that wrote it (`Run.fingerprint`). rows: its counts. seconds: wall time
-    that the shard took. details: further JSON values.
+    that the shard took. details: further JSON values; `files` are those that the shard consists of,
+    see `written`.
     """
 
     shard: int
@@ -35,6 +38,12 @@ class Receipt:
     rows: Counts
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> Files:
+        """What it says of its files; nothing where an earlier version wrote it."""
+        files: Files = self.details.get("files", {})
+        return files
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
@@ -70,6 +79,11 @@ def total(receipts: Sequence[Receipt]) -> Counts:
         sum(receipt.rows.rows_out for receipt in receipts),
         rejected,
     )
+
+
+def files_of(receipts: Iterable[Receipt]) -> dict[str, Any]:
+    """The files of many shards together."""
+    return {name: file for receipt in receipts for name, file in receipt.files.items()}
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,47 @@ class Receipts:
     def read(self) -> dict[int, Receipt]:
         """All receipts by this run, by shard."""
         return self._get_all(self.shards())
+
+    def split_intact(
+        self, receipts: Mapping[int, Receipt]
+    ) -> tuple[dict[int, Receipt], dict[int, Receipt]]:
+        """The receipts whose files are as they were written, and the others."""
+        wrong = differing(self.output, files_of(receipts.values()))
+        if wrong:
+            name, why = min(wrong.items())
+            logger.warning(
+                "%s %s (and %d more); its shard is written anew",
+                storage.join(self.output, name),
+                why,
+                len(wrong) - 1,
+            )
+        changed = {n: each for n, each in receipts.items() if wrong.keys() & each.files.keys()}
+        return {n: each for n, each in receipts.items() if n not in changed}, changed
+
+    def remove(self, shard: int) -> None:
+        """Declare a shard unfinished, before its files are removed or replaced."""
+        storage.remove(storage.join(self.output, self.name.format(shard=shard)))
+
+    def require(
+        self, stage: str, shards: Iterable[int], known: Mapping[int, Receipt] | None = None
+    ) -> list[Receipt]:
+        """The receipts of all these shards, in order: what a manifest is made from.
+
+        known: receipts that were read before. A receipt that no listing showed is asked for by its
+        name.
+
+        Raises: WorkError where a shard has none.
+        """
+        wanted = sorted(shards)
+        receipts = dict(self.read() if known is None else known)
+        receipts |= self._get_all(shard for shard in wanted if shard not in receipts)
+        missing = [shard for shard in wanted if shard not in receipts]
+        if missing:
+            raise WorkError(
+                f"{stage}: {len(missing):,} shards are incomplete (the first is {missing[0]:05d}); "
+                "run the same command again: it writes these and keeps the others"
+            )
+        return [receipts[shard] for shard in wanted]
 
     def _get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
         """The receipts of those shards that have one, read concurrently: object stores are slow."""

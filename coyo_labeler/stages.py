@@ -196,8 +196,13 @@ def run_stage(
     if run.resumed and run.done is None:
         logger.info("%s: resuming the unfinished run in %s", stage.name, run.output)
     work, session = prepare()
-    with extras.needed(stage.name, stage.extra):
-        outcome: Outcome | None = work(session, settings, run)
+    try:
+        with extras.needed(stage.name, stage.extra):
+            outcome: Outcome | None = work(session, settings, run)
+    except Exception:
+        if run.done is None:
+            run.check_owner()  # where another run has taken over, that is why
+        raise
     if outcome is None:  # a finished output was reopened, and nothing was left to do
         assert run.done is not None
         return run.done, False

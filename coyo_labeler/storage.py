@@ -20,10 +20,11 @@ from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.s3_uploads import abort_uploads
 from coyo_labeler.storage_errors import DamagedFileError, filling, parsing, writing
 
-#: Of every Parquet file that the package writes.
-COMPRESSION = "zstd"
+#: How every Parquet file of the package is written: each page has a CRC-32 of its bytes.
+PARQUET: Mapping[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 #: Ends temporary names. They begin with a dot, so that Spark and pyarrow skip them.
 _TEMPORARY_SUFFIX = ".tmp"
@@ -194,7 +195,7 @@ def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None 
     added = {key.encode(): value.encode() for key, value in (metadata or {}).items()}
     merged = {**(table.schema.metadata or {}), **added}
     with open_atomic(url) as file:
-        pq.write_table(table.replace_schema_metadata(merged or None), file, compression=COMPRESSION)
+        pq.write_table(table.replace_schema_metadata(merged or None), file, **PARQUET)
 
 
 def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
@@ -202,7 +203,7 @@ def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int
     rows = 0
     with (
         open_atomic(url) as file,
-        pq.ParquetWriter(file, schema, compression=COMPRESSION) as writer,
+        pq.ParquetWriter(file, schema, **PARQUET) as writer,
     ):
         for table in tables:
             writer.write_table(table)
@@ -214,14 +215,16 @@ def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int
 def open_parquet(
     key: str, url: str, remedy: str = "remove or replace it"
 ) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to read. For messages: key: the setting that names it, remedy: what to do.
+    """A Parquet file to read; the checksums of its pages are compared, where it has them.
+
+    For messages: key: the setting that names it, remedy: what to do.
 
     Raises: InputError where it is no Parquet file.
     """
     fs, path = resolve(url)
     with fs.open(path, "rb") as file:
         with parsing_parquet(key, url, remedy):
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
             _ = parquet.schema_arrow
         try:
             yield parquet
@@ -270,8 +273,14 @@ def copy(source: str, target: str) -> None:
 
 
 def remove_temporaries(url: str) -> int:
-    """Remove the temporary files of killed writers in a folder and below; returns their number."""
+    """Remove what killed writers left in a folder and below; returns the number of files.
+
+    These are temporary files and, on S3, uploads that were begun and never completed: they are in
+    no listing, and are paid for.
+    """
     fs, path = resolve(url)
+    if _protocols(fs) & {"s3", "s3a"}:
+        abort_uploads(fs, path)
     stale = [
         name
         for name in fs.find(path)

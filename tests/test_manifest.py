@@ -7,7 +7,7 @@ import pytest
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
-from coyo_labeler.errors import CountError, InputError
+from coyo_labeler.errors import CountError, InputError, WorkError
 from coyo_labeler.manifest import Counts, Outcome, Run, read_manifest
 
 
@@ -178,3 +178,93 @@ def test_a_name_that_is_no_file_counts_as_a_setting(settings, tmp_path, monkeypa
     Path("a.bin").write_text("weights")
     known = Known(output=settings.output, source="a.bin", names=name)
     assert Run.begin("ingest", known).inputs.keys() == {"source"}
+
+
+class KilledError(BaseException):
+    """The process is gone."""
+
+
+def deletions_until_killed(monkeypatch, last):
+    """Every removal of a file counts; the one behind `last` kills the process."""
+    left = [last]
+
+    def counted(remove):
+        def wrapper(*arguments, **options):
+            if left[0] == 0:
+                raise KilledError
+            left[0] -= 1
+            return remove(*arguments, **options)
+
+        return wrapper
+
+    for name in ("unlink", "remove", "rmdir"):
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
+
+
+def files_under(folder):
+    return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("last", range(12))
+def test_an_output_killed_while_it_is_cleared_is_unfinished_or_whole(
+    settings, tmp_path, monkeypatch, last
+):
+    Run.begin("ingest", settings).finish(DONE)
+    for name in ("a.parquet", "b.parquet", "zz/c.parquet", "catalog/d.parquet", "_receipts/0.json"):
+        storage.write_bytes(storage.join(settings.output, name), b"rows")
+    whole = files_under(settings.output)
+    other = settings.model_copy(update={"min_side": 100, "overwrite": True})
+    after = Example(output=str(tmp_path / "next"), source=settings.output)
+    with monkeypatch.context() as patched:
+        deletions_until_killed(patched, last)
+        try:
+            Run.begin("ingest", other)
+            cleared = True
+        except KilledError:
+            cleared = False
+    if read_manifest(settings.output) is not None:
+        assert files_under(settings.output) == whole
+        return
+    with pytest.raises(InputError, match="ingest has not finished"):
+        Run.begin("fetch", after)
+    if not cleared:
+        again = Run.begin("ingest", settings.model_copy(update={"overwrite": True}))
+        assert again.done is None
+    again = Run.begin("ingest", other)
+    assert again.done is None
+    assert [Path(name).name for name in files_under(settings.output)] == ["_run.json"]
+    assert again.finish(DONE) == Run.begin("ingest", other).done
+
+
+def test_what_a_killed_overwrite_has_not_cleared_is_no_work_of_the_new_run(settings, monkeypatch):
+    """The receipts of other settings must not count for it, though its claim lies beside them."""
+    Run.begin("ingest", settings).finish(DONE)
+    left = storage.join(settings.output, "_receipts", "00000.json")
+    storage.write_bytes(left, b"{}")
+    other = settings.model_copy(update={"min_side": 100, "overwrite": True})
+    with monkeypatch.context() as patched:
+        deletions_until_killed(patched, 1)
+        with pytest.raises(KilledError):
+            Run.begin("ingest", other)
+    assert storage.exists(left)
+    again = Run.begin("ingest", other.model_copy(update={"overwrite": False}))
+    assert not again.resumed
+    assert not storage.exists(left)
+
+
+def test_a_run_whose_claim_another_run_has_taken_writes_no_manifest(settings):
+    first, second = (Run.begin("ingest", settings) for _ in range(2))
+    assert second.resumed
+    with pytest.raises(WorkError, match=r"another run has taken over .*this one stops"):
+        first.finish(DONE)
+    assert read_manifest(settings.output) is None
+    second.finish(DONE)
+    assert Run.begin("ingest", settings).done is not None
+
+
+def test_a_run_whose_output_was_taken_away_writes_no_manifest(settings):
+    run = Run.begin("ingest", settings)
+    storage.clear(settings.output)
+    with pytest.raises(WorkError, match="was removed or emptied"):
+        run.finish(DONE)
+    assert not storage.exists(settings.output)

@@ -13,6 +13,7 @@ from coyo_labeler.export.plan import Shard
 from coyo_labeler.export.tars import Tar
 from coyo_labeler.export.tfrecord import shard_name
 from coyo_labeler.receipts import Receipt, Receipts
+from coyo_labeler.written import describe_files
 
 #: The folder of rejected rows. Readers of datasets skip folders whose name begins with `_`.
 REJECTS = "_rejects"
@@ -75,8 +76,8 @@ def export_images(job: ExportJob, tar: Tar, rows: pa.Table) -> None:
 
 
 def _commit(job: ExportJob, number: int, name: str, written: Written, start: float) -> None:
-    rejects = storage.join(job.output, REJECTS, f"part-{number:05d}.parquet")
-    storage.write_parquet(rejects, written.rejected())
+    rejects = f"{REJECTS}/part-{number:05d}.parquet"
+    storage.write_parquet(storage.join(job.output, rejects), written.rejected())
     fs, path = storage.resolve(storage.join(job.output, name))
     details = {
         "file": name,
@@ -87,6 +88,7 @@ def _commit(job: ExportJob, number: int, name: str, written: Written, start: flo
         "images": written.images,
         "unlabelled": written.unlabelled,
         "faults": dict(written.faults),
+        "files": describe_files(job.output, [name, rejects]),
     }
     seconds = time.monotonic() - start
     job.receipts.write(Receipt(number, job.fingerprint, written.counts(), seconds, details))

@@ -9,7 +9,6 @@ from pyspark.sql import SparkSession
 from coyo_labeler import receipts as shard_receipts
 from coyo_labeler import storage
 from coyo_labeler.config.export import WITH_IMAGES, ExportSettings
-from coyo_labeler.errors import WorkError
 from coyo_labeler.export.card import render_card
 from coyo_labeler.export.choose import Choice, Reason
 from coyo_labeler.export.job import ExportJob
@@ -23,7 +22,8 @@ from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.formats.spark_tables import read_table
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
-from coyo_labeler.receipts import Receipt
+from coyo_labeler.receipts import Receipt, files_of
+from coyo_labeler.written import check_written, refuse_strangers
 
 #: Version of the dataset, which TFDS requires in the metadata of a folder.
 _TFDS_VERSION = "1.0.0"
@@ -44,7 +44,7 @@ def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
     shards = plan_shards(labels.rows, settings.rows_per_shard)
     job = make_job(settings, run, labels, len(shards))
     with job.receipts.watch("export", len(shards), facts):
-        finished = job.receipts.read()
+        finished = finished_shards(job)
         write_rows(spark, job, [shard for shard in shards if shard.number not in finished])
     done = all_receipts(job)
     if settings.format == "huggingface":
@@ -62,7 +62,7 @@ def _with_images(
     job = make_job(settings, run, labels, len(tars))
     url = storage.locate(settings.labels, "posterior")
     rows = read_table(spark, "export: labels", url, labels.schema)
-    finished = job.receipts.read()
+    finished = finished_shards(job)
     missing = [tar for tar in tars if tar.number not in finished]
     with job.receipts.watch("export", len(tars), facts):
         index = index_tars(spark, tars)
@@ -103,19 +103,25 @@ def make_job(settings: ExportSettings, run: Run, labels: Labels, shards: int) ->
     )
 
 
-def all_receipts(job: ExportJob) -> list[Receipt]:
-    """The receipts of all shards, in order.
+def finished_shards(job: ExportJob) -> dict[int, Receipt]:
+    """The receipts of an interrupted run whose files are as it wrote them; the others go."""
+    finished, changed = job.receipts.split_intact(job.receipts.read())
+    for number in changed:
+        job.receipts.remove(number)
+    return finished
 
-    Raises: WorkError where one is missing.
+
+def all_receipts(job: ExportJob) -> list[Receipt]:
+    """The receipts of all shards, in order, after a look at the files that they describe.
+
+    Raises: WorkError where one is missing, where a file has changed, or where others lie between
+    them.
     """
-    receipts = job.receipts.read()
-    missing = [number for number in range(job.shards) if number not in receipts]
-    if missing:
-        raise WorkError(
-            f"export: {len(missing):,} shards are incomplete (the first is {missing[0]}); run the "
-            "same command again: it writes these and keeps the others"
-        )
-    return [receipts[number] for number in range(job.shards)]
+    receipts = job.receipts.require("export", range(job.shards))
+    files = files_of(receipts)
+    check_written("export", job.output, files)
+    refuse_strangers("export", job.output, {name.rpartition("/")[0] for name in files}, files)
+    return receipts
 
 
 def count_images(done: Sequence[Receipt], labelled: int) -> Counts:

@@ -13,20 +13,26 @@ from aiohttp.resolver import ThreadedResolver
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: Addresses of cloud metadata and platform services that no general rule refuses, or that
-#: `allow_private` would let through.
-METADATA = frozenset(
-    ipaddress.ip_address(address)
-    for address in (
-        "169.254.169.254",  # most clouds
-        "fd00:ec2::254",  # AWS on IPv6
-        "168.63.129.16",  # Azure's platform, a public address
-        "100.100.100.200",  # Alibaba
-        "192.0.0.192",  # Oracle
+#: Cloud metadata and platform services that no general rule refuses, or that `allow_private` would
+#: let through. On IPv6 the clouds keep whole networks for such services.
+METADATA = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "169.254.169.254/32",  # most clouds
+        "168.63.129.16/32",  # Azure's platform, a public address
+        "100.100.100.200/32",  # Alibaba
+        "192.0.0.192/32",  # Oracle
+        "fd00:ec2::/32",  # AWS: metadata ::254, credentials of containers ::23, names, time
+        "fd20:ce::/32",  # Google
+        "fd00:42::/32",  # Scaleway
+        "fd00:c1::/32",  # Oracle
     )
 )
 
+#: Networks whose addresses end in the IPv4 address that they lead to; the second is for use inside
+#: a network, and stays private whatever it leads to.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_PRIVATE_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 
 
 class ForbiddenAddressError(PermissionError):
@@ -56,7 +62,11 @@ class Guard:
         return all(self._allows(target) for target in _targets(numeric))
 
     def _allows(self, address: IPAddress) -> bool:
-        if address in METADATA or address.is_link_local or address.is_multicast:
+        if (
+            any(address in network for network in METADATA)
+            or address.is_link_local
+            or address.is_multicast
+        ):
             return False
         if self._loopback_only and not address.is_loopback:
             return False
@@ -89,8 +99,11 @@ def _targets(address: IPAddress) -> list[IPAddress]:
             targets.append(address.sixtofour)
         if address.teredo is not None:
             targets.extend(address.teredo)
+        last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if address in _NAT64:
-            targets = [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+            targets = [last]
+        if address in _PRIVATE_NAT64:
+            targets.append(last)
     return targets
 
 

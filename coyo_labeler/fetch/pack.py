@@ -12,14 +12,16 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coyo_labeler import storage
+from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch.status import Status
 from coyo_labeler.formats import schemas, tars
+from coyo_labeler.formats.tar_digests import HashedReader, HashedWriter, check_sha256
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,38 @@ def digest(rows: Iterable[ImageRow]) -> str:
     return hashed.hexdigest()[:16]
 
 
-def write_tar(url: str, mark: str, *sources: Iterable[Sample]) -> None:
-    """Merge sources of samples, each in index order, into one tar. mark: the digest."""
+def write_tar(url: str, mark: str, *sources: Iterable[Sample]) -> str:
+    """Merge sources of samples, each in index order, into one tar; returns the tar's sha256.
+
+    mark: the digest of the rows.
+    """
     merged = heapq.merge(*sources, key=lambda sample: sample[0])
     with storage.open_atomic(url) as file:
-        tars.write(file, ((key, parts) for _, key, parts in merged), mark)
+        writer = HashedWriter(file)
+        tars.write(cast(IO[bytes], writer), ((key, parts) for _, key, parts in merged), mark)
+    return writer.hexdigest()
 
 
-def read_tar(url: str, index_of: Mapping[str, int]) -> Iterator[Sample]:
+def read_tar(url: str, index_of: Mapping[str, int], sha256: str | None) -> Iterator[Sample]:
     """The wanted samples of a tar, in its order.
 
-    index_of: index in the shard by key, for each wanted sample.
+    index_of: index in the shard by key, for each wanted sample. sha256: of the tar, where known.
 
-    Raises: tars.DamagedTarError where it is not whole.
+    Raises: WorkError where it is not whole, or another one.
     """
     fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as file:
-        for key, parts in tars.groups(file, url, index_of.__contains__):
-            yield index_of[key], key, parts
+    try:
+        with fs.open(path, "rb") as file:
+            reader = HashedReader(file)
+            for key, parts in tars.groups(cast(IO[bytes], reader), url, index_of.__contains__):
+                yield index_of[key], key, parts
+            if sha256 is not None:
+                check_sha256(url, reader, sha256)
+    except tars.DamagedTarError as error:
+        raise WorkError(
+            f"fetch: {error}; its images cannot be kept: remove the file, and run the same command "
+            "again, which fetches this shard anew"
+        ) from None
 
 
 def write_rows(url: str, rows: Sequence[ImageRow], mark: str) -> None:
@@ -151,5 +167,6 @@ def read_rows(url: str) -> list[ImageRow]:
     """The rows of a shard's Parquet file."""
     fs, path = storage.resolve(url)
     with fs.open(path, "rb") as file:
-        records = pq.read_table(file, columns=schemas.IMAGES.names).to_pylist()
+        table = pq.read_table(file, columns=schemas.IMAGES.names, page_checksum_verification=True)
+        records = table.to_pylist()
     return [ImageRow(**{**record, "status": Status(record["status"])}) for record in records]

@@ -32,6 +32,7 @@ from coyo_labeler.fetch.pack import (
 from coyo_labeler.fetch.resize import shrink
 from coyo_labeler.fetch.status import TRANSIENT, FetchError, Status
 from coyo_labeler.fetch.verify import Verified, hamming, verify
+from coyo_labeler.formats.tar_digests import TAR_SHA256
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt, Receipts
 
@@ -160,7 +161,8 @@ class ShardFetcher:
         if before is not None:
             folder = generations.staging(output, shard, self._run)
             index_of = {row.key: index for index, row in kept.items()}
-            sources.append(read_tar(storage.join(output, tar_name(shard)), index_of))
+            tar, sha256 = storage.join(output, tar_name(shard)), before.details.get(TAR_SHA256)
+            sources.append(read_tar(tar, index_of, sha256))
         rows = [row for _, row in sorted({**fetched, **kept}.items())]
         written = _write_files(folder, shard, sources, rows)
         counts, details = describe(rows, self._rules, time.monotonic() - start)
@@ -319,12 +321,13 @@ def _write_files(
     """Write tar and Parquet file; returns their part of the receipt."""
     tar, parquet = (storage.join(folder, name(shard)) for name in (tar_name, rows_name))
     mark = digest(rows)
-    write_tar(tar, mark, *sources)
+    sha256 = write_tar(tar, mark, *sources)
     write_rows(parquet, rows, mark)
     return {
         "tar_bytes": generations.size(tar),
         "parquet_bytes": generations.size(parquet),
         "digest": mark,
+        TAR_SHA256: sha256,
     }
 
 

@@ -26,8 +26,9 @@ from coyo_labeler.fetch.shard import CatalogRow, Rules, ShardFetcher
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import read_table, spark_schema
 from coyo_labeler.machine import keep_freed_memory
-from coyo_labeler.manifest import MANIFEST, Counts, Outcome, Run
+from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts
+from coyo_labeler.written import refuse_strangers
 
 FINISHED = pa.schema([pa.field("shard", pa.int32()), pa.field("rows", pa.int64())])
 
@@ -61,12 +62,15 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     if run.done is not None:
         if not work:
             return None
-        storage.clear(storage.join(settings.output, MANIFEST))  # unfinished until this run has
+        run.reopen()
     shown = partial(facts, since=run.started)
     with receipts.watch("fetch", len(sizes), shown, redo=work.keys()):
         if work:
             fetch_shards(spark, catalog, work, settings, receipts, token)
     generations.recover(receipts, token)
+    names = (generations.tar_name, generations.rows_name)
+    files = [name(shard) for shard in sizes for name in names]
+    refuse_strangers("fetch", settings.output, [""], files)
     return outcome(sizes, generations.valid(receipts))
 
 

@@ -12,6 +12,8 @@ from coyo_labeler.errors import InputError, one_line
 
 #: Bytes of CSV that are read at once.
 _BLOCK_BYTES = 16 << 20
+#: Bytes of a first line, at most.
+_MAX_HEADER_BYTES = 1 << 20
 
 
 def read_header(key: str, url: str) -> list[str]:
@@ -19,13 +21,23 @@ def read_header(key: str, url: str) -> list[str]:
 
     key: the setting that named the file, for messages.
 
-    Raises: InputError where the file is empty, or not encoded as UTF-8.
+    Raises: InputError where the file is empty, not encoded as UTF-8, or its first line is endless.
     """
     fs, path = storage.resolve(url)
     with fs.open(path, "rb") as file:
-        # What is read ahead of the first line's end is looked at later, with its rows.
-        text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+        head = file.read(_MAX_HEADER_BYTES)
+    # What is read ahead of the first line's end is looked at later, with its rows.
+    text = io.TextIOWrapper(io.BytesIO(head), "utf-8-sig", errors="surrogateescape", newline="")
+    try:
         names = next(csv.reader(text), [])  # a quoted name may hold a line break
+        is_cut = len(head) == _MAX_HEADER_BYTES and not text.read(1)
+    except csv.Error:  # a name has more characters than a name can have
+        is_cut = True
+    if is_cut:
+        raise InputError(
+            f"{key}: {url}: the first line has more than {_MAX_HEADER_BYTES:,} bytes or a name of "
+            "many; it must name the columns, and each row must stand on a line of its own"
+        )
     if not all(map(_is_utf8, names)):
         raise _other_encoding(key, url)
     if not names:

@@ -10,7 +10,7 @@ import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import IO, Any, cast
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, one_line
@@ -27,6 +27,7 @@ from coyo_labeler.formats.image_ids import (
     whole_number,
 )
 from coyo_labeler.formats.side_tables import HASHES, SideTable, read_side_table
+from coyo_labeler.formats.tar_digests import HashedReader, check_sha256, recorded_sha256
 from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError, Group
 
 #: Bytes that are fetched at once from a remote filesystem.
@@ -167,9 +168,12 @@ def _ids_of_first(shard: Shard) -> Iterator[tuple[str, str, Any]]:
 def read_samples(shard: Shard, with_images: bool = True) -> Iterator[Sample | Failure]:
     """The samples of a tar, in its order.
 
+    Behind the last one the bytes of the tar are compared with the sha256 that fetch recorded.
+
     with_images: if false, pictures are not read, and `Sample.image` is b"".
 
-    Raises: DamagedTarError where the tar or the table beside it is unreadable or breaks off.
+    Raises: DamagedTarError where the tar or the table beside it is unreadable or breaks off, or
+    the tar is not the one that was recorded.
     """
     table = read_side_table(shard.url)
     seen: set[int] = set()
@@ -188,7 +192,13 @@ def _read_groups(shard: Shard, without_content: frozenset[str] | tuple[()]) -> I
     fs, path = storage.resolve(shard.url)
     try:
         with fs.open(path, "rb", block_size=_READ_BYTES) as file:
-            yield from tars.read_groups(file, shard.url, without_content=without_content)
+            recorded = None if without_content else recorded_sha256(fs, path, file)
+            if recorded is None:
+                yield from tars.read_groups(file, shard.url, without_content=without_content)
+            else:
+                reader = HashedReader(file)
+                yield from tars.read_groups(cast(IO[bytes], reader), shard.url)
+                check_sha256(shard.url, reader, recorded)
     except OSError as error:
         why = f"{type(error).__name__}: {one_line(error)}"
         raise DamagedTarError(shard.url, why) from None

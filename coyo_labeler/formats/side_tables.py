@@ -66,7 +66,7 @@ def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
         return SideTable()
     try:
         with fs.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
             names = [name for name in columns if name in parquet.schema_arrow.names]
             if "key" not in names:
                 return SideTable()

@@ -19,6 +19,7 @@ from coyo_labeler.ingest.statistics import Statistics
 from coyo_labeler.ingest.twins import TwinGroups
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt
+from coyo_labeler.written import describe_files
 
 #: Rows that are processed at once.
 _CHUNK_ROWS = 50_000
@@ -53,12 +54,12 @@ def write_part(
 
         def write(name: str, rows: pa.Table, rows_per_group: int | None = None) -> None:
             if name not in writers:
-                url = storage.join(output, name, f"part-{part:05d}.parquet")
+                url = storage.join(output, _file_name(name, part))
                 file = files.enter_context(storage.open_atomic(url))
                 writer = pq.ParquetWriter(
                     file,
                     rows.schema,
-                    compression=storage.COMPRESSION,
+                    **storage.PARQUET,
                     use_dictionary=[
                         column for column in rows.schema.names if column not in _UNIQUE
                     ],
@@ -90,8 +91,15 @@ def write_part(
         fingerprint,
         Counts(rows_in, rows_out, dict(rejected)),
         time.monotonic() - started,
-        {"statistics": statistics.to_json()},
+        {
+            "statistics": statistics.to_json(),
+            "files": describe_files(output, [_file_name(name, part) for name in writers]),
+        },
     )
+
+
+def _file_name(table: str, part: int) -> str:
+    return f"{table}/part-{part:05d}.parquet"
 
 
 def _chunks(

@@ -155,7 +155,9 @@ def _damage(url: str, columns: Sequence[str]) -> str | None:
     """The fault of the pages of some columns, or None."""
 
     def read(stream: "_Stream") -> None:
-        for _ in pq.ParquetFile(stream).iter_batches(columns=list(columns)):
+        for _ in pq.ParquetFile(stream, page_checksum_verification=True).iter_batches(
+            columns=list(columns)
+        ):
             pass
 
     return _fault_of(url, read)

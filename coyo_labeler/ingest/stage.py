@@ -37,8 +37,9 @@ from coyo_labeler.ingest.reasons import Reason
 from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
-from coyo_labeler.receipts import Receipts, total
+from coyo_labeler.receipts import Receipts, files_of, total
 from coyo_labeler.session import sql_conf
+from coyo_labeler.written import check_written, refuse_strangers
 
 if TYPE_CHECKING:
     from coyo_labeler.ingest.components import NearTwins
@@ -57,6 +58,9 @@ _SQL = {
     # Hashes do not compress, and trying takes time when they are persisted.
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
 }
+
+#: Folders of the output.
+_TABLES = ("catalog", "rejects", "duplicates")
 
 
 def ingest(spark: SparkSession, settings: IngestSettings, run: Run) -> Outcome:
@@ -140,7 +144,7 @@ def set_aside(
         raise InputError(f"source: no file at {settings.source} is readable")
     logger.warning("ingest: %d damaged files set aside; beginning anew", len(source.corrupt))
     # An interrupted run cut its shards with the rows of those files.
-    for folder in ("catalog", "rejects", "duplicates", "_receipts"):
+    for folder in ("_receipts", *_TABLES):
         storage.clear(storage.join(settings.output, folder))
     write_corrupt_files(source, settings)
     return source
@@ -269,7 +273,9 @@ def write_catalog(
         *(F.col(inside(name)) for name in settings.keep_columns),
     )
     receipts = Receipts(settings.output, run.fingerprint)
-    done = receipts.shards() & receipts.read().keys()
+    done, changed = receipts.split_intact(receipts.read())
+    for part in changed:
+        receipts.remove(part)
     missing = rows.filter(~F.col("part").isin(*done) if done else F.lit(True))
     ordered = spark_versions.repartition_by_id(missing, cut.parts, "part").drop("part")
     # By all columns: which of the rows of one id, hash and URL is kept must not depend on their
@@ -299,8 +305,9 @@ def write_catalog(
         yield from ()
 
     ordered.mapInArrow(task, "part int").collect()
-    for part in set(range(cut.parts)) - receipts.shards():
-        write([], part)
+    for part in range(cut.parts):
+        if receipts.get(part) is None:  # it has no rows, and so no task saw it
+            write([], part)
 
 
 def write_corrupt_files(source: Source, settings: IngestSettings) -> None:
@@ -326,7 +333,11 @@ def conclude(
     run: Run,
 ) -> Outcome:
     """The counts: rows read, by the source's footers; rows written, by the tables' own."""
-    parts = list(Receipts(settings.output, run.fingerprint).read().values())
+    parts = Receipts(settings.output, run.fingerprint).require("ingest", range(cut.parts))
+    files = files_of(parts)
+    check_written("ingest", settings.output, files)
+    corrupt = ["rejects/corrupt-files.parquet"] if source.corrupt else []
+    refuse_strangers("ingest", settings.output, _TABLES, [*files, *corrupt])
     rejected = dict(total(parts).rejected)
     if source.corrupt:
         rejected[str(Reason.CORRUPT_FILE)] = len(source.corrupt)

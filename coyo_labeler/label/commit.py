@@ -6,7 +6,7 @@ Importing this does not load torch: a Spark driver plans the work of machines th
 import posixpath
 import re
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
+from coyo_labeler.written import describe_files
 
 if TYPE_CHECKING:
     from coyo_labeler.label.model import Teacher
@@ -104,8 +105,8 @@ def label_and_commit(
         min_top1=job.min_top1,
     ):
         if result.damage is None:
-            _write(job.output, result, teacher.fingerprint)
-            receipts.write(_receipt(job, slot, result, teacher))
+            names = _write(job.output, result, teacher.fingerprint)
+            receipts.write(_receipt(job, slot, result, teacher, names))
         yield Committed(result.shard.number, result.shard.url, result.damage)
 
 
@@ -134,7 +135,10 @@ def remove_shard(output: str, number: int) -> None:
 
 
 def remove_unfinished(output: str, finished: Container[int]) -> None:
-    """Remove the files of shards without a receipt, which a killed run leaves behind."""
+    """Remove the files of shards without a receipt, which a killed run leaves behind.
+
+    Files of other names are left alone.
+    """
     fs, path = storage.resolve(output)
     for folder in _FOLDERS:
         parent = storage.join(path, folder)
@@ -149,19 +153,25 @@ def _name(number: int) -> str:
     return f"{number:05d}.parquet"
 
 
-def _write(output: str, result: "ShardResult", fingerprint: Mapping[str, str]) -> None:
-    name = _name(result.shard.number)
-    storage.write_parquet(storage.join(output, name), result.beliefs, fingerprint)
-    storage.write_parquet(storage.join(output, "failures", name), result.failures)
-    if result.below.num_rows:
-        storage.write_parquet(storage.join(output, BELOW, name), result.below, fingerprint)
-    if result.embeddings is not None:
-        storage.write_parquet(
-            storage.join(output, EMBEDDINGS, name), result.embeddings, fingerprint
-        )
+def _write(output: str, result: "ShardResult", fingerprint: Mapping[str, str]) -> list[str]:
+    """Write the files of a shard; returns their names below the output."""
+    tables = {
+        "": (result.beliefs, fingerprint),
+        "failures": (result.failures, None),
+        BELOW: (result.below if result.below.num_rows else None, fingerprint),
+        EMBEDDINGS: (result.embeddings, fingerprint),
+    }
+    names = []
+    for folder, (table, metadata) in tables.items():
+        if table is not None:
+            names.append(posixpath.join(folder, _name(result.shard.number)))
+            storage.write_parquet(storage.join(output, names[-1]), table, metadata)
+    return names
 
 
-def _receipt(job: Job, slot: Slot, result: "ShardResult", teacher: "Teacher") -> Receipt:
+def _receipt(
+    job: Job, slot: Slot, result: "ShardResult", teacher: "Teacher", names: Sequence[str]
+) -> Receipt:
     counts = Counts(result.samples, result.beliefs.num_rows, result.rejected)
     details = {
         "stamp": result.shard.stamp,
@@ -171,5 +181,6 @@ def _receipt(job: Job, slot: Slot, result: "ShardResult", teacher: "Teacher") ->
         "device": slot.name,
         "weights_sha256": teacher.fingerprint[WEIGHTS],
         **slot.facts,
+        "files": describe_files(job.output, names),
     }
     return Receipt(result.shard.number, job.fingerprint, counts, result.seconds, details)

@@ -1,7 +1,9 @@
 """Image tars to a teacher's beliefs: the wiring of the stage."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from coyo_labeler import extras
@@ -20,12 +22,16 @@ from coyo_labeler.label.commit import (
 from coyo_labeler.label.shards import find_shards
 from coyo_labeler.label.spec import spec_of
 from coyo_labeler.manifest import Outcome, Run
-from coyo_labeler.receipts import Receipt, Receipts, total
+from coyo_labeler.receipts import Receipt, Receipts, files_of, total
+from coyo_labeler.written import check_written
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
+
+#: Devices whose rates the progress line shows, at most.
+_DEVICES_SHOWN = 16
 
 
 def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Outcome:
@@ -35,11 +41,15 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     {shard}.parquet and below_threshold/{shard}.parquet (schemas.BELIEFS), failures/{shard}.parquet
     (schemas.LABEL_FAILURES) and, where asked for, embeddings/{shard}.parquet.
     Raises: InputError naming the key at fault; WorkError naming the tars that cannot be read, when
-    all others are done.
+    all others are done, or a shard that is missing or changed in the end.
     """
     shards = find_shards(settings.images, settings.ids)
     receipts = Receipts(settings.output, run.fingerprint)
     finished = receipts.read() if run.resumed else {}
+    if finished:
+        finished, changed = receipts.split_intact(finished)
+        for number in changed:
+            remove_shard(settings.output, number)
     if run.inputs_changed:
         finished = _accept(shards, finished, settings, run)
     if run.resumed:
@@ -58,8 +68,11 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     with receipts.watch("label", len(shards), speed, known=finished) as receipt_of:
         committed = _label_missing(spark, settings, job, missing)
     _refuse_damaged(committed)
-    done = [receipt_of[shard] for shard in sorted(receipt_of)]
+    done = receipts.require("label", (shard.number for shard in shards), receipt_of)
     _refuse_mixed(done)
+    check_written("label", settings.output, files_of(done))
+    run.check_owner()
+    remove_unfinished(settings.output, {receipt.shard for receipt in done})
     ids = str(shards[0].ids)
     return Outcome(
         total(done), details={"shards": len(shards), "ids": ids, "devices": _rates(done)}
@@ -179,8 +192,10 @@ def _speed(before: set[int]) -> Callable[[Sequence[Receipt]], Mapping[str, Any]]
             return {"images": f"{images:,}"}
         per_device = ", ".join(
             f"{device} {rate['images_per_second']:,.0f}/s idle {rate['idle_share']:.0%}"
-            for device, rate in rates.items()
+            for device, rate in islice(rates.items(), _DEVICES_SHOWN)
         )
+        if len(rates) > _DEVICES_SHOWN:
+            per_device += f", and {len(rates) - _DEVICES_SHOWN} more devices"
         in_all = sum(rate["images_per_second"] for rate in rates.values())
         return {"images": f"{images:,}", "images/s": f"{in_all:,.0f} ({per_device})"}
 
@@ -192,9 +207,11 @@ def _rates(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
 
     Several tasks of a machine may work side by side under the name of one device.
     """
+    by_device = defaultdict[str, list[Receipt]](list)
+    for receipt in receipts:
+        by_device[receipt.details["device"]].append(receipt)
     rates = {}
-    for device in sorted({receipt.details["device"] for receipt in receipts}):
-        own = [receipt for receipt in receipts if receipt.details["device"] == device]
+    for device, own in sorted(by_device.items()):
         images = sum(receipt.rows.rows_in for receipt in own)
         busy = sum(receipt.details["busy_seconds"] for receipt in own)
         seconds = sum(receipt.seconds for receipt in own)

@@ -137,8 +137,8 @@ def _assemble_partition(
     state.write_table(CARRIED, assembled.carried, partition)
     state.write_table(FALSE_POSITIVES, assembled.false_positives, partition)
     if assembled.duplicates.num_rows:
-        name = f"duplicates-{partition:05d}.parquet"
-        storage.write_parquet(storage.join(state.output, "rejects", name), assembled.duplicates)
+        url = storage.join(state.output, duplicates_name(partition))
+        storage.write_parquet(url, assembled.duplicates)
     yield PartitionSummary(
         cells=len(assembled.problems.cells),
         sampled_cells=sample_cells(assembled.problems.cells),
@@ -147,6 +147,11 @@ def _assemble_partition(
         duplicates=assembled.duplicates.num_rows,
         unbelieved=assembled.unbelieved,
     )
+
+
+def duplicates_name(partition: int) -> str:
+    """The file of a partition's votes that another vote replaces, below the output."""
+    return f"rejects/duplicates-{partition:05d}.parquet"
 
 
 def assemble(votes_table: pa.Table, batches: Sequence[Batch], rules: AssemblyRules) -> Assembled:

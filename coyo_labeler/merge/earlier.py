@@ -216,7 +216,9 @@ def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
     """The files of a table that merge wrote, in name order; none where the folder is not there."""
     for file_url in sorted(storage.files_of(url)) if storage.exists(url) else ():
         fs, path = storage.resolve(file_url)
-        yield pq.read_table(path, filesystem=fs, columns=schema.names)
+        yield pq.read_table(
+            path, filesystem=fs, columns=schema.names, page_checksum_verification=True
+        )
 
 
 def _number_workers(table: pa.Table, names: pa.Array) -> tuple[NDArray[np.int32], Bool]:

@@ -1,6 +1,7 @@
 """EM over the prepared partitions, from the first state or the last checkpoint, until it stops."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from coyo_labeler.em.loop import State, fit
@@ -29,8 +30,17 @@ def make_e_step(
     return BroadcastEStep(executor, state, partitions, model, workers, plan.add_to)
 
 
-def iterate(e_step: StageEStep, prepared: Prepared, plan: Plan, state: StateFolder) -> State:
-    """Iterate until EM stops; every state is saved, for a killed run to resume from the last."""
+def iterate(
+    e_step: StageEStep,
+    prepared: Prepared,
+    plan: Plan,
+    state: StateFolder,
+    check_owner: Callable[[], None],
+) -> State:
+    """Iterate until EM stops; every state is saved, for a killed run to resume from the last.
+
+    check_owner: raises where another run has taken over the output.
+    """
     rule = plan.stopping_rule
     begin = state.load_checkpoint() or _first_state(e_step, prepared, plan)
     done = len(begin.history)
@@ -39,12 +49,15 @@ def iterate(e_step: StageEStep, prepared: Prepared, plan: Plan, state: StateFold
     with Progress("merge: EM", rule.max_iterations, "iterations", done=done) as progress:
 
         def save(em_state: State) -> None:
+            check_owner()
             state.save_checkpoint(em_state)
             if em_state.history:
                 latest = em_state.history[-1]
                 progress.update(len(em_state.history), objective=f"{latest['objective']:.6g}")
 
-        return fit(e_step, prepared.model, rule, begin, save)
+        fitted = fit(e_step, prepared.model, rule, begin, save)
+    check_owner()
+    return fitted
 
 
 def _first_state(e_step: StageEStep, prepared: Prepared, plan: Plan) -> State:

@@ -1,7 +1,7 @@
 """All that comes before EM: inputs are read, checked and partitioned, once, into the state."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,10 +19,15 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.manifest import Counts
-from coyo_labeler.merge.assemble import AssemblyRules, PartitionSummary, assemble_partitions
+from coyo_labeler.merge.assemble import (
+    AssemblyRules,
+    PartitionSummary,
+    assemble_partitions,
+    duplicates_name,
+)
 from coyo_labeler.merge.cell_shards import Shards, plan_shards
 from coyo_labeler.merge.executor import Executor
-from coyo_labeler.merge.read import VotesSummary, partition_votes
+from coyo_labeler.merge.read import VotesSummary, partition_votes, reject_name
 from coyo_labeler.merge.settings import ROWS_PER_SPLIT, Plan, enough_to_calibrate
 from coyo_labeler.merge.sharded import gather_shards
 from coyo_labeler.merge.state import StateFolder
@@ -50,8 +55,9 @@ class Prepared:
     """What the prepared partitions hold.
 
     model: complete. workers: all, sorted. tally: (J, 5) and sample: (n, 3) as `em.tallies.Tallies`
-    has them. votes: in, used and rejected. unbelieved: voted images without a belief. shards: where
-    skills are too many to broadcast.
+    has them. votes: in, used and rejected. rejects: the files of votes that are not used, below the
+    output. unbelieved: voted images without a belief. shards: where skills are too many to
+    broadcast.
     """
 
     partitions: int
@@ -61,23 +67,32 @@ class Prepared:
     sample: I64
     voted: VotedFilter
     votes: Counts
+    rejects: list[str]
     unbelieved: int
     shards: Shards | None
 
 
 def prepare(
-    executor: Executor, state: StateFolder, model: Model, plan: Plan, space: LabelSpace
+    executor: Executor,
+    state: StateFolder,
+    model: Model,
+    plan: Plan,
+    space: LabelSpace,
+    check_owner: Callable[[], None],
 ) -> Prepared:
     """What an unfinished run with these settings has prepared, or all of it anew.
 
-    model: as far as the settings tell, see `make_model`.
+    model: as far as the settings tell, see `make_model`. check_owner: raises where another run has
+    taken over the output.
 
     Raises: InputError naming the row, image or value that cannot be used.
     """
     prepared = _load(state)
     if prepared is None:
+        check_owner()
         _clear(state)
-        prepared = _prepare_anew(executor, state, model, plan, space)
+        prepared = _prepare_anew(executor, state, model, plan, space, check_owner)
+        check_owner()
         _save(prepared, state)
     return prepared
 
@@ -91,14 +106,20 @@ def _clear(state: StateFolder) -> None:
 
 
 def _prepare_anew(
-    executor: Executor, state: StateFolder, model: Model, plan: Plan, space: LabelSpace
+    executor: Executor,
+    state: StateFolder,
+    model: Model,
+    plan: Plan,
+    space: LabelSpace,
+    check_owner: Callable[[], None],
 ) -> Prepared:
     votes_splits = votes_files.plan(plan.votes, ROWS_PER_SPLIT)
     expected = sum(split.rows for split in votes_splits)
     partitions = plan.partitions or _partitions(executor, expected, plan.beliefs)
-    rejects = storage.join(state.output, "rejects") if plan.reject_bad_votes else None
     with executor.watch("merge: reading votes"):
-        summaries = partition_votes(executor, state, votes_splits, space, partitions, rejects)
+        summaries = partition_votes(
+            executor, state, votes_splits, space, partitions, plan.reject_bad_votes
+        )
         _stop_at_bad_votes(summaries)
         voted = _filter_voted(executor, state, partitions, expected, plan)
     workers = sorted({name for summary in summaries for name in summary.workers})
@@ -113,6 +134,7 @@ def _prepare_anew(
     )
     used = sum(summary.used for summary in summaries)
     rules = AssemblyRules(workers, model, plan.duplicate_votes, _VOTES_SAMPLED / max(used, 1))
+    check_owner()
     with executor.watch("merge: joining votes and beliefs"):
         parts = assemble_partitions(
             executor, state, partitions, plan.gold, plan.beliefs, space, voted, rules
@@ -131,6 +153,10 @@ def _prepare_anew(
         sample=np.concatenate([part.tallies.sample for part in parts]),
         voted=voted,
         votes=_count_votes(summaries, duplicates),
+        rejects=[
+            *(reject_name(n) for n, summary in enumerate(summaries) if summary.rejected),
+            *(duplicates_name(n) for n, part in enumerate(parts) if part.duplicates),
+        ],
         unbelieved=sum(part.unbelieved for part in parts),
         shards=_plan_shards(executor, plan, model, parts),
     )
@@ -233,6 +259,7 @@ def _save(prepared: Prepared, state: StateFolder) -> None:
             "workers": prepared.workers,
             "id_files": prepared.voted.id_files,
             "votes": prepared.votes.to_json(),
+            "rejects": prepared.rejects,
             "unbelieved": prepared.unbelieved,
             "sharded": prepared.shards is not None,
         }
@@ -252,6 +279,7 @@ def _load(state: StateFolder) -> Prepared | None:
         sample=state.read_array("sample.npy"),
         voted=VotedFilter(state.read_array("voted.npy"), document["id_files"]),
         votes=Counts.from_json(document["votes"]),
+        rejects=document["rejects"],
         unbelieved=document["unbelieved"],
         shards=Shards(state.read_array("bounds.npy")) if document["sharded"] else None,
     )

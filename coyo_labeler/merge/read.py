@@ -99,24 +99,30 @@ def partition_votes(
     splits: Sequence[VotesSplit],
     space: LabelSpace,
     partitions: int,
-    rejects: str | None,
+    keep_rejects: bool,
 ) -> list[VotesSummary]:
     """Read and check all votes, once; the state then holds those of each partition.
 
-    rejects: the folder that bad votes are written to, see `read_votes`. Returns the summary of each
-    split, in their order.
+    keep_rejects: whether bad votes are written to files of their own, see `read_votes`. Returns the
+    summary of each split, in their order.
     """
-    send = partial(_send_votes, space=space, partitions=partitions, rejects=rejects)
+    output = state.output if keep_rejects else None
+    send = partial(_send_votes, space=space, partitions=partitions, output=output)
     store = partial(_store_votes, state=state)
     summaries = executor.exchange(list(enumerate(splits)), send, Round(partitions, store))
     return [summary for _, summary in sorted(summaries, key=lambda numbered: numbered[0])]
 
 
+def reject_name(split: int) -> str:
+    """The file of the bad votes of a split, below the output."""
+    return f"rejects/votes-{split:05d}.parquet"
+
+
 def _send_votes(
-    numbered: tuple[int, VotesSplit], space: LabelSpace, partitions: int, rejects: str | None
+    numbered: tuple[int, VotesSplit], space: LabelSpace, partitions: int, output: str | None
 ) -> Iterator[tuple[int, Batch | tuple[int, VotesSummary]]]:
     number, split = numbered
-    url = None if rejects is None else storage.join(rejects, f"votes-{number:05d}.parquet")
+    url = None if output is None else storage.join(output, reject_name(number))
     for item in read_votes(split, space, partitions, url):
         if isinstance(item, VotesSummary):
             yield number % partitions, (number, item)  # any partition hands it to the driver

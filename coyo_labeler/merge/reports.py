@@ -13,12 +13,22 @@ from coyo_labeler.em.model import Model
 from coyo_labeler.em.sums import Sums
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
-from coyo_labeler.merge.earlier import CLASSES_FOLDER, TALLY_FOLDER, classes_table, tally_table
+from coyo_labeler.merge.earlier import (
+    CLASSES_FOLDER,
+    SKILLS_FOLDER,
+    TALLY_FOLDER,
+    classes_table,
+    tally_table,
+)
 from coyo_labeler.merge.iterate import StageEStep
 from coyo_labeler.merge.prepare import Prepared
 from coyo_labeler.merge.worker_counts import WorkerCounts
 from coyo_labeler.merge.worker_report import confused_pairs, judge_workers, worker_report
 from coyo_labeler.merge.workers import workers_table
+from coyo_labeler.written import refuse_strangers
+
+#: Folders of the tables that have one file per shard of the skills.
+_SHARDED = ("confusions", SKILLS_FOLDER)
 
 
 def write_reports(
@@ -33,7 +43,8 @@ def write_reports(
     counts = e_step.write_counts(sums)
     _write_workers(output, prepared, counts)
     _write_classes(output, fitted, sums)
-    _write_no_rejects(output)
+    _write_no_rejects(output, prepared)
+    _refuse_strangers(output, prepared)
     calibration = _calibration(prepared.model, fitted, sums)
     storage.write_json(storage.join(output, "history.json"), _history(fitted, calibration, sums))
     report = _worker_report(prepared, counts, space)
@@ -58,10 +69,22 @@ def _write_classes(output: str, fitted: State, sums: Sums) -> None:
         _write(output, CLASSES_FOLDER, classes_table(fitted.log_class_prior, images))
 
 
-def _write_no_rejects(output: str) -> None:
+def _write_no_rejects(output: str, prepared: Prepared) -> None:
     """An empty table of rejects where no vote was rejected."""
-    if not storage.exists(storage.join(output, "rejects")):
+    if not prepared.rejects:
         _write(output, "rejects", schemas.VOTES_REJECTS.empty_table())
+
+
+def _refuse_strangers(output: str, prepared: Prepared) -> None:
+    """Check that each table has the files of this run and no others. Raises: WorkError."""
+    one = "part-00000.parquet"
+    parts = 1 if prepared.shards is None else len(prepared.shards)
+    names = [
+        *(prepared.rejects or [f"rejects/{one}"]),
+        *(f"{folder}/{one}" for folder in ("workers", TALLY_FOLDER, CLASSES_FOLDER)),
+        *(f"{folder}/part-{n:05d}.parquet" for folder in _SHARDED for n in range(parts)),
+    ]
+    refuse_strangers("merge", output, {name.partition("/")[0] for name in names}, names)
 
 
 def _calibration(model: Model, fitted: State, sums: Sums) -> dict[str, Any]:

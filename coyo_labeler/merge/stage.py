@@ -32,14 +32,15 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     model = make_model(settings, space)
     plan = make_plan(settings, space, earlier)
     executor = executor_of(None if settings.engine == "local" else spark)
-    state = StateFolder.open(run.output, f"{run.fingerprint}-{int(run.started * 1000)}")
+    state = StateFolder.open(run.output, run.fingerprint, run.token)
 
-    prepared = prepare(executor, state, model, plan, space)
+    prepared = prepare(executor, state, model, plan, space, run.check_owner)
     e_step = make_e_step(executor, state, prepared, plan)
-    fitted = iterate(e_step, prepared, plan, state)
+    fitted = iterate(e_step, prepared, plan, state, run.check_owner)
     rows = write_posterior(executor, state, e_step, fitted, prepared, plan.beliefs)
     details = write_reports(run.output, e_step, fitted, prepared, space)
 
+    run.check_owner()  # what follows would take the state from another run
     executor.map(range(executor.cores), state.release)  # on every machine that has tasks
     state.remove()
     images = sum(split.rows for split in plan.beliefs) + prepared.unbelieved

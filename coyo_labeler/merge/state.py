@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ FOLDER = "_state"
 #: Says that everything has been prepared: written last, removed first.
 _PREPARED = "prepared.json"
 #: The version of the files under `_state`. A run that another version left unfinished starts anew.
-_VERSION = 2
+_VERSION = 3
 _CHECKPOINT = "iteration.npz"
 _CHECKPOINT_ARRAYS = ("counts", "log_class_prior")
 
@@ -52,23 +52,43 @@ _mapped: "OrderedDict[tuple[str, str], Any]" = OrderedDict()
 
 
 @dataclass(frozen=True)
-class StateFolder:
-    """The files of one run's state.
+class Written:
+    """A file that is complete. name: below the output. file: see `written.describe_files`."""
 
-    run: the name of the run that prepared them, so that no stale map or copy is used.
+    name: str
+    rows: int
+    file: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """The files of one run's state, in a folder of its own below `_state`.
+
+    run: the name of the run that prepared them, so that no stale map or copy is used, and two runs
+    never mix their files.
     """
 
     output: str
     run: str
 
     @classmethod
-    def open(cls, output: str, run: str) -> "StateFolder":
-        """The state of the unfinished run in `output`, or else a new one that is called `run`.
+    def open(cls, output: str, fingerprint: str, token: str) -> "StateFolder":
+        """The state of the unfinished run in `output`, or else a new one.
 
-        An unfinished run keeps its name, so that its copies on this machine are used again.
+        An unfinished run keeps its name, so that its copies on this machine are used again. The
+        state of a run with another fingerprint, which was copied here, does not count.
         """
-        prepared = cls(output, run)._read_prepared()
-        return cls(output, prepared["run"] if _is_of_this_version(prepared) else run)
+        name = f"{fingerprint}-{token}"
+        prepared = cls(output, name)._read_prepared()
+        if _is_of_this_version(prepared):
+            if prepared["run"].rpartition("-")[0] == fingerprint:
+                return cls(output, prepared["run"])
+            logger.warning(
+                "merge: the state in %s is of a run with other settings or inputs; it is not used",
+                storage.join(output, FOLDER),
+            )
+            storage.remove(cls(output, name)._prepared)
+        return cls(output, name)
 
     # What has been prepared, and the checkpoint of EM.
 
@@ -85,7 +105,7 @@ class StateFolder:
 
     def _read_prepared(self) -> dict[str, Any] | None:
         try:
-            return storage.read_json(self._url(_PREPARED), "the run starts anew")
+            return storage.read_json(self._prepared, "the run starts anew")
         except DamagedFileError as error:
             logger.warning("merge: %s", error)
             return None
@@ -93,7 +113,7 @@ class StateFolder:
     def write_prepared(self, prepared: Mapping[str, Any]) -> None:
         """Write a JSON document that says that everything has been prepared."""
         document = {"version": _VERSION, "run": self.run, **prepared}
-        storage.write_json(self._url(_PREPARED), document)
+        storage.write_json(self._prepared, document)
 
     def save_checkpoint(self, state: State) -> None:
         """Write what the next iteration needs, in place of the checkpoint before."""
@@ -191,7 +211,7 @@ class StateFolder:
         url = self._url(f"{name}.parquet", partition)
         fs, path = storage.resolve(url)
         with self._reading(url):
-            return pq.read_table(path, filesystem=fs)
+            return pq.read_table(path, filesystem=fs, page_checksum_verification=True)
 
     def write_array(self, name: str, array: NDArray[Any], number: int | None = None) -> None:
         """Write one array; number: of the partition or shard that it belongs to."""
@@ -206,6 +226,21 @@ class StateFolder:
             array: NDArray[Any] = np.load(io.BytesIO(_read(url)))
         return array
 
+    # What the posterior consists of.
+
+    def write_written(self, written: Written) -> None:
+        """Write down that a file of the posterior is complete."""
+        document = {"rows": written.rows, "file": written.file}
+        storage.write_json(self._url(_written_name(written.name)), document)
+
+    def read_written(self, name: str) -> Written | None:
+        """The reverse of `write_written`, or None where it was not called for this file."""
+        try:
+            document = storage.read_json(self._url(_written_name(name)))
+        except DamagedFileError:
+            return None
+        return None if document is None else Written(name, document["rows"], document["file"])
+
     # The end.
 
     def release(self, _: int = 0) -> None:
@@ -218,14 +253,18 @@ class StateFolder:
 
     def remove(self) -> None:
         """Remove the state: the output is whole without it."""
-        storage.remove(self._url(_PREPARED))
+        storage.remove(self._prepared)
         storage.clear(storage.join(self.output, FOLDER))
+
+    @property
+    def _prepared(self) -> str:
+        return storage.join(self.output, FOLDER, _PREPARED)
 
     def _url(self, name: str, number: int | None = None) -> str:
         if number is not None:
             stem, dot, suffix = name.partition(".")
             name = f"{stem}-{number:05d}{dot}{suffix}"
-        return storage.join(self.output, FOLDER, name)
+        return storage.join(self.output, FOLDER, self.run, name)
 
     def _write_record(self, record: Any, url: str) -> None:
         with storage.open_atomic(url) as file:
@@ -252,7 +291,9 @@ class StateFolder:
         except (*_DAMAGED, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
                 raise
-            storage.remove(self._url(_PREPARED))
+            prepared = self._read_prepared()
+            if prepared is not None and prepared.get("run") == self.run:
+                storage.remove(self._prepared)
             raise WorkError(
                 f"merge: {url} is missing, cut short or damaged ({one_line(error, 200)}); run the "
                 "same command again: it prepares the votes anew"
@@ -290,6 +331,10 @@ def _state_of(data: bytes) -> State:
         history=tuple(plain["history"]),
         stopped=plain["stopped"],
     )
+
+
+def _written_name(name: str) -> str:
+    return f"written-{name.replace('/', '-')}.json"
 
 
 def _is_of_this_version(prepared: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:

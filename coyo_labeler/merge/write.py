@@ -19,8 +19,12 @@ from coyo_labeler.merge.iterate import StageEStep
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
 from coyo_labeler.merge.prepare import Prepared
 from coyo_labeler.merge.read import image_ids, is_copied_whole
-from coyo_labeler.merge.state import StateFolder
+from coyo_labeler.merge.state import StateFolder, Written
 from coyo_labeler.merge.voted_filter import VotedFilter
+from coyo_labeler.written import check_written, describe_files, differing, refuse_strangers
+
+#: The folder of the table.
+POSTERIOR = "posterior"
 
 
 def write_posterior(
@@ -33,38 +37,62 @@ def write_posterior(
 ) -> int:
     """Write the posterior of every image; returns how many rows it has.
 
-    fitted: of EM, at its end. Files that a killed run has written are kept.
+    fitted: of EM, at its end. Files that a killed run has written are kept, if they are as it wrote
+    them.
+
+    Raises: WorkError where another file lies among them, or one of them has changed.
     """
     model = prepared.model
     with executor.watch("merge: writing posterior"):
-        rows = sum(e_step.map(partial(_write_voted, state=state, model=model), fitted))
+        written = e_step.map(partial(_write_voted, state=state, model=model), fitted)
         with executor.share((fitted.calibration, prepared.voted)) as shared:
             write = partial(_write_not_voted, shared=shared, state=state, model=model)
-            return rows + sum(executor.map(beliefs, write))
+            written += executor.map(beliefs, write)
+    files = {each.name: each.file for each in written}
+    check_written("merge", state.output, files)
+    refuse_strangers("merge", state.output, [POSTERIOR], files)
+    return sum(each.rows for each in written)
 
 
 def _write_voted(
     partition: int, problems: Problems, parameters: Parameters, state: StateFolder, model: Model
-) -> int:
-    url = storage.join(state.output, "posterior", f"voted-{partition:05d}.parquet")
-    return _keep_or_write(url, partial(_voted_rows, partition, problems, parameters, state, model))
+) -> Written:
+    name = f"{POSTERIOR}/voted-{partition:05d}.parquet"
+    rows = partial(_voted_rows, partition, problems, parameters, state, model)
+    return _keep_or_write(name, state, partial(_write_rows, rows))
 
 
-def _write_not_voted(split: Split, shared: Any, state: StateFolder, model: Model) -> int:
+def _write_not_voted(split: Split, shared: Any, state: StateFolder, model: Model) -> Written:
     """The images of a split of beliefs that have no vote and no gold."""
     calibration, voted = shared.value
-    url = storage.join(state.output, "posterior", f"{split.name}.parquet")
+    name = f"{POSTERIOR}/{split.name}.parquet"
     if is_copied_whole(split, voted, state):
-        if not storage.exists(url):
-            storage.copy(split.url, url)
-        return split.rows
-    return _keep_or_write(url, partial(_not_voted_rows, split, voted, calibration, model))
+        return _keep_or_write(name, state, partial(_copy, split))
+    rows = partial(_not_voted_rows, split, voted, calibration, model)
+    return _keep_or_write(name, state, partial(_write_rows, rows))
 
 
-def _keep_or_write(url: str, rows: Callable[[], Iterator[pa.Table]]) -> int:
-    if storage.exists(url):  # written whole by a run with the same settings
-        return int(storage.read_footer("output", url).num_rows)
+def _keep_or_write(name: str, state: StateFolder, write: Callable[[str], int]) -> Written:
+    """A file of the posterior: the one that an interrupted run has written, or a new one.
+
+    write: writes a URL and returns its rows.
+    """
+    kept = state.read_written(name)
+    if kept is not None and not differing(state.output, {name: kept.file}):
+        return kept
+    rows = write(storage.join(state.output, name))
+    written = Written(name, rows, describe_files(state.output, [name])[name])
+    state.write_written(written)
+    return written
+
+
+def _write_rows(rows: Callable[[], Iterator[pa.Table]], url: str) -> int:
     return storage.write_tables(url, schemas.POSTERIOR, rows())
+
+
+def _copy(split: Split, url: str) -> int:
+    storage.copy(split.url, url)
+    return split.rows
 
 
 def _voted_rows(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from coyo_labeler import storage
 from coyo_labeler.formats import schemas
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
@@ -63,8 +64,11 @@ def undisturbed(inputs, spark, tmp_path_factory):
 
 def iterations(output):
     """The finished iterations in the state of an output; [] before the first."""
+    prepared = storage.read_json(f"{output}/_state/prepared.json")
+    if prepared is None:
+        return []
     try:
-        state = StateFolder(str(output), "test").load_checkpoint()
+        state = StateFolder(str(output), prepared["run"]).load_checkpoint()
     except FileNotFoundError:
         return []
     return [] if state is None else list(state.history)

@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 from tfrecord.reader import tfrecord_loader
 
 from coyo_labeler.config.export import ExportSettings
+from coyo_labeler.errors import WorkError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import spark_schema
 from coyo_labeler.stages import STAGES, run_stage
@@ -257,3 +258,26 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
     for n in range(shards):
         name = f"part-{n:05d}.parquet"
         assert after[name][1] == undisturbed[name][1]
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut", "planted"])
+def test_a_copy_holds_the_files_that_were_written_and_no_others(
+    spark: SparkSession, given: dict[str, Any], damage: str
+) -> None:
+    run(spark, **given, rows_per_shard=5)
+    out = Path(given["output"])
+    whole = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
+    (out / "_manifest.json").unlink()
+    part = out / "part-00001.parquet"
+    if damage == "planted":
+        (out / "part-00099.parquet").write_bytes(part.read_bytes())
+        with pytest.raises(WorkError, match=r"did not write .*part-00099\.parquet"):
+            run(spark, **given, rows_per_shard=5)
+        assert not (out / "_manifest.json").exists()
+        (out / "part-00099.parquet").unlink()
+    elif damage == "lost":
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:-9])
+    run(spark, **given, rows_per_shard=5)
+    assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == whole

@@ -20,6 +20,11 @@ LOOPBACK = ["127.0.0.1", "127.255.0.1", "::1", "::ffff:127.0.0.1"]
 NEVER = [
     "169.254.169.254",  # cloud metadata
     "fd00:ec2::254",
+    "fd00:ec2::23",  # credentials of AWS's containers
+    "fd20:ce::254",  # Google
+    "fd00:42::42",  # Scaleway
+    "fd00:c1::a9fe:a9fe",  # Oracle
+    "64:ff9b:1::a9fe:a9fe",  # NAT64 inside a network
     "168.63.129.16",
     "100.100.100.200",
     "192.0.0.192",

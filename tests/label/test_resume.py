@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import load_file, save_file
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.inputs import MANIFEST
 from coyo_labeler.label.stage import _refuse_mixed
 from coyo_labeler.label.weights import load_model
-from coyo_labeler.manifest import MANIFEST, Counts
+from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt
 from tests.label.jobs import FILES, label, tables
 from tests.label.tars import write_tar
@@ -191,3 +193,106 @@ def test_a_tar_that_is_not_what_was_labelled_is_refused_and_only_it_replaced_on_
     assert (output / "00000.parquet").stat().st_mtime_ns == kept
     assert (output / "00002.parquet").exists() == (change == "has changed")
     assert (output / "failures" / "00002.parquet").exists() == (change == "has changed")
+
+
+def finished_but_for_the_manifest(settings, output):
+    label(settings())
+    (output / MANIFEST).unlink()
+    return tables(output)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut", "swapped", "swapped, of one size"])
+@pytest.mark.parametrize("folder", [".", "failures"])
+def test_a_file_that_is_not_as_it_was_written_is_written_anew(settings, tmp_path, damage, folder):
+    output = tmp_path / "beliefs"
+    whole = finished_but_for_the_manifest(settings, output)
+    one, other = (output / folder / f"0000{number}.parquet" for number in (0, 1))
+    if damage == "deleted":
+        one.unlink()
+    elif damage == "cut":
+        one.write_bytes(one.read_bytes()[:-20])
+    elif damage == "swapped":
+        data = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(data)
+    else:
+        data = bytearray(one.read_bytes())
+        data[-30] ^= 1
+        one.write_bytes(data)
+    manifest, worked = label(settings())
+    assert worked
+    assert manifest.rows.rows_in == 17
+    assert tables(output) == whole
+
+
+def test_a_file_that_is_lost_while_the_others_are_labelled_leaves_no_manifest(
+    settings, tmp_path, monkeypatch
+):
+    write = storage.write_parquet
+
+    def lose(url, *rest):
+        write(url, *rest)
+        if url.endswith("beliefs/00002.parquet"):
+            (tmp_path / "beliefs/00000.parquet").unlink()
+
+    monkeypatch.setattr(storage, "write_parquet", lose)
+    with pytest.raises(WorkError, match=r"00000\.parquet is missing.*same command again"):
+        label(settings())
+    assert not (tmp_path / "beliefs" / MANIFEST).exists()
+    monkeypatch.undo()
+    assert label(settings())[0].rows.rows_in == 17
+
+
+def test_an_output_deleted_in_the_middle_leaves_no_manifest(settings, tmp_path, monkeypatch):
+    write = storage.write_parquet
+
+    def lose(url, *rest):
+        if url.endswith("beliefs/00001.parquet"):
+            shutil.rmtree(tmp_path / "beliefs")
+        write(url, *rest)
+
+    monkeypatch.setattr(storage, "write_parquet", lose)
+    with pytest.raises(WorkError, match=r"shards are incomplete|removed or emptied"):
+        label(settings())
+    assert not (tmp_path / "beliefs" / MANIFEST).exists()
+
+
+def test_a_listing_that_does_not_show_what_was_written_loses_nothing(
+    settings, tmp_path, monkeypatch
+):
+    """Neither where the run ends, nor where another one goes on."""
+    listed = LocalFileSystem.ls
+
+    def stale(self, path, detail=False, **options):
+        infos = listed(self, path, detail=True, **options)
+        late = ("beliefs", "_receipts", "failures")
+        shown = [
+            info
+            for info in infos
+            if info["type"] == "directory" or Path(info["name"]).parent.name not in late
+        ]
+        return shown if detail else [info["name"] for info in shown]
+
+    monkeypatch.setattr(LocalFileSystem, "ls", stale)
+    assert label(settings())[0].rows.to_json() == {
+        "in": 17,
+        "out": 14,
+        "rejected": {"undecodable": 3},
+    }
+    (tmp_path / "beliefs" / MANIFEST).unlink()
+    assert label(settings())[0].rows.rows_in == 17
+
+
+def test_a_planted_shard_is_no_part_of_the_beliefs(settings, tmp_path, monkeypatch):
+    write = storage.write_parquet
+
+    def plant(url, *rest):
+        write(url, *rest)
+        if url.endswith("beliefs/00002.parquet"):
+            shutil.copy(url, tmp_path / "beliefs/00099.parquet")
+
+    monkeypatch.setattr(storage, "write_parquet", plant)
+    label(settings())
+    assert sorted(path.name for path in (tmp_path / "beliefs").glob("*.parquet")) == [
+        f"{number:05d}.parquet" for number in range(3)
+    ]

@@ -173,6 +173,19 @@ def test_a_missing_column_names_those_that_are_there(tmp_path):
         plan(str(tmp_path), 10)
 
 
+@pytest.mark.parametrize("first", [b"image_id,worker_id,label\n", b""])
+def test_a_csv_of_one_endless_line_takes_no_memory_and_says_why(tmp_path, first):
+    path = tmp_path / "votes.csv"
+    with path.open("wb") as file:
+        file.write(first)
+        for _ in range(40):
+            file.write(b"7" * 2**20)
+    pattern = r"not a readable CSV" if first else r"first line has more than 1,048,576 bytes"
+    with pytest.raises(InputError, match=pattern):
+        for split in plan(str(path), 1000):
+            list(read(split))
+
+
 def test_a_csv_row_with_too_many_values_is_named(tmp_path):
     path = tmp_path / "v.csv"
     path.write_text("image_id,worker_id,label\n1,a,2\n1,a,2,9\n")

@@ -1,0 +1,93 @@
+"""What killed writers leave on S3, on a server of moto's."""
+
+import uuid
+from collections.abc import Iterator
+
+import boto3
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from coyo_labeler import storage
+from coyo_labeler.config.base import StageSettings
+from coyo_labeler.manifest import Counts, Outcome, Run, read_manifest
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, object]]:
+    """The name of a bucket, and a client that sees uploads."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"bucket-{uuid.uuid4().hex}"
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket=name)
+    yield name, client
+    server.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+class Example(StageSettings):
+    """A stage without inputs."""
+
+    size: int = 1
+
+
+def begin_upload(client, bucket, key):
+    upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    part = {"Bucket": bucket, "Key": key, "UploadId": upload, "PartNumber": 1}
+    client.upload_part(**part, Body=b"x" * 5_000_000)
+
+
+def uploads(client, bucket):
+    return sorted(
+        each["Key"] for each in client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    )
+
+
+def test_a_run_removes_its_unfinished_uploads_when_it_resumes_and_when_it_ends(bucket):
+    name, client = bucket
+    settings = Example(output=f"s3://{name}/out")
+    Run.begin("ingest", settings)
+    for key in ("out/a.parquet", "out/catalog/b.parquet", "out-of-others/c.parquet"):
+        begin_upload(client, name, key)
+    run = Run.begin("ingest", settings)
+    assert run.resumed
+    assert uploads(client, name) == ["out-of-others/c.parquet"]
+    begin_upload(client, name, "out/d.tar")
+    run.finish(Outcome(Counts(1, 1)))
+    assert uploads(client, name) == ["out-of-others/c.parquet"]
+    assert read_manifest(settings.output) is not None
+
+
+def test_an_output_on_s3_is_cleared_manifest_first(bucket, monkeypatch):
+    name, client = bucket
+    settings = Example(output=f"s3://{name}/out")
+    Run.begin("ingest", settings).finish(Outcome(Counts(1, 1)))
+    for key in ("a.parquet", "catalog/b.parquet"):
+        storage.write_bytes(f"{settings.output}/{key}", b"rows")
+    removed = []
+
+    def kill(path, **options):
+        removed.append(path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.resolve(settings.output)[0], "rm", kill)
+        with pytest.raises(KeyboardInterrupt):
+            Run.begin("ingest", Example(output=settings.output, size=2, overwrite=True))
+    assert len(removed) == 1
+    assert read_manifest(settings.output) is None
+    again = Run.begin("ingest", Example(output=settings.output, size=2))
+    assert again.done is None
+    keys = [each["Key"] for each in client.list_objects_v2(Bucket=name)["Contents"]]
+    assert keys == ["out/_run.json"]
