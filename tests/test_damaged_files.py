@@ -134,12 +134,13 @@ def test_a_damaged_state_of_merge_makes_the_next_run_start_anew(tmp_path, conten
         ("x-00000.npy", lambda: state.read_array("x.npy", 0)),
     ):
         state.write_prepared({"partitions": 1})
-        (tmp_path / "_state" / name).write_bytes(content)
+        (tmp_path / "_state" / "run" / name).write_bytes(content)
         with pytest.raises(WorkError, match=f"{name} is missing, cut short or damaged"):
             read()
         assert state.read_prepared() is None
-    (tmp_path / "_state" / "iteration.npz").write_bytes(content)
+    assert (tmp_path / "_state" / "run").is_dir()
+    (tmp_path / "_state" / "run" / "iteration.npz").write_bytes(content)
     assert state.load_checkpoint() is None
     (tmp_path / "_state" / "prepared.json").write_bytes(content)
     assert state.read_prepared() is None
-    assert StateFolder.open(str(tmp_path), "other").run == "other"
+    assert StateFolder.open(str(tmp_path), "other", "token").run == "other-token"

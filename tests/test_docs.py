@@ -83,6 +83,7 @@ def test_modules_that_pages_name_exist(page: Path) -> None:
         name
         for name in names
         if not (package / name).exists()  # a bare name may be any package's
+        and not (ROOT / name).exists()
         and ("/" in name or not list(package.rglob(name)))
     ]
     assert missing == []

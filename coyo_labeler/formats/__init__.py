@@ -3,6 +3,7 @@
 - `schemas`: the Arrow schema of every table; `spark_tables`: such tables as DataFrames.
 - `image_shards`: the samples of a tar with the table beside it; `image_ids`: the rule for their
   ids; `faults`: why an image cannot be used.
+- `tar_digests`: the sha256 of a tar, recorded and compared.
 - `tars`: samples in the bytes of a tar; `tar_headers`: its members, with bounds on what headers ask
   for; `side_tables`: the table beside a tar.
 - `pictures`: image files to pixels; `jpeg`: what the markers of a JPEG say before that.

@@ -107,7 +107,9 @@ def read_parts(
                     yield from table.to_batches()
 
     numbers = spark.range(0, len(parts), 1, max(len(parts), 1))
-    return numbers.mapInArrow(rows, spark_schema(schema))
+    # Spark crashes on a null in a column that is declared to have none; the stages look for nulls.
+    nullable = pa.schema([field.with_nullable(True) for field in schema])
+    return numbers.mapInArrow(rows, spark_schema(nullable))
 
 
 def write_table(frame: DataFrame, url: str, schema: pa.Schema) -> None:

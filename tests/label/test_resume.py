@@ -163,7 +163,9 @@ def test_receipts_of_finished_shards_are_read_once(settings, images, monkeypatch
     label(settings())
     write_tar(images, 7, FILES[:2])
     reads, read_json = [], storage.read_json
-    monkeypatch.setattr(storage, "read_json", lambda url: reads.append(url) or read_json(url))
+    monkeypatch.setattr(
+        storage, "read_json", lambda url, *more: reads.append(url) or read_json(url, *more)
+    )
     assert label(settings())[0].rows.rows_in == 19
     assert sorted(
         url[-10:] for url in reads if "_receipts/0000" in url and "7.json" not in url
