@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.em.loop import StoppingRule
 from coyo_labeler.em.model import CalibratedOn, Calibration, Model, WorkerModel
@@ -90,9 +91,18 @@ def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | Non
 
 
 def _plan_beliefs(url: str | None) -> tuple[Split, ...]:
+    """The beliefs; the posterior of an earlier merge is taken too, in the folder that it wrote.
+
+    Its files of voted images have the names of those that this merge will write: then all splits
+    are renamed.
+    """
     if url is None:
         return ()
-    return tuple(plan_splits("beliefs", url, schemas.BELIEFS, ROWS_PER_SPLIT))
+    located = storage.locate(url, "posterior")
+    splits = plan_splits("beliefs", located, schemas.BELIEFS, ROWS_PER_SPLIT)
+    if any(split.name.startswith("voted-") for split in splits):
+        splits = [replace(split, name=f"beliefs-{split.name}") for split in splits]
+    return tuple(splits)
 
 
 def _plan_gold(url: str | None) -> tuple[Split, ...]:

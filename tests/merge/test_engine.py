@@ -34,6 +34,19 @@ def test_threads_write_what_spark_writes(spark, tmp_path, truth, partitions):
     assert manifests[0].tables == manifests[1].tables
 
 
+def test_the_posterior_of_a_merge_is_taken_as_beliefs(tmp_path):
+    inputs = write(tmp_path / "in", 0, 3)
+    merge(None, tmp_path, "first", **GIVEN, **inputs)
+    again = inputs | {"beliefs": str(tmp_path / "first"), "beliefs_are": "categorical"}
+    rows = merge(None, tmp_path, "second", **(GIVEN | again)).rows
+    first, second = (
+        sorted(row["id"] for row in read_rows(tmp_path / name, "posterior"))
+        for name in ("first", "second")
+    )
+    assert first == second
+    assert rows.rows_in == rows.rows_out == len(second)
+
+
 def gold(folder):
     table = pa.table({"image_id": [0, 4, 61], "label": pa.array([0, 1, 2], pa.int32())})
     pq.write_table(table, folder / "gold.parquet")
