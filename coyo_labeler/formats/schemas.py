@@ -114,6 +114,69 @@ VOTES_OPTIONAL = pa.schema(
     [pa.field("response", pa.string()), pa.field("timestamp", pa.timestamp("us", tz="UTC"))]
 )
 
+#: What select asks. question_id: "{round}:{image_id}", for a verification with ":{label}" appended.
+#: kind: choice or verify. label: the class that a verification asks about. candidates: the classes
+#: that a choice offers, or the set of classes that a verification without `label` asks about.
+#: candidate_probs: their probabilities when the question was made. purpose: uncertain, audit, gold
+#: or repeat. inclusion_probability: that the image was asked about at all in this round. overlap:
+#: answers wanted, each from another worker. worker_id: who is to answer, where that was assigned.
+QUESTIONS = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("candidates", pa.list_(pa.int32())),
+        pa.field("candidate_probs", pa.list_(pa.float32())),
+        pa.field("purpose", pa.string(), nullable=False),
+        pa.field("inclusion_probability", pa.float64(), nullable=False),
+        pa.field("overlap", pa.int32(), nullable=False),
+        pa.field("risk", pa.float32()),
+        pa.field("worker_id", pa.string()),
+    ]
+)
+
+#: The true classes of the gold questions; it stays with us and is never sent.
+GOLD_KEY = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+    ]
+)
+
+#: Answers as collect writes them: votes that merge takes, and where each came from. response: null
+#: (the worker chose `label`), yes, no, unsure, or none: "none of `candidates`". label is null for
+#: none and for a verification of the set `candidates`. seconds: spent on the answer.
+COLLECTED_VOTES = pa.schema(
+    [
+        *VOTES,
+        *VOTES_OPTIONAL,
+        pa.field("question_id", pa.string()),
+        pa.field("candidates", pa.list_(pa.int32())),
+        pa.field("inclusion_probability", pa.float64()),
+        pa.field("purpose", pa.string()),
+        pa.field("seconds", pa.float32()),
+        pa.field("source", pa.string()),
+    ]
+)
+
+#: Answers that are no votes, with the one reason each.
+COLLECT_REJECTS = pa.schema(
+    [
+        pa.field("question_id", pa.string()),
+        pa.field("image_id", pa.int64()),
+        pa.field("worker_id", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("timestamp", pa.timestamp("us", tz="UTC")),
+        pa.field("source", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
 #: A vote that can be used, on its way from votes to merge. response: of votes.checks.Response.
 #: timestamp: microseconds since 1970, or null. file and row: where it came from, row from 1.
 VOTES_CHECKED = pa.schema(
