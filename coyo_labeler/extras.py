@@ -22,7 +22,7 @@ EXTRAS_OF = {
     "jinja2": ("spark",),
     "krippendorff": ("em", "spark"),
     "markupsafe": ("spark",),
-    "numba": ("spark",),
+    "numba": ("em", "spark"),
     "pandas": ("em", "spark"),
     "protego": ("spark",),
     "py4j": ("spark",),

@@ -194,7 +194,6 @@ def _build_images(
         belief=belief,
         start=start,
         allowed=allowed,
-        pair_entry=pair_entry.astype(np.int32),
         pair_cell=pair_cell,
         cells=cells,
     )
@@ -212,13 +211,14 @@ def _shares(counts: F64, offsets: I64, without_belief: Bool) -> F64:
 def _pairs(vote_problem: I64, offsets: I64) -> tuple[I64, I64]:
     """Every vote with every entry of its problem: (vote, entry), each (pairs,).
 
-    vote_problem: (votes,) index of each vote's problem.
+    vote_problem: (votes,) index of each vote's problem. The pairs are in the order of problems,
+    then of votes, then of entries.
     """
-    lengths = np.diff(offsets)[vote_problem]
+    votes = np.argsort(vote_problem, kind="stable")
+    lengths = np.diff(offsets)[vote_problem[votes]]
     pair_offsets = offsets_of(lengths)
-    pair_vote = np.repeat(np.arange(len(vote_problem)), lengths)
-    first = offsets[vote_problem] - pair_offsets[:-1]
-    return pair_vote, np.arange(pair_offsets[-1]) + first[pair_vote]
+    first = offsets[vote_problem[votes]] - pair_offsets[:-1]
+    return np.repeat(votes, lengths), np.arange(pair_offsets[-1]) + np.repeat(first, lengths)
 
 
 def _image_keys(space: CellSpace, votes: Votes, pair_vote: I64, truth: I32) -> I64:
@@ -281,7 +281,6 @@ def _build_questions(
         belief=belief.ravel(),
         start=_shares(start.ravel(), offsets, ~believed),
         allowed=allowed.ravel(),
-        pair_entry=pair_entry.astype(np.int32),
         pair_cell=pair_cell,
         cells=cells,
     )

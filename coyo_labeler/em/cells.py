@@ -97,25 +97,34 @@ class CellSpace:
 class CellTable:
     """Cells, and what the M-step needs to know of each.
 
-    keys: (cells,) sorted. row: (cells,) number of the row that each is normalised in; rows: how
-    many there are. pooled: (cells,) index of the pooled cell, which is the same for all workers.
-    pooled_key: (pooled cells,) truth · max(C, 3) + outcome, answers after choices. pooled_row:
-    (pooled cells,) number of its row. prior: (cells,) h(z | y). log_share: (cells,) is added to
-    log θ: the error of a one-coin worker is spread over C − 1 classes; for constants it is all.
-    estimated: (cells,) false for constants. worker, truth, voted: (cells,) decoded from the key;
-    truth and voted are classes for choices with confusions, else −1. right: (cells,) whether the
-    vote is right.
+    keys: (cells,) sorted. estimated: how many are estimated; the others, at the end, are constants.
+    row: (cells,) number of the row that each is normalised in. pooled: (cells,) index of the pooled
+    cell, which is the same for all workers. pooled_key: (pooled cells,) truth · max(C, 3) +
+    outcome, answers after choices, then constants. pooled_row: (pooled cells,) number of its row.
+    prior: (pooled cells,) h(z | y). log_share: (pooled cells,) is added to log θ: the error of a
+    one-coin worker is spread over C − 1 classes; for constants it is all.
     """
 
+    space: CellSpace
     keys: I64
-    row: I64
-    rows: int
-    pooled: NDArray[Any]
+    estimated: int
+    row: I32
+    pooled: I32
     pooled_key: I64
     pooled_row: I64
     prior: F64
     log_share: F64
-    estimated: Bool
+
+    def decode(self) -> "DecodedCells":
+        """What each cell is about; computed when it is asked for, for it takes much memory."""
+        return _decode(self.space, self.keys)
+
+
+@dataclass(frozen=True)
+class DecodedCells:
+    """worker, truth, voted: (cells,) decoded from the key; worker is −1 for constants, truth and
+    voted are classes for choices with confusions, else −1. right: (cells,) whether the vote is."""
+
     worker: I64
     truth: I64
     voted: I64
@@ -126,60 +135,100 @@ class CellTable:
 class Pooling:
     """Which cells differ only in the worker: `pooled` and `pooled_key` of a `CellTable`."""
 
-    pooled: NDArray[Any]
+    pooled: I32
     pooled_key: I64
 
 
 def describe_cells(space: CellSpace, keys: I64, pooling: Pooling | None = None) -> CellTable:
     """Decode sorted, distinct keys (cells,). pooling: of these cells, where it is known."""
-    model = space.model
-    j, c = model.workers, model.classes
-    choice = keys < space.choices
-    constant = keys >= space.constants
-    answer = ~choice & ~constant
-    outcomes = np.ones(len(keys), dtype=np.int64)
-    outcomes[choice] = c if model.worker_model == "confusion" else 2
-    outcomes[answer] = _ANSWERS
-    base = np.where(choice, 0, np.where(answer, space.choices, space.constants))
-    local = keys - base
-    row_key, outcome = local // outcomes, local % outcomes
-    if model.worker_model == "confusion":
-        worker, truth = row_key % max(j, 1), row_key // max(j, 1)
-    else:
-        worker, truth = row_key, np.zeros_like(row_key)
-    right = _right(space, choice, answer, truth, outcome)
-
-    kind = np.where(choice, 0, np.where(answer, 1, 2))
-    changed = (np.diff(row_key) != 0) | (np.diff(kind) != 0)
-    row = np.concatenate([[0], np.cumsum(changed)]) if len(keys) else np.zeros(0, dtype=np.int64)
+    parts = _split_keys(space, keys)
+    changed = (np.diff(parts.row) != 0) | (np.diff(parts.kind) != 0)
+    row = np.zeros(len(keys), dtype=np.int32)
+    np.cumsum(changed, out=row[1:])
     if pooling is None:
-        pooled_key = (kind * (c + 1) + truth) * max(c, _ANSWERS) + outcome
-        pooled_keys, pooled = np.unique(pooled_key, return_inverse=True)
-        pooling = Pooling(pooled, pooled_keys)
-    _, pooled_row = np.unique(pooling.pooled_key // max(c, _ANSWERS), return_inverse=True)
-
-    size = np.where(answer, _ANSWERS, c if model.worker_model == "confusion" else 2)
-    accuracy = model.prior_accuracy
-    prior = np.where(right, accuracy, (1 - accuracy) / np.maximum(size - 1, 1))
-    log_share = np.zeros(len(keys))
-    if model.worker_model == "one_coin":
-        log_share[choice & ~right] = -np.log(max(c - 1, 1))
-    log_share[constant] = _constants(model)[(keys - space.constants)[constant]]
-    confused = choice & (model.worker_model == "confusion")
+        pooled_keys, pooled = np.unique(_pooled_keys(space, parts), return_inverse=True)
+        pooling = Pooling(pooled.astype(np.int32), pooled_keys)
+    width = max(space.model.classes, _ANSWERS)
+    _, pooled_row = np.unique(pooling.pooled_key // width, return_inverse=True)
+    prior, log_share = _of_pooled(space, pooling.pooled_key)
     return CellTable(
+        space=space,
         keys=keys,
+        estimated=int(np.searchsorted(keys, space.constants)),
         row=row,
-        rows=int(row[-1]) + 1 if len(row) else 0,
         pooled=pooling.pooled,
         pooled_key=pooling.pooled_key,
         pooled_row=pooled_row,
         prior=prior,
         log_share=log_share,
-        estimated=~constant,
-        worker=np.where(constant, -1, worker),
-        truth=np.where(confused, truth, -1),
-        voted=np.where(confused, outcome, -1),
-        right=right & ~constant,
+    )
+
+
+#: Kinds of cells, in the order of their keys.
+_CHOICE, _ANSWER, _CONSTANT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Of keys (n,): kind; row: number of the row within the kind; truth; worker; outcome."""
+
+    kind: NDArray[np.int8]
+    row: I64
+    truth: I64
+    worker: I64
+    outcome: I64
+
+
+def _split_keys(space: CellSpace, keys: I64) -> _Parts:
+    j, c = max(space.model.workers, 1), space.model.classes
+    confusion = space.model.worker_model == "confusion"
+    choices, constants = np.searchsorted(keys, [space.choices, space.constants])
+    kind = np.full(len(keys), _ANSWER, dtype=np.int8)
+    kind[:choices], kind[constants:] = _CHOICE, _CONSTANT
+    row, outcome = np.empty_like(keys), np.empty_like(keys)
+    for part, first, outcomes in (
+        (slice(0, choices), 0, c if confusion else 2),
+        (slice(choices, constants), space.choices, _ANSWERS),
+        (slice(constants, None), space.constants, 1),
+    ):
+        np.divmod(keys[part] - first, outcomes, out=(row[part], outcome[part]))
+    truth, worker = np.divmod(row, j) if confusion else (np.zeros_like(row), row.copy())
+    truth[constants:], worker[constants:] = row[constants:], -1
+    return _Parts(kind, row, truth, worker, outcome)
+
+
+def _pooled_keys(space: CellSpace, parts: _Parts) -> I64:
+    c = space.model.classes
+    return (parts.kind * np.int64(c + 1) + parts.truth) * max(c, _ANSWERS) + parts.outcome
+
+
+def _of_pooled(space: CellSpace, pooled_keys: I64) -> tuple[F64, F64]:
+    """`prior` and `log_share` of a `CellTable`."""
+    model = space.model
+    group, outcome = np.divmod(pooled_keys, max(model.classes, _ANSWERS))
+    kind, truth = np.divmod(group, model.classes + 1)
+    choice, answer = kind == _CHOICE, kind == _ANSWER
+    right = _right(space, choice, answer, truth, outcome)
+    size = np.where(answer, _ANSWERS, model.classes if model.worker_model == "confusion" else 2)
+    accuracy = model.prior_accuracy
+    prior = np.where(right, accuracy, (1 - accuracy) / np.maximum(size - 1, 1))
+    log_share = np.zeros(len(pooled_keys))
+    if model.worker_model == "one_coin":
+        log_share[choice & ~right] = -np.log(max(model.classes - 1, 1))
+    constant = kind >= _CONSTANT
+    log_share[constant] = _constants(model)[(group - _CONSTANT * (model.classes + 1))[constant]]
+    return prior, log_share
+
+
+def _decode(space: CellSpace, keys: I64) -> DecodedCells:
+    parts = _split_keys(space, keys)
+    choice, answer = parts.kind == _CHOICE, parts.kind == _ANSWER
+    confused = choice & (space.model.worker_model == "confusion")
+    return DecodedCells(
+        worker=parts.worker,
+        truth=np.where(confused, parts.truth, -1),
+        voted=np.where(confused, parts.outcome, -1),
+        right=_right(space, choice, answer, parts.truth, parts.outcome),
     )
 
 

@@ -1,8 +1,9 @@
 """The E-step over the problems of one partition: posteriors, and the sums that the M-step needs.
 
-p(y) ∝ π(y) Π_votes θ_j(z | y)                 posterior of a problem over its entries y
-n(cell) = Σ_votes Σ_y p(y) [cell of (vote, y)]  expected counts
+The pass over the votes is compiled (`passes.e_step_pass`).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,18 +11,10 @@ from coyo_labeler.em.calibration import BINS, calibration_sums, reliability_of
 from coyo_labeler.em.class_prior import class_sums
 from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.model import Calibration, Model, Parameters
+from coyo_labeler.em.passes import e_step_pass
 from coyo_labeler.em.priors import log_prior, rule_out
 from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import (
-    F64,
-    I64,
-    Bool,
-    bin_sum,
-    segment_argmax,
-    segment_max,
-    segment_sum,
-    spread,
-)
+from coyo_labeler.em.segments import F64, I64, Bool, segment_sum, spread
 from coyo_labeler.em.sums import Sums
 
 
@@ -35,20 +28,21 @@ def e_step(
     """
     fitted = _calibrated_on(problems, model)
     prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
-    posterior, evidence = _posterior(problems, parameters, rule_out(prior.log, problems))
+    walked = _walk(problems, parameters, rule_out(prior.log, problems), model, count=True)
+    posterior = walked.posterior
     # A label that only gold names is no draw from the questions that were asked (`true_share`).
     asked = (problems.n_votes > 0) | (problems.belief_size > 0)
     class_counts, class_ratios = _class_sums(problems, posterior, parameters, model)
     gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
     return Sums(
-        counts=expected_counts(problems, _weights(problems, posterior, parameters, model)),
-        log_likelihood=ExactSum.of(evidence[asked]),
+        counts=walked.counts,
+        log_likelihood=ExactSum.of(walked.evidence[asked]),
         gradient=gradient,
         information=information,
         class_counts=class_counts,
         class_ratios=class_ratios,
         true_counts=_true_counts(problems, posterior, model),
-        argmax_checksum=_argmax_checksum(problems, posterior),
+        argmax_checksum=_argmax_checksum(problems, walked.top),
         reliability=_reliability(problems, parameters, prior.log, posterior, model)
         if reliability
         else np.zeros((2, BINS, 3)),
@@ -58,84 +52,59 @@ def e_step(
 def posterior_of(problems: Problems, parameters: Parameters, model: Model) -> F64:
     """The posterior of every entry, (nnz,); parameters: as of `e_step`."""
     prior = rule_out(log_prior(problems, parameters, model).log, problems)
-    return _posterior(problems, parameters, prior)[0]
+    return _walk(problems, parameters, prior, model, count=False).posterior
 
 
-def log_likelihood(problems: Problems, log_theta: F64) -> F64:
-    """Σ over the votes of each problem of log θ_j(z | y), for each entry y, (nnz,).
+@dataclass(frozen=True)
+class _Walked:
+    """What `e_step_pass` writes."""
 
-    log_theta: (cells of these problems,).
-    """
-    weights = log_theta[problems.pair_cell]
-    return bin_sum(problems.pair_entry, weights, len(problems.label))
-
-
-def bayes_rule(log_prior: F64, log_likelihood: F64, offsets: I64) -> tuple[F64, F64]:
-    """Posterior of each problem over its entries, and the log evidence.
-
-    log_prior, log_likelihood: (nnz,), natural log, −inf for what cannot be. Returns probabilities
-    (nnz,), summing to 1 per problem, and log evidence (n,). Liao et al. 2021, eq. 2. Where the
-    votes are impossible in every state that the prior allows (only with `prior_strength: 0`), they
-    are left out of that problem.
-    """
-    joint = log_prior + log_likelihood
-    peak = segment_max(joint, offsets)
-    impossible = np.isneginf(peak)
-    if impossible.any():
-        joint = np.where(spread(impossible, offsets), log_prior, joint)
-        peak = segment_max(joint, offsets)
-    weights = np.exp(joint - spread(peak, offsets))
-    total = segment_sum(weights, offsets)
-    return weights / spread(total, offsets), peak + np.log(total)
+    posterior: F64
+    evidence: F64
+    top: I64
+    counts: F64
 
 
-def expected_counts(problems: Problems, weights: F64) -> F64:
-    """Expected counts of the cells, (cells,).
+def _walk(
+    problems: Problems, parameters: Parameters, prior: F64, model: Model, count: bool
+) -> _Walked:
+    """One pass; prior: (nnz,) log, −inf for what gold rules out. count: the cells too."""
+    log_theta = parameters.log_theta
+    if log_theta is None:
+        prior, log_theta = _first_prior(problems, prior), np.zeros(0)
+    # Skills that are their prior at first have no counts.
+    silent = parameters.log_theta is None and model.start == "skills"
+    walked = _Walked(
+        posterior=np.empty(len(problems.label)),
+        evidence=np.empty(len(problems)),
+        top=np.empty(len(problems), dtype=np.int64),
+        counts=np.zeros(len(problems.cells) if count else 0),
+    )
+    e_step_pass(
+        problems.offsets,
+        problems.n_votes,
+        problems.pair_cell,
+        log_theta,
+        prior,
+        model.hard_counts,
+        model.count_unit,
+        walked.posterior,
+        walked.evidence,
+        walked.top,
+        np.zeros(0) if silent else walked.counts,
+    )
+    return walked
 
-    n(cell) = Σ over votes v, over entries y of its problem, of w(y) where v falls into the cell if
-    the truth is y. weights: (nnz,) w, the posterior or its argmax. The sums of Dawid & Skene 1979,
-    eq. 2.3.
-    """
-    return bin_sum(problems.pair_cell, weights[problems.pair_entry], len(problems.cells))
 
-
-def hard_weights(posterior: F64, offsets: I64) -> F64:
-    """w(y) = 1 for the most probable entry of each problem, else 0, (nnz,).
-
-    Of equals it is the one with the lowest class. posterior: (nnz,); offsets: (n + 1,). The labels
-    that Liao et al. 2021 take for true between two updates of the workers.
-    """
-    hard = np.zeros(len(posterior))
-    hard[segment_argmax(posterior, offsets)] = 1.0
-    return hard
-
-
-def _posterior(problems: Problems, parameters: Parameters, prior: F64) -> tuple[F64, F64]:
-    """Posterior (nnz,) and log evidence (n,); prior: (nnz,) log, −inf for what gold rules out."""
-    if parameters.log_theta is None:
-        return _first_posterior(problems, prior)
-    likelihood = log_likelihood(problems, parameters.log_theta)
-    return bayes_rule(prior, likelihood, problems.offsets)
-
-
-def _first_posterior(problems: Problems, prior: F64) -> tuple[F64, F64]:
-    """The shares of the votes where nothing else is known, else the prior."""
+def _first_prior(problems: Problems, prior: F64) -> F64:
+    """Log of the shares of the votes where nothing else is known, else the prior, (nnz,)."""
     named = ~np.isnan(problems.start) & problems.allowed
     # A gold image whose votes all miss its class starts at its class all the same.
     hit = segment_sum(np.where(named, problems.start, 0.0), problems.offsets) > 0
     usable = spread(hit, problems.offsets) & ~np.isnan(problems.start)
     with np.errstate(divide="ignore"):
         shares = np.log(np.where(named, problems.start, 0.0))
-    first = np.where(usable, shares, prior)
-    return bayes_rule(first, np.zeros(len(prior)), problems.offsets)
-
-
-def _weights(problems: Problems, posterior: F64, parameters: Parameters, model: Model) -> F64:
-    """How much each entry counts, (nnz,), in multiples of `count_unit`."""
-    if parameters.log_theta is None and model.start == "skills":
-        return np.zeros_like(posterior)  # no counts: the skills are their prior
-    weights = hard_weights(posterior, problems.offsets) if model.hard_counts else posterior
-    return np.asarray(np.rint(weights / model.count_unit) * model.count_unit)
+    return np.where(usable, shares, prior)
 
 
 def _calibrated_on(problems: Problems, model: Model) -> Bool:
@@ -163,9 +132,12 @@ def _true_counts(problems: Problems, posterior: F64, model: Model) -> ExactSum:
     return ExactSum.of(np.stack([posterior[::2][asked], np.ones(asked.sum())], axis=1))
 
 
-def _argmax_checksum(problems: Problems, posterior: F64) -> int:
-    """A sum over problems modulo 2^64, so that it is the same however they are partitioned."""
-    top = problems.label[segment_argmax(posterior, problems.offsets)].astype(np.uint64)
+def _argmax_checksum(problems: Problems, entry: I64) -> int:
+    """A sum over problems modulo 2^64, so that it is the same however they are partitioned.
+
+    entry: (n,) the most probable one of each.
+    """
+    top = problems.label[entry].astype(np.uint64)
     if len(top) == 0:
         return 0
     # In `truth: multi` an image has many problems: the class that is asked about tells them apart.

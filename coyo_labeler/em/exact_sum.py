@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from coyo_labeler.em.segments import F64, bin_sum
 
 #: Values are split into a multiple of this and a remainder.
-_UNIT = 2.0**-20
+UNIT = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ class ExactSum:
         """The sums of the weights (n,) in each of `size` bins, (size,); bins: (n,) of each."""
         multiples, remainders = _split(weights)
         return cls(bin_sum(bins, multiples, size), bin_sum(bins, remainders, size))
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[tuple[float, float]]) -> "ExactSum":
+        """The sum of numbers that are given as multiples of `UNIT` and remainders."""
+        multiples, remainders = np.array(parts, dtype=np.float64).reshape(-1, 2).sum(axis=0)
+        return cls(np.asarray(multiples), np.asarray(remainders))
 
     @classmethod
     def zeros(cls, *shape: int) -> "ExactSum":
@@ -81,8 +87,8 @@ class ExactSum:
 
 
 def _split(values: F64) -> tuple[F64, F64]:
-    """The nearest multiples of `_UNIT`, and the remainders; both have the shape of `values`."""
-    multiples = np.rint(values / _UNIT) * _UNIT
+    """The nearest multiples of `UNIT`, and the remainders; both have the shape of `values`."""
+    multiples = np.rint(values / UNIT) * UNIT
     return multiples, values - multiples
 
 

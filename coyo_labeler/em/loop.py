@@ -125,7 +125,9 @@ def m_step(state: State, sums: Sums, model: Model) -> State:
     )
 
 
-def estimate_parameters(state: State, table: CellTable, model: Model) -> tuple[Parameters, float]:
+def estimate_parameters(
+    state: State, table: CellTable, model: Model, threads: int = 1
+) -> tuple[Parameters, float]:
     """The M-step of θ: the parameters of a state with counts, and the log prior of its skills.
 
     table: of all cells, in the order of the counts. Before the first M-step θ is None.
@@ -133,7 +135,7 @@ def estimate_parameters(state: State, table: CellTable, model: Model) -> tuple[P
     parameters = Parameters(None, state.calibration, state.log_class_prior, state.true_share)
     if state.counts is None:
         return parameters, 0.0
-    skill = estimate_skill(table, state.counts, model)
+    skill = estimate_skill(table, state.counts, model, threads=threads)
     return replace(parameters, log_theta=skill.log_theta), float(skill.log_prior.total())
 
 

@@ -1,9 +1,12 @@
 """The model's choices, and the parameters that EM estimates."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-from coyo_labeler.em.segments import F64, I64
+import numpy as np
+from numpy.typing import NDArray
+
+from coyo_labeler.em.segments import F64
 
 WorkerModel = Literal["confusion", "one_coin", "perfect"]
 Truth = Literal["single", "multi"]
@@ -81,8 +84,8 @@ class Parameters:
     true_share: float = 0.5
     checkpoint: SkillCheckpoint | None = None
 
-    def of_cells(self, index: I64) -> "Parameters":
+    def of_cells(self, index: NDArray[np.integer[Any]]) -> "Parameters":
         """The parameters of some of these cells; index: theirs, (n,)."""
         if self.log_theta is None:
             return self
-        return replace(self, log_theta=self.log_theta[index])
+        return replace(self, log_theta=self.log_theta.take(index))

@@ -13,7 +13,7 @@ from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.loop import State, estimate_parameters
 from coyo_labeler.em.model import Model, Parameters
 from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import F64, I64, distinct, find
+from coyo_labeler.em.segments import F64, I32, I64, distinct, find
 from coyo_labeler.em.sums import Sums, add_partitions
 
 R = TypeVar("R")
@@ -22,38 +22,49 @@ R = TypeVar("R")
 Work = Callable[[int, Problems, Parameters], R]
 
 
+@dataclass(frozen=True)
+class CellIndex:
+    """The cells of all partitions, and where those of each are among them.
+
+    cells: (cells,) keys, sorted. of_partition: for each partition the indices of its own cells,
+    which rise.
+    """
+
+    cells: I64
+    of_partition: Sequence[I32]
+
+
 class Partitions(Protocol):
     """Problems in partitions, wherever they lie."""
+
+    @property
+    def threads(self) -> int:
+        """How many threads may compute in this process."""
 
     def cells(self) -> list[I64]:
         """The cells of each partition."""
 
-    def map(self, work: Work[R], parameters: Parameters, cells: I64) -> list[R]:
-        """`work` on every partition, in their order; parameters: of all `cells`."""
+    def map(self, work: Work[R], parameters: Parameters, index: CellIndex) -> list[R]:
+        """`work` on every partition, in their order; parameters: of all cells."""
 
 
 class InMemory:
     """Partitions that lie in this process's memory."""
 
+    threads = 1
+
     def __init__(self, problems: Sequence[Problems]) -> None:
         self.problems = problems
-        self._all_cells: I64 | None = None
-        self._indices: list[I64] = []
 
     def cells(self) -> list[I64]:
         """See Partitions."""
         return [problems.cells for problems in self.problems]
 
-    def map(self, work: Work[R], parameters: Parameters, cells: I64) -> list[R]:
+    def map(self, work: Work[R], parameters: Parameters, index: CellIndex) -> list[R]:
         """See Partitions."""
-        if cells is not self._all_cells:  # the same in every iteration
-            self._all_cells = cells
-            self._indices = [np.searchsorted(cells, own) for own in self.cells()]
         return [
-            work(number, problems, parameters.of_cells(index))
-            for number, (problems, index) in enumerate(
-                zip(self.problems, self._indices, strict=True)
-            )
+            work(number, problems, parameters.of_cells(index.of_partition[number]))
+            for number, problems in enumerate(self.problems)
         ]
 
 
@@ -87,19 +98,24 @@ class PartitionedEStep:
         known = [] if earlier is None else [earlier.cells]
         self.cells = distinct(np.concatenate([*own, *known]))
         self.table = describe_cells(CellSpace(model), self.cells)
-        self._indices = [np.searchsorted(self.cells, cells) for cells in own]
+        self._index = CellIndex(
+            self.cells, [np.searchsorted(self.cells, cells).astype(np.int32) for cells in own]
+        )
         self._earlier = None if earlier is None else self._of_all_cells(earlier)
 
     def run(self, parameters: Parameters, reliability: bool = False) -> Sums:
         """See `loop.EStep`."""
         work = partial(_run_partition, model=self.model, reliability=reliability)
-        parts = self._partitions.map(work, parameters, self.cells)
-        sums = add_partitions(parts, self._indices, len(self.cells))
+        parts = self._partitions.map(work, parameters, self._index)
+        sums = add_partitions(
+            parts, self._index.of_partition, len(self.cells), self._partitions.threads
+        )
         return sums if self._earlier is None else _with_earlier(sums, self._earlier)
 
     def parameters_of(self, state: State) -> tuple[Parameters, float]:
         """See `loop.EStep`. What an earlier fit has counted is part of the log prior."""
-        parameters, log_prior = estimate_parameters(state, self.table, self.model)
+        threads = self._partitions.threads
+        parameters, log_prior = estimate_parameters(state, self.table, self.model, threads)
         earlier = self._earlier
         if earlier is not None and parameters.log_theta is not None:
             counted = earlier.counts > 0
@@ -111,7 +127,7 @@ class PartitionedEStep:
 
     def map(self, work: Work[R], state: State) -> list[R]:
         """`work` on every partition, with the parameters of `state`."""
-        return self._partitions.map(work, self.parameters_of(state)[0], self.cells)
+        return self._partitions.map(work, self.parameters_of(state)[0], self._index)
 
     def _of_all_cells(self, earlier: EarlierCounts) -> EarlierCounts:
         counts = np.zeros(len(self.cells))

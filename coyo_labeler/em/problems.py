@@ -25,9 +25,9 @@ class Problems:
     votes, NaN where there is a belief or no vote names a class. allowed: (nnz,) false where gold
     rules the entry out.
 
-    Of pairs of a vote and an entry of its problem: pair_entry: (pairs,) index of the entry.
-    pair_cell: (pairs,) index in `cells` of the cell that has the probability of the vote in that
-    state. cells: (cells,) keys that occur here, sorted (`cells.CellSpace`).
+    Of pairs of a vote and an entry of its problem, in the order of problems, then of votes, then of
+    entries: pair_cell: (pairs,) index in `cells` of the cell that has the probability of the vote
+    in that state. cells: (cells,) keys that occur here, sorted (`cells.CellSpace`).
     """
 
     image: I64
@@ -40,7 +40,6 @@ class Problems:
     belief: F64
     start: F64
     allowed: Bool
-    pair_entry: I32
     pair_cell: I32
     cells: I64
 

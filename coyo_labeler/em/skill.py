@@ -8,14 +8,19 @@ n_j: expected counts of worker j; N: of all workers. Each worker is shrunk towar
 Dirichlet prior (Dawid & Skene 1979; Liao, Kar & Fidler 2021). Cells without a count are not stored.
 """
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from coyo_labeler.em.cells import CellTable
 from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.model import Model
+from coyo_labeler.em.passes import pooled_pass, skill_pass
 from coyo_labeler.em.segments import F64, I64, bin_sum
+from coyo_labeler.em.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,11 @@ class PooledCounts:
 
 
 def estimate_skill(
-    table: CellTable, counts: F64, model: Model, shared: PooledCounts | None = None
+    table: CellTable,
+    counts: F64,
+    model: Model,
+    shared: PooledCounts | None = None,
+    threads: int = 1,
 ) -> Skill:
     """θ of every cell from expected counts (cells,), and the log of its prior.
 
@@ -51,36 +60,64 @@ def estimate_skill(
         −α Σ_rows KL(g ‖ θ) = Σ_rows (α log(α / (α + n·)) + Σ_z α g log(1 + n / (α g)))
 
     shared: the pooled counts of all workers, for classes of which `table` holds only some workers.
+    threads: how many ranges of cells are computed side by side; the result does not depend on it.
     """
     alpha = model.prior_strength
-    counts = np.where(table.estimated, counts, 0.0)
-    pooled = _pooled_skill(table, counts, model, shared)
-    row_counts = bin_sum(table.row, counts, table.rows)
-    denominator = alpha + row_counts[table.row]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        theta = np.where(denominator > 0, (alpha * pooled + counts) / denominator, pooled)
-        log_theta = np.log(theta) + table.log_share
-    log_theta[~table.estimated] = table.log_share[~table.estimated]
-    if alpha == 0:
-        return Skill(log_theta, ExactSum.zeros())
-    shrunk = np.where(pooled > 0, alpha * pooled, 1.0)
-    cells = np.where(pooled > 0, alpha * pooled * np.log1p(counts / shrunk), 0.0)
-    log_prior = ExactSum.of(cells) - ExactSum.of(alpha * np.log1p(row_counts / alpha))
-    return Skill(log_theta, log_prior)
+    ranges = _ranges(table, threads)
+    pooled = _pooled_skill(table, counts, model, shared, ranges)
+    with np.errstate(divide="ignore"):
+        prior = pooled if alpha == 0 else alpha * pooled
+        log_prior = np.log(prior)
+    log_theta = np.empty(len(table.keys))
+
+    def work(begin: int, end: int) -> tuple[float, float]:
+        return skill_pass(
+            table.row, table.pooled, counts, alpha, prior, log_prior, table.log_share,
+            begin, end, log_theta,
+        )  # fmt: skip
+
+    parts = in_threads(work, ranges)
+    log_theta[table.estimated :] = table.log_share[table.pooled[table.estimated :]]
+    return Skill(log_theta, ExactSum.of_parts(parts))
 
 
-def _pooled_skill(table: CellTable, counts: F64, model: Model, shared: PooledCounts | None) -> F64:
-    """The pooled skill g of each cell, (cells,)."""
+def _pooled_skill(
+    table: CellTable,
+    counts: F64,
+    model: Model,
+    shared: PooledCounts | None,
+    ranges: Sequence[tuple[int, int]],
+) -> F64:
+    """The pooled skill g, (pooled cells,)."""
     beta = model.pooling_strength
     if beta is None:
         return table.prior
-    pooled_counts = ExactSum.of_bins(table.pooled, counts, len(table.pooled_row)).total()
+    sums = np.zeros((2, len(table.pooled_row)))
+
+    def work(begin: int, end: int) -> None:
+        pooled_pass(table.pooled, counts, begin, end, sums)
+
+    in_threads(work, ranges)
+    pooled_counts = sums.sum(axis=0)
     rows = int(table.pooled_row.max()) + 1 if len(table.pooled_row) else 0
     row_counts = bin_sum(table.pooled_row, pooled_counts, rows)
     if shared is not None:
         pooled_counts[shared.cell] = shared.count
         row_counts[shared.row] = shared.row_count
-    denominator = beta + row_counts[table.pooled_row][table.pooled]
+    denominator = beta + row_counts[table.pooled_row]
     with np.errstate(divide="ignore", invalid="ignore"):
-        pooled = (beta * table.prior + pooled_counts[table.pooled]) / denominator
+        pooled = (beta * table.prior + pooled_counts) / denominator
     return np.where(denominator > 0, pooled, table.prior)
+
+
+def _ranges(table: CellTable, most: int) -> list[tuple[int, int]]:
+    """The estimated cells in at most `most` ranges.
+
+    No pooled row is cut, so each number is added up in one range, in the order of its cells.
+    """
+    count = table.estimated
+    first = (
+        bisect_left(range(count), row, key=lambda cell: table.pooled_row[table.pooled[cell]])
+        for row in table.pooled_row[table.pooled[(np.arange(1, most) * count) // most]]
+    )
+    return list(pairwise(sorted({0, count, *first}))) if count else []

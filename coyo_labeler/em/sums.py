@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import pairwise
 from operator import add
 
 import numpy as np
 
 from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.model import SkillCheckpoint
-from coyo_labeler.em.segments import F64, I64
+from coyo_labeler.em.passes import add_pass
+from coyo_labeler.em.segments import F64, I32
+from coyo_labeler.em.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,21 @@ class Sums:
         return replace(self, counts=np.zeros(0))
 
 
-def add_partitions(parts: Sequence[Sums], indices: Sequence[I64], cells: int) -> Sums:
+def add_partitions(
+    parts: Sequence[Sums], indices: Sequence[I32], cells: int, threads: int = 1
+) -> Sums:
     """The sums over all partitions, in whatever order these are.
 
-    indices: for each partition, the index of each of its cells among all. cells: how many there are
-    in all.
+    indices: for each partition, the index of each of its cells among all; they rise. cells: how
+    many there are in all. threads: how many ranges of cells are added up side by side.
     """
     counts = np.zeros(cells)
-    for part, index in zip(parts, indices, strict=True):
-        counts[index] += part.counts
+    cuts = [cells * number // threads for number in range(threads + 1)]
+
+    def add_range(begin: int, end: int) -> None:
+        for part, index in zip(parts, indices, strict=True):
+            first, stop = np.searchsorted(index, [begin, end])
+            add_pass(index, part.counts, first, stop, counts)
+
+    in_threads(add_range, list(pairwise(cuts)))
     return replace(reduce(add, [part.without_counts() for part in parts]), counts=counts)

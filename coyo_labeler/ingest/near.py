@@ -9,17 +9,16 @@ found once.
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from coyo_labeler.compiled import compiled
+
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
-F = TypeVar("F")
 
 #: Buckets up to this size are compared pair by pair.
 SMALL_BUCKET = 64
@@ -29,14 +28,6 @@ BITS_WORTH_A_BLOCK = 3
 
 _WORD = np.uint64(0xFFFFFFFFFFFFFFFF)
 _PAIRS, _COMPARED = 0, 1
-
-
-def _compiled(function: F) -> F:
-    """Compile once per machine, or once per process where no folder can keep the code."""
-    try:
-        return cast(F, njit(cache=True, nogil=True)(cast(Any, function)))
-    except RuntimeError:
-        return cast(F, njit(nogil=True)(cast(Any, function)))
 
 
 def block_masks(distance: int) -> U64:
@@ -128,7 +119,7 @@ def representatives(first: I64, second: I64, apart: I64) -> tuple[I64, I64, I64]
     return ids[dropped], ids[low[edge]], apart[edge]
 
 
-@_compiled
+@compiled
 def _choose(offsets: I64, low: I64, n: int) -> I64:
     """The first edge of each node to a kept lower node, or −1 where the node itself is kept."""
     chosen = np.full(n, -1, np.int64)
@@ -140,7 +131,7 @@ def _choose(offsets: I64, low: I64, n: int) -> I64:
     return chosen
 
 
-@_compiled
+@compiled
 def _count_bits(word: np.uint64) -> int:
     count = 0
     while word:
@@ -149,7 +140,7 @@ def _count_bits(word: np.uint64) -> int:
     return count
 
 
-@_compiled
+@compiled
 def _split(word: np.uint64, blocks: int) -> U64:
     """Masks of the blocks, which take the set bits of a word in turns.
 
@@ -165,7 +156,7 @@ def _split(word: np.uint64, blocks: int) -> U64:
     return masks
 
 
-@_compiled
+@compiled
 def _sort(bits: U64, rows: I64, begin: int, end: int, mask: np.uint64) -> None:
     """Sort rows [begin, end) by some of their bits."""
     order = np.argsort(bits[begin:end] & mask)
@@ -173,7 +164,7 @@ def _sort(bits: U64, rows: I64, begin: int, end: int, mask: np.uint64) -> None:
     rows[begin:end] = rows[begin:end][order]
 
 
-@_compiled
+@compiled
 def _end_of_bucket(bits: U64, begin: int, end: int, mask: np.uint64) -> int:
     """The end of the run of rows, sorted by the mask's bits, that begins at `begin`."""
     key, row = bits[begin] & mask, begin + 1
@@ -182,7 +173,7 @@ def _end_of_bucket(bits: U64, begin: int, end: int, mask: np.uint64) -> int:
     return row
 
 
-@_compiled
+@compiled
 def _varying(bits: U64, begin: int, end: int) -> np.uint64:
     """The bits that are not the same in all rows [begin, end)."""
     varying = np.uint64(0)
@@ -191,7 +182,7 @@ def _varying(bits: U64, begin: int, end: int) -> np.uint64:
     return varying
 
 
-@_compiled
+@compiled
 def _differs(word: np.uint64, differ: U64) -> bool:
     """Whether a word has a set bit in every mask."""
     for mask in differ:  # noqa: SIM110 - numba knows no generators
@@ -200,7 +191,7 @@ def _differs(word: np.uint64, differ: U64) -> bool:
     return True
 
 
-@_compiled
+@compiled
 def _compare(
     bits: U64,
     rows: I64,
@@ -231,7 +222,7 @@ def _compare(
     return pairs
 
 
-@_compiled
+@compiled
 def _search_block(
     bits: U64, rows: I64, starts: I64, masks: U64, differ: U64, block: int
 ) -> tuple[I64, int, U64, I64, I64, U64, U64]:

@@ -13,9 +13,10 @@ import numpy as np
 from coyo_labeler.em.cells import CellSpace
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Model, Parameters
-from coyo_labeler.em.partitions import PartitionedEStep, Work
+from coyo_labeler.em.partitions import CellIndex, PartitionedEStep, Work
 from coyo_labeler.em.segments import I64
 from coyo_labeler.em.sums import Sums
+from coyo_labeler.machine import cores_of_machine
 from coyo_labeler.merge.earlier import Earlier
 from coyo_labeler.merge.executor import Executor
 from coyo_labeler.merge.state import StateFolder
@@ -66,13 +67,23 @@ class StoredPartitions:
     state: StateFolder
     count: int
 
+    @property
+    def threads(self) -> int:
+        """The driver computes on all of its cores."""
+        return cores_of_machine()
+
     def cells(self) -> list[I64]:
         """The cells of each partition."""
         return self.executor.map(range(self.count), partial(_cells_of, state=self.state))
 
-    def map(self, work: Work[R], parameters: Parameters, cells: I64) -> list[R]:
-        """`work` on every partition, a task each; parameters: of all `cells`."""
-        with self.executor.share((parameters, cells)) as shared:
+    def map(self, work: Work[R], parameters: Parameters, index: CellIndex) -> list[R]:
+        """`work` on every partition, a task each; parameters: of all cells.
+
+        The indices of a partition's cells go to its task only where that costs nothing; elsewhere
+        they are found anew.
+        """
+        indices = index.of_partition if self.executor.shares_memory else None
+        with self.executor.share((parameters, index.cells, indices)) as shared:
             send = partial(_with_own_parameters, shared=shared, state=self.state, work=work)
             return self.executor.map(range(self.count), send)
 
@@ -82,6 +93,7 @@ def _cells_of(partition: int, state: StateFolder) -> I64:
 
 
 def _with_own_parameters(partition: int, shared: Any, state: StateFolder, work: Work[R]) -> R:
-    parameters, cells = shared.value
+    parameters, cells, indices = shared.value
     problems = state.map_problems(partition)
-    return work(partition, problems, parameters.of_cells(np.searchsorted(cells, problems.cells)))
+    index = indices[partition] if indices else np.searchsorted(cells, problems.cells)
+    return work(partition, problems, parameters.of_cells(index))

@@ -21,7 +21,8 @@ _MOST_PAIRS = 1000
 
 def right_votes(table: CellTable, counts: F64, workers: int) -> F64:
     """Expected right votes of each worker, (J,); counts: (cells,) expected."""
-    return bin_sum(table.worker[table.right], counts[table.right], workers)
+    cells = table.decode()
+    return bin_sum(cells.worker[cells.right], counts[cells.right], workers)
 
 
 def workers_table(
@@ -72,7 +73,8 @@ def count_pairs(table: CellTable, counts: F64, shared: Sequence[int] = ()) -> pa
     are `shared` with other shards, for these counts are only a part of theirs. Columns true_label
     and voted_label (int32), count (float64).
     """
-    wrong = np.flatnonzero((table.truth >= 0) & (table.truth != table.voted) & (counts > 0))
+    cells = table.decode()
+    wrong = np.flatnonzero((cells.truth >= 0) & (cells.truth != cells.voted) & (counts > 0))
     pooled = np.zeros(len(table.pooled_key))
     np.add.at(pooled, table.pooled[wrong], counts[wrong])
     seen = distinct(np.sort(table.pooled[wrong].astype(np.int64)))
@@ -80,12 +82,12 @@ def count_pairs(table: CellTable, counts: F64, shared: Sequence[int] = ()) -> pa
     first[table.pooled[wrong]] = wrong
     top = seen[np.argsort(-pooled[seen], kind="stable")[:_MOST_PAIRS]]
     kept = distinct(
-        np.sort(np.concatenate([top, seen[np.isin(table.truth[first[seen]], list(shared))]]))
+        np.sort(np.concatenate([top, seen[np.isin(cells.truth[first[seen]], list(shared))]]))
     )
     return pa.table(
         {
-            "true_label": table.truth[first[kept]].astype(np.int32),
-            "voted_label": table.voted[first[kept]].astype(np.int32),
+            "true_label": cells.truth[first[kept]].astype(np.int32),
+            "voted_label": cells.voted[first[kept]].astype(np.int32),
             "count": pooled[kept],
         }
     )
@@ -93,13 +95,14 @@ def count_pairs(table: CellTable, counts: F64, shared: Sequence[int] = ()) -> pa
 
 def confusions_table(names: Sequence[str], table: CellTable, counts: F64) -> pa.Table:
     """Expected confusion counts above zero, as schemas.CONFUSIONS, by worker and classes."""
-    kept = np.flatnonzero((table.truth >= 0) & (table.voted >= 0) & (counts > 0))
-    order = kept[np.lexsort((table.voted[kept], table.truth[kept], table.worker[kept]))]
+    cells = table.decode()
+    kept = np.flatnonzero((cells.truth >= 0) & (cells.voted >= 0) & (counts > 0))
+    order = kept[np.lexsort((cells.voted[kept], cells.truth[kept], cells.worker[kept]))]
     return pa.table(
         [
-            pa.array(names, pa.string()).take(pa.array(table.worker[order])),
-            table.truth[order].astype(np.int32),
-            table.voted[order].astype(np.int32),
+            pa.array(names, pa.string()).take(pa.array(cells.worker[order])),
+            cells.truth[order].astype(np.int32),
+            cells.voted[order].astype(np.int32),
             counts[order],
         ],
         schema=schemas.CONFUSIONS,

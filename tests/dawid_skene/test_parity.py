@@ -63,8 +63,8 @@ def test_the_anaesthetists_of_1979_converge_to_the_published_error_rates():
     state, _ = run_em(passes, 500)
     assert np.exp(state.log_class_prior).round(2).tolist() == [0.40, 0.42, 0.11, 0.07]
     theta = np.zeros((5, 4, 4))
-    table = passes.table
-    theta[table.worker, table.truth, table.voted] = np.exp(passes.parameters_of(state)[0].log_theta)
+    cells = passes.table.decode()
+    theta[cells.worker, cells.truth, cells.voted] = np.exp(passes.parameters_of(state)[0].log_theta)
     assert theta[0].round(2).tolist() == [
         [0.89, 0.11, 0.00, 0.00],
         [0.07, 0.88, 0.05, 0.00],

@@ -123,7 +123,10 @@ def test_gradient_and_information_of_questions_are_those_of_the_dense_loops(seed
 def at_prior(passes):
     """log θ of every cell where nothing has been counted."""
     table = passes.table
-    return np.where(table.estimated, np.log(table.prior), 0.0) + table.log_share
+    estimated = np.arange(len(table.keys)) < table.estimated
+    return (
+        np.where(estimated, np.log(table.prior[table.pooled]), 0.0) + table.log_share[table.pooled]
+    )
 
 
 def test_a_step_is_information_into_gradient_held_to_a_safe_length():

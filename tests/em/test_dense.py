@@ -149,7 +149,7 @@ def test_counts_equal_the_dense_loops(problem):
         or (key[0] == "choice" and len(key) == 4 and key[2] == key[3])
         or (key[0] == "answer" and len(key) == 4 and key[3] == ("yes" if key[2] else "no"))
     )
-    assert state.counts[passes.table.right].sum() == pytest.approx(right, abs=1e-9)
+    assert state.counts[passes.table.decode().right].sum() == pytest.approx(right, abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
