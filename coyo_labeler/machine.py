@@ -14,6 +14,11 @@ def cores_of_machine() -> int:
     return os.cpu_count() or 1
 
 
+def bytes_of_memory() -> int:
+    """The machine's physical memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def keep_freed_memory() -> None:
     """Let malloc keep freed memory (up to 256 MiB) for the next allocations; for worker processes.
 

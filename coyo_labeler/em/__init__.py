@@ -1,4 +1,4 @@
-"""The model, and EM for it, in NumPy alone: no storage, no tables, no engine.
+"""The model, and EM for it, on NumPy arrays alone: no storage, no tables, no engine.
 
 Votes and machine beliefs go in; posteriors of images and skills of workers come out.
 
@@ -10,6 +10,8 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     cells        the numbers that describe all workers' skill, and their keys
     loop         EM: start, E-step, M-step, test of convergence
     e_step       posteriors and sums of one partition
+    passes       the compiled loops over votes and over cells
+    threads      ranges of an array, worked on side by side
     partitions   the E-step over all partitions, in memory or wherever they lie
     sums         what the E-step adds up
     exact_sum    sums that do not depend on their order

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from coyo_labeler.machine import cores_of_machine
+from coyo_labeler.machine import cores_of_machine, keep_freed_memory
 from coyo_labeler.progress import Progress, every, watch_spark
 from coyo_labeler.spark_versions import require_rdds
 
@@ -138,6 +138,7 @@ class ThreadExecutor:
     def __init__(self) -> None:
         self.cores = cores_of_machine()
         self._finished = 0
+        keep_freed_memory()  # every iteration needs arrays of the sizes that the last one freed
 
     def map(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
         """See Executor. After a failure no further task is begun."""

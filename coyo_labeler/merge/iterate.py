@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from coyo_labeler.em.loop import State, fit
@@ -39,6 +40,7 @@ def iterate(
 ) -> State:
     """Iterate until EM stops; every state is saved, for a killed run to resume from the last.
 
+    A state is written while the next iteration runs, so a killed run may repeat one that had ended.
     check_owner: raises where another run has taken over the output.
     """
     rule = plan.stopping_rule
@@ -46,16 +48,25 @@ def iterate(
     done = len(begin.history)
     if done:
         logger.info("merge: resuming after iteration %d", done)
-    with Progress("merge: EM", rule.max_iterations, "iterations", done=done) as progress:
+    with (
+        Progress("merge: EM", rule.max_iterations, "iterations", done=done) as progress,
+        ThreadPoolExecutor(1, "checkpoint") as writer,
+    ):
+        written: Future[None] | None = None
 
         def save(em_state: State) -> None:
+            nonlocal written
             check_owner()
-            state.save_checkpoint(em_state)
+            if written is not None:
+                written.result()
+            written = writer.submit(state.save_checkpoint, em_state)
             if em_state.history:
                 latest = em_state.history[-1]
                 progress.update(len(em_state.history), objective=f"{latest['objective']:.6g}")
 
         fitted = fit(e_step, prepared.model, rule, begin, save)
+        if written is not None:
+            written.result()
     check_owner()
     return fitted
 

@@ -1,7 +1,7 @@
 """The compiled passes against plain NumPy."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coyo_labeler.em.cells import CellSpace, describe_cells
@@ -50,6 +50,7 @@ def slow_walk(offsets, n_votes, pair_cell, log_theta, log_prior, hard=False):
     return np.concatenate(posterior), np.array(evidence), counts
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.integers(0, 2**32), st.integers(1, 40), st.booleans(), st.booleans())
 def test_the_e_step_is_bayes_rule_and_its_sums(seed, problems, hard, silent):
     offsets, n_votes, pair_cell, log_theta, log_prior = random_problems(seed, problems)
@@ -107,6 +108,7 @@ def slow_skill(table, counts, model):
     return np.log(theta), log_prior - (alpha * np.log1p(rows / alpha)).sum()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from([0.1, 10.0]))
 def test_skills_are_the_formulas_in_any_number_of_threads(seed, threads, alpha):
     random = np.random.default_rng(seed)

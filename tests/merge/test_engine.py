@@ -207,6 +207,10 @@ def test_auto_is_spark_where_a_cluster_is_named_or_the_inputs_are_large(tmp_path
         with monkeypatch.context() as patched:
             patched.setenv(name, "local[2]")
             assert uses_spark()
+    with monkeypatch.context() as patched:
+        patched.setattr(engines, "bytes_of_memory", lambda: 100_000)
+        assert uses_spark(beliefs=beliefs)
+        assert not uses_spark()
     monkeypatch.setattr(engines, "_LOCAL_BELIEFS", 100)
     assert uses_spark(beliefs=beliefs)
     assert not uses_spark()
