@@ -68,6 +68,11 @@ class Executor(Protocol):
         """Show how many tasks have finished inside the `with` block."""
 
 
+#: Items are grouped where there are more: so that tasks end at about the same time on executors
+#: that are there, and on as many that may register later.
+_TASKS_PER_CORE, _MOST_TASKS = 16, 1024
+
+
 class SparkExecutor:
     """Tasks of a Spark session."""
 
@@ -82,7 +87,13 @@ class SparkExecutor:
         """See Executor."""
         if not items:
             return []
-        return self._spark.sparkContext.parallelize(items, len(items)).map(work).collect()
+        results: list[R] = self._parallelize(items).map(work).collect()
+        return results
+
+    def _parallelize(self, items: Sequence[T]) -> Any:
+        """Some items to a task where they are many: a task costs more than a small file."""
+        tasks = min(len(items), max(_TASKS_PER_CORE * self.cores, _MOST_TASKS))
+        return self._spark.sparkContext.parallelize(items, max(tasks, 1))
 
     @contextmanager
     def share(self, value: Any) -> Iterator[Any]:
@@ -100,8 +111,7 @@ class SparkExecutor:
         *rounds: Round,
     ) -> list[Any]:
         """See Executor: one job, and one shuffle per round."""
-        context = self._spark.sparkContext
-        batches: Any = context.parallelize(items, max(len(items), 1)).flatMap(send)
+        batches = self._parallelize(items).flatMap(send)
         for each in rounds:
             arrived = batches.partitionBy(each.partitions, _partition_itself)
             batches = arrived.mapPartitionsWithIndex(partial(_receive, work=each.work))
