@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 
 import coyo_labeler
 from coyo_labeler import extras
+from coyo_labeler.config.base import StageSettings
 from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.config.describe import help_text
+from coyo_labeler.config.plan import PlanSettings
 from coyo_labeler.config.read import default_config, preset_names, read_settings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest
@@ -34,20 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage in STAGES.values():
         _add_stage(commands, stage)
-    demo = commands.add_parser(
-        "demo",
-        help="the whole pipeline on real scanned digits",
-        description=inspect.getdoc(DemoSettings),
-        epilog=help_text(DemoSettings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    demo.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
+    for name, (summary, settings, _) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=inspect.getdoc(settings),
+            epilog=help_text(settings),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
     arguments, rest = parser.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments.overrides += rest  # words behind an option, which argparse leaves over
-    if arguments.command == "demo":
-        return guard(lambda: _demo(arguments.overrides))
+    if arguments.command in COMMANDS:
+        work = COMMANDS[arguments.command][2]
+        return guard(lambda: work(arguments.overrides))
     stage = STAGES[arguments.command]
     return guard(
         lambda: in_processes(stage, lambda: _run(stage, arguments.overrides, arguments.config))
@@ -115,6 +119,22 @@ def _demo(overrides: Sequence[str]) -> None:
         settings = read_settings(DemoSettings, "demo", None, overrides)
         start_logging(settings.log_format)
         print(run_demo(settings))
+
+
+def _plan(overrides: Sequence[str]) -> None:
+    with extras.needed("plan", "demo"):
+        from coyo_labeler.plan.run import run_plan  # noqa: PLC0415
+
+        settings = read_settings(PlanSettings, "plan", None, overrides)
+        start_logging(settings.log_format)
+        print(run_plan(settings))
+
+
+#: Commands that are no stages: what they do, their settings, the work.
+COMMANDS: dict[str, tuple[str, type[StageSettings], Callable[[Sequence[str]], None]]] = {
+    "plan": ("hours, terabytes and money of a run, before it is started", PlanSettings, _plan),
+    "demo": ("the whole pipeline on real scanned digits", DemoSettings, _demo),
+}
 
 
 def start_logging(log_format: str) -> None:
