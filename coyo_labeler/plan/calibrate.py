@@ -32,7 +32,11 @@ _SECONDS = 10.0
 
 
 def calibrate(
-    model: str, label_space: str = "imagenet21k", source_rows: int = _SOURCE_MANY, rows: int = _MANY
+    model: str,
+    label_space: str = "imagenet21k",
+    source_rows: int = _SOURCE_MANY,
+    rows: int = _MANY,
+    seconds: float = _SECONDS,
 ) -> UnitCosts:
     """The unit costs of this machine; model: the teacher, of timm, with random weights.
 
