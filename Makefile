@@ -18,7 +18,7 @@ UV_ARGS ?=
 ARCHIVE ?= build/archive
 DIST ?= dist
 .NOTPARALLEL:
-.PHONY: setup demo demo-cluster test test-fast test-packaging test-spark-versions archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
+.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster test test-fast test-packaging test-spark-versions archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -100,6 +100,22 @@ bench-reader: $(READY) ## training reader against plain webdataset decoding
 
 bench-report: java $(READY) ## report of a million rows
 	@$(BIN)/python -m benchmarks.report $(ARGS)
+
+bench-driver: java $(READY) ## the driver alone at 70,000 shards
+	@$(BIN)/python -m benchmarks.driver $(ARGS)
+
+bench-gpu: $(READY) ## the teacher on a GPU, in under nine minutes
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+# What a machine with Python 3.12, PyTorch and timm lacks.
+KIT := annotated-types crc32c fsspec opencv-python-headless pyarrow pydantic pydantic-core python-json-logger pyyaml safetensors tqdm typing-extensions typing-inspection
+
+gpu-kit: $(READY) ## pack build/gpu-kit: bench-gpu for a bare machine; there: ./run.sh
+	rm -rf build/gpu-kit && mkdir -p build/gpu-kit/wheels build/gpu-kit/benchmarks
+	$(UV) build -q --wheel -o build/gpu-kit/wheels .
+	$(BIN)/python -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 -c constraints.txt -d build/gpu-kit/wheels $(KIT)
+	cp benchmarks/*.py build/gpu-kit/benchmarks/ && cp benchmarks/gpu_kit.sh build/gpu-kit/run.sh
+	@rm -f build/gpu-kit/wheels/.gitignore && du -sh build/gpu-kit
 
 conf: $(READY) ## rewrite conf/<stage>.yaml from the descriptions of the settings
 	$(BIN)/python -m coyo_labeler.write_conf

@@ -30,7 +30,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import label_precision, label_techniques
+from benchmarks import label_techniques
 from benchmarks.label_peers import Peer, ray_python
 from benchmarks.photographs import jpegs
 from coyo_labeler.formats import tars
@@ -68,6 +68,8 @@ def main() -> None:
                 label_techniques.techniques(arguments, size)
                 label_techniques.resizing(arguments, files, size)
             if arguments.precisions:
+                from benchmarks import label_precision  # noqa: PLC0415
+
                 name = arguments.model.partition(".")[0]
                 device = torch.device(arguments.device)
                 label_precision.compare(Path(folder), files, name, size, device)

@@ -28,6 +28,8 @@ def techniques(arguments: argparse.Namespace, size: int) -> None:
         ("batch / 2", True, arguments.precision, True, arguments.batch // 2),
     ]
     name = arguments.model.partition(".")[0]
+    if device.type == "cpu":  # no half precision and no compiler can be counted on
+        steps = [step for step in steps if step[2] == "float32" and not step[3]]
     for label, channels_last, precision, compiled, count in steps:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model = timm.create_model(name, num_classes=arguments.classes).eval()
