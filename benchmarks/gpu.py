@@ -83,7 +83,8 @@ def run_case(case: Case, device: torch.device, seconds: float) -> None:
     command = [
         sys.executable, "-m", "benchmarks.label", "--model", case.model,
         "--sizes", str(case.size), "--batch", str(case.batch), "--images", str(case.images),
-        "--precision", precision, "--device", str(device), "--rounds", "1" if device.type == "cpu" else "2",
+        "--precision", precision, "--device", str(device),
+        "--rounds", "1" if device.type == "cpu" else "2",
         "--no-peers", "--no-precisions", "--techniques",
     ]  # fmt: skip
     try:
