@@ -12,11 +12,12 @@ from coyo_labeler.errors import InputError, one_line
 
 #: The extras of pyproject.toml that install each module, the smallest first.
 EXTRAS_OF = {
-    "PIL": ("teacher", "spark"),
+    "PIL": ("teacher", "spark", "ask"),
     "adlfs": ("azure",),
     "aiohttp": ("spark",),
     "crc32c": ("spark",),
     "cv2": ("teacher",),
+    "defusedxml": ("ask",),
     "gcsfs": ("gcs",),
     "imagehash": ("spark",),
     "jinja2": ("spark",),
@@ -35,6 +36,7 @@ EXTRAS_OF = {
     "timm": ("teacher", "train"),
     "torch": ("teacher", "train"),
     "torchvision": ("teacher", "train"),
+    "urllib3": ("ask",),
     "yarl": ("spark",),
 }
 

@@ -101,6 +101,14 @@ STAGES = {
             "spark",
         ),
         Stage(
+            "collect",
+            "the answers of an annotation tool, or an export of them, to votes",
+            "coyo_labeler.config.collect:CollectSettings",
+            "coyo_labeler.collect.stage:collect",
+            "ask",
+            engines.never,
+        ),
+        Stage(
             "pretrain_vit",
             "labelled images to a pretrained Vision Transformer",
             "coyo_labeler.config.pretrain_vit:PretrainVitSettings",

@@ -16,10 +16,10 @@ _BLOCK_BYTES = 16 << 20
 _MAX_HEADER_BYTES = 1 << 20
 
 
-def read_header(key: str, url: str) -> list[str]:
+def read_header(key: str, url: str, delimiter: str = ",") -> list[str]:
     """The names of a CSV file's columns, from its first line.
 
-    key: the setting that named the file, for messages.
+    key: the setting that named the file, for messages. delimiter: what stands between two values.
 
     Raises: InputError where the file is empty, not encoded as UTF-8, or its first line is endless.
     """
@@ -29,7 +29,9 @@ def read_header(key: str, url: str) -> list[str]:
     # What is read ahead of the first line's end is looked at later, with its rows.
     text = io.TextIOWrapper(io.BytesIO(head), "utf-8-sig", errors="surrogateescape", newline="")
     try:
-        names = next(csv.reader(text), [])  # a quoted name may hold a line break
+        names = next(
+            csv.reader(text, delimiter=delimiter), []
+        )  # a quoted name may hold a line break
         is_cut = len(head) == _MAX_HEADER_BYTES and not text.read(1)
     except csv.Error:  # a name has more characters than a name can have
         is_cut = True
@@ -45,17 +47,19 @@ def read_header(key: str, url: str) -> list[str]:
     return names
 
 
-def read_columns(key: str, url: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+def read_columns(
+    key: str, url: str, columns: Sequence[str], delimiter: str = ","
+) -> Iterator[pa.Table]:
     """Columns of a CSV file as strings, block by block; an empty value is null.
 
     Raises: InputError where a row has another number of columns than the first line, or a text is
     not UTF-8.
     """
-    header = read_header(key, url)
+    header = read_header(key, url, delimiter)
     fs, path = storage.resolve(url)
     try:
         with fs.open(path, "rb") as file:
-            yield from _tables(file, header, columns)
+            yield from _tables(file, header, columns, delimiter)
     except pa.ArrowInvalid as error:
         reason = one_line(error)
         if "UTF8" in reason:
@@ -78,12 +82,14 @@ def _is_utf8(name: str) -> bool:
     return "\0" not in name  # UTF-16 without its mark
 
 
-def _tables(file: object, header: list[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+def _tables(
+    file: object, header: list[str], columns: Sequence[str], delimiter: str
+) -> Iterator[pa.Table]:
     reader = pacsv.open_csv(
         file,
         read_options=pacsv.ReadOptions(block_size=_BLOCK_BYTES),
         # Without this a block that ends within a quoted value would be an error.
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
             column_types={name: pa.string() for name in header},
             include_columns=list(columns),

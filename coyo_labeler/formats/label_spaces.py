@@ -46,6 +46,11 @@ class LabelSpace:
         return read_synsets(self.name) if self._is_listed else None
 
     @property
+    def definitions(self) -> Sequence[str] | None:
+        """WordNet's definitions of the classes, by timm's lists; None as for `synsets`."""
+        return _definitions(self.name) if self._is_listed else None
+
+    @property
     def _is_listed(self) -> bool:
         return self.given is None and self.name in SIZES and _folder() is not None
 
@@ -103,8 +108,16 @@ def read_synsets(name: str) -> tuple[str, ...]:
 
 @cache
 def _names(name: str) -> tuple[str, ...]:
-    lemmas = _read("imagenet_synset_to_lemma.txt").splitlines()
-    of_synset = dict(line.split("\t", 1) for line in lemmas)
+    return _texts_of_synsets(name, "imagenet_synset_to_lemma.txt")
+
+
+@cache
+def _definitions(name: str) -> tuple[str, ...]:
+    return _texts_of_synsets(name, "imagenet_synset_to_definition.txt")
+
+
+def _texts_of_synsets(name: str, file: str) -> tuple[str, ...]:
+    of_synset = dict(line.split("\t", 1) for line in _read(file).splitlines())
     return tuple(of_synset[synset] for synset in read_synsets(name))
 
 

@@ -177,6 +177,59 @@ COLLECT_REJECTS = pa.schema(
     ]
 )
 
+#: What send put where: one row per question, and per worker where one was assigned. project: of the
+#: tool (Label Studio's project, CVAT's task), or the file that holds the task. task: the tool's own
+#: number of the task (Label Studio), or of the frame (CVAT); null in files. image: what the tool
+#: shows, without the signature of a signed URL.
+SENT = pa.schema(
+    [
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("worker_id", pa.string()),
+        pa.field("project", pa.string(), nullable=False),
+        pa.field("task", pa.int64()),
+        pa.field("image", pa.string(), nullable=False),
+    ]
+)
+
+#: Questions that were not sent, with the one reason each.
+SEND_REJECTS = pa.schema(
+    [
+        pa.field("question_id", pa.string()),
+        pa.field("image_id", pa.int64()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+#: Answers as a tool has them, before they are matched with questions; collect keeps those of a
+#: server, so that it asks only for what has changed. answer_id: what the tool calls the answer; of
+#: several with one, the last updated counts. asks: the class that the question is about, where the
+#: tool says so. image: name of the image's file, where there is no number. place: `project/task` of
+#: SENT, where the tool names no question. group: the tool's task, all of whose answers are read at
+#: once. worker_number: the tool's number of a worker, where it has one. status: why the answer is
+#: no vote, where the tool's own data say so (a reason of collect).
+ANSWERS = pa.schema(
+    [
+        pa.field("answer_id", pa.string(), nullable=False),
+        pa.field("group", pa.string()),
+        pa.field("question_id", pa.string()),
+        pa.field("image_id", pa.int64()),
+        pa.field("image", pa.string()),
+        pa.field("place", pa.string()),
+        pa.field("asks", pa.int32()),
+        pa.field("worker", pa.string()),
+        pa.field("worker_number", pa.int64()),
+        pa.field("value", pa.string()),
+        pa.field("created", pa.int64()),  # microseconds since 1970, UTC
+        pa.field("updated", pa.int64()),  # microseconds since 1970, UTC
+        pa.field("seconds", pa.float32()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("status", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+
 #: A vote that can be used, on its way from votes to merge. response: of votes.checks.Response.
 #: timestamp: microseconds since 1970, or null. file and row: where it came from, row from 1.
 VOTES_CHECKED = pa.schema(

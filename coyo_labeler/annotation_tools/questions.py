@@ -1,0 +1,209 @@
+"""Questions as select writes them: read batch by batch, and looked up for an answer."""
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.image_ids import whole_number
+from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.parquet_splits import read_footers, read_split, split_file
+
+#: What is read of a question. Risk and the candidates' probabilities are not: no tool needs them.
+COLUMNS = tuple(name for name in schemas.QUESTIONS.names if name not in {"risk", "candidate_probs"})
+#: The columns without which a file holds no questions.
+REQUIRED = ("question_id", "image_id", "kind")
+
+CHOICE, VERIFY = "choice", "verify"
+
+_BATCH_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row of schemas.QUESTIONS.
+
+    candidates: the classes of a choice (None: all), or the set that a verification without a label
+    is about.
+    """
+
+    question_id: str
+    image_id: int
+    key: str | None
+    url: str | None
+    kind: str
+    label: int | None
+    candidates: tuple[int, ...] | None
+    purpose: str | None
+    inclusion_probability: float | None
+    overlap: int
+    worker_id: str | None
+
+    @property
+    def asks(self) -> int | tuple[int, ...] | None:
+        """What a verification asks about: a class, or a set of classes."""
+        return self.candidates if self.label is None else self.label
+
+
+def find_questions(url: str) -> str:
+    """Where the table lies in the output of select; else the URL itself."""
+    return storage.locate(url, "questions")
+
+
+def count_questions(stage: str, url: str) -> int:
+    """Rows of all files, by their footers."""
+    footers = read_footers(f"{stage}: questions", _files(stage, url))
+    return sum(footer.num_rows for footer in footers)
+
+
+def read_questions(stage: str, url: str, space: LabelSpace) -> Iterator[Question]:
+    """The questions of the files at a URL, in the order of their files and rows.
+
+    stage: for messages. url: a file, folder or glob of Parquet in schemas.QUESTIONS, or select's
+    output; columns other than `REQUIRED` may be missing.
+
+    Raises: InputError naming the file and row of a question that cannot be asked.
+    """
+    key = f"{stage}: questions"
+    files = _files(stage, url)
+    for file, footer in zip(files, read_footers(key, files), strict=True):
+        present = footer.schema.to_arrow_schema().names
+        storage.check_columns(key, file, present, REQUIRED, "give the output of select")
+        fields = [schemas.QUESTIONS.field(name) for name in COLUMNS if name in present]
+        schema = pa.schema([field.with_nullable(True) for field in fields])
+        row = 0
+        for split in split_file(key, file, footer, schema, footer.num_rows or 1):
+            for table in read_split(split, batch_rows=_BATCH_ROWS):
+                for values in table.to_pylist():
+                    row += 1
+                    yield _question(values, f"{key}: {file}: row {row}", space)
+
+
+def _files(stage: str, url: str) -> list[str]:
+    try:
+        files = sorted(storage.files_of(find_questions(url)))
+    except FileNotFoundError:
+        files = []
+    if not files:
+        raise InputError(f"{stage}: questions: no Parquet files at {url}; give select's output")
+    return files
+
+
+def _question(values: dict[str, object], where: str, space: LabelSpace) -> Question:
+    """Raises: InputError naming what the question lacks."""
+    given = {name: values.get(name) for name in COLUMNS}
+    candidates = given["candidates"]
+    given["candidates"] = tuple(candidates) if isinstance(candidates, list) else None
+    given["overlap"] = 1 if given["overlap"] is None else given["overlap"]
+    question = Question(**given)  # type: ignore[arg-type]  # cast to the schema's types
+    problem = _problem(question, space)
+    if problem:
+        raise InputError(f"{where}: {problem}; write the questions with select")
+    return question
+
+
+def _problem(question: Question, space: LabelSpace) -> str:
+    if not question.question_id or question.image_id is None:
+        return "question_id or image_id is missing"
+    if question.kind not in {CHOICE, VERIFY}:
+        return f"kind is '{question.kind}', neither choice nor verify"
+    if question.kind == VERIFY and question.label is None and not question.candidates:
+        return "the verification asks about no class: label and candidates are missing"
+    labels = () if question.label is None else (question.label,)
+    for label in (*labels, *(question.candidates or ())):
+        if label is None or not 0 <= label < space.size:
+            return f"class {label} is outside {space.describe()}"
+    if question.overlap < 1:
+        return f"overlap is {question.overlap}, it must be 1 or more"
+    return ""
+
+
+def stem_of(name: str) -> str:
+    """The name of an image's file, without folders, query and ending. name: a path or URL."""
+    path = urlsplit(name).path if "://" in name else name
+    return posixpath.splitext(posixpath.basename(unquote(path)))[0]
+
+
+class QuestionIndex:
+    """Questions by their id, their image's id, and the name of their image's file.
+
+    It takes some 600 bytes per question.
+    """
+
+    def __init__(self) -> None:
+        self._questions: dict[str, Question] = {}
+        self._by_image: dict[int, list[Question]] = {}
+        self._by_name: dict[str, int] = {}
+        self._ambiguous: set[str] = set()
+        self._by_place: dict[str, str] = {}
+
+    @classmethod
+    def read(cls, stage: str, url: str, space: LabelSpace) -> "QuestionIndex":
+        """The index of the questions at a URL. Raises: InputError, see `read_questions`."""
+        index = cls()
+        for question in read_questions(stage, url, space):
+            index.add(question, stage)
+        return index
+
+    def __len__(self) -> int:
+        return len(self._questions)
+
+    def add(self, question: Question, stage: str) -> None:
+        """Add a question; the same one may come again for another worker.
+
+        Raises: InputError where another question has its id.
+        """
+        present = self._questions.get(question.question_id)
+        if present is not None:
+            if (present.image_id, present.kind, present.asks) != (
+                question.image_id,
+                question.kind,
+                question.asks,
+            ):
+                raise InputError(
+                    f"{stage}: questions: question_id {question.question_id} stands for two "
+                    "different questions; write the questions with select"
+                )
+            return
+        self._questions[question.question_id] = question
+        self._by_image.setdefault(question.image_id, []).append(question)
+        names = (question.key, stem_of(question.url) if question.url else None)
+        for name in names:
+            if name and self._by_name.setdefault(name, question.image_id) != question.image_id:
+                self._ambiguous.add(name)
+
+    def add_place(self, place: str, question_id: str) -> None:
+        """Say where a tool shows a question: `project/task` of schemas.SENT."""
+        self._by_place[place] = question_id
+
+    def at(self, place: str) -> Question | None:
+        """The question that a tool shows at a place."""
+        question_id = self._by_place.get(place)
+        return None if question_id is None else self.get(question_id)
+
+    def get(self, question_id: str) -> Question | None:
+        """The question of an id."""
+        return self._questions.get(question_id)
+
+    def of_image(
+        self, image_id: int, kind: str | None = None, asks: int | None = None
+    ) -> list[Question]:
+        """The questions about an image; of one kind, or about one class, where that is known."""
+        return [
+            question
+            for question in self._by_image.get(image_id, ())
+            if kind in {None, question.kind} and (asks is None or question.label == asks)
+        ]
+
+    def image_of(self, name: str) -> int | None:
+        """The image whose file has this name: its id, its key, or the last part of its URL."""
+        stem = stem_of(name)
+        number = whole_number(stem)
+        if number is not None and number in self._by_image:
+            return number
+        return None if stem in self._ambiguous else self._by_name.get(stem)
