@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from coyo_labeler.config.base import StageSettings
+    from coyo_labeler.config.collect import CollectSettings
     from coyo_labeler.config.label import LabelSettings
     from coyo_labeler.config.merge import MergeSettings
     from coyo_labeler.config.pretrain_vit import PretrainVitSettings
+    from coyo_labeler.config.send import SendSettings
 
 #: Bytes of votes and of beliefs up to which local threads finish before Spark could gain on them:
 #: about 15 million votes in Parquet, and the beliefs of ten million images.
@@ -69,6 +71,22 @@ def pretrain_imports(settings: "PretrainVitSettings", _: "SparkSession | None") 
             f"{extras.remedy('tensorboard')}, or set tensorboard=false"
         )
     return ("coyo_labeler.pretrain.loop",)
+
+
+def send_imports(settings: "SendSettings", _: "SparkSession | None") -> Sequence[str]:
+    """The client of the server, where one is asked."""
+    client = {
+        "label_studio": ("coyo_labeler.send.label_studio",),
+        "cvat": ("coyo_labeler.send.cvat",),
+        "cvat_files": ("coyo_labeler.send.cvat",),
+    }
+    return client.get(settings.to, ())
+
+
+def collect_imports(settings: "CollectSettings", _: "SparkSession | None") -> Sequence[str]:
+    """The clients of servers, where one is asked."""
+    is_url = settings.source.startswith(("http://", "https://"))
+    return ("coyo_labeler.collect.polling",) if is_url else ()
 
 
 def merge_on_spark(settings: "MergeSettings") -> bool:

@@ -101,12 +101,22 @@ STAGES = {
             "spark",
         ),
         Stage(
+            "send",
+            "questions to Label Studio, CVAT, or files for these and for MTurk",
+            "coyo_labeler.config.send:SendSettings",
+            "coyo_labeler.send.stage:send",
+            "ask",
+            engines.never,
+            engines.send_imports,
+        ),
+        Stage(
             "collect",
             "the answers of an annotation tool, or an export of them, to votes",
             "coyo_labeler.config.collect:CollectSettings",
             "coyo_labeler.collect.stage:collect",
             "ask",
             engines.never,
+            engines.collect_imports,
         ),
         Stage(
             "pretrain_vit",

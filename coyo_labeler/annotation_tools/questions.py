@@ -10,12 +10,14 @@ import pyarrow as pa
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.columns import check_types
 from coyo_labeler.formats.image_ids import whole_number
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import read_footers, read_split, split_file
 
 #: What is read of a question. Risk and the candidates' probabilities are not: no tool needs them.
 COLUMNS = tuple(name for name in schemas.QUESTIONS.names if name not in {"risk", "candidate_probs"})
+SCHEMA = pa.schema([schemas.QUESTIONS.field(name).with_nullable(True) for name in COLUMNS])
 #: The columns without which a file holds no questions.
 REQUIRED = ("question_id", "image_id", "kind")
 
@@ -50,19 +52,8 @@ class Question:
         return self.candidates if self.label is None else self.label
 
 
-def find_questions(url: str) -> str:
-    """Where the table lies in the output of select; else the URL itself."""
-    return storage.locate(url, "questions")
-
-
-def count_questions(stage: str, url: str) -> int:
-    """Rows of all files, by their footers."""
-    footers = read_footers(f"{stage}: questions", _files(stage, url))
-    return sum(footer.num_rows for footer in footers)
-
-
-def read_questions(stage: str, url: str, space: LabelSpace) -> Iterator[Question]:
-    """The questions of the files at a URL, in the order of their files and rows.
+def read_tables(stage: str, url: str, space: LabelSpace) -> Iterator[pa.Table]:
+    """The questions of the files at a URL, in the order of their files and rows, as `SCHEMA`.
 
     stage: for messages. url: a file, folder or glob of Parquet in schemas.QUESTIONS, or select's
     output; columns other than `REQUIRED` may be missing.
@@ -74,37 +65,48 @@ def read_questions(stage: str, url: str, space: LabelSpace) -> Iterator[Question
     for file, footer in zip(files, read_footers(key, files), strict=True):
         present = footer.schema.to_arrow_schema().names
         storage.check_columns(key, file, present, REQUIRED, "give the output of select")
-        fields = [schemas.QUESTIONS.field(name) for name in COLUMNS if name in present]
-        schema = pa.schema([field.with_nullable(True) for field in fields])
+        schema = pa.schema([field for field in SCHEMA if field.name in present])
+        check_types(key, file, footer.schema.to_arrow_schema(), schema)
         row = 0
         for split in split_file(key, file, footer, schema, footer.num_rows or 1):
             for table in read_split(split, batch_rows=_BATCH_ROWS):
-                for values in table.to_pylist():
+                columns = [
+                    table[field.name] if field.name in present else _missing(field, table.num_rows)
+                    for field in SCHEMA
+                ]
+                complete = pa.table(columns, schema=SCHEMA)
+                for question in to_questions(complete):
                     row += 1
-                    yield _question(values, f"{key}: {file}: row {row}", space)
+                    problem = _problem(question, space)
+                    if problem:
+                        raise InputError(
+                            f"{key}: {file}: row {row}: {problem}; write the questions with select"
+                        )
+                yield complete
+
+
+def _missing(field: pa.Field, rows: int) -> pa.Array:
+    return (
+        pa.array([1] * rows, field.type) if field.name == "overlap" else pa.nulls(rows, field.type)
+    )
+
+
+def to_questions(table: pa.Table) -> Iterator[Question]:
+    """The rows of a table in `SCHEMA`."""
+    for values in table.to_pylist():
+        candidates = values["candidates"]
+        values["candidates"] = None if candidates is None else tuple(candidates)
+        yield Question(**values)
 
 
 def _files(stage: str, url: str) -> list[str]:
     try:
-        files = sorted(storage.files_of(find_questions(url)))
+        files = sorted(storage.files_of(storage.locate(url, "questions")))
     except FileNotFoundError:
         files = []
     if not files:
         raise InputError(f"{stage}: questions: no Parquet files at {url}; give select's output")
     return files
-
-
-def _question(values: dict[str, object], where: str, space: LabelSpace) -> Question:
-    """Raises: InputError naming what the question lacks."""
-    given = {name: values.get(name) for name in COLUMNS}
-    candidates = given["candidates"]
-    given["candidates"] = tuple(candidates) if isinstance(candidates, list) else None
-    given["overlap"] = 1 if given["overlap"] is None else given["overlap"]
-    question = Question(**given)  # type: ignore[arg-type]  # cast to the schema's types
-    problem = _problem(question, space)
-    if problem:
-        raise InputError(f"{where}: {problem}; write the questions with select")
-    return question
 
 
 def _problem(question: Question, space: LabelSpace) -> str:
@@ -118,7 +120,7 @@ def _problem(question: Question, space: LabelSpace) -> str:
     for label in (*labels, *(question.candidates or ())):
         if label is None or not 0 <= label < space.size:
             return f"class {label} is outside {space.describe()}"
-    if question.overlap < 1:
+    if question.overlap is None or question.overlap < 1:
         return f"overlap is {question.overlap}, it must be 1 or more"
     return ""
 
@@ -144,10 +146,11 @@ class QuestionIndex:
 
     @classmethod
     def read(cls, stage: str, url: str, space: LabelSpace) -> "QuestionIndex":
-        """The index of the questions at a URL. Raises: InputError, see `read_questions`."""
+        """The index of the questions at a URL. Raises: InputError, see `read_tables`."""
         index = cls()
-        for question in read_questions(stage, url, space):
-            index.add(question, stage)
+        for table in read_tables(stage, url, space):
+            for question in to_questions(table):
+                index.add(question, stage)
         return index
 
     def __len__(self) -> int:

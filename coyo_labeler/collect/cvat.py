@@ -82,9 +82,11 @@ def _image(element: Any, meta: Mapping[str, str], origin: str) -> Answer | None:
     tags = element.findall("tag")
     if not tags:
         return None
+    task_name = text_or_none(meta.get("name"))
     answer = Answer(
         name,
         image=text_or_none(element.get("name")),
+        place=None if task_name is None else f"{task_name}/{frame}",
         asks=asked_class(meta.get("name")),
         worker=text_or_none(meta.get("worker")),
         source=name,
@@ -127,7 +129,7 @@ def read_job(document: Any, origin: str) -> Iterator[Answer]:
     if not isinstance(tags, list):
         yield malformed(origin, origin, "the job has no list of tags", group)
         return
-    task = whole_number(job.get("task_id"))
+    task_name = text_or_none(document.get("task_name"))
     names, labels = _frame_names(parts["data_meta"]), _label_names(document.get("labels"))
     try:
         updated = parse_time(job.get("updated_date"))
@@ -137,7 +139,7 @@ def read_job(document: Any, origin: str) -> Iterator[Answer]:
     common = Answer(
         "",
         group=group,
-        asks=asked_class(text_or_none(document.get("task_name"))),
+        asks=asked_class(task_name),
         worker=text_or_none(assignee.get("username")) if isinstance(assignee, dict) else None,
         created=updated,
         updated=updated,
@@ -157,7 +159,7 @@ def read_job(document: Any, origin: str) -> Iterator[Answer]:
             answer_id=name,
             source=name,
             image=names.get(frame),
-            place=None if task is None else f"{task}/{frame}",
+            place=None if task_name is None else f"{task_name}/{frame}",
         )
         values = [(_label_of(tag, labels), tag.get("source") == "auto") for tag in of_frame]
         by_people = {value for value, by_model in values if not by_model}

@@ -177,9 +177,9 @@ COLLECT_REJECTS = pa.schema(
     ]
 )
 
-#: What send put where: one row per question, and per worker where one was assigned. project: of the
-#: tool (Label Studio's project, CVAT's task), or the file that holds the task. task: the tool's own
-#: number of the task (Label Studio), or of the frame (CVAT); null in files. image: what the tool
+#: What send put where: one row per question, and per worker where one was assigned. project: Label
+#: Studio's number of the project, the name of CVAT's task, or the file that holds the task. task:
+#: the number of the task (Label Studio) or of the frame (CVAT); null in files. image: what the tool
 #: shows, without the signature of a signed URL.
 SENT = pa.schema(
     [

@@ -2,19 +2,17 @@
 
 import base64
 import io
-import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from coyo_labeler import storage
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats import tars
 from coyo_labeler.formats.faults import ImageError
-from coyo_labeler.formats.image_shards import Shard, read_index, text_of_key
+from coyo_labeler.formats.image_shards import Shard, read_index
 from coyo_labeler.formats.pictures import open_picture, to_rgb
-from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError
+from coyo_labeler.formats.single_pictures import read_pictures
+from coyo_labeler.formats.tars import DamagedTarError
 
 #: Longest side of a thumbnail, in pixels: twice its size on the page, for dense screens.
 SIDE = 176
@@ -65,27 +63,13 @@ def thumbnails(locations: Mapping[int, tuple[str, str]]) -> dict[int, str]:
 
 
 def _pictures(url: str, keys: Collection[str]) -> dict[str, bytes]:
-    """The pictures of some keys of a tar; reads no further than the last of them."""
-    pictures: dict[str, bytes] = {}
-    fs, path = storage.resolve(url)
+    """The pictures of some keys of a tar."""
     try:
-        with fs.open(path, "rb") as file:
-            for group in tars.read_groups(file, url, lambda key: _name(key) in keys, IMAGE_ENDINGS):
-                picture = tars.picture(group.parts)
-                if picture is not None and not group.repeated:
-                    pictures.setdefault(_name(group.key), picture[1])
-                if len(pictures) == len(keys):
-                    break
-    except tars.DamagedTarError as error:
+        return {key: data for key, _, data in read_pictures(url, keys)}
+    except DamagedTarError as error:
         raise InputError(
             f"report: images: {error.url} is damaged ({error.why}); fetch it again"
         ) from None
-    return pictures
-
-
-def _name(key: str) -> str:
-    """A key as `locate` returns it."""
-    return text_of_key(posixpath.basename(key))
 
 
 def _shrink(data: bytes) -> str | None:

@@ -1,0 +1,171 @@
+"""The stage `send`: questions go to an annotation tool, each once, or into files for one."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from coyo_labeler import storage
+from coyo_labeler.annotation_tools.questions import CHOICE, Question, read_tables
+from coyo_labeler.annotation_tools.records import SENT, Project, Record
+from coyo_labeler.config.send import SendSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import load_label_space
+from coyo_labeler.manifest import Counts, Outcome, Run
+from coyo_labeler.progress import Progress
+from coyo_labeler.send import files
+from coyo_labeler.send.groups import Group, Survey, survey, titles
+from coyo_labeler.send.images import Images, Shown, prepare_images
+from coyo_labeler.send.reasons import DETAILS, Reason
+from coyo_labeler.send.record import Sent, to_tables
+from coyo_labeler.send.wording import Wording
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+REJECTS = "rejects"
+PART = "part-00000.parquet"
+
+#: Who writes the files of each `to`.
+_WRITERS = {
+    "label_studio_files": files.write_label_studio,
+    "mturk_files": files.write_mturk,
+    "csv": files.write_csv,
+}
+
+
+def send(_: "SparkSession | None", settings: SendSettings, run: Run) -> Outcome:
+    """Put the questions into the tool of `settings.to`, and record where each one is.
+
+    Reads `settings.questions` (schemas.QUESTIONS) and, where given, the tars of `settings.images`;
+    writes sent/ (schemas.SENT), rejects/ (schemas.SEND_REJECTS) and the files of the tool. Risk,
+    purpose, probabilities and gold are not read, and so cannot leave.
+
+    Raises: InputError naming the setting, file or value at fault; WorkError where a server fails.
+    """
+    space = load_label_space(settings.label_space)
+    for_cvat = settings.to in {"cvat", "cvat_files"}
+    surveyed = survey(read_tables("send", settings.questions, space), by_class=for_cvat)
+    if for_cvat and any(group.kind == CHOICE for group in surveyed.groups):
+        raise InputError(
+            "send: to: CVAT asks yes-or-no questions only, and these are choices; select with "
+            "kind=verify, or send them to label_studio"
+        )
+    images = prepare_images(settings, surveyed.images)
+    sending = Sending(settings, surveyed, images, Wording(space))
+    sent = sending.cvat() if for_cvat else sending.groups()
+    with Progress("send", surveyed.table.num_rows, "questions") as progress:
+        tables = _shown(to_tables(sent), progress)
+        rows = storage.write_tables(_part(settings.output, SENT), schemas.SENT, tables)
+    rejects = pa.Table.from_pylist(sending.rejects, schema=schemas.SEND_REJECTS)
+    storage.write_parquet(_part(settings.output, REJECTS), rejects)
+    reasons = Counter(str(row["reason"]) for row in sending.rejects)
+    record = Record(settings.to, settings.url or "", tuple(sending.projects))
+    return Outcome(Counts(surveyed.table.num_rows, rows, reasons), details=record.to_json())
+
+
+def _part(output: str, table: str) -> str:
+    return storage.join(output, table, PART)
+
+
+def _shown(tables: Iterable[pa.Table], progress: Progress) -> Iterator[pa.Table]:
+    rows = 0
+    for table in tables:
+        rows += table.num_rows
+        progress.update(rows)
+        yield table
+
+
+@dataclass
+class Sending:
+    """One run: what is sent, and what is found on the way.
+
+    projects: those of a server. rejects: rows of schemas.SEND_REJECTS.
+    """
+
+    settings: SendSettings
+    surveyed: Survey
+    images: Images
+    wording: Wording
+    projects: list[Project] = field(default_factory=list)
+    rejects: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def _name(self) -> str:
+        return self.settings.project or self.surveyed.round_name
+
+    def groups(self) -> Iterator[Sent]:
+        """Send group by group, to Label Studio or into files."""
+        settings = self.settings
+        if settings.to == "label_studio":
+            yield from self._label_studio()
+            return
+        kinds = len({group.kind for group in self.surveyed.groups})
+        for group in self.surveyed.groups:
+            folder = files.Folder(settings.output, group, kinds)
+            write = _WRITERS[settings.to]
+            yield from write(folder, group, self._usable(group), self.wording)
+
+    def _label_studio(self) -> Iterator[Sent]:
+        from coyo_labeler.annotation_tools.label_studio_api import LabelStudio  # noqa: PLC0415
+        from coyo_labeler.send.label_studio import open_project, send_tasks  # noqa: PLC0415
+
+        settings = self.settings
+        url = settings.url or ""
+        api = LabelStudio.connect("send", url, settings.timeout_seconds, settings.retries)
+        names = titles(self.surveyed.groups, self._name)
+        for group in self.surveyed.groups:
+            project = open_project(api, group, names[group.key], self.images)
+            self.projects.append(project)
+            questions = self._usable(group)
+            yield from send_tasks(api, project, questions, self.wording, settings.batch_size)
+
+    def cvat(self) -> Iterator[Sent]:
+        """Send task by task, to CVAT or into files."""
+        from coyo_labeler.annotation_tools.cvat_api import Cvat  # noqa: PLC0415
+        from coyo_labeler.send import cvat  # noqa: PLC0415
+        from coyo_labeler.send.cvat_tasks import tasks_of  # noqa: PLC0415
+
+        settings, images = self.settings, self.images
+        if images.folder is not None and images.access == "uri":
+            cvat.write_manifest(images)
+        api = None
+        if settings.to == "cvat":
+            url = settings.url or ""
+            api = Cvat.connect("send", url, settings.timeout_seconds, settings.retries)
+        number = 0
+        for group in self.surveyed.groups:
+            usable = self._usable(group)
+            for task in tasks_of(group, usable, self._name, self.wording, settings.job_images):
+                if api is not None:
+                    storage_id = settings.cloud_storage
+                    self.projects.append(cvat.send_task(api, task, images, storage_id))
+                else:
+                    cvat.write_task(settings.output, number, task, images, settings.cloud_storage)
+                number += 1
+                yield from cvat.sent_rows(task)
+
+    def _usable(self, group: Group) -> Iterator[tuple[Question, Shown]]:
+        """The questions of a group that can be asked; the others become rejects."""
+        for question in self.surveyed.questions_of(group):
+            shown = self.images.find(question)
+            if question.kind == CHOICE and not question.candidates:
+                self._reject(question, Reason.NO_CANDIDATES)
+            elif shown is None:
+                is_copied = self.images.folder is not None
+                self._reject(question, Reason.NO_IMAGE if is_copied else Reason.NO_URL)
+            else:
+                yield question, shown
+
+    def _reject(self, question: Question, reason: Reason) -> None:
+        self.rejects.append(
+            {
+                "question_id": question.question_id,
+                "image_id": question.image_id,
+                "reason": str(reason),
+                "detail": DETAILS[reason],
+            }
+        )
