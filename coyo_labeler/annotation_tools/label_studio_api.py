@@ -35,7 +35,7 @@ class RefreshToken:
     def header(self, server: Server) -> str:
         """See `Credentials`."""
         if not self._access or now() > self._until:
-            answer = server.log_in("/api/token/refresh", {"refresh": self._secret})
+            answer = server.log_in("/api/token/refresh/", {"refresh": self._secret})
             access = answer.get("access") if isinstance(answer, dict) else None
             if not isinstance(access, str):
                 raise WorkError(f"{TOOL} at {server.url} answered a refresh token with no access")
