@@ -140,8 +140,8 @@ class QuestionIndex:
     def __init__(self) -> None:
         self._questions: dict[str, Question] = {}
         self._by_image: dict[int, list[Question]] = {}
-        self._by_name: dict[str, int] = {}
-        self._ambiguous: set[str] = set()
+        self._by_key: dict[str, int | None] = {}
+        self._by_url: dict[str, int | None] = {}
         self._by_place: dict[str, str] = {}
 
     @classmethod
@@ -175,10 +175,15 @@ class QuestionIndex:
             return
         self._questions[question.question_id] = question
         self._by_image.setdefault(question.image_id, []).append(question)
-        names = (question.key, stem_of(question.url) if question.url else None)
-        for name in names:
-            if name and self._by_name.setdefault(name, question.image_id) != question.image_id:
-                self._ambiguous.add(name)
+        if question.key:
+            self._name(question.key, question.image_id, self._by_key)
+        if question.url:
+            self._name(stem_of(question.url), question.image_id, self._by_url)
+
+    def _name(self, name: str, image_id: int, names: dict[str, int | None]) -> None:
+        """Note the name of an image; one that several images have is no name."""
+        present = names.setdefault(name, image_id)
+        names[name] = image_id if present == image_id else None
 
     def add_place(self, place: str, question_id: str) -> None:
         """Say where a tool shows a question: `project/task` of schemas.SENT."""
@@ -203,10 +208,14 @@ class QuestionIndex:
             if kind in {None, question.kind} and (asks is None or question.label == asks)
         ]
 
-    def image_of(self, name: str) -> int | None:
-        """The image whose file has this name: its id, its key, or the last part of its URL."""
+    def image_of(self, name: str, by_url: bool = True) -> int | None:
+        """The image whose file has this name: its id, its key, or the last part of its URL.
+
+        by_url: false where the name may be a mere number, such as 1, which URLs often end in.
+        """
         stem = stem_of(name)
         number = whole_number(stem)
         if number is not None and number in self._by_image:
             return number
-        return None if stem in self._ambiguous else self._by_name.get(stem)
+        image_id = self._by_key.get(stem)
+        return self._by_url.get(stem) if image_id is None and by_url else image_id

@@ -65,6 +65,12 @@ def text_or_none(value: object, longest: int = LONGEST_TEXT) -> str | None:
     return clean(value.strip(), longest) or None
 
 
+def worker_or_none(value: object) -> str | None:
+    """The name of a worker; None where there is none, or one so long that it would be cut."""
+    name = text_or_none(value, LONGEST_ID + 1)
+    return None if name is None or len(name) > LONGEST_ID else name
+
+
 def to_tables(answers: Iterable[Answer]) -> Iterator[pa.Table]:
     """The answers as tables of schemas.ANSWERS, some thousand rows each."""
     remaining = iter(answers)

@@ -12,7 +12,7 @@ from typing import IO, Any
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
-from coyo_labeler.collect.answers import Answer, clean, malformed, text_or_none
+from coyo_labeler.collect.answers import Answer, clean, malformed, text_or_none, worker_or_none
 from coyo_labeler.collect.reasons import Reason
 from coyo_labeler.collect.times import parse_time
 from coyo_labeler.errors import InputError, one_line
@@ -54,7 +54,8 @@ def read_xml(file: IO[bytes], origin: str, where: str) -> Iterator[Answer]:
             if event == "start":
                 path.append(element.tag)
                 if path[0] != "annotations":
-                    raise InputError(f"{where} is not an export of CVAT for images: <{path[0]}>")
+                    shown = clean(path[0], 60)
+                    raise InputError(f"{where} is not an export of CVAT for images: <{shown}>")
                 if len(path) > _DEEPEST:
                     raise InputError(f"{where} has elements nested too deeply; export it again")
                 continue
@@ -88,7 +89,7 @@ def _image(element: Any, meta: Mapping[str, str], origin: str) -> Answer | None:
         image=text_or_none(element.get("name")),
         place=None if task_name is None else f"{task_name}/{frame}",
         asks=asked_class(meta.get("name")),
-        worker=text_or_none(meta.get("worker")),
+        worker=worker_or_none(meta.get("worker")),
         source=name,
     )
     by_people = {tag.get("label") for tag in tags if tag.get("source", "manual") != "auto"}
@@ -140,7 +141,7 @@ def read_job(document: Any, origin: str) -> Iterator[Answer]:
         "",
         group=group,
         asks=asked_class(task_name),
-        worker=text_or_none(assignee.get("username")) if isinstance(assignee, dict) else None,
+        worker=worker_or_none(assignee.get("username")) if isinstance(assignee, dict) else None,
         created=updated,
         updated=updated,
     )

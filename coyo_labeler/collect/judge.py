@@ -129,7 +129,7 @@ def _question_of(values: Mapping[str, Any], questions: QuestionIndex) -> Questio
         known = questions.get(question_id)
         if known is not None or image is not None:
             return known
-        image = questions.image_of(question_id)  # crowd-kit's tasks may be images
+        image = questions.image_of(question_id, by_url=False)  # crowd-kit's tasks may be images
     elif image is None and values["image"] is not None:
         image = questions.image_of(values["image"])
     if image is None:
@@ -161,7 +161,7 @@ def _why_no_vote(
     if status == Reason.MALFORMED:
         return Reason.MALFORMED, detail
     if worker is None:
-        return Reason.MISSING_WORKER, "nothing says who answered; give worker=NAME if you know"
+        return Reason.MISSING_WORKER, "nothing says who answered, at least not in 300 characters"
     if question is None:
         return Reason.UNKNOWN_QUESTION, _why_unknown(values)
     if status is not None:

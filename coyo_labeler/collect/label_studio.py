@@ -7,7 +7,14 @@ no answers; drafts are none yet.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from coyo_labeler.collect.answers import LONGEST_ID, Answer, clean, malformed, text_or_none
+from coyo_labeler.collect.answers import (
+    LONGEST_ID,
+    Answer,
+    clean,
+    malformed,
+    text_or_none,
+    worker_or_none,
+)
 from coyo_labeler.collect.reasons import Reason
 from coyo_labeler.collect.times import parse_time, seconds_of
 from coyo_labeler.errors import one_line
@@ -81,9 +88,9 @@ def _worker(completed_by: Any) -> tuple[str | None, int | None]:
     """The name and the number of a user: exports have a number, single tasks an object."""
     if isinstance(completed_by, dict):
         name = completed_by.get("email") or completed_by.get("username")
-        return text_or_none(name), whole_number(completed_by.get("id"))
+        return worker_or_none(name), whole_number(completed_by.get("id"))
     number = whole_number(completed_by)
-    return (None, number) if number is not None else (text_or_none(completed_by), None)
+    return (None, number) if number is not None else (worker_or_none(completed_by), None)
 
 
 def _value(annotation: Mapping[str, Any]) -> tuple[str | None, Reason | None, str | None]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from coyo_labeler import storage
 from coyo_labeler.collect import label_studio
-from coyo_labeler.collect.answers import Answer
+from coyo_labeler.collect.answers import Answer, clean
 from coyo_labeler.collect.json_items import read_items
 from coyo_labeler.collect.tables import LAYOUTS, PLAIN, ROLES, Layout, read_row
 from coyo_labeler.errors import InputError
@@ -249,7 +249,7 @@ def _check_columns(
     if "answer" not in present and not has_answers:
         lacking.append("answer")
     if lacking:
-        shown = ", ".join(list(map(str, row))[:30])
+        shown = ", ".join(clean(str(name), 60) for name in list(row)[:30])
         hint = " ".join(f"columns.{role}=NAME" for role in lacking)
         known = "" if layout.tool == PLAIN.tool else f" as a table of {layout.tool}"
         raise InputError(

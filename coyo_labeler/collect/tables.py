@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coyo_labeler.collect.answers import LONGEST_ID, Answer, clean, text_or_none
+from coyo_labeler.collect.answers import LONGEST_ID, Answer, clean, text_or_none, worker_or_none
 from coyo_labeler.collect.reasons import Reason
 from coyo_labeler.collect.times import parse_time, seconds_of
 from coyo_labeler.errors import one_line
@@ -45,13 +45,15 @@ class Layout:
     tool: in front of the ids of workers and answers. columns: names by role; a dot leads into a
     nested object. prefix: of the columns that hold answers, where there is no column `answer`:
     `Answer.category.label`, or `Answer.category.yes` with the value true. answers: what the
-    tool's words mean, such as {"accept": "yes"}.
+    tool's words mean, such as {"accept": "yes"}. options: the column with a list of the options
+    that were chosen, where the answer says only whether there are some.
     """
 
     tool: str
     columns: Mapping[str, str]
     prefix: str = ""
     answers: Mapping[str, str] = field(default_factory=dict)
+    options: str = ""
 
 
 MTURK = Layout(
@@ -95,6 +97,7 @@ PRODIGY = Layout(
         "timestamp": "_timestamp",
     },
     answers={"accept": "yes", "reject": "no"},
+    options="accept",  # of its interface for choices
 )
 #: A table with our own names; a setting gives others.
 PLAIN = Layout("file", {role: role for role in ROLES})
@@ -140,7 +143,7 @@ def read_row(row: Any, layout: Layout, origin: str) -> Answer:
         image_id=whole_number(cells.get("image_id")),
         image=text_or_none(cells.get("image")),
         asks=label if label is not None and abs(label) < 2**31 else None,
-        worker=text_or_none(cells.get("worker_id")),
+        worker=worker_or_none(cells.get("worker_id")),
         value=value,
         created=timestamp,
         updated=timestamp,
@@ -164,11 +167,11 @@ def _value(row: Mapping[str, Any], cells: Mapping[str, Any], layout: Layout) -> 
     """The answer; None where the worker gave none. Raises: ValueError where there are several."""
     if "answer" in layout.columns:
         given = cells["answer"]
-        accepted = row.get("accept")
-        if layout is PRODIGY and given == "accept" and isinstance(accepted, list):
-            if len(accepted) != 1:  # of its interface for choices
-                raise ValueError(f"{len(accepted)} options are accepted, not one")
-            given = accepted[0]
+        chosen = row.get(layout.options) if layout.options else None
+        if given == "accept" and isinstance(chosen, list):
+            if len(chosen) != 1:
+                raise ValueError(f"{len(chosen)} options are chosen, not one")
+            given = chosen[0]
         values = [given]
     else:
         values = _answers_by_prefix(row, layout.prefix)

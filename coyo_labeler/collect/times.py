@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-#: Seconds since 1970 up to the year 2200; a larger number is no time in seconds.
+#: Seconds since 1970 up to the year 2200: no answer was given later, nor before 1970.
 _LATEST = 7_258_118_400
 
 
@@ -64,7 +64,10 @@ def _of_seconds(seconds: float) -> int:
 def _microseconds(moment: datetime) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
+    microseconds = (moment - _EPOCH) // _MICROSECOND
+    if not 0 <= microseconds < _LATEST * 1_000_000:
+        raise ValueError(f"{moment} is no time at which an answer can have been given")
+    return microseconds
 
 
 def seconds_of(value: object) -> float | None:

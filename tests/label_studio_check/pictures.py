@@ -27,7 +27,9 @@ def with_cookie(url: str, cookie: str) -> Iterator[str]:
             self._pass_on(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
         def _pass_on(self, body: bytes | None) -> None:
-            kept = {k: v for k, v in self.headers.items() if k.lower() in {"accept", "content-type"}}
+            kept = {
+                k: v for k, v in self.headers.items() if k.lower() in {"accept", "content-type"}
+            }
             response = pool.request(
                 self.command, url + self.path, body=body, headers={**kept, "Cookie": cookie}
             )

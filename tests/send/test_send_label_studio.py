@@ -1,0 +1,180 @@
+"""send to a server of Label Studio: every question once, whatever happens."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from coyo_labeler.errors import InputError, WorkError
+from tests.annotation_tools.fake_label_studio import LEGACY, PERSONAL, FakeLabelStudio, serve
+from tests.annotation_tools.tables import question, rows_of, run, write_questions
+
+
+@pytest.fixture
+def fake():
+    return FakeLabelStudio()
+
+
+@pytest.fixture
+def url(fake, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
+    with serve(fake) as address:
+        yield address
+
+
+def words(tmp_path: Path, url: str, rows=None, **more):
+    questions = write_questions(tmp_path, rows or [question(n) for n in range(7)])
+    return {
+        "questions": questions,
+        "to": "label_studio",
+        "url": url,
+        "output": tmp_path / "sent",
+        "batch_size": 3,
+        **more,
+    }
+
+
+def sent_ids(fake) -> list[str]:
+    return [task["data"]["question_id"] for task in fake.tasks.values()]
+
+
+def test_each_question_is_one_task_in_the_order_of_select(tmp_path, fake, url):
+    manifest, _ = run("send", **words(tmp_path, url))
+    expected = [question(n)["question_id"] for n in range(7)]
+    assert sent_ids(fake) == expected
+    assert (manifest.rows.rows_in, manifest.rows.rows_out) == (7, 7)
+    rows = rows_of(tmp_path / "sent", "sent")
+    assert [(row["question_id"], row["task"]) for row in rows] == [
+        (question_id, number) for number, question_id in enumerate(expected, 1)
+    ]
+    assert manifest.details["projects"] == [{"id": 1, "title": "r0001 · choice"}]
+
+
+def test_a_second_run_and_one_that_lost_its_record_send_nothing_twice(tmp_path, fake, url):
+    given = words(tmp_path, url)
+    run("send", **given)
+    assert not run("send", **given)[1]
+    before = rows_of(tmp_path / "sent", "sent")
+    (tmp_path / "sent" / "_manifest.json").unlink()
+    (tmp_path / "sent" / "sent" / "part-00000.parquet").unlink()
+    run("send", **given)
+    assert len(fake.tasks) == 7
+    assert len(fake.projects) == 1
+    assert rows_of(tmp_path / "sent", "sent") == before
+
+
+def test_a_run_that_died_between_two_batches_goes_on(tmp_path, fake, url):
+    given = words(tmp_path, url, retries=0)
+    fake.capacity = 3
+    with pytest.raises(WorkError, match=r"the disk is full.*run the same command again"):
+        run("send", **given)
+    assert len(fake.tasks) == 3
+    fake.capacity = None
+    run("send", **given)
+    assert sent_ids(fake) == [question(n)["question_id"] for n in range(7)]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_an_import_without_an_answer_is_looked_up_before_it_is_repeated(tmp_path, fake, url, taken):
+    fake.fail_imports, fake.take_before_failing = 2, taken
+    run("send", **words(tmp_path, url))
+    assert sorted(sent_ids(fake)) == sorted(question(n)["question_id"] for n in range(7))
+
+
+def test_an_overloaded_server_is_asked_again(tmp_path, fake, url):
+    fake.fail_gets = 2
+    run("send", **words(tmp_path, url))
+    assert len(fake.tasks) == 7
+
+
+def test_nothing_that_must_stay_here_leaves(tmp_path, fake, url, caplog):
+    rows = [question(n) for n in range(4)] + [question(9, "verify")]
+    with caplog.at_level(logging.DEBUG):
+        run("send", **words(tmp_path, url, rows))
+    text = "\n".join(fake.bodies)
+    for word in ("uncertain", "audit", "gold", "purpose", "risk", "inclusion"):
+        assert word not in text.lower()
+    for number in ("0.625", "0.28125", "0.40625"):
+        assert number not in text
+    kept = [p.read_bytes() for p in tmp_path.joinpath("sent").rglob("*") if p.is_file()]
+    assert not any(LEGACY.encode() in data or b"SECRETSIGNATURE" in data for data in kept)
+    assert LEGACY not in caplog.text
+
+
+def test_kinds_overlaps_and_workers_have_projects_of_their_own(tmp_path, fake, url):
+    rows = [
+        question(0, overlap=2),
+        question(1),
+        question(2, "verify", worker_id="ann"),
+        question(3, "verify", worker_id="bob"),
+    ]
+    run("send", **words(tmp_path, url, rows, project="pets"))
+    projects = {p["title"]: p for p in fake.projects.values()}
+    assert projects.keys() == {
+        "pets · choice · 1 answers",
+        "pets · choice · 2 answers",
+        "pets · verify · 1 answers · ann",
+        "pets · verify · 1 answers · bob",
+    }
+    assert projects["pets · choice · 2 answers"]["maximum_annotations"] == 2
+    config = projects["pets · verify · 1 answers · ann"]["label_config"]
+    assert all(f'hotkey="{key}"' in config for key in "ynu")
+
+
+def test_a_choice_offers_names_with_definitions_none_and_unsure(tmp_path, fake, url):
+    run("send", **words(tmp_path, url, [question(0)]))
+    choices = fake.tasks[1]["data"]["choices"]
+    assert [choice["value"] for choice in choices] == ["8087", "11054", "5", "none", "unsure"]
+    assert "table lamp" in choices[1]["html"]
+    assert "n04380533" in choices[1]["html"]
+    assert "a lamp that sits on a table" in choices[1]["html"]
+
+
+def test_large_ids_are_texts(tmp_path, fake, url):
+    run("send", **words(tmp_path, url, [question(0)]))
+    numbers = json.dumps(fake.tasks[1]["data"], indent=0).splitlines()
+    assert not any(line.strip(",").isdecimal() and int(line.strip(",")) > 2**53 for line in numbers)
+    assert fake.tasks[1]["data"]["image_id"] == str(2**53 + 1)
+
+
+def test_a_personal_token_buys_access_and_renews_it(tmp_path, fake, url, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", PERSONAL)
+    fake.uses_per_access = 3
+    run("send", **words(tmp_path, url))
+    assert len(fake.tasks) == 7
+    assert fake.refreshes > 1
+    assert not any(PERSONAL in authorization for authorization in fake.authorizations)
+
+
+@pytest.mark.parametrize("token", ["0" * 40, "eyJx.eyJx.x"])
+def test_a_wrong_token_is_named(tmp_path, url, monkeypatch, token):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+    with pytest.raises(InputError, match=r"credentials.*401.*LABEL_STUDIO_API_KEY") as error:
+        run("send", **words(tmp_path, url))
+    assert token not in str(error.value)
+
+
+def test_a_missing_token_is_named(tmp_path, url, monkeypatch):
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    with pytest.raises(InputError, match="set LABEL_STUDIO_API_KEY in the environment"):
+        run("send", **words(tmp_path, url))
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:1 cannot be reached.*check the URL"):
+        run("send", **words(tmp_path, "http://127.0.0.1:1", retries=0))
+
+
+def test_a_project_that_asks_in_another_way_is_left_alone(tmp_path, fake, url):
+    fake.projects[1] = {"id": 1, "title": "r0001 · choice", "label_config": "<View/>"}
+    with pytest.raises(InputError, match="another labelling configuration; give project=NAME"):
+        run("send", **words(tmp_path, url))
+
+
+def test_a_server_that_is_something_else_is_named(tmp_path, fake, url):
+    fake.users = ["not", "a user"]
+    fake.users[0] = {"hello": "world"}
+    with pytest.raises(InputError, match="answered without 'id'; check the URL"):
+        run("send", **words(tmp_path, url))
