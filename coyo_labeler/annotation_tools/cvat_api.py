@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from coyo_labeler.annotation_tools.server import Server, Token, now, part_of, secret_of
 from coyo_labeler.errors import WorkError
@@ -66,11 +67,11 @@ class Cvat:
 
         Raises: WorkError where CVAT cannot read them, or takes longer than an hour.
         """
-        answer = self.server.post(f"/api/tasks/{number}/data", document)
+        answer = self.server.post(f"/api/tasks/{number}/data/", document)
         request = part_of(answer, "rq_id", TOOL, self.url)
         until = now() + _LONGEST_SECONDS
         while True:
-            state = self.server.get(f"/api/requests/{request}")
+            state = self.server.get(f"/api/requests/{quote(str(request))}")
             status = part_of(state, "status", TOOL, self.url)
             if status == "finished":
                 return
@@ -110,5 +111,5 @@ class Cvat:
         return {
             "job": dict(job),
             "data_meta": self.server.get(f"/api/jobs/{number}/data/meta"),
-            "annotations": self.server.get(f"/api/jobs/{number}/annotations"),
+            "annotations": self.server.get(f"/api/jobs/{number}/annotations/"),
         }

@@ -12,6 +12,7 @@ _BLOCK = 1 << 20
 _LONGEST = 1 << 28
 
 _BLANKS = " \t\r\n"
+_OF_NUMBERS = "0123456789.eE+-"
 
 
 def read_items(file: IO[str], where: str) -> Iterator[Any]:
@@ -46,14 +47,14 @@ class _Items:
                 raise self._error("there is text behind the list")
             return
         while self._peek():
-            yield self._item("")
+            yield self._item()
 
     def _elements(self) -> Iterator[Any]:
         if self._peek() == "]":
             self._start += 1
             return
         while True:
-            yield self._item(",]")
+            yield self._item()
             end = self._peek()
             self._start += 1
             if end == "]":
@@ -61,8 +62,8 @@ class _Items:
             if end != ",":
                 raise self._error("an item does not end in a comma or bracket")
 
-    def _item(self, ends: str) -> Any:
-        """The next item. ends: what must follow it, so that a number is not cut in two."""
+    def _item(self) -> Any:
+        """The next item."""
         self._peek()
         while True:
             try:
@@ -73,8 +74,9 @@ class _Items:
                 if not self._more():
                     raise self._error(one_line(error, 200)) from None
                 continue
-            if end == len(self._text) and not isinstance(item, dict | list) and self._more():
-                continue  # the rest of a number may follow
+            is_number = isinstance(item, int | float)
+            if is_number and not self._text[end:].strip(_OF_NUMBERS) and self._more():
+                continue  # the rest of the number may follow
             self._start = end
             return item
 

@@ -67,7 +67,7 @@ def test_gold_answers_are_marked_by_their_purpose(tmp_path, asked):
 def test_collecting_twice_changes_nothing(tmp_path, asked):
     _, _, out = collect(tmp_path, asked, exports.LABEL_STUDIO)
     before = bytes_of(out)
-    _, worked, _ = collect(tmp_path, asked, exports.LABEL_STUDIO)
+    collect(tmp_path, asked, exports.LABEL_STUDIO)
     assert bytes_of(out) == before
     again = tmp_path / "again"
     run("collect", questions=asked, source=tmp_path / "export.json", output=again)
