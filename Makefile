@@ -18,7 +18,7 @@ UV_ARGS ?=
 ARCHIVE ?= build/archive
 DIST ?= dist
 .NOTPARALLEL:
-.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster test test-fast test-packaging test-spark-versions archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
+.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster test test-fast test-packaging test-spark-versions label-studio-check archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,16 @@ test-spark-versions: java $(READY) ## run some tests of every stage on the oldes
 	  test -e .spark/$$version/pyspark || $(BIN)/uv pip install -q --python $(BIN)/python --target .spark/$$version "pyspark==$$version.*"; \
 	  PYTHONPATH=.spark/$$version $(BIN)/python -m pytest -q @tests/spark_versions.txt; \
 	done
+
+# Label Studio is a gigabyte that nothing else needs, so it has an environment of its own.
+LABEL_STUDIO := .venv-label-studio
+$(LABEL_STUDIO)/.ready: $(READY)
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(UV) pip install -q --python $(LABEL_STUDIO)/bin/python 'label-studio==1.23.*'
+	@touch $@
+
+label-studio-check: $(LABEL_STUDIO)/.ready ## send to a real Label Studio on 127.0.0.1, answer as two people, collect, compare (ARGS=--help)
+	@$(BIN)/python -m tests.label_studio_check --label-studio $(LABEL_STUDIO)/bin/label-studio $(ARGS)
 
 archive: ## pack dist/coyo-labeler-VERSION.tar.gz for clusters that have not got the package (EXTRAS=spark,s3)
 	rm -rf $(ARCHIVE) && mkdir -p $(DIST)

@@ -179,7 +179,7 @@ def read_stage_settings(
 
 def _with_absolute_paths(settings: StageSettings) -> StageSettings:
     """Inputs and output so that every process finds them: workers have other working folders."""
-    urls = {key: getattr(settings, key) for key in ("output", *settings.inputs)}
+    urls = {key: getattr(settings, key) for key in ("output", *settings.inputs, *settings.paths)}
     known = {key: storage.absolute(url) for key, url in urls.items() if url is not None}
     return settings.model_copy(update=known)
 

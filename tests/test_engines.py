@@ -34,5 +34,6 @@ def test_only_label_and_merge_have_a_choice():
     chosen = {name: stage.uses_spark for name, stage in STAGES.items()}
     assert chosen.pop("label") is engines.label_on_spark
     assert chosen.pop("merge") is engines.merge_on_spark
-    assert chosen.pop("pretrain_vit") is engines.never
+    for name in ("send", "collect", "pretrain_vit"):
+        assert chosen.pop(name) is engines.never
     assert set(chosen.values()) == {engines.always}

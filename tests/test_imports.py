@@ -10,7 +10,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "coyo_labeler"
 
 #: Packages of the stages, and of the training reader.
-STAGE_PACKAGES = ("ingest", "fetch", "label", "merge", "report", "export", "pretrain", "data")
+STAGE_PACKAGES = (
+    "ingest",
+    "fetch",
+    "label",
+    "merge",
+    "report",
+    "export",
+    "send",
+    "collect",
+    "pretrain",
+    "data",
+)
 #: Imports between them that are meant: pretraining reads images and labels as any training job.
 MEANT = {("pretrain", "data")}
 

@@ -55,9 +55,10 @@ class StageSettings(Settings):
     """The keys that every stage has.
 
     inputs: the keys that hold input paths. They must exist, and their content (not the path) enters
-    the fingerprint of a run. by_content: the keys whose file enters the fingerprint by its sha256,
-    so that the file may be touched, copied or moved; of other inputs names, sizes and times count.
-    A key of by_content outside inputs may hold a file or a name, such as a label space's.
+    the fingerprint of a run. paths: further keys that hold paths, which the stage itself looks at.
+    by_content: the keys whose file enters the fingerprint by its sha256, so that the file may be
+    touched, copied or moved; of other inputs names, sizes and times count. A key of by_content
+    outside inputs may hold a file or a name, such as a label space's.
     inputs_by_shard: the inputs that the stage itself checks shard by shard; what lies there may
     change between a run and its resumption where nothing was made of it yet. operational: the keys
     that change how the work is done but no value of the result; they may differ between a run and
@@ -65,6 +66,7 @@ class StageSettings(Settings):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[tuple[str, ...]] = ()
     by_content: ClassVar[frozenset[str]] = frozenset()
     inputs_by_shard: ClassVar[frozenset[str]] = frozenset()
     operational: ClassVar[frozenset[str]] = frozenset(

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 
 #: What a source can be in.
@@ -18,6 +17,7 @@ class CollectSettings(StageSettings):
     """Turn the answers of an annotation tool into votes, and say why the others are none."""
 
     inputs: ClassVar[tuple[str, ...]] = ("questions", "sent", "users")
+    paths: ClassVar[tuple[str, ...]] = ("source",)
     by_content: ClassVar[frozenset[str]] = frozenset({"label_space", "users"})
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {
         "timeout_seconds",
@@ -94,9 +94,3 @@ class CollectSettings(StageSettings):
     def reopens(self) -> bool:
         """A finished output has work left where the source has new answers."""
         return True
-
-    @field_validator("source")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        """The same file has one name, from whatever folder it is collected."""
-        return value if value.startswith(("http://", "https://")) else storage.absolute(value)

@@ -13,6 +13,7 @@ class SendSettings(StageSettings):
     """Put questions into an annotation tool, or into the files that it imports."""
 
     inputs: ClassVar[tuple[str, ...]] = ("questions", "images")
+    paths: ClassVar[tuple[str, ...]] = ("image_folder", "document_root")
     by_content: ClassVar[frozenset[str]] = frozenset({"label_space"})
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {
         "timeout_seconds",

@@ -38,10 +38,11 @@ def main() -> int:
     begun = time.monotonic()
     with server.running():
         say(f"Label Studio answers at {server.url} after {time.monotonic() - begun:.0f} s")
-        check(server, folder)
+        tasks = send(server, folder)
         if arguments.chromium:
             picture = arguments.picture or folder / "label_studio.png"
-            take_picture(server, folder, arguments.chromium, picture.absolute())
+            take_picture(server, tasks, arguments.chromium, picture.absolute())
+        collect(server, folder, tasks)
     say("all as answered")
     return 0
 
@@ -63,10 +64,10 @@ def run(stage: str, **words: object) -> tuple[Manifest, bool]:
     return manifest, worked
 
 
-def check(server: Server, folder: Path) -> None:
+def send(server: Server, folder: Path) -> dict[str, int]:
+    """Send the questions, twice; returns the task of each."""
     os.environ[VARIABLE] = server.token
-    annotator = server.add_annotator()
-    send = {
+    words = {
         "questions": folder / "questions.parquet",
         "to": "label_studio",
         "url": server.url,
@@ -76,11 +77,11 @@ def check(server: Server, folder: Path) -> None:
         "output": folder / "sent",
     }
     begun = time.monotonic()
-    manifest, _ = run("send", **send)
+    manifest, _ = run("send", **words)
     say(f"sent {manifest.rows.rows_out} questions in {time.monotonic() - begun:.1f} s")
-    demand(not run("send", **send)[1], "a second send did something")
+    demand(not run("send", **words)[1], "a second send did something")
     lose_record(folder / "sent")
-    run("send", **send)
+    run("send", **words)
     tasks = sent_tasks(folder / "sent")
     counts = [
         server.ask("GET", f"/api/projects/{project['id']}", server.token)["task_number"]
@@ -90,25 +91,31 @@ def check(server: Server, folder: Path) -> None:
     say(f"after a run that was killed and its repetition the projects have {counts} tasks")
     check_what_left(server, tasks)
     check_images(server, tasks)
+    return tasks
+
+
+def collect(server: Server, folder: Path, tasks: dict[str, int]) -> None:
+    """Answer, collect, compare; change an answer, and do so again."""
+    annotator = server.add_annotator()
     expected, skips, twice, changed = answer(server, annotator, tasks)
     os.environ[VARIABLE] = server.personal_token()
     say("collects with a personal access token (JWT), which buys access tokens")
-    collect = {
+    words = {
         "questions": folder / "questions.parquet",
         "source": folder / "sent",
         "output": folder / "collected",
     }
-    manifest, _ = run("collect", **collect)
+    manifest, _ = run("collect", **words)
     reasons = dict(manifest.rows.rejected)
     demand(reasons == {"skipped": skips, "second_answer": twice}, f"rejects are {reasons}")
     compare(folder, expected)
     before = bytes_of(folder)
-    demand(not run("collect", **collect)[1], "a second collect did something")
+    demand(not run("collect", **words)[1], "a second collect did something")
     demand(bytes_of(folder) == before, "a second collect changed the tables")
     annotation, key, value = changed
     server.change(annotation, server.token, value)
     expected[key] = value
-    run("collect", **collect)
+    run("collect", **words)
     compare(folder, expected)
     say("an answer that was changed has replaced itself; nothing else was read again")
 
@@ -213,15 +220,13 @@ def bytes_of(folder: Path) -> list[bytes]:
     return [p.read_bytes() for p in sorted((folder / "collected").glob("*/*.parquet"))]
 
 
-def take_picture(server: Server, folder: Path, chromium: str, picture: Path) -> None:
-    """A picture of the page on which people answer, with the photograph of a flower."""
-    tasks = sent_tasks(folder / "sent")
-    shown = [q for q in tasks if q.startswith(f"check:{2**53 + 1}") or q == f"check:{2**53 + 2}"]
-    task = tasks[shown[0]]
+def take_picture(server: Server, tasks: dict[str, int], chromium: str, picture: Path) -> None:
+    """A picture of the page on which people answer, with a photograph of a temple."""
+    task = tasks[f"check:{2**53 + 1}"]
     project = server.ask("GET", f"/api/tasks/{task}", server.token)["project"]
     picture.parent.mkdir(parents=True, exist_ok=True)
     with pictures.with_cookie(server.url, server.session()) as url:
-        pictures.take(chromium, f"{url}/projects/{project}/data?task={task}", picture, (1280, 900))
+        pictures.take(chromium, f"{url}/projects/{project}/data?task={task}", picture, (1280, 960))
     say(f"the picture of the page is {picture}")
 
 

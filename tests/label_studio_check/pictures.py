@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import urllib3
+from PIL import Image
 
 #: Headers that belong to one connection.
 _HOP = {"transfer-encoding", "connection", "content-encoding", "content-length", "keep-alive"}
@@ -74,3 +75,6 @@ def take(chromium: str, url: str, path: Path, size: tuple[int, int]) -> None:
             capture_output=True,
             timeout=180,
         )
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
