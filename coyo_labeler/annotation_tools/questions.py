@@ -1,11 +1,14 @@
 """Questions as select writes them: read batch by batch, and looked up for an answer."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
@@ -23,7 +26,7 @@ REQUIRED = ("question_id", "image_id", "kind")
 
 CHOICE, VERIFY = "choice", "verify"
 
-_BATCH_ROWS = 50_000
+_BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,77 +137,70 @@ def stem_of(name: str) -> str:
 class QuestionIndex:
     """Questions by their id, their image's id, and the name of their image's file.
 
-    It takes some 600 bytes per question.
+    A question is known by its row. What is looked up by images is sorted only when it is needed.
     """
 
-    def __init__(self) -> None:
-        self._questions: dict[str, Question] = {}
-        self._by_image: dict[int, list[Question]] = {}
-        self._by_key: dict[str, int | None] = {}
-        self._by_url: dict[str, int | None] = {}
+    def __init__(self, stage: str, tables: Iterable[pa.Table]) -> None:
+        """Index tables in `SCHEMA`; a question may come again for another worker.
+
+        Raises: InputError where two different questions have one id.
+        """
+        self._rows: dict[str, int] = {}
         self._by_place: dict[str, str] = {}
+        known = [SCHEMA.empty_table()]
+        row = 0
+        repeated: list[tuple[int, int]] = []
+        for table in tables:
+            known.append(table)
+            for question_id in table["question_id"].to_pylist():
+                first = self._rows.setdefault(question_id, row)
+                if first != row:
+                    repeated.append((first, row))
+                row += 1
+        self._table = pa.concat_tables(known).combine_chunks()
+        for first, again in repeated:
+            one, other = self.questions([first, again])
+            if (one.image_id, one.kind, one.asks) != (other.image_id, other.kind, other.asks):
+                raise InputError(
+                    f"{stage}: questions: question_id {one.question_id} stands for two different "
+                    "questions; write the questions with select"
+                )
 
     @classmethod
     def read(cls, stage: str, url: str, space: LabelSpace) -> "QuestionIndex":
         """The index of the questions at a URL. Raises: InputError, see `read_tables`."""
-        index = cls()
-        for table in read_tables(stage, url, space):
-            for question in to_questions(table):
-                index.add(question, stage)
-        return index
+        return cls(stage, read_tables(stage, url, space))
 
     def __len__(self) -> int:
-        return len(self._questions)
+        return len(self._rows)
 
-    def add(self, question: Question, stage: str) -> None:
-        """Add a question; the same one may come again for another worker.
+    def questions(self, rows: Sequence[int]) -> list[Question]:
+        """The questions of some rows, in their order."""
+        return list(to_questions(self._table.take(pa.array(rows, pa.int64()))))
 
-        Raises: InputError where another question has its id.
-        """
-        present = self._questions.get(question.question_id)
-        if present is not None:
-            if (present.image_id, present.kind, present.asks) != (
-                question.image_id,
-                question.kind,
-                question.asks,
-            ):
-                raise InputError(
-                    f"{stage}: questions: question_id {question.question_id} stands for two "
-                    "different questions; write the questions with select"
-                )
-            return
-        self._questions[question.question_id] = question
-        self._by_image.setdefault(question.image_id, []).append(question)
-        if question.key:
-            self._name(question.key, question.image_id, self._by_key)
-        if question.url:
-            self._name(stem_of(question.url), question.image_id, self._by_url)
-
-    def _name(self, name: str, image_id: int, names: dict[str, int | None]) -> None:
-        """Note the name of an image; one that several images have is no name."""
-        present = names.setdefault(name, image_id)
-        names[name] = image_id if present == image_id else None
+    def row_of(self, question_id: str) -> int | None:
+        """The row of a question, by its id."""
+        return self._rows.get(question_id)
 
     def add_place(self, place: str, question_id: str) -> None:
         """Say where a tool shows a question: `project/task` of schemas.SENT."""
         self._by_place[place] = question_id
 
-    def at(self, place: str) -> Question | None:
-        """The question that a tool shows at a place."""
+    def at(self, place: str) -> int | None:
+        """The row of the question that a tool shows at a place."""
         question_id = self._by_place.get(place)
-        return None if question_id is None else self.get(question_id)
-
-    def get(self, question_id: str) -> Question | None:
-        """The question of an id."""
-        return self._questions.get(question_id)
+        return None if question_id is None else self.row_of(question_id)
 
     def of_image(
         self, image_id: int, kind: str | None = None, asks: int | None = None
-    ) -> list[Question]:
-        """The questions about an image; of one kind, or about one class, where that is known."""
+    ) -> list[int]:
+        """The rows of questions about an image, of one kind, about one class; None: whichever."""
+        ids, rows = self._images
+        first, last = (int(np.searchsorted(ids, image_id, side)) for side in ("left", "right"))
+        about = sorted(set(rows[first:last].tolist()) & self._first_rows)
         return [
-            question
-            for question in self._by_image.get(image_id, ())
+            row
+            for row, question in zip(about, self.questions(about), strict=True)
             if kind in {None, question.kind} and (asks is None or question.label == asks)
         ]
 
@@ -215,7 +211,38 @@ class QuestionIndex:
         """
         stem = stem_of(name)
         number = whole_number(stem)
-        if number is not None and number in self._by_image:
+        if number is not None and self.of_image(number):
             return number
-        image_id = self._by_key.get(stem)
-        return self._by_url.get(stem) if image_id is None and by_url else image_id
+        image_id = self._keys.get(stem)
+        return self._urls.get(stem) if image_id is None and by_url else image_id
+
+    @cached_property
+    def _first_rows(self) -> set[int]:
+        """Rows of questions, without those that come again for another worker."""
+        return set(self._rows.values())
+
+    @cached_property
+    def _images(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The image ids in ascending order, and the row of each."""
+        ids = self._table["image_id"].combine_chunks().to_numpy()
+        order = np.argsort(ids, kind="stable")
+        return ids[order], order
+
+    @cached_property
+    def _keys(self) -> dict[str, int | None]:
+        return self._names("key")
+
+    @cached_property
+    def _urls(self) -> dict[str, int | None]:
+        return self._names("url")
+
+    def _names(self, column: str) -> dict[str, int | None]:
+        """Images by the names of their files; a name that several images have is None's."""
+        names: dict[str, int | None] = {}
+        texts = self._table[column].to_pylist()
+        for text, image_id in zip(texts, self._table["image_id"].to_pylist(), strict=True):
+            if text:
+                stem = stem_of(text) if column == "url" else text
+                if names.setdefault(stem, image_id) != image_id:
+                    names[stem] = None
+        return names

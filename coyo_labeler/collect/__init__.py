@@ -5,5 +5,6 @@
 - `answers`: one answer, whatever the tool; `label_studio`, `cvat`, `tables`: answers of each tool's
   exports and API; `times`: how tools write times.
 - `polling`: what has changed on a server; `state`: the answers of the last poll.
+- `worker_names`: names, or hashes of them.
 - `judge`: an answer to a vote or a reject; `reasons`: why an answer is no vote.
 """

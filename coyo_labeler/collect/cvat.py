@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import IO, Any
 
-from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
 from coyo_labeler.collect.answers import Answer, clean, malformed, text_or_none, worker_or_none
@@ -49,27 +48,35 @@ def read_xml(file: IO[bytes], origin: str, where: str) -> Iterator[Answer]:
     """
     path: list[str] = []
     meta: dict[str, str] = {}
+    for event, element in _events(file, where):
+        if event == "start":
+            path.append(element.tag)
+            if path[0] != "annotations":
+                shown = clean(path[0], 60)
+                raise InputError(f"{where} is not an export of CVAT for images: <{shown}>")
+            if len(path) > _DEEPEST:
+                raise InputError(f"{where} has elements nested too deeply; export it again")
+            continue
+        field = _META.get("/".join(path[1:]))
+        if field is not None:
+            meta[field] = (element.text or "").strip()
+        elif path[1:] == ["image"]:
+            answer = _image(element, meta, origin)
+            if answer is not None:
+                yield answer
+        path.pop()
+        if len(path) == 1:  # what was read is released, so that a long file fits in memory
+            element.clear()
+
+
+def _events(file: IO[bytes], where: str) -> Iterator[tuple[str, Any]]:
+    """The starts and ends of elements. Raises: InputError where it is no XML, or has a DTD."""
     try:
-        for event, element in iterparse(file, ("start", "end"), forbid_dtd=True):
-            if event == "start":
-                path.append(element.tag)
-                if path[0] != "annotations":
-                    shown = clean(path[0], 60)
-                    raise InputError(f"{where} is not an export of CVAT for images: <{shown}>")
-                if len(path) > _DEEPEST:
-                    raise InputError(f"{where} has elements nested too deeply; export it again")
-                continue
-            field = _META.get("/".join(path[1:]))
-            if field is not None:
-                meta[field] = (element.text or "").strip()
-            elif path[1:] == ["image"]:
-                answer = _image(element, meta, origin)
-                if answer is not None:
-                    yield answer
-            path.pop()
-            if len(path) == 1:  # what was read is released, so that a long file fits in memory
-                element.clear()
-    except (ParseError, DefusedXmlException) as error:
+        events = iter(iterparse(file, ("start", "end"), forbid_dtd=True))
+        while (event := next(events, None)) is not None:
+            yield event
+    # An encoding that is not known is a LookupError, one that expat cannot use a ValueError.
+    except (ParseError, LookupError, ValueError) as error:
         raise InputError(
             f"{where} is not readable XML ({one_line(error, 200)}); export it again"
         ) from None

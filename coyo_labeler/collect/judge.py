@@ -1,6 +1,5 @@
 """Answers to votes and rejects: which question, which worker, what response, and what is wrong."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 
 from coyo_labeler.annotation_tools.questions import CHOICE, VERIFY, Question, QuestionIndex
 from coyo_labeler.collect.reasons import Reason
+from coyo_labeler.collect.worker_names import WorkerNames
 from coyo_labeler.errors import one_line
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_ids import whole_number
@@ -40,7 +40,7 @@ JUDGED = pa.schema(
     ]
 )
 
-_BATCH_ROWS = 50_000
+_BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Rules:
 
     tool: in front of worker ids. users: names of workers by the tool's number. worker: who answered
     where the answer does not say. answers: what words of the tool mean. deadline: microseconds
-    since 1970. secret: for hashed worker ids; None: ids are not hashed.
+    since 1970. names: how the number of a worker without a name is shown.
     """
 
     tool: str
@@ -58,7 +58,7 @@ class Rules:
     worker: str | None = None
     answers: Mapping[str, str] | None = None
     deadline: int | None = None
-    secret: bytes | None = None
+    names: WorkerNames = WorkerNames()
 
 
 def judge(answers: pa.Table, questions: QuestionIndex, rules: Rules) -> pa.Table:
@@ -71,8 +71,11 @@ def judge(answers: pa.Table, questions: QuestionIndex, rules: Rules) -> pa.Table
     tables = [JUDGED.empty_table()]
     for start in range(0, latest.num_rows, _BATCH_ROWS):
         batch = latest.slice(start, _BATCH_ROWS).to_pylist()
-        rows = [_judge(values, questions, rules) for values in batch]
-        tables.append(pa.Table.from_pylist(rows, schema=JUDGED))
+        found = [_row_of(values, questions) for values in batch]
+        known = iter(questions.questions([row for row in found if row is not None]))
+        asked = [None if row is None else next(known) for row in found]
+        judged_rows = [_judge(*pair, rules) for pair in zip(batch, asked, strict=True)]
+        tables.append(pa.Table.from_pylist(judged_rows, schema=JUDGED))
     judged = pa.concat_tables(tables).combine_chunks()
     keys = ("image_id", "question_id", "worker_id", "created", "answer_id", "source")
     judged = judged.take(pc.sort_indices(judged, [(key, "ascending") for key in keys]))
@@ -90,8 +93,7 @@ def latest_versions(answers: pa.Table) -> pa.Table:
     return answers.take(pa.array(np.sort(order[is_last])))
 
 
-def _judge(values: dict[str, Any], questions: QuestionIndex, rules: Rules) -> dict[str, Any]:
-    question = _question_of(values, questions)
+def _judge(values: dict[str, Any], question: Question | None, rules: Rules) -> dict[str, Any]:
     worker = _worker_of(values, rules)
     row = {
         "image_id": values["image_id"] if question is None else question.image_id,
@@ -119,14 +121,14 @@ def _judge(values: dict[str, Any], questions: QuestionIndex, rules: Rules) -> di
     return row | {"reason": str(reason), "detail": detail}
 
 
-def _question_of(values: Mapping[str, Any], questions: QuestionIndex) -> Question | None:
-    """The question of an answer: by its id, else the only one about its image that fits."""
+def _row_of(values: Mapping[str, Any], questions: QuestionIndex) -> int | None:
+    """The row of an answer's question: by its id, else the only one about its image that fits."""
     question_id = values["question_id"]
     if values["place"] is not None and (shown := questions.at(values["place"])) is not None:
         return shown
     image = values["image_id"]
     if question_id is not None:
-        known = questions.get(question_id)
+        known = questions.row_of(question_id)
         if known is not None or image is not None:
             return known
         image = questions.image_of(question_id, by_url=False)  # crowd-kit's tasks may be images
@@ -142,16 +144,15 @@ def _question_of(values: Mapping[str, Any], questions: QuestionIndex) -> Questio
 
 
 def _worker_of(values: Mapping[str, Any], rules: Rules) -> str | None:
-    """`tool:name`, hashed on request; None where nobody knows who answered."""
+    """`tool:name`; None where nobody knows who answered."""
     number = values["worker_number"]
     name = rules.users.get(number) if number is not None else None
-    name = name or values["worker"] or (None if number is None else str(number)) or rules.worker
-    if name is None:
-        return None
-    if rules.secret is None:
-        return f"{rules.tool}:{name}"
-    digest = hashlib.blake2b(name.encode(), digest_size=10, key=rules.secret).hexdigest()
-    return f"{rules.tool}:{digest}"
+    name = name or values["worker"] or _of_number(number, rules) or rules.worker
+    return None if name is None else f"{rules.tool}:{name}"
+
+
+def _of_number(number: int | None, rules: Rules) -> str | None:
+    return None if number is None else rules.names.shown(str(number))
 
 
 def _why_no_vote(

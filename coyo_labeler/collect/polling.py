@@ -12,6 +12,7 @@ from coyo_labeler.collect import cvat, label_studio
 from coyo_labeler.collect.answers import Answer, to_tables
 from coyo_labeler.collect.state import Polled, replace_groups
 from coyo_labeler.collect.times import parse_time
+from coyo_labeler.collect.worker_names import WorkerNames
 from coyo_labeler.formats import schemas
 from coyo_labeler.progress import Progress
 
@@ -22,7 +23,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def poll_label_studio(
-    api: LabelStudio, projects: Sequence[int], before: Polled, page_size: int
+    api: LabelStudio,
+    projects: Sequence[int],
+    before: Polled,
+    page_size: int,
+    names: WorkerNames,
 ) -> Polled:
     """All answers of some projects; only tasks that changed since `before` are asked for."""
     cursors = dict(before.cursors)
@@ -43,12 +48,12 @@ def poll_label_studio(
                 if latest is not None:
                     cursors[str(project)] = latest
 
-        tables.extend(to_tables(answers()))
-    users = {**before.users, **label_studio.users_of(api.users())}
-    return Polled(_joined(before, groups, tables), cursors, users)
+        tables.extend(map(names.of_answers, to_tables(answers())))
+    users = {**before.users, **names.of_users(label_studio.users_of(api.users()))}
+    return Polled(_joined(before, groups, tables), cursors, users, names.check)
 
 
-def poll_cvat(api: Cvat, tasks: Sequence[int], before: Polled) -> Polled:
+def poll_cvat(api: Cvat, tasks: Sequence[int], before: Polled, names: WorkerNames) -> Polled:
     """All answers of some tasks; only jobs that changed since `before` are read."""
     cursors = dict(before.cursors)
     groups: set[str] = set()
@@ -69,8 +74,8 @@ def poll_cvat(api: Cvat, tasks: Sequence[int], before: Polled) -> Polled:
                     yield from cvat.read_job(document, f"{cvat.TOOL}:task {task} job {number + 1}")
                     cursors[group] = stamp
 
-        tables.extend(to_tables(answers()))
-    return Polled(_joined(before, groups, tables), cursors)
+        tables.extend(map(names.of_answers, to_tables(answers())))
+    return Polled(_joined(before, groups, tables), cursors, key_check=names.check)
 
 
 def _joined(before: Polled, groups: Iterable[str], tables: Sequence[pa.Table]) -> pa.Table:

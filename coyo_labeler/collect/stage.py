@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from coyo_labeler.collect.sources import find_files, read_files
 from coyo_labeler.collect.state import Polled, read_state, write_state
 from coyo_labeler.collect.tables import LAYOUTS
 from coyo_labeler.collect.times import parse_time
+from coyo_labeler.collect.worker_names import WORKER_KEY, WorkerNames
 from coyo_labeler.config.collect import CollectSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
@@ -43,9 +43,6 @@ logger = logging.getLogger(__name__)
 
 VOTES, REJECTS = "votes", "rejects"
 PART = "part-00000.parquet"
-
-#: The environment's variable with the key of hashed worker ids.
-WORKER_KEY = "COYO_LABELER_WORKER_KEY"
 
 #: A project of Label Studio, or a task of CVAT, as the address bar of a browser has it.
 _PROJECT = re.compile(
@@ -75,7 +72,9 @@ def collect(_: "SparkSession | None", settings: CollectSettings, run: Run) -> Ou
     """
     deadline = _deadline(settings)
     space = load_label_space(settings.label_space)
-    read = _read_server(settings) if _is_server(settings) else _read_files(settings, run)
+    names = WorkerNames.from_environment(settings.hash_workers)
+    is_server = _is_server(settings)
+    read = _read_server(settings, names) if is_server else _read_files(settings, run, names)
     if read is None or (run.done is not None and run.done.details.get("stamp") == read.stamp):
         return None
     questions = QuestionIndex.read("collect", settings.questions, space)
@@ -85,10 +84,10 @@ def collect(_: "SparkSession | None", settings: CollectSettings, run: Run) -> Ou
         _tool_of(read.format),
         space,
         read.users,
-        settings.worker,
+        None if settings.worker is None else names.shown(settings.worker),
         settings.answers,
         deadline,
-        os.environ.get(WORKER_KEY, "").encode()[:64] if settings.hash_workers else None,
+        names,
     )
     judged = judge(read.answers, questions, rules)
     if run.done is not None:
@@ -141,7 +140,7 @@ def _deadline(settings: CollectSettings) -> int | None:
 # -- files ----------------------------------------------------------------------------------------
 
 
-def _read_files(settings: CollectSettings, run: Run) -> Read | None:
+def _read_files(settings: CollectSettings, run: Run, names: WorkerNames) -> Read | None:
     """The answers in files; None where they are as the finished run found them."""
     stamp = fingerprint_input("collect", "source", settings.source)
     if run.done is not None and run.done.details.get("stamp") == stamp:
@@ -160,8 +159,8 @@ def _read_files(settings: CollectSettings, run: Run) -> Read | None:
             *to_tables(read_files(files, settings.columns, settings.worker)),
         ]
     )
-    users = _users_in(answers) | _given_users(settings)
-    return Read(chosen, answers, users, stamp)
+    users = names.of_users(_users_in(answers) | _given_users(settings))
+    return Read(chosen, names.of_answers(answers), users, stamp)
 
 
 def _users_in(answers: pa.Table) -> dict[int, str]:
@@ -190,7 +189,7 @@ def _is_server(settings: CollectSettings) -> bool:
     return settings.source.startswith(("http://", "https://")) or is_sent(settings.source)
 
 
-def _read_server(settings: CollectSettings) -> Read:
+def _read_server(settings: CollectSettings, names: WorkerNames) -> Read:
     from coyo_labeler.annotation_tools.cvat_api import Cvat  # noqa: PLC0415
     from coyo_labeler.annotation_tools.label_studio_api import LabelStudio  # noqa: PLC0415
     from coyo_labeler.collect.polling import poll_cvat, poll_label_studio  # noqa: PLC0415
@@ -199,11 +198,16 @@ def _read_server(settings: CollectSettings) -> Read:
     numbers = [project.id for project in record.projects]
     how = (record.url, settings.timeout_seconds, settings.retries)
     before = read_state(settings.output)
+    if before.cursors and before.key_check != names.check:
+        raise InputError(
+            f"collect: {WORKER_KEY} in the environment is not the key with which the workers in "
+            f"{settings.output} were hashed; set that key, or run with overwrite=true"
+        )
     if record.to == "label_studio":
         api = LabelStudio.connect("collect", *how)
-        polled = poll_label_studio(api, numbers, before, settings.page_size)
+        polled = poll_label_studio(api, numbers, before, settings.page_size, names)
     else:
-        polled = poll_cvat(Cvat.connect("collect", *how), numbers, before)
+        polled = poll_cvat(Cvat.connect("collect", *how), numbers, before, names)
     return Read(record.to, polled.answers, polled.users, polled.stamp, polled)
 
 

@@ -23,11 +23,13 @@ class Polled:
     """All answers of a server's projects (schemas.ANSWERS), and up to when they are complete.
 
     cursors: per project, what the tool needs to find changes. users: names of workers by number.
+    key_check: of the key with which names are hashed, "" where they are not.
     """
 
     answers: pa.Table = field(default_factory=schemas.ANSWERS.empty_table)
     cursors: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[int, str] = field(default_factory=dict)
+    key_check: str = ""
 
     @property
     def stamp(self) -> str:
@@ -54,13 +56,14 @@ def read_state(output: str) -> Polled:
         document = json.loads((answers.schema.metadata or {})[_META.encode()])
         users = {int(number): name for number, name in document["users"].items()}
         answers = answers.replace_schema_metadata().cast(schemas.ANSWERS)
-        return Polled(answers, document["cursors"], users)
+        return Polled(answers, document["cursors"], users, document["key_check"])
 
 
 def write_state(output: str, polled: Polled) -> None:
     """Write what a poll found, whole or not at all."""
     document = {
         "cursors": dict(sorted(polled.cursors.items())),
+        "key_check": polled.key_check,
         "users": {str(number): name for number, name in sorted(polled.users.items())},
     }
     metadata = {_META: json.dumps(document)}

@@ -116,6 +116,24 @@ def test_a_busy_server_and_a_short_token_are_no_obstacle(fake, words, monkeypatc
     assert fake.refreshes > 1
 
 
+def test_hashed_workers_have_no_name_in_any_file(fake, words, monkeypatch):
+    monkeypatch.setenv("COYO_LABELER_WORKER_KEY", "a key")
+    fake.answer(1, 1, "8087")
+    run("collect", **words, hash_workers="true")
+    (vote,) = rows_of(words["output"], "votes")
+    assert len(vote["worker_id"]) == len("label_studio:") + 20
+    kept = b"".join(p.read_bytes() for p in words["output"].rglob("*") if p.is_file())
+    assert b"ann@example.org" not in kept
+    fake.answer(2, 1, "5")
+    run("collect", **words, hash_workers="true")
+    assert [row["worker_id"] for row in rows_of(words["output"], "votes")] == [
+        vote["worker_id"]
+    ] * 2
+    monkeypatch.setenv("COYO_LABELER_WORKER_KEY", "another key")
+    with pytest.raises(InputError, match="COYO_LABELER_WORKER_KEY in the environment is not"):
+        run("collect", **words, hash_workers="true")
+
+
 def test_secrets_are_in_no_file(fake, words, tmp_path, caplog):
     fake.answer(1, 1, "8087")
     run("collect", **words)
