@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class Rules:
     worker: str | None = None
     answers: Mapping[str, str] | None = None
     deadline: int | None = None
-    names: WorkerNames = WorkerNames()
+    names: WorkerNames = field(default_factory=WorkerNames)
 
 
 def judge(answers: pa.Table, questions: QuestionIndex, rules: Rules) -> pa.Table:
