@@ -107,7 +107,8 @@ def _kind_of(url: str) -> tuple[str, str]:
     if text.startswith((b"{", b"[")):
         return "json", ""
     first = text.split(b"\n", 1)[0]
-    return "table", "\t" if first.count(b"\t") > first.count(b",") else ","
+    # Of several that are as frequent the first one: commas.
+    return "table", max((",", "\t", ";"), key=lambda each: first.count(each.encode()))
 
 
 def _format_of(file: SourceFile) -> str:
@@ -119,13 +120,17 @@ def _format_of(file: SourceFile) -> str:
 
 
 def _format_of_json(file: SourceFile) -> str:
+    is_empty = True
     for item in islice(_json_items(file), _LOOKED_AT):
+        is_empty = False
         keys = item.keys() if isinstance(item, dict) else set()
         if {"annotation_id", "annotator"} <= keys:
             raise InputError(f"{file.where} {_LOSSY.format(what='JSON_MIN')}")
         for name, wanted in _BY_KEYS:
             if wanted <= keys:
                 return name
+    if is_empty:
+        raise InputError(f"{file.where} is an empty list; export it again when there are answers")
     raise InputError(
         f"{file.where} is JSON in no form that is known; give format=, or format=columns and "
         "columns.NAME= for each column"

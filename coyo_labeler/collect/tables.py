@@ -177,7 +177,9 @@ def _value(row: Mapping[str, Any], cells: Mapping[str, Any], layout: Layout) -> 
         values = _answers_by_prefix(row, layout.prefix)
     texts = {text for value in values if (text := text_or_none(value)) is not None}
     if len(texts) > 1:
-        raise ValueError(f"there are {len(texts)} different answers")
+        raise ValueError(
+            f"{len(texts)} columns hold different answers; name the right one: columns.answer=NAME"
+        )
     if not texts:
         if any(value not in (None, "") for value in values):
             raise ValueError("the answer is neither a text nor a whole number")

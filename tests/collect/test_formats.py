@@ -113,6 +113,19 @@ def test_a_map_of_columns_reads_any_table(collect):
     assert votes == [(6, "file:ann", 8087, "yes")]
 
 
+def test_semicolons_and_a_mark_of_the_encoding_are_understood(collect):
+    text = f"\ufeffquestion_id;worker_id;answer\r\n{exports.QUESTIONS[6]['question_id']};ann;no\r\n"
+    assert collect(text, "votes.csv")[0] == [(6, "file:ann", 8087, "no")]
+
+
+def test_a_column_of_comments_is_not_taken_for_the_answer(collect):
+    header = "AssignmentId,WorkerId,AssignmentStatus,Input.question_id,Answer.q,Answer.comment\n"
+    text = header + f"1,A1,Approved,{exports.QUESTIONS[6]['question_id']},yes,too dark\n"
+    assert collect(text, "results.csv")[1] == [(6, "malformed")]
+    named = collect(text, "results.csv", columns__answer="Answer.q", overwrite="true")
+    assert named[0] == [(6, "mturk:A1", 8087, "yes")]
+
+
 def test_a_filled_in_csv_of_send_comes_back(tmp_path):
     asked = write_questions(tmp_path, [question(0), question(1), question(6, "verify")])
     run("send", questions=asked, to="csv", output=tmp_path / "sent")

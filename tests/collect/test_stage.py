@@ -163,6 +163,7 @@ def test_exports_that_lose_skips_are_refused(tmp_path, asked, text, name, what):
     [
         ("", "a.csv", "is empty"),
         ("[1, 2]", "a.json", "JSON in no form that is known"),
+        (" [ ]", "a.json", "an empty list; export it again when there are answers"),
         ('[{"annotations": [], "data": {}},', "a.json", "not readable JSON"),
         ("<a><b></a>", "a.xml", "not an export of CVAT"),
         ("<annotations><b></annotations>", "a.xml", "not readable XML"),
