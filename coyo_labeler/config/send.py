@@ -77,8 +77,9 @@ class SendSettings(StageSettings):
         "auto",
         description="how the tool reaches image_folder: an http(s) URL of the folder; local_files: "
         "Label Studio's own files, below document_root; signed: signed URLs of an object store; "
-        "uri: s3://…, which the tool signs itself; path: the path below document_root; auto: "
-        "signed for object stores, local_files for Label Studio, else path",
+        "uri: s3://…, which Label Studio signs itself; path: the path below document_root, for "
+        "CVAT and files; auto: signed for object stores, path with cloud_storage, local_files for "
+        "Label Studio, else path",
     )
     document_root: str | None = Field(
         None,

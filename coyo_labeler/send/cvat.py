@@ -39,7 +39,7 @@ def send_task(api: Cvat, task: Task, images: Images, cloud_storage: int | None) 
     if number is None:
         number = int(api.create_task(task.document())["id"])
         manifest = None if cloud_storage is None else images.path_of(MANIFEST)
-        api.add_images(number, task.data(cloud_storage, manifest, images.folder is None))
+        api.add_images(number, task.data(cloud_storage, manifest, images.are_urls))
     jobs = [job for job in api.jobs(number) if job.get("type") == "annotation"]
     jobs.sort(key=lambda job: int(job["start_frame"]))
     for job, (worker, _) in zip(jobs, task.jobs, strict=False):
@@ -69,7 +69,7 @@ def write_task(output: str, number: int, task: Task, images: Images, storage_id:
     manifest = None if storage_id is None else images.path_of(MANIFEST)
     document: dict[str, Any] = {
         "POST /api/tasks": task.document(),
-        "POST /api/tasks/{id}/data": task.data(storage_id, manifest, images.folder is None),
+        "POST /api/tasks/{id}/data": task.data(storage_id, manifest, images.are_urls),
         "assignees of the jobs": [None if w is None else _login(w) for w, _ in task.jobs],
     }
     storage.write_json(storage.join(output, name), document)

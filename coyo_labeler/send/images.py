@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 #: How a tool reaches a file: see the setting image_url; `prefix`: by an http(s) URL.
 Access = Literal["local_files", "signed", "uri", "path", "prefix"]
 
+#: Besides a URL of the folder.
+_OF_LABEL_STUDIO, _OF_OTHERS = {"local_files", "signed", "uri"}, {"signed", "path"}
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -50,6 +53,11 @@ class Images:
     ) -> None:
         self.folder, self.files, self.access, self.root = folder, files or {}, access, root
         self._prefix, self._signed_seconds = prefix, signed_seconds
+
+    @property
+    def are_urls(self) -> bool:
+        """Whether the tool gets http(s) URLs, which it need not have a folder for."""
+        return self.folder is None or self.access in {"signed", "prefix"}
 
     def find(self, question: Question) -> Shown | None:
         """The image of a question; None where there is none."""
@@ -114,11 +122,17 @@ def _access_of(settings: SendSettings, folder: str) -> tuple[Access, str]:
         return "prefix", chosen
     if chosen == "auto":
         if not is_local:
-            chosen = "uri" if settings.cloud_storage is not None else "signed"
-        elif settings.to in {"label_studio", "label_studio_files"}:
+            chosen = "path" if settings.cloud_storage is not None else "signed"
+        elif settings.to.startswith("label_studio"):
             chosen = "local_files"
         else:
             chosen = "path"
+    usable = _OF_LABEL_STUDIO if settings.to.startswith("label_studio") else _OF_OTHERS
+    if chosen not in usable:
+        raise InputError(
+            f"send: image_url: {settings.to} cannot reach images by {chosen}; leave image_url out, "
+            "or give the http(s) URL of the folder"
+        )
     if chosen in {"signed", "uri"} and is_local:
         raise InputError(
             f"send: image_url: {chosen} needs an object store, and image_folder is {folder}; give "

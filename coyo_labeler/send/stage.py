@@ -130,7 +130,7 @@ class Sending:
         from coyo_labeler.send.cvat_tasks import tasks_of  # noqa: PLC0415
 
         settings, images = self.settings, self.images
-        if images.folder is not None and images.access == "uri":
+        if images.folder is not None and settings.cloud_storage is not None:
             cvat.write_manifest(images)
         api = None
         if settings.to == "cvat":

@@ -26,12 +26,15 @@ def test_published_labels_have_the_names_of_their_pictures() -> None:
     assert [space.name_of(c) for c in (8087, 11054, 4942)] == ["lamp", "table lamp", "boot"]
     assert space.synsets is not None
     assert (space.size, space.synsets[11054]) == (21_841, "n04380533")
+    assert space.definitions is not None
+    assert space.definitions[11054] == "a lamp that sits on a table"
 
 
 def test_a_text_file_names_its_classes_and_has_no_synsets(tmp_path: Path) -> None:
     (tmp_path / "imagenet21k").write_text("zero\none \ntwo\n\n")
     space = load_label_space(str(tmp_path / "imagenet21k"))
     assert (space.name, space.size, space.synsets) == ("imagenet21k", 3, None)
+    assert space.definitions is None
     assert space.names == ("zero", "one", "two")
     assert space.describe() == "imagenet21k (0..2)"
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import fsspec
 import pytest
 
 from coyo_labeler.annotation_tools.questions import Question
@@ -156,6 +157,7 @@ def test_images_may_be_served_from_a_url(send, tmp_path):
     [
         ({"document_root": "/elsewhere"}, "does not lie below /elsewhere"),
         ({"image_url": "signed"}, "signed needs an object store"),
+        ({"image_url": "path"}, "label_studio_files cannot reach images by path"),
     ],
 )
 def test_a_folder_that_the_tool_cannot_reach_is_refused(send, tmp_path, words, error):
@@ -192,11 +194,31 @@ def test_a_manifest_for_a_cloud_storage_lists_the_images(send, tmp_path):
         [question(0, "verify")],
         images=folder,
         image_folder="memory://bucket/r1",
-        image_url="uri",
         document_root="memory://bucket",
         cloud_storage=3,
     )
     document = json.loads((out / "tasks" / "00000.json").read_text())
     data = document["POST /api/tasks/{id}/data"]
     assert data["cloud_storage_id"] == 3
-    assert data["server_files"][0] == "r1/manifest.jsonl"
+    assert data["server_files"] == ["r1/manifest.jsonl", f"r1/00000/{FIRST}.jpg"]
+    lines = fsspec.filesystem("memory").cat_file("/bucket/r1/manifest.jsonl").decode().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"version": "1.1"},
+        {"type": "images"},
+        {
+            "name": f"00000/{FIRST}",
+            "extension": ".jpg",
+            "width": 16,
+            "height": 9,
+            "meta": {"related_images": []},
+        },
+    ]
+
+
+def test_cvat_downloads_from_the_url_of_a_folder(send, tmp_path):
+    images = write_tar(tmp_path / "tars", range(1))
+    rows, url = [question(0, "verify")], "https://cdn.example/r1"
+    _, out = send("cvat_files", rows, images=images, image_url=url)
+    document = json.loads((out / "tasks" / "00000.json").read_text())
+    data = document["POST /api/tasks/{id}/data"]
+    assert data["remote_files"] == [f"{url}/00000/{FIRST}.jpg"]
