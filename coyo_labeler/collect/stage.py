@@ -34,6 +34,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.inputs import fingerprint_input
 from coyo_labeler.manifest import Counts, Outcome, Run
+from coyo_labeler.progress import Progress
 from coyo_labeler.storage_errors import parsing
 
 if TYPE_CHECKING:
@@ -153,12 +154,12 @@ def _read_files(settings: CollectSettings, run: Run, names: WorkerNames) -> Read
             settings.source,
             "a table with columns of our names" if chosen == "columns" else f"answers of {chosen}",
         )
-    answers = pa.concat_tables(
-        [
-            schemas.ANSWERS.empty_table(),
-            *to_tables(read_files(files, settings.columns, settings.worker)),
-        ]
-    )
+    tables = [schemas.ANSWERS.empty_table()]
+    with Progress("collect", None, "answers") as progress:
+        for table in to_tables(read_files(files, settings.columns, settings.worker)):
+            tables.append(table)
+            progress.update(sum(each.num_rows for each in tables))
+    answers = pa.concat_tables(tables)
     users = names.of_users(_users_in(answers) | _given_users(settings))
     return Read(chosen, names.of_answers(answers), users, stamp)
 

@@ -58,7 +58,7 @@ def send(_: "SparkSession | None", settings: SendSettings, run: Run) -> Outcome:
     sending = Sending(settings, surveyed, images, Wording(space))
     sent = sending.cvat() if for_cvat else sending.groups()
     with Progress("send", surveyed.table.num_rows, "questions") as progress:
-        tables = _shown(to_tables(sent), progress)
+        tables = to_tables(_counted(sent, progress))
         rows = storage.write_tables(_part(settings.output, SENT), schemas.SENT, tables)
     rejects = pa.Table.from_pylist(sending.rejects, schema=schemas.SEND_REJECTS)
     storage.write_parquet(_part(settings.output, REJECTS), rejects)
@@ -71,12 +71,10 @@ def _part(output: str, table: str) -> str:
     return storage.join(output, table, PART)
 
 
-def _shown(tables: Iterable[pa.Table], progress: Progress) -> Iterator[pa.Table]:
-    rows = 0
-    for table in tables:
-        rows += table.num_rows
-        progress.update(rows)
-        yield table
+def _counted(sent: Iterable[Sent], progress: Progress) -> Iterator[Sent]:
+    for number, row in enumerate(sent, 1):
+        progress.update(number)
+        yield row
 
 
 @dataclass
