@@ -1,6 +1,6 @@
 """Exports that something has mangled: votes, rejects or one clear error, and nothing else.
 
-MANGLED_EXAMPLES sets how many are tried of each kind (25 by default, so that the suite stays
+MANGLED_EXAMPLES sets how many are tried of each kind (15 by default, so that the suite stays
 short); `MANGLED_EXAMPLES=1000 pytest tests/collect/test_mangled.py` is the long run.
 """
 
@@ -28,7 +28,7 @@ from coyo_labeler.formats.label_spaces import load_label_space
 from tests.annotation_tools.tables import write_questions
 from tests.collect import exports
 
-EXAMPLES = int(os.environ.get("MANGLED_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("MANGLED_EXAMPLES", "15"))
 
 SPACE = load_label_space("imagenet21k")
 BY_ID = {row["question_id"]: row for row in exports.QUESTIONS}
