@@ -15,7 +15,7 @@ from typing import Any
 import urllib3
 
 #: Seconds that the first start may take; it makes a database.
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
 
 _ADD_USER = """
 from users.models import User
