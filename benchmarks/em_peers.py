@@ -109,8 +109,8 @@ def run_kernel(case: Case, output: Path, iterations: int) -> None:
     from coyo_labeler.config.merge import MergeSettings  # noqa: PLC0415
     from coyo_labeler.em.loop import State, StoppingRule, fit  # noqa: PLC0415
     from coyo_labeler.em.partitions import InMemory, PartitionedEStep  # noqa: PLC0415
+    from coyo_labeler.executor import executor_of  # noqa: PLC0415
     from coyo_labeler.formats.label_spaces import load_label_space  # noqa: PLC0415
-    from coyo_labeler.merge.executor import executor_of  # noqa: PLC0415
     from coyo_labeler.merge.prepare import prepare  # noqa: PLC0415
     from coyo_labeler.merge.settings import make_model, make_plan  # noqa: PLC0415
     from coyo_labeler.merge.state import StateFolder  # noqa: PLC0415

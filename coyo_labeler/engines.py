@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from coyo_labeler.config.label import LabelSettings
     from coyo_labeler.config.merge import MergeSettings
     from coyo_labeler.config.pretrain_vit import PretrainVitSettings
+    from coyo_labeler.config.select import SelectSettings
     from coyo_labeler.config.send import SendSettings
 
 #: Bytes of votes and of beliefs up to which local threads finish before Spark could gain on them:
@@ -106,6 +107,21 @@ def merge_on_spark(settings: "MergeSettings") -> bool:
     return (
         votes * _BYTES_PER_BYTE_OF_VOTES > bytes_of_memory() / 2
         or _bytes_of(settings.beliefs) > _LOCAL_BELIEFS
+    )
+
+
+def select_on_spark(settings: "SelectSettings") -> bool:
+    """`engine`; auto: Spark where a cluster is named or the inputs are large.
+
+    Raises: FileNotFoundError where an input does not exist.
+    """
+    if settings.engine != "auto":
+        return settings.engine == "spark"
+    labels = storage.locate(settings.labels, "posterior")
+    return (
+        names_cluster(settings.spark)
+        or _bytes_of(labels) > _LOCAL_BELIEFS
+        or (settings.votes is not None and _bytes_of(settings.votes) > _LOCAL_VOTES)
     )
 
 

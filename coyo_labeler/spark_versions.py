@@ -20,7 +20,7 @@ OLDEST = (3, 5)
 NO_RDDS = (
     "this is a session of Spark Connect or of a serverless service, which has no RDDs; use "
     "spark-submit or spark.master=spark://…, yarn, k8s://… or local[*]. Without Spark run: label "
-    "engine=local, merge engine=local, pretrain_vit"
+    "engine=local, merge engine=local, select engine=local, pretrain_vit"
 )
 
 

@@ -87,6 +87,14 @@ STAGES = {
             engines.merge_on_spark,
         ),
         Stage(
+            "select",
+            "labels to the questions of one round: which images to ask people about",
+            "coyo_labeler.config.select:SelectSettings",
+            "coyo_labeler.select.stage:select",
+            "em",
+            engines.select_on_spark,
+        ),
+        Stage(
             "report",
             "any labels folder to statistics, accuracy against gold, one HTML page",
             "coyo_labeler.config.report:ReportSettings",

@@ -15,6 +15,7 @@ STAGE_PACKAGES = (
     "fetch",
     "label",
     "merge",
+    "select",
     "report",
     "export",
     "send",

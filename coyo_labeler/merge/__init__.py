@@ -3,10 +3,8 @@
 stage          what happens, in order: read → partition → assemble → iterate → write
 settings       the user's settings → a model (what EM computes) and a plan (what is done)
 earlier        the merge to begin from (warm start) or to add votes to (increment)
-executor       where tasks run: Spark or threads; no other module knows which
 prepare        all that comes before EM, in order; kept in the state
 read           tasks that read and check votes, gold and beliefs
-partition      which partition a row goes to; rows packed into batches
 voted_filter   which images have votes, so that only their beliefs are moved
 assemble       the rows of a partition → EM's problems; `belief_table`: beliefs as arrays
 iterate        EM from the first state or the last checkpoint until it stops

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler import storage
+from coyo_labeler.batches import BELIEFS, GOLD, Batch, concat_batches
 from coyo_labeler.em.build import build_problems
 from coyo_labeler.em.calibration import calibration_evidence
 from coyo_labeler.em.inputs import Gold, Votes
@@ -18,14 +19,13 @@ from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import I64, distinct
 from coyo_labeler.em.tallies import Tallies, gather_tallies
 from coyo_labeler.errors import InputError
+from coyo_labeler.executor import Executor, Round
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import check_unique_images
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge.belief_table import to_beliefs
 from coyo_labeler.merge.cell_shards import sample_cells
-from coyo_labeler.merge.executor import Executor, Round
-from coyo_labeler.merge.partition import BELIEFS, GOLD, Batch, concat_batches
 from coyo_labeler.merge.read import is_copied_whole, read_beliefs, read_gold
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.voted_filter import VotedFilter

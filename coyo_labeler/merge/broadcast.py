@@ -16,9 +16,9 @@ from coyo_labeler.em.model import Model, Parameters
 from coyo_labeler.em.partitions import CellIndex, PartitionedEStep, Work
 from coyo_labeler.em.segments import I64
 from coyo_labeler.em.sums import Sums
+from coyo_labeler.executor import Executor
 from coyo_labeler.machine import cores_of_machine
 from coyo_labeler.merge.earlier import Earlier
-from coyo_labeler.merge.executor import Executor
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.worker_counts import WorkerCounts, write_counts
 

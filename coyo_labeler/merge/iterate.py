@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from coyo_labeler.em.loop import State, fit
+from coyo_labeler.executor import Executor
 from coyo_labeler.merge.broadcast import BroadcastEStep
-from coyo_labeler.merge.executor import Executor
 from coyo_labeler.merge.prepare import Prepared
 from coyo_labeler.merge.settings import Plan
 from coyo_labeler.merge.sharded import ShardedEStep

@@ -16,6 +16,7 @@ from coyo_labeler.em.segments import I64
 from coyo_labeler.em.tallies import accuracy_on_gold, most_votes
 from coyo_labeler.em.worker_model import resolve_worker_model
 from coyo_labeler.errors import InputError
+from coyo_labeler.executor import Executor
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.manifest import Counts
@@ -26,7 +27,6 @@ from coyo_labeler.merge.assemble import (
     duplicates_name,
 )
 from coyo_labeler.merge.cell_shards import Shards, plan_shards
-from coyo_labeler.merge.executor import Executor
 from coyo_labeler.merge.read import VotesSummary, partition_votes, reject_name
 from coyo_labeler.merge.settings import ROWS_PER_SPLIT, Plan, enough_to_calibrate
 from coyo_labeler.merge.sharded import gather_shards

@@ -9,10 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler import storage
+from coyo_labeler.batches import (
+    BELIEFS,
+    GOLD,
+    VOTES,
+    Batch,
+    concat_batches,
+    partition_rows,
+)
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, find
 from coyo_labeler.em.worker_model import ChoiceSummary
 from coyo_labeler.errors import InputError
+from coyo_labeler.executor import Executor, Round
 from coyo_labeler.formats import pairs, parquet_splits, schemas
 from coyo_labeler.formats.label_lists import (
     check_label_lists,
@@ -22,15 +31,6 @@ from coyo_labeler.formats.label_lists import (
 )
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
-from coyo_labeler.merge.executor import Executor, Round
-from coyo_labeler.merge.partition import (
-    BELIEFS,
-    GOLD,
-    VOTES,
-    Batch,
-    concat_batches,
-    partition_rows,
-)
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.votes import checks

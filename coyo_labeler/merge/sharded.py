@@ -22,6 +22,7 @@ from coyo_labeler.em.model import Model, Parameters, SkillCheckpoint
 from coyo_labeler.em.partitions import Work
 from coyo_labeler.em.segments import I64, distinct
 from coyo_labeler.em.sums import Sums
+from coyo_labeler.executor import Executor, Round
 from coyo_labeler.merge.cell_shards import (
     ClassCounts,
     Shards,
@@ -32,7 +33,6 @@ from coyo_labeler.merge.cell_shards import (
     shared_classes,
 )
 from coyo_labeler.merge.earlier import Earlier
-from coyo_labeler.merge.executor import Executor, Round
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.worker_counts import WorkerCounts, write_counts
 

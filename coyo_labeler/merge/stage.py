@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from coyo_labeler.config.merge import MergeSettings
+from coyo_labeler.executor import executor_of
 from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.merge.earlier import read_earlier
-from coyo_labeler.merge.executor import executor_of
 from coyo_labeler.merge.iterate import iterate, make_e_step
 from coyo_labeler.merge.prepare import prepare
 from coyo_labeler.merge.reports import write_reports

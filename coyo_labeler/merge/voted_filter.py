@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coyo_labeler.em.segments import I64, Bool
+from coyo_labeler.executor import Executor, Round
 from coyo_labeler.formats import parquet_splits
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.hashing import splitmix64
-from coyo_labeler.merge.executor import Executor, Round
 from coyo_labeler.merge.state import StateFolder
 
 #: Bits of the filter per image: about one image in a thousand is a false positive. The filter has

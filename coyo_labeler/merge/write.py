@@ -11,10 +11,10 @@ from coyo_labeler.em.e_step import posterior_of
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
+from coyo_labeler.executor import Executor
 from coyo_labeler.formats import parquet_splits, schemas
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge.assemble import CARRIED, FALSE_POSITIVES
-from coyo_labeler.merge.executor import Executor
 from coyo_labeler.merge.iterate import StageEStep
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
 from coyo_labeler.merge.prepare import Prepared

@@ -47,7 +47,7 @@ def test_of_two_merges_with_other_partition_counts_one_stops_and_one_is_right(
     def cores():
         return 5 if threading.current_thread() is first else 2
 
-    monkeypatch.setattr("coyo_labeler.merge.executor.cores_of_machine", cores)
+    monkeypatch.setattr("coyo_labeler.executor.cores_of_machine", cores)
     monkeypatch.setattr(preparation, point, wait)
     first = threading.Thread(target=run_first)
     first.start()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import coyo_labeler.merge
-from coyo_labeler.merge.executor import Round, executor_of
+import coyo_labeler.select
+from coyo_labeler.executor import Round, executor_of
 
 
 @pytest.fixture(params=["threads", "spark"])
@@ -64,10 +65,11 @@ def refuse_some(partition, arrived):
     return ()
 
 
-def test_no_other_module_of_merge_knows_which_engine_runs_it():
-    (folder,) = coyo_labeler.merge.__path__
+@pytest.mark.parametrize("package", [coyo_labeler.merge, coyo_labeler.select])
+def test_no_module_of_a_stage_knows_which_engine_runs_it(package):
+    (folder,) = package.__path__
     for path in Path(folder).glob("*.py"):
         text = path.read_text()
         knows = "pyspark" in text or "SparkExecutor" in text or "ThreadExecutor" in text
         # The stage is handed a session, which it passes on.
-        assert not knows or path.name in ("executor.py", "stage.py"), path.name
+        assert not knows or path.name == "stage.py", path.name

@@ -1,4 +1,4 @@
-"""Where the tasks of merge run: on Spark, or in threads of this process, without Spark and Java.
+"""Where the tasks of merge and select run: on Spark, or in threads of this process, without Java.
 
 This is the one seam between the engines: the tasks are the same, and no other module asks which
 engine runs them. Threads are enough for them: NumPy and Arrow work outside the interpreter's lock,
