@@ -33,13 +33,14 @@ class Bin:
     """Keys that agree in their first bits.
 
     low, high: the range of such keys, inclusive. below: how many keys are smaller. inside: how many
-    lie in it.
+    lie in it. total: how many keys there are in all.
     """
 
     low: int
     high: int
     below: int
     inside: int
+    total: int = 0
 
 
 #: No key at all.
@@ -68,11 +69,12 @@ def find_bin(
     """
     if nth < 1:
         return NOTHING
-    shift, prefix, below = sum(widths), 0, 0
+    shift, prefix, below, total = sum(widths), 0, 0, 0
     for width in widths:
         shift -= width
         counts = count(Digit(prefix, shift, width))
         ends = np.cumsum(counts)
+        total = total or int(ends[-1])
         number = int(np.searchsorted(ends, nth - below))
         if number == len(ends):
             raise ValueError(f"there are fewer than {nth} keys")
@@ -82,4 +84,4 @@ def find_bin(
         if not exact and below + inside == nth:
             break
     low = prefix << shift
-    return Bin(low, low + (1 << shift) - 1, below, inside)
+    return Bin(low, low + (1 << shift) - 1, below, inside, total)

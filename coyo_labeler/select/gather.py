@@ -29,6 +29,9 @@ from coyo_labeler.select.plan import Plan
 #: Questions of a file, about.
 _PER_FILE = 50_000
 
+#: Rows of labels that are read at a time: with fifty classes each, some 30 MB.
+_BATCH_ROWS = 65_536
+
 #: Rows of labels that were chosen, on their way to the task that reads them.
 _CHOSEN = pa.schema(
     [
@@ -89,6 +92,8 @@ def _read_rows(
     row = chosen["row"].to_numpy()
     for first, table in _row_groups(plan.labels[number], row, plan):
         begin, end = np.searchsorted(row, [first, first + len(table)])
+        if begin == end:
+            continue
         rows = table.take(pa.array(row[begin:end] - first))
         questions = _questions(rows, chosen.slice(begin, end - begin), plan, number)
         ids = questions["image_id"].to_numpy()
@@ -108,8 +113,10 @@ def _row_groups(split: Split, row: NDArray[np.int32], plan: Plan) -> Iterator[tu
         begin, end = np.searchsorted(row, [first, first + rows])
         if end > begin:
             only = replace(split, row_groups=(group,), first_row=split.first_row + first)
-            for table in parquet_splits.read_split(only, names):
-                yield first, table
+            row_of_batch = first
+            for table in parquet_splits.read_split(only, names, _BATCH_ROWS):
+                yield row_of_batch, table
+                row_of_batch += len(table)
         first += rows
 
 

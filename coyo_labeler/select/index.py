@@ -43,6 +43,9 @@ class Kind(IntEnum):
     GOLD = 2  # its class is known
 
 
+#: Rows of labels that are read at a time.
+_BATCH_ROWS = 131_072
+
 #: Why an image is not in the index.
 TWIN, MAX_VOTES, ASKED_BEFORE, NO_CLASS = "near_twin", "max_votes", "asked_before", "no_class"
 
@@ -176,7 +179,7 @@ def read_images(number: int, split: Split, plan: Plan) -> Iterator[pa.Table]:
     """The images of a split of the labels, as `_ROWS`. number: of the split."""
     source = f"labels: {split.url}"
     row = 0
-    for table in parquet_splits.read_split(split, plan.columns):
+    for table in parquet_splits.read_split(split, plan.columns, _BATCH_ROWS):
         ids = read_ids(table["id"], source)
         lists = _lists(table, source, plan) if plan.reads_lists else None
         risk = _risk(table, lists, ids, source, plan)

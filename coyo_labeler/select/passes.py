@@ -25,6 +25,8 @@ from coyo_labeler.select.hashes import U64
 from coyo_labeler.select.index import Counted, Kind, index_url
 from coyo_labeler.select.plan import Plan
 
+#: Partitions whose counts the driver adds up itself.
+_FEW = 32
 #: Parts of a histogram that are added up by a task each.
 _SLICES = 8
 
@@ -59,7 +61,15 @@ class Passes:
     salts: dict[str, int]
 
     def add_up(self, count: Callable[[Index], I64]) -> I64:
-        """The sum of equally long counts of each partition."""
+        """The sum of equally long counts of each partition.
+
+        Those of many partitions are added up by tasks, so that the driver receives one sum.
+        """
+        if self.partitions <= _FEW:
+            counts = self.executor.map(
+                range(self.partitions), partial(_count_in, state=self.state, count=count)
+            )
+            return np.asarray(np.sum(counts, axis=0))
         send = partial(_send_counts, state=self.state, count=count)
         parts = self.executor.exchange(range(self.partitions), send, Round(_SLICES, _add))
         return np.concatenate(parts)
@@ -73,10 +83,14 @@ class Passes:
         )
 
 
+def _count_in(partition: int, state: str, count: Callable[[Index], I64]) -> I64:
+    return count(read_index(state, partition))
+
+
 def _send_counts(
     partition: int, state: str, count: Callable[[Index], I64]
 ) -> Iterator[tuple[int, I64]]:
-    yield from enumerate(np.array_split(count(read_index(state, partition)), _SLICES))
+    yield from enumerate(np.array_split(_count_in(partition, state, count), _SLICES))
 
 
 def _add(_: int, arrived: list[I64]) -> Iterator[I64]:
@@ -135,20 +149,15 @@ def _tie_numbers(index: Index, cuts: Cuts, salts: dict[str, int]) -> U64:
 def _cut_audit(passes: Passes, cuts: Cuts) -> Cuts:
     if cuts.sizes.audit == 0:
         return cuts
-    outside = int(passes.add_up(partial(_count_outside, cuts=cuts, salts=passes.salts)).sum())
     numbers = partial(_audit_numbers, cuts=cuts, salts=passes.salts)
     audit = passes.find(numbers, cuts.sizes.audit, HASH_DIGITS)
-    return replace(cuts, fresh_outside=outside, audit=audit)
+    return replace(cuts, fresh_outside=audit.total, audit=audit)
 
 
 def _outside(index: Index, cuts: Cuts, salts: dict[str, int]) -> Bool:
     """(images,) those without votes that are not in the top."""
     at_top, _ = top_of(index.ids, index.key, index.kind, index.top, cuts, salts)
     return np.asarray((index.kind == Kind.FRESH) & ~at_top)
-
-
-def _count_outside(index: Index, cuts: Cuts, salts: dict[str, int]) -> I64:
-    return np.array([_outside(index, cuts, salts).sum()], dtype=np.int64)
 
 
 def _audit_numbers(index: Index, cuts: Cuts, salts: dict[str, int]) -> U64:

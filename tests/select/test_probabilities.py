@@ -56,6 +56,7 @@ def run(index, settings, questions, seed, parts, monkeypatch):
     part = np.arange(len(index.ids)) % parts
     fields = ("ids", "key", "kind", "n_votes", "top", "split", "row")
     pieces = [Index(*(getattr(index, name)[part == p] for name in fields)) for p in range(parts)]
+    monkeypatch.setattr(passes, "_FEW", 3)
     monkeypatch.setattr(passes, "read_index", lambda state, partition: pieces[partition])
     salts = {stream: hashes.salt(stream, seed, 1) for stream in hashes.STREAMS}
     votes, counts = np.unique(index.n_votes[index.kind == GOLD], return_counts=True)
