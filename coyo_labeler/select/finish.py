@@ -197,7 +197,9 @@ def _assign(
     left = quota - assign.used_of(chosen, len(workers.names))
     others = np.flatnonzero(~is_gold)
     risk = questions["risk"].to_numpy()[others]
-    order = others[np.lexsort((random[others], -risk))]
+    # Those that fewest may answer come first, then the riskiest: they get the best of who is left.
+    fewest = np.array([-len(barred.get(question, ())) for question in others.tolist()])
+    order = others[np.lexsort((random[others], -risk, fewest))]
     lists = _lists_of(questions, plan.verify)
     greedily = assign.assign_greedily(lists, order, barred, left, workers)
     return np.where(is_gold, chosen, greedily)

@@ -73,6 +73,8 @@ def _send_rows(
     index = read_index(state, partition)
     chosen = choose(index.ids, index.key, index.kind, index.n_votes, index.top, cuts, salts)
     row = np.flatnonzero(chosen.is_chosen)
+    if len(row) == 0:
+        return
     rows = row[np.argsort(index.split[row], kind="stable")]
     columns = [index.row[rows], chosen.purpose[rows], chosen.probability[rows]]
     table = pa.table([*columns, index.n_votes[rows]], schema=_CHOSEN)

@@ -327,8 +327,11 @@ def index_rows(rows: pa.Table, plan: Plan) -> tuple[pa.Table, Counted]:
     """The rows of the index among whole groups of near twins, and why the others are not.
 
     rows: as `_JOINED`.
+
+    Raises: InputError naming an id that occurs twice.
     """
     ids, n_votes = rows["id"].to_numpy(), rows["n_votes"].to_numpy()
+    _check_once(ids)
     is_gold = _flags(rows, "gold")
     first = representatives(rows["group"].to_numpy(), ids, n_votes, is_gold)
     kind, left_out = _kinds(rows, n_votes, is_gold, first, plan)

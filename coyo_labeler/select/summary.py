@@ -12,7 +12,8 @@ from coyo_labeler.select.index import ASKED_BEFORE, MAX_VOTES, TWIN, Counted, Ki
 
 def left_over(counted: Counted, asked: int) -> dict[str, int]:
     """Images that are not asked about, by reason."""
-    return {**counted.left_out, "not_chosen": int(counted.kinds.sum()) - asked}
+    not_chosen = int(counted.kinds.sum()) - asked
+    return counted.left_out | ({"not_chosen": not_chosen} if not_chosen else {})
 
 
 def describe(

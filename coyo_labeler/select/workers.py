@@ -89,6 +89,12 @@ def _read(url: str) -> tuple[list[str | None], list[float | None]]:
     fs, path = storage.resolve(url)
     if fs.isdir(path):
         raise InputError(f"workers: no Parquet or CSV files at {url}")
+    name = url.rsplit("/", 1)[-1]
+    if "." in name and not name.endswith(".txt"):
+        raise InputError(
+            f"workers: {url} is neither Parquet nor CSV; give a table of worker_id, or a .txt of "
+            "one id per line"
+        )
     try:
         lines = storage.read_text(url).splitlines()
     except UnicodeDecodeError:
