@@ -111,12 +111,7 @@ class SelectSettings(StageSettings):
         return self
 
     @model_validator(mode="after")
-    def _an_assigned_question_has_one_worker(self) -> Self:
-        if self.assign != "none" and self.overlap > 1:
-            raise ValueError(
-                "overlap: an assigned question has one worker; give overlap=1 (the next round asks "
-                "others where the label is still uncertain) or assign=none"
-            )
+    def _workers_are_for_assignment(self) -> Self:
         if self.assign == "none" and (self.max_per_worker or self.workers):
             key = "workers" if self.workers else "max_per_worker"
             raise ValueError(f"{key}: nobody is assigned; give assign=random or assign=greedy")

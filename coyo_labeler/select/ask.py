@@ -39,9 +39,10 @@ def question_table(
     else:
         offsets, entries = first_classes(lists, candidates)
         ends = pa.array(offsets, pa.int32())
-        offered = pa.ListArray.from_arrays(ends, pa.array(lists.label[entries]))
+        none = pa.array(np.diff(offsets) == 0)  # without a list all classes may be chosen
+        offered = pa.ListArray.from_arrays(ends, pa.array(lists.label[entries]), mask=none)
         probs = lists.probability[entries].astype(np.float32)
-        offered_probs = pa.ListArray.from_arrays(ends, pa.array(probs))
+        offered_probs = pa.ListArray.from_arrays(ends, pa.array(probs), mask=none)
     columns = [
         pa.array(names, pa.string()),
         pa.array(lists.image),

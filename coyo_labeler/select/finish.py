@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from coyo_labeler import storage
 from coyo_labeler.batches import Batch, concat_batches
-from coyo_labeler.em.segments import I32, I64, find
+from coyo_labeler.em.segments import I32, I64, Bool, find
 from coyo_labeler.errors import InputError
 from coyo_labeler.executor import Executor, Round
 from coyo_labeler.formats import schemas
@@ -46,13 +46,15 @@ class Assignment:
 class Written:
     """What files of questions hold.
 
-    questions: by purpose. answers: that they ask for. assigned: by worker. keyed: how many have the
+    questions: by purpose. answers: that they ask for. assigned: by worker; unassigned: how many
+    have none. keyed: how many have the
     key of a tar; shown: how many have that or a URL. files: as `written.describe_files`.
     """
 
     questions: Counter[str] = field(default_factory=Counter)
     answers: int = 0
     assigned: Counter[str] = field(default_factory=Counter)
+    unassigned: int = 0
     keyed: int = 0
     shown: int = 0
     gold_labels: int = 0
@@ -63,11 +65,17 @@ class Written:
             self.questions + other.questions,
             self.answers + other.answers,
             self.assigned + other.assigned,
+            self.unassigned + other.unassigned,
             self.keyed + other.keyed,
             self.shown + other.shown,
             self.gold_labels + other.gold_labels,
             {**self.files, **other.files},
         )
+
+    def count_workers(self, names: Sequence[str | None]) -> None:
+        """Count the workers of answers that are wanted."""
+        self.assigned = Counter(name for name in names if name is not None)
+        self.unassigned = len(names) - self.assigned.total()
 
 
 def finish_files(
@@ -150,17 +158,14 @@ def _finish(
     by_id = [("id", "ascending"), ("key", "ascending")]
     keys = concat_batches(arrived, _IMAGES, _KEYS).sort_by(by_id)
     questions = _with_column(questions, "key", _look_up(keys, questions["image_id"].to_numpy()))
-    assignment: Assignment | None = shared.value
-    if assignment is not None:
-        votes = concat_batches(arrived, _VOTES, _ASKED)
-        ids = [*assignment.workers.names]
-        quota = assign.quotas(len(ids), len(questions), assignment.most, file, files)
-        chosen = _assign(questions, votes, assignment, quota, plan)
-        names = pa.array(ids, pa.string()).take(pa.array(chosen, mask=chosen < 0))
-        questions = _with_column(questions, "worker_id", names)
     gold = concat_batches(arrived, _GOLD, schemas.GOLD)
     key = _gold_key(questions, gold)
     written = _count(questions, len(key))
+    assignment: Assignment | None = shared.value
+    if assignment is not None:
+        votes = concat_batches(arrived, _VOTES, _ASKED)
+        questions = _with_workers(questions, votes, assignment, plan, file, files)
+        written.count_workers(questions["worker_id"].to_pylist())
     for folder, table in (("questions", questions), ("gold_key", key)):
         name = f"{folder}/{file:05d}.parquet"
         storage.write_parquet(storage.join(output, name), table)
@@ -180,29 +185,69 @@ def _look_up(keys: pa.Table, ids: I64) -> pa.Array:
     return keys["key"].combine_chunks().take(pa.array(rows, mask=~is_known))
 
 
+def _with_workers(
+    questions: pa.Table,
+    votes: pa.Table,
+    assignment: Assignment,
+    plan: Plan,
+    file: int,
+    files: int,
+) -> pa.Table:
+    """Each question once per answer that is wanted, with its worker. votes: earlier ones."""
+    names = [*assignment.workers.names]
+    overlap = questions["overlap"].to_numpy()
+    answers = int(overlap.sum())
+    quota = assign.quotas(len(names), answers, assignment.most, file, files)
+    barred = _barred(questions["image_id"].to_numpy(), votes, assignment.workers)
+    rows, workers = [], []
+    for number in range(int(overlap.max(initial=0))):
+        chosen = _assign(questions, overlap > number, barred, quota, assignment, plan)
+        quota = quota - assign.used_of(chosen, len(names))
+        for question in np.flatnonzero(chosen >= 0).tolist():
+            barred.setdefault(question, set()).add(int(chosen[question]))
+        asked = np.flatnonzero(overlap > number)
+        rows.append(asked)
+        workers.append(chosen[asked])
+    row = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+    worker = np.concatenate([np.zeros(0, dtype=np.int32), *workers])
+    order = np.argsort(row, kind="stable")
+    assigned = pa.array(names, pa.string()).take(pa.array(worker[order], mask=worker[order] < 0))
+    each = _with_column(questions.take(pa.array(row[order])), "worker_id", assigned)
+    return _with_column(each, "overlap", pa.array(np.ones(len(row), dtype=np.int32)))
+
+
 def _assign(
-    questions: pa.Table, votes: pa.Table, assignment: Assignment, quota: I64, plan: Plan
+    questions: pa.Table,
+    wanted: Bool,
+    barred: dict[int, set[int]],
+    quota: I64,
+    assignment: Assignment,
+    plan: Plan,
 ) -> I32:
-    """The worker of each question; gold is drawn, for it is to meet all and not only the best."""
-    ids, workers = questions["image_id"].to_numpy(), assignment.workers
-    barred = _barred(ids, votes, workers)
-    random = hashes.draw(ids, plan.salt(hashes.WORKER))
+    """The worker of each wanted question; gold is drawn: it is to meet all and not only the best.
+
+    barred: by question, who has answered or will.
+    """
+    workers = assignment.workers
+    random = hashes.draw(questions["image_id"].to_numpy(), plan.salt(hashes.WORKER))
+    by_chance = wanted & np.asarray(pc.equal(questions["purpose"], "gold"))
     if not assignment.greedy:
-        return assign.assign_randomly(random, barred, quota)
-    is_gold = np.asarray(pc.equal(questions["purpose"], "gold"))
-    gold = np.flatnonzero(is_gold)
-    barred_gold = {i: barred[q] for i, q in enumerate(gold.tolist()) if q in barred}
-    chosen = np.full(len(ids), assign.NOBODY, dtype=np.int32)
-    chosen[gold] = assign.assign_randomly(random[gold], barred_gold, quota)
+        by_chance = wanted
+    chosen = np.full(len(questions), assign.NOBODY, dtype=np.int32)
+    drawn = np.flatnonzero(by_chance)
+    barred_drawn = {i: barred[q] for i, q in enumerate(drawn.tolist()) if q in barred}
+    chosen[drawn] = assign.assign_randomly(random[drawn], barred_drawn, quota)
+    others = np.flatnonzero(wanted & ~by_chance)
+    if len(others) == 0:
+        return chosen
     left = quota - assign.used_of(chosen, len(workers.names))
-    others = np.flatnonzero(~is_gold)
     risk = questions["risk"].to_numpy()[others]
     # Those that fewest may answer come first, then the riskiest: they get the best of who is left.
     fewest = np.array([-len(barred.get(question, ())) for question in others.tolist()])
     order = others[np.lexsort((random[others], -risk, fewest))]
     lists = _lists_of(questions, plan.verify)
     greedily = assign.assign_greedily(lists, order, barred, left, workers)
-    return np.where(is_gold, chosen, greedily)
+    return np.where(by_chance, chosen, greedily)
 
 
 def _lists_of(questions: pa.Table, verify: bool) -> LabelLists:
@@ -248,15 +293,12 @@ def _gold_key(questions: pa.Table, gold: pa.Table) -> pa.Table:
 
 
 def _count(questions: pa.Table, gold_labels: int) -> Written:
-    purposes = Counter(questions["purpose"].to_pylist())
-    assigned = Counter(name for name in questions["worker_id"].to_pylist() if name is not None)
     keyed = questions["key"].is_valid()
     shown = pc.or_(keyed, questions["url"].is_valid())
     return Written(
-        purposes,
+        Counter(questions["purpose"].to_pylist()),
         int(pc.sum(questions["overlap"]).as_py() or 0),
-        assigned,
-        int(pc.sum(keyed).as_py() or 0),
-        int(pc.sum(shown).as_py() or 0),
-        gold_labels,
+        keyed=int(pc.sum(keyed).as_py() or 0),
+        shown=int(pc.sum(shown).as_py() or 0),
+        gold_labels=gold_labels,
     )

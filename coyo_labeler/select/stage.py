@@ -80,7 +80,9 @@ def affordable(settings: SelectSettings, assignment: Assignment | None) -> int:
     """How many questions the budget and the workers' quotas allow."""
     questions = settings.budget // settings.overlap
     if assignment is not None and assignment.most is not None:
-        questions = min(questions, assignment.most * len(assignment.workers.names))
+        questions = min(
+            questions, assignment.most * len(assignment.workers.names) // settings.overlap
+        )
     return questions
 
 

@@ -63,11 +63,11 @@ def _sentences(settings: SelectSettings, counted: Counted, written: Written) -> 
             why.append("max_votes")
         by = f", by {' or '.join(why)}" if why else ""
         lines.append(f"{unspent:,} answers of the budget are left over{by}")
-    unassigned = total - written.assigned.total()
-    if settings.assign != "none" and unassigned:
+    if written.unassigned:
         lines.append(
-            f"{unassigned:,} questions have no worker: those who are left have answered about "
-            "these images before, or have their quota; name more workers or raise max_per_worker"
+            f"{written.unassigned:,} answers have no worker: those who are left have answered "
+            "about these images before, or have their quota; name more workers or raise "
+            "max_per_worker"
         )
     if written.shown < total:
         lines.append(
