@@ -13,6 +13,7 @@ from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.config.describe import help_text
 from coyo_labeler.config.plan import PlanSettings
 from coyo_labeler.config.read import default_config, preset_names, read_settings
+from coyo_labeler.config.round import RoundSettings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest
 from coyo_labeler.redact import RedactingFormatter, redact
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("overrides", nargs="*", metavar="key=value", help="see below")
+    _add_parser(
+        commands, "round", "the next step of the loop: merge, ask people, collect", RoundSettings
+    )
     arguments, rest = parser.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -52,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command in COMMANDS:
         work = COMMANDS[arguments.command][2]
         return guard(lambda: work(arguments.overrides))
+    if arguments.command == "round":
+        return guard(lambda: _round(arguments.overrides, arguments.config))
     stage = STAGES[arguments.command]
     return guard(
         lambda: in_processes(stage, lambda: _run(stage, arguments.overrides, arguments.config))
@@ -121,6 +127,16 @@ def _demo(overrides: Sequence[str]) -> None:
         print(run_demo(settings))
 
 
+def _round(overrides: Sequence[str], config: str | None) -> None:
+    with extras.needed("round", "em"):
+        from coyo_labeler.round.run import run_round  # noqa: PLC0415
+
+        config = config or default_config("round")
+        settings = read_settings(RoundSettings, "round", config, overrides)
+        start_logging(settings.log_format)
+        print(redact(f"round: {run_round(settings)}"))
+
+
 def _plan(overrides: Sequence[str]) -> None:
     with extras.needed("plan", "demo"):
         from coyo_labeler.plan.run import run_plan  # noqa: PLC0415
@@ -157,16 +173,24 @@ def start_logging(log_format: str) -> None:
 def _add_stage(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", stage: Stage
 ) -> None:
-    settings = stage.settings_class()
+    _add_parser(commands, stage.name, stage.summary, stage.settings_class())
+
+
+def _add_parser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    settings: type[StageSettings | RoundSettings],
+) -> None:
     parser = commands.add_parser(
-        stage.name,
-        help=stage.summary,
+        name,
+        help=summary,
         description=inspect.getdoc(settings),
-        epilog=f"defaults in {default_config(stage.name)}\n\n{help_text(settings)}",
+        epilog=f"defaults in {default_config(name)}\n\n{help_text(settings)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    presets = ", ".join(preset_names(stage.name))
-    parser.add_argument("--config", help=f"YAML file, or one of {presets} (default: {stage.name})")
+    presets = ", ".join(preset_names(name))
+    parser.add_argument("--config", help=f"YAML file, or one of {presets} (default: {name})")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="see below; dotted if nested"
     )

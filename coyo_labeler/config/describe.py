@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler.config.round import RoundSettings
 
 #: Characters of a line at most, and where the comments of a YAML file begin.
 _WIDTH, _COMMENT = 112, 32
@@ -43,12 +44,14 @@ class Key:
         return dumped.removesuffix("...\n").strip()
 
 
-def keys_of(cls: type[StageSettings]) -> list[Key]:
+def keys_of(cls: type[StageSettings | RoundSettings]) -> list[Key]:
     """All keys in the order in which a reader wants them: required, own, those of every stage."""
-    common = [name for name in StageSettings.model_fields if name != "output"]
+    shared = StageSettings.model_fields
+    common = [name for name in shared if name != "output" and name in cls.model_fields]
     own = [name for name in cls.model_fields if name not in StageSettings.model_fields]
-    required = [name for name in [*own, "output"] if cls.model_fields[name].is_required()]
-    optional = ["output", *own]
+    output = ["output"] if "output" in cls.model_fields else []
+    required = [name for name in [*own, *output] if cls.model_fields[name].is_required()]
+    optional = [*output, *own]
     order = [*required, *(name for name in optional if name not in required), *common]
     sections = {order[0]: "", **cls.sections, common[0]: _COMMON}
     return [key for name in order for key in _keys(cls, name, "", sections.get(name, ""))]
@@ -72,7 +75,7 @@ def _keys(cls: type[Settings], name: str, prefix: str, heading: str = "") -> Ite
         yield Key(prefix + name, description, default, heading=heading)
 
 
-def help_text(cls: type[StageSettings]) -> str:
+def help_text(cls: type[StageSettings | RoundSettings]) -> str:
     """The keys with defaults and meanings, for `--help`."""
     lines = ["keys, with defaults:"]
     for key in keys_of(cls):
@@ -91,7 +94,7 @@ def help_text(cls: type[StageSettings]) -> str:
     return "\n".join(lines)
 
 
-def yaml_text(cls: type[StageSettings], stage: str) -> str:
+def yaml_text(cls: type[StageSettings | RoundSettings], stage: str) -> str:
     """conf/<stage>.yaml: every key with its default and its meaning."""
     keys = keys_of(cls)
     words = " ".join(f"{key.name}=PATH" for key in keys if key.required)

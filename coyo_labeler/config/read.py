@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from coyo_labeler import storage
-from coyo_labeler.config.base import StageSettings
+from coyo_labeler.config.base import Settings
 from coyo_labeler.config.explain import explain
 from coyo_labeler.config.words import parse_word
 from coyo_labeler.config.yaml_values import UnboundedError, load_texts, load_yaml
@@ -17,7 +17,7 @@ from coyo_labeler.errors import InputError, one_line
 #: Bytes of a YAML file at most.
 _MAX_BYTES = 2**20
 
-S = TypeVar("S", bound=StageSettings)
+S = TypeVar("S", bound=Settings)
 
 #: The default file of each stage, and presets; conf/ of a checkout is a link to this folder.
 CONF = Path(__file__).parents[1] / "conf"

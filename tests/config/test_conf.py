@@ -15,7 +15,7 @@ from coyo_labeler.stages import STAGES
 from coyo_labeler.write_conf import default_files
 
 CLASSES = {stage.name: stage.settings_class() for stage in STAGES.values()}
-PRESETS = [path for path in sorted(CONF.glob("*.yaml")) if path.stem not in STAGES]
+PRESETS = [path for path in sorted(CONF.glob("*.yaml")) if path not in default_files()]
 
 
 @pytest.mark.parametrize("path", default_files(), ids=lambda path: path.stem)

@@ -1,0 +1,83 @@
+"""What an answer is expected to gain: by how much it raises the probability of the best label."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from coyo_labeler import storage
+from coyo_labeler.em.segments import F64, I64, segment_max, segment_sum
+
+#: Questions that are read at a time.
+_BATCH_ROWS = 65_536
+
+
+def choice_gain(offsets: I64, probability: F64, accuracy: float, classes: int) -> F64:
+    """The gain of one more choice about each image, (images,).
+
+    offsets: (images + 1,). probability: (nnz,) of the listed classes, none of the lists empty.
+    accuracy: of the worker, whose mistakes are spread evenly over the other classes.
+
+        Σ_v max_c p(c) θ(v | c) - max_c p(c),   θ(v | c) = a if v = c, else (1 - a) / (C - 1)
+
+    A choice of a class that is not listed leaves the order as it is.
+    """
+    lengths = np.diff(offsets)
+    astray = (1.0 - accuracy) / max(classes - 1, 1)
+    top = segment_max(probability, offsets)
+    is_top = np.zeros(len(probability), dtype=bool)
+    is_top[_first(probability == np.repeat(top, lengths), offsets)] = True
+    second = segment_max(np.where(is_top, 0.0, probability), offsets)
+    best_other = np.where(is_top, np.repeat(second, lengths), np.repeat(top, lengths))
+    after = segment_sum(np.maximum(accuracy * probability, astray * best_other), offsets)
+    unlisted = np.maximum(classes - lengths, 0) * astray * top
+    return np.asarray(np.maximum(after + unlisted - top, 0.0))
+
+
+def verification_gain(probability: F64, accuracy: float) -> F64:
+    """The gain of one more yes or no about a class, in the certainty about that class, (images,).
+
+    probability: of the class. The answer is right with probability `accuracy`.
+    """
+    yes = np.maximum(accuracy * probability, (1 - accuracy) * (1 - probability))
+    no = np.maximum((1 - accuracy) * probability, accuracy * (1 - probability))
+    return np.asarray(yes + no - np.maximum(probability, 1 - probability))
+
+
+def mean_gain(questions: str, accuracy: float, classes: int) -> float:
+    """The mean gain of the questions in a folder; gold gains nothing and does not count."""
+    total, count = 0.0, 0
+    for batch in _read(questions):
+        gains = _gains(batch.filter(pc.not_equal(batch["purpose"], "gold")), accuracy, classes)
+        total, count = total + float(gains.sum()), count + len(gains)
+    return total / count if count else 0.0
+
+
+def _gains(batch: pa.Table, accuracy: float, classes: int) -> F64:
+    is_choice = np.asarray(batch["candidate_probs"].is_valid())
+    top = 1.0 - batch["risk"].to_numpy().astype(np.float64)
+    gains: NDArray[np.float64] = verification_gain(top, accuracy)
+    lists = batch["candidate_probs"].filter(pa.array(is_choice)).combine_chunks()
+    if len(lists):
+        lengths = np.asarray(lists.value_lengths())
+        offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+        probability = lists.flatten().to_numpy().astype(np.float64)
+        gains[is_choice] = choice_gain(offsets, probability, accuracy, classes)
+    return gains
+
+
+def _read(questions: str) -> Iterator[pa.Table]:
+    for url in storage.files_of(questions):
+        with storage.open_parquet("questions", url) as parquet:
+            names = ["purpose", "risk", "candidate_probs"]
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=names):
+                yield pa.Table.from_batches([batch])
+
+
+def _first(marked: NDArray[np.bool_], offsets: I64) -> I64:
+    """The first marked entry of each segment, of which each has one."""
+    rows = np.flatnonzero(marked)
+    segment = np.searchsorted(offsets, rows, side="right") - 1
+    return rows[np.unique(segment, return_index=True)[1]]
