@@ -8,7 +8,7 @@ OUT ?= out/demo
 PORT ?= 18127
 
 .DEFAULT_GOAL := setup
-BENCHES := ingest fetch label em reader report
+BENCHES := ingest fetch label em select reader report
 ARGS ?=
 # How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
@@ -104,6 +104,9 @@ bench-label: java $(READY) ## label against the bare model's forward pass and ot
 
 bench-em: java $(READY) ## merge against crowd-kit, Spark DataFrames and the bare kernel
 	@$(BIN)/python -m benchmarks.em $(or $(ARGS),full)
+
+bench-select: java $(READY) ## select of 10 M rows against Spark's plain orderBy and limit
+	@$(BIN)/python -m benchmarks.selection $(ARGS)
 
 bench-reader: $(READY) ## training reader against plain webdataset decoding
 	@$(BIN)/python -m benchmarks.reader $(ARGS)
