@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from coyo_labeler.config.base import StageSettings
+from coyo_labeler.formats.image_ids import Ids
 
 
 class SelectSettings(StageSettings):
@@ -34,6 +35,11 @@ class SelectSettings(StageSettings):
     )
     images: str | None = Field(
         None, description="tars of the images, to write each image's key into its question"
+    )
+    ids: Ids = Field(
+        "auto",
+        description="auto: an image's id stands in its JSON or in the table beside the tar; where "
+        "no image has one, img2dataset's keys are ids; hash: instead of none, a hash of uid or key",
     )
     label_space: str = Field(
         "imagenet21k",

@@ -134,7 +134,7 @@ def make_plan(settings: SelectSettings) -> Plan:
         labels=labels,
         votes=tuple(votes_files.plan(votes, ROWS_PER_SPLIT)) if votes is not None else (),
         gold=_plan_gold(settings.gold),
-        images=tuple(find_shards(settings.images)) if settings.images is not None else (),
+        images=_plan_images(settings),
         space=space,
         strategy=settings.strategy,
         verify=settings.kind == "verify",
@@ -148,6 +148,12 @@ def make_plan(settings: SelectSettings) -> Plan:
         repeat_risk=settings.repeat_risk,
         seed=settings.seed,
     )
+
+
+def _plan_images(settings: SelectSettings) -> tuple[Shard, ...]:
+    if settings.images is None:
+        return ()
+    return tuple(find_shards(settings.images, settings.ids))
 
 
 def _plan_gold(url: str | None) -> tuple[Any, ...]:
