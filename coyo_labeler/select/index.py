@@ -281,7 +281,11 @@ def _join(
     )
     index, answered = find(images, ids)
     n_votes = rows["n_votes"].to_numpy().copy()
-    n_votes[answered] = np.maximum(n_votes[answered], answers[index[answered]])
+    given = np.zeros(len(ids), dtype=np.int64)
+    given[answered] = answers[index[answered]]
+    # Of votes that are in the labels alone nobody knows who gave them: these are not asked again.
+    is_known = given >= n_votes
+    n_votes = np.maximum(n_votes, given)
     known = np.unique(gold["image_id"].to_numpy())
     is_gold = find(known, ids)[1]
     joined = rows.set_column(
@@ -289,7 +293,9 @@ def _join(
     )
     flags = np.zeros(len(ids), dtype=bool)
     flags[answered] = disagree[index[answered]]
-    joined = joined.append_column("disagree", pa.array(flags))
+    uncertain = pa.array(_flags(rows, "uncertain") & is_known)
+    joined = joined.set_column(joined.schema.get_field_index("uncertain"), "uncertain", uncertain)
+    joined = joined.append_column("disagree", pa.array(flags & is_known))
     joined = joined.append_column("gold", pa.array(is_gold)).cast(_JOINED)
     yield from partition_rows(joined, "group", _IMAGES, partitions)
     counted = Counted(

@@ -45,13 +45,13 @@ def _sentences(settings: SelectSettings, counted: Counted, written: Written) -> 
     if total == 0:
         return [_nothing(settings, counted)]
     by_purpose = ", ".join(f"{written.questions[name]:,} {name}" for name in PURPOSES)
-    lines = [f"{total:,} questions for {written.answers:,} answers ({by_purpose})"]
+    lines = [f"{_some(total, 'question')} for {_some(written.answers, 'answer')} ({by_purpose})"]
     unspent = settings.budget - written.answers
     available = int(counted.kinds.sum())
     if total == available and unspent >= settings.overlap:
         lines.append(
             f"the budget is {settings.budget:,} answers, but only {available:,} images can be "
-            f"asked about ({_left_out(counted)}): {unspent:,} answers are left over"
+            f"asked about ({_left_out(counted)}): {_some(unspent, 'answer')} left over"
         )
     elif unspent >= settings.overlap:
         why = []
@@ -62,22 +62,26 @@ def _sentences(settings: SelectSettings, counted: Counted, written: Written) -> 
         if settings.overlap > 1:
             why.append("max_votes")
         by = f", by {' or '.join(why)}" if why else ""
-        lines.append(f"{unspent:,} answers of the budget are left over{by}")
+        lines.append(f"{_some(unspent, 'answer')} of the budget left over{by}")
     if written.unassigned:
         lines.append(
-            f"{written.unassigned:,} answers have no worker: those who are left have answered "
-            "about these images before, or have their quota; name more workers or raise "
+            f"{_some(written.unassigned, 'answer')} without a worker: those who are left have "
+            "answered about these images before, or have their quota; name more workers or raise "
             "max_per_worker"
         )
     if written.shown < total:
         lines.append(
-            f"{total - written.shown:,} questions have neither URL nor key: give images=PATH, or "
+            f"{_some(total - written.shown, 'question')} without URL and key: give images=PATH, or "
             "the tool that asks must find them by image_id"
         )
     if counted.gold_images > counted.gold_known:
         missing = counted.gold_images - counted.gold_known
         lines.append(f"gold: {missing:,} of {counted.gold_images:,} images are not in the labels")
     return lines
+
+
+def _some(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _nothing(settings: SelectSettings, counted: Counted) -> str:

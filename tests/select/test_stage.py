@@ -104,6 +104,15 @@ def test_an_image_never_gets_more_votes_than_are_allowed(tmp_path):
     assert {i: row["overlap"] for i, row in questions(tmp_path).items()} == {1: 1, 3: 2, 5: 2}
 
 
+def test_nobody_is_asked_again_where_votes_are_missing(tmp_path):
+    """Image 3 has a vote by the labels; whose it was, these votes do not say."""
+    given = given_votes(tmp_path)
+    few = [(1, "ann", 0, "yes"), (1, "bob", 0, "no")]
+    given["votes"] = write_csv(tmp_path / "few.csv", VOTES, few)
+    select(tmp_path, budget=9, audit=0, **given)
+    assert questions(tmp_path).keys() == {1, 5}
+
+
 def test_without_the_votes_nobody_is_asked_again(tmp_path):
     given = given_votes(tmp_path)
     select(tmp_path, budget=9, labels=given["labels"])
@@ -142,7 +151,7 @@ def test_questions_that_nobody_can_answer_are_left_to_anybody_and_counted(tmp_pa
     manifest = select(tmp_path, budget=3, audit=0, assign="random",
                       workers=tmp_path / "workers.txt", **given_votes(tmp_path))  # fmt: skip
     assert questions(tmp_path)[1]["worker_id"] is None
-    assert "1 answers have no worker" in " ".join(manifest.details["summary"])
+    assert "1 answer without a worker" in " ".join(manifest.details["summary"])
 
 
 def test_near_twins_are_asked_about_once(tmp_path):
@@ -332,4 +341,4 @@ def test_minimal_labels_are_enough(tmp_path):
     pq.write_table(pa.table(table), tmp_path / "labels.parquet")
     manifest = select(tmp_path, labels=tmp_path / "labels.parquet", budget=1, audit=0)
     assert questions(tmp_path)[2]["risk"] == pytest.approx(0.75)
-    assert "1 questions have neither URL nor key" in " ".join(manifest.details["summary"])
+    assert "1 question without URL and key" in " ".join(manifest.details["summary"])
