@@ -61,6 +61,11 @@ class SelectSettings(StageSettings):
         description="questions per most probable class among those chosen by strategy; null: any "
         "number. The audit and gold are not limited",
     )
+    max_per_pair: int | None = Field(
+        None,
+        ge=1,
+        description="the same per pair of most probable and second class: those that are confused",
+    )
     round: int = Field(1, ge=1, description="number of this round; it begins every question_id")
     audit: float = Field(
         0.1,

@@ -10,6 +10,7 @@ hashes       what is drawn: numbers for images, by stream, seed and round
 choose       how many of which purpose; who is chosen, and the inclusion probability
 cut          the nth smallest of scattered keys, by histograms
 class_cuts   the most wanted images of each class
+rows         a partition of the index in memory
 passes       the passes over the index that find the cuts
 gather       chosen rows of the labels → questions in files
 ask          the columns of a question, from a list of classes

@@ -18,6 +18,7 @@ from coyo_labeler.em.segments import F64, I64, Bool, find
 from coyo_labeler.select import hashes
 from coyo_labeler.select.cut import NOTHING, Bin
 from coyo_labeler.select.hashes import U64
+from coyo_labeler.select.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Cuts:
     number in the stream TIES is at most `ties.high`. fresh_outside: images without votes outside
     the top. audit: the bin of the last number in the stream AUDIT. gold_votes, gold_taken: among
     gold with so many votes, so many of `gold_equal` are asked about, by the stream GOLD.
-    classes: where classes end that have too many.
+    classes, pairs: where classes, and pairs of classes, end that have too many.
     """
 
     sizes: Sizes
@@ -112,6 +113,7 @@ class Cuts:
     gold_equal: int = 0
     gold: Bin = NOTHING
     classes: ClassCuts = field(default_factory=ClassCuts.none)
+    pairs: ClassCuts = field(default_factory=ClassCuts.none)
 
 
 def _upto(numbers: U64, high: int) -> Bool:
@@ -119,20 +121,33 @@ def _upto(numbers: U64, high: int) -> Bool:
     return numbers <= np.uint64(high) if high >= 0 else np.zeros(len(numbers), dtype=bool)
 
 
-def pass_class_cuts(
-    key: U64, top: NDArray[np.int32], numbers: U64, cuts: ClassCuts
-) -> tuple[Bool, F64]:
+def pass_class_cuts(key: U64, group: I64, numbers: U64, cuts: ClassCuts) -> tuple[Bool, F64]:
     """(n,) whether images are among the first of their class, and with what probability.
 
-    key: order keys. top: most probable classes. numbers: of the stream CLASS_TIES.
+    key: order keys. group: classes, or pairs of them. numbers: of the stream that decides ties.
     """
     if len(cuts.label) == 0:
         return np.ones(len(key), dtype=bool), np.ones(len(key))
-    index, is_cut = find(cuts.label, top)
+    index, is_cut = find(cuts.label, group)
     before, equal = key < cuts.key[index], key == cuts.key[index]
     passes = ~is_cut | before | (equal & (numbers <= cuts.number[index]))
     share = np.where(before, 1.0, np.where(equal, cuts.share[index], 0.0))
     return passes, np.where(is_cut, share, 1.0)
+
+
+def pass_caps(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> tuple[Bool, F64]:
+    """(images,) whether the caps of pairs and classes let an image to the top; its probability.
+
+    Classes are cut among the images that the pairs let pass. How many of these have which key does
+    not depend on which they are, so that the two probabilities multiply.
+    """
+    of_pairs = hashes.draw(rows.ids, salts[hashes.PAIR_TIES])
+    passes, share = pass_class_cuts(rows.key, rows.pair, of_pairs, cuts.pairs)
+    numbers = hashes.draw(rows.ids, salts[hashes.CLASS_TIES])
+    by_class, share_of_class = pass_class_cuts(
+        rows.key, rows.top.astype(np.int64), numbers, cuts.classes
+    )
+    return passes & by_class, share * share_of_class
 
 
 def in_top(key: U64, passes: Bool, numbers: U64, cuts: Cuts) -> tuple[Bool, F64]:
@@ -169,55 +184,34 @@ PURPOSES = ("uncertain", "repeat", "gold", "audit")
 _UNCERTAIN, _REPEAT, _GOLD, _AUDIT = range(4)
 
 
-def choose(
-    ids: I64,
-    key: U64,
-    kind: NDArray[np.int8],
-    n_votes: NDArray[np.int32],
-    top: NDArray[np.int32],
-    cuts: Cuts,
-    salts: dict[str, int],
-) -> Chosen:
+def choose(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> Chosen:
     """Whether images of the index are chosen, why, and with what probability.
-
-    All arrays are (images,), see `index.INDEX`.
 
     The probability of an image without votes is q + (1 - q) a / f: that it is in the top, or else
     among the a that are drawn of the f outside. q is 1 or 0 but for images that share the last
     place: then it is the share of these that are in.
     """
-    fresh, repeat, gold = kind == 0, kind == 1, kind == 2
-    at_top, q = top_of(ids, key, kind, top, cuts, salts)
+    fresh, repeat, gold = rows.kind == 0, rows.kind == 1, rows.kind == 2
+    at_top, q = top_of(rows, cuts, salts)
     if cuts.sizes.all_fresh:
         at_top, q = at_top | fresh, np.where(fresh, 1.0, q)
     limit = cuts.audit.high
     if cuts.sizes.audited_share:  # all without votes are in the top: the audit is a part of it
         limit = hashes.share_below(cuts.sizes.audited_share)
-    audited = fresh & _upto(hashes.draw(ids, salts[hashes.AUDIT]), limit)
+    audited = fresh & _upto(hashes.draw(rows.ids, salts[hashes.AUDIT]), limit)
     p = cuts.sizes.audit / cuts.fresh_outside if cuts.fresh_outside else 0.0
-    of_gold, share = _in_gold(ids, n_votes, cuts, salts)
+    of_gold, share = _in_gold(rows.ids, rows.n_votes, cuts, salts)
     probability = np.where(fresh, q + (1.0 - q) * p, np.where(repeat, q, share))
-    purpose = np.full(len(ids), _UNCERTAIN, dtype=np.int8)
+    purpose = np.full(len(rows.ids), _UNCERTAIN, dtype=np.int8)
     purpose[repeat], purpose[gold], purpose[audited] = _REPEAT, _GOLD, _AUDIT
     return Chosen(np.where(gold, of_gold, at_top | audited), purpose, probability)
 
 
-def top_of(
-    ids: I64,
-    key: U64,
-    kind: NDArray[np.int8],
-    top: NDArray[np.int32],
-    cuts: Cuts,
-    salts: dict[str, int],
-) -> tuple[Bool, F64]:
+def top_of(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> tuple[Bool, F64]:
     """(images,) whether each is in the top, and with what probability. See `choose`."""
-    candidate = kind != 2
-    if cuts.sizes.all_fresh:
-        candidate = kind == 1
-    passes, share = pass_class_cuts(
-        key, top, hashes.draw(ids, salts[hashes.CLASS_TIES]), cuts.classes
-    )
-    at_top, q = in_top(key, passes, hashes.draw(ids, salts[hashes.TIES]), cuts)
+    candidate = rows.kind == 1 if cuts.sizes.all_fresh else rows.kind != 2
+    passes, share = pass_caps(rows, cuts, salts)
+    at_top, q = in_top(rows.key, passes, hashes.draw(rows.ids, salts[hashes.TIES]), cuts)
     return at_top & candidate, np.where(candidate, q * share, 0.0)
 
 

@@ -1,9 +1,11 @@
-"""Not too many questions of one class: where the most wanted images of each class end."""
+"""Not too many questions of one class: where the most wanted images of each class end.
+
+A class may be a pair of classes as well: what is here said of classes holds for any groups.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coyo_labeler.em.segments import I64, Bool
 from coyo_labeler.select.choose import ClassCuts
@@ -24,9 +26,9 @@ class Leaders:
     more: I64
 
     @classmethod
-    def of(cls, label: NDArray[np.int32], key: U64, number: U64, most: int) -> "Leaders":
+    def of(cls, label: I64, key: U64, number: U64, most: int) -> "Leaders":
         """The first `most` of each class among images (images,)."""
-        images = cls(label.astype(np.int64), key, number, np.zeros(len(key), dtype=np.int64))
+        images = cls(label, key, number, np.zeros(len(key), dtype=np.int64))
         return images.first(most)
 
     def first(self, most: int) -> "Leaders":

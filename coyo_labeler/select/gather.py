@@ -23,8 +23,9 @@ from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.select import hashes, score
 from coyo_labeler.select.ask import question_table
 from coyo_labeler.select.choose import Cuts, choose
-from coyo_labeler.select.passes import Passes, read_index
+from coyo_labeler.select.passes import Passes
 from coyo_labeler.select.plan import Plan
+from coyo_labeler.select.rows import read_rows
 
 #: Questions of a file, about.
 _PER_FILE = 50_000
@@ -70,8 +71,8 @@ def write_chosen(passes: Passes, plan: Plan, cuts: Cuts, files: int) -> int:
 def _send_rows(
     partition: int, state: str, cuts: Cuts, salts: dict[str, int]
 ) -> Iterator[tuple[int, Batch]]:
-    index = read_index(state, partition)
-    chosen = choose(index.ids, index.key, index.kind, index.n_votes, index.top, cuts, salts)
+    index = read_rows(state, partition)
+    chosen = choose(index, cuts, salts)
     row = np.flatnonzero(chosen.is_chosen)
     if len(row) == 0:
         return

@@ -11,16 +11,17 @@ from coyo_labeler.hashing import splitmix64
 U64 = NDArray[np.uint64]
 
 #: What is drawn: who is audited, which gold is asked, who comes first of equals (in all, in a
-#: class), the order of the questions, and who is assigned.
-AUDIT, GOLD, TIES, CLASS_TIES, ORDER, WORKER = (
+#: class, in a pair of classes), the order of the questions, and who is assigned.
+AUDIT, GOLD, TIES, CLASS_TIES, PAIR_TIES, ORDER, WORKER = (
     "audit",
     "gold",
     "ties",
     "class ties",
+    "pair ties",
     "order",
     "worker",
 )
-STREAMS = (AUDIT, GOLD, TIES, CLASS_TIES, ORDER, WORKER)
+STREAMS = (AUDIT, GOLD, TIES, CLASS_TIES, PAIR_TIES, ORDER, WORKER)
 
 
 def salt(stream: str, seed: int, number: int) -> int:

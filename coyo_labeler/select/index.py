@@ -31,6 +31,7 @@ from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.select import score
 from coyo_labeler.select.answers import ANSWERS, count_answers, read_answers
 from coyo_labeler.select.plan import Plan
+from coyo_labeler.select.rows import index_url
 from coyo_labeler.select.twins import group_of, representatives
 from coyo_labeler.votes.read import VotesSplit
 
@@ -50,8 +51,8 @@ _BATCH_ROWS = 131_072
 TWIN, MAX_VOTES, ASKED_BEFORE, NO_CLASS = "near_twin", "max_votes", "asked_before", "no_class"
 
 #: An image on its way into the index. group: of near twins. uncertain: whether votes would leave it
-#: open. top: its most probable class, -1 where that is not needed. split and row: where it stands
-#: in the labels.
+#: open. top: its most probable class, pair: a number for its two most probable ones; -1 where these
+#: are not needed. split and row: where it stands in the labels.
 _ROWS = pa.schema(
     [
         pa.field("id", pa.int64()),
@@ -60,6 +61,7 @@ _ROWS = pa.schema(
         pa.field("uncertain", pa.bool_()),
         pa.field("n_votes", pa.int32()),
         pa.field("top", pa.int32()),
+        pa.field("pair", pa.int64()),
         pa.field("split", pa.int32()),
         pa.field("row", pa.int32()),
     ]
@@ -74,6 +76,7 @@ INDEX = pa.schema(
         pa.field("kind", pa.int8()),
         pa.field("n_votes", pa.int32()),
         pa.field("top", pa.int32()),
+        pa.field("pair", pa.int64()),
         pa.field("split", pa.int32()),
         pa.field("row", pa.int32()),
     ]
@@ -116,11 +119,6 @@ class Counted:
 
 def _add(one: dict[Any, int], other: dict[Any, int]) -> dict[Any, int]:
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
-
-
-def index_url(state: str, partition: int) -> str:
-    """The file of a partition of the index."""
-    return storage.join(state, "index", f"{partition:05d}.parquet")
 
 
 def write_index(executor: Executor, state: str, plan: Plan, partitions: int) -> Counted:
@@ -186,9 +184,11 @@ def read_images(number: int, split: Split, plan: Plan) -> Iterator[pa.Table]:
         values = _score(table, lists, risk, ids, source, plan)
         n = len(ids)
         votes = table["n_votes"].to_numpy() if plan.has_votes else np.zeros(n, dtype=np.int32)
-        top = np.full(n, -1, dtype=np.int32)
+        top, pair = np.full(n, -1, dtype=np.int32), np.full(n, -1, dtype=np.int64)
         if lists is not None and plan.reads_labels:
             top = score.question_class(lists) if plan.verify else score.top_of(lists)
+            if plan.max_per_pair is not None:
+                pair = score.pair_of(lists, plan.space.size)
         hashes = table["imagehash"] if plan.has_hashes else None
         yield pa.table(
             [
@@ -198,6 +198,7 @@ def read_images(number: int, split: Split, plan: Plan) -> Iterator[pa.Table]:
                 risk >= plan.repeat_risk if risk is not None else np.zeros(n, dtype=bool),
                 np.nan_to_num(votes).astype(np.int32),
                 top,
+                pair,
                 np.full(n, number, dtype=np.int32),
                 np.arange(row, row + n, dtype=np.int32),
             ],
@@ -349,7 +350,7 @@ def index_rows(rows: pa.Table, plan: Plan) -> tuple[pa.Table, Counted]:
             score.order_key(values, kind[kept] == Kind.REPEAT),
             kind[kept],
             n_votes[kept],
-            *(rows[name].to_numpy()[kept] for name in ("top", "split", "row")),
+            *(rows[name].to_numpy()[kept] for name in ("top", "pair", "split", "row")),
         ],
         schema=INDEX,
     )

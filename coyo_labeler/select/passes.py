@@ -5,9 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from coyo_labeler import storage
 from coyo_labeler.em.segments import I64, Bool
 from coyo_labeler.executor import Executor, Round
 from coyo_labeler.select import hashes
@@ -15,40 +13,21 @@ from coyo_labeler.select.choose import (
     ClassCuts,
     Cuts,
     Sizes,
-    pass_class_cuts,
+    pass_caps,
     plan_sizes,
     top_of,
 )
 from coyo_labeler.select.class_cuts import Leaders, concat, cut_classes
 from coyo_labeler.select.cut import HASH_DIGITS, SCORE_DIGITS, Bin, Digit, count_digit, find_bin
 from coyo_labeler.select.hashes import U64
-from coyo_labeler.select.index import Counted, Kind, index_url
+from coyo_labeler.select.index import Counted, Kind
 from coyo_labeler.select.plan import Plan
+from coyo_labeler.select.rows import Rows, read_rows
 
 #: Partitions whose counts the driver adds up itself.
 _FEW = 32
 #: Parts of a histogram that are added up by a task each.
 _SLICES = 8
-
-
-@dataclass(frozen=True)
-class Index:
-    """The columns of a partition of the index, (images,) each, see `index.INDEX`."""
-
-    ids: I64
-    key: U64
-    kind: NDArray[np.int8]
-    n_votes: NDArray[np.int32]
-    top: NDArray[np.int32]
-    split: NDArray[np.int32]
-    row: NDArray[np.int32]
-
-
-def read_index(state: str, partition: int) -> Index:
-    """A partition of the index."""
-    with storage.open_parquet("select", index_url(state, partition)) as parquet:
-        table = parquet.read(use_threads=False)
-    return Index(*(column.to_numpy() for column in table.itercolumns()))
 
 
 @dataclass(frozen=True)
@@ -60,7 +39,7 @@ class Passes:
     partitions: int
     salts: dict[str, int]
 
-    def add_up(self, count: Callable[[Index], I64]) -> I64:
+    def add_up(self, count: Callable[[Rows], I64]) -> I64:
         """The sum of equally long counts of each partition.
 
         Those of many partitions are added up by tasks, so that the driver receives one sum.
@@ -75,7 +54,7 @@ class Passes:
         return np.concatenate(parts)
 
     def find(
-        self, keys: Callable[[Index], U64], nth: int, widths: Sequence[int], exact: bool = False
+        self, keys: Callable[[Rows], U64], nth: int, widths: Sequence[int], exact: bool = False
     ) -> Bin:
         """The bin of the nth smallest of all keys. See `cut.find_bin`."""
         return find_bin(
@@ -83,12 +62,12 @@ class Passes:
         )
 
 
-def _count_in(partition: int, state: str, count: Callable[[Index], I64]) -> I64:
-    return count(read_index(state, partition))
+def _count_in(partition: int, state: str, count: Callable[[Rows], I64]) -> I64:
+    return count(read_rows(state, partition))
 
 
 def _send_counts(
-    partition: int, state: str, count: Callable[[Index], I64]
+    partition: int, state: str, count: Callable[[Rows], I64]
 ) -> Iterator[tuple[int, I64]]:
     yield from enumerate(np.array_split(_count_in(partition, state, count), _SLICES))
 
@@ -97,26 +76,30 @@ def _add(_: int, arrived: list[I64]) -> Iterator[I64]:
     yield np.sum(arrived, axis=0)
 
 
-def _count(index: Index, keys: Callable[[Index], U64], digit: Digit) -> I64:
-    return count_digit(keys(index), digit)
+def _count(rows: Rows, keys: Callable[[Rows], U64], digit: Digit) -> I64:
+    return count_digit(keys(rows), digit)
 
 
 def find_cuts(passes: Passes, plan: Plan, counted: Counted, questions: int) -> Cuts:
     """Where the chosen images end. questions: how many there may be."""
-    classes = ClassCuts.none()
-    allowed: I64 | None = None
+    caps = Cuts(Sizes(0, 0, 0, 0.0))
+    if plan.max_per_pair is not None:
+        caps = replace(caps, pairs=_class_cuts(passes, plan.max_per_pair, caps, of_pairs=True))
     if plan.max_per_class is not None:
-        classes = _class_cuts(passes, plan.max_per_class)
-        allowed = passes.add_up(partial(_count_allowed, classes=classes, salts=passes.salts))
+        caps = replace(caps, classes=_class_cuts(passes, plan.max_per_class, caps))
+    allowed: I64 | None = None
+    if plan.max_per_class is not None or plan.max_per_pair is not None:
+        allowed = passes.add_up(partial(_count_allowed, cuts=caps, salts=passes.salts))
     sizes = plan_sizes(questions, counted.kinds, plan.audit, plan.gold_share, allowed)
-    cuts = _cut_gold(passes, Cuts(sizes, classes=classes), counted)
-    cuts = _cut_top(passes, cuts)
-    return _cut_audit(passes, cuts)
+    cuts = _cut_gold(passes, replace(caps, sizes=sizes), counted)
+    return _cut_audit(passes, _cut_top(passes, cuts))
 
 
-def _candidates(index: Index, sizes: Sizes) -> Bool:
-    kind = index.kind
-    return np.asarray(kind == Kind.REPEAT if sizes.all_fresh else kind != Kind.GOLD)
+def _may_top(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> Bool:
+    """(images,) which may be in the top."""
+    kind = rows.kind
+    candidate = kind == Kind.REPEAT if cuts.sizes.all_fresh else kind != Kind.GOLD
+    return np.asarray(candidate & pass_caps(rows, cuts, salts)[0])
 
 
 def _cut_top(passes: Passes, cuts: Cuts) -> Cuts:
@@ -131,19 +114,15 @@ def _cut_top(passes: Passes, cuts: Cuts) -> Cuts:
     return replace(cuts, ties=passes.find(numbers, taken, HASH_DIGITS))
 
 
-def _top_keys(index: Index, cuts: Cuts, salts: dict[str, int]) -> U64:
+def _top_keys(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> U64:
     """The order keys of images that may be in the top."""
-    numbers = hashes.draw(index.ids, salts[hashes.CLASS_TIES])
-    passes, _ = pass_class_cuts(index.key, index.top, numbers, cuts.classes)
-    return index.key[passes & _candidates(index, cuts.sizes)]
+    return rows.key[_may_top(rows, cuts, salts)]
 
 
-def _tie_numbers(index: Index, cuts: Cuts, salts: dict[str, int]) -> U64:
+def _tie_numbers(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> U64:
     """The numbers of those among them that share the last place."""
-    numbers = hashes.draw(index.ids, salts[hashes.CLASS_TIES])
-    passes, _ = pass_class_cuts(index.key, index.top, numbers, cuts.classes)
-    passes &= _candidates(index, cuts.sizes) & (index.key == np.uint64(cuts.top.low))
-    return hashes.draw(index.ids[passes], salts[hashes.TIES])
+    last = _may_top(rows, cuts, salts) & (rows.key == np.uint64(cuts.top.low))
+    return hashes.draw(rows.ids[last], salts[hashes.TIES])
 
 
 def _cut_audit(passes: Passes, cuts: Cuts) -> Cuts:
@@ -154,14 +133,14 @@ def _cut_audit(passes: Passes, cuts: Cuts) -> Cuts:
     return replace(cuts, fresh_outside=audit.total, audit=audit)
 
 
-def _outside(index: Index, cuts: Cuts, salts: dict[str, int]) -> Bool:
+def _outside(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> Bool:
     """(images,) those without votes that are not in the top."""
-    at_top, _ = top_of(index.ids, index.key, index.kind, index.top, cuts, salts)
-    return np.asarray((index.kind == Kind.FRESH) & ~at_top)
+    at_top, _ = top_of(rows, cuts, salts)
+    return np.asarray((rows.kind == Kind.FRESH) & ~at_top)
 
 
-def _audit_numbers(index: Index, cuts: Cuts, salts: dict[str, int]) -> U64:
-    return hashes.draw(index.ids[_outside(index, cuts, salts)], salts[hashes.AUDIT])
+def _audit_numbers(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> U64:
+    return hashes.draw(rows.ids[_outside(rows, cuts, salts)], salts[hashes.AUDIT])
 
 
 def _cut_gold(passes: Passes, cuts: Cuts, counted: Counted) -> Cuts:
@@ -176,22 +155,32 @@ def _cut_gold(passes: Passes, cuts: Cuts, counted: Counted) -> Cuts:
     return cuts
 
 
-def _gold_numbers(index: Index, votes: int, salts: dict[str, int]) -> U64:
-    rows = (index.kind == Kind.GOLD) & (index.n_votes == votes)
-    return hashes.draw(index.ids[rows], salts[hashes.GOLD])
+def _gold_numbers(rows: Rows, votes: int, salts: dict[str, int]) -> U64:
+    equal = (rows.kind == Kind.GOLD) & (rows.n_votes == votes)
+    return hashes.draw(rows.ids[equal], salts[hashes.GOLD])
 
 
-def _count_allowed(index: Index, classes: ClassCuts, salts: dict[str, int]) -> I64:
-    """(3,) images of each kind that are among the first of their class."""
-    numbers = hashes.draw(index.ids, salts[hashes.CLASS_TIES])
-    allowed, _ = pass_class_cuts(index.key, index.top, numbers, classes)
-    return np.bincount(index.kind[allowed], minlength=len(Kind)).astype(np.int64)
+def _count_allowed(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> I64:
+    """(3,) images of each kind that the caps let to the top."""
+    allowed, _ = pass_caps(rows, cuts, salts)
+    return np.bincount(rows.kind[allowed], minlength=len(Kind)).astype(np.int64)
 
 
-def _class_cuts(passes: Passes, most: int) -> ClassCuts:
-    """The cut of each class that has enough images: one row per class reaches the driver."""
+def _class_cuts(passes: Passes, most: int, cuts: Cuts, of_pairs: bool = False) -> ClassCuts:
+    """The cut of each class, or pair, that has enough images: one row of each reaches the driver.
+
+    cuts: the caps so far; what they do not let pass does not count.
+    """
     parts = min(passes.partitions, _SLICES)
-    send = partial(_send_leaders, state=passes.state, salts=passes.salts, most=most, parts=parts)
+    send = partial(
+        _send_leaders,
+        state=passes.state,
+        salts=passes.salts,
+        most=most,
+        parts=parts,
+        cuts=cuts,
+        of_pairs=of_pairs,
+    )
     cut = Round(parts, partial(_cut_classes, most=most))
     found = passes.executor.exchange(range(passes.partitions), send, cut)
     label = np.concatenate([each.label for each in found])
@@ -205,12 +194,20 @@ def _class_cuts(passes: Passes, most: int) -> ClassCuts:
 
 
 def _send_leaders(
-    partition: int, state: str, salts: dict[str, int], most: int, parts: int
+    partition: int,
+    state: str,
+    salts: dict[str, int],
+    most: int,
+    parts: int,
+    cuts: Cuts,
+    of_pairs: bool,
 ) -> Iterator[tuple[int, Leaders]]:
-    index = read_index(state, partition)
-    rows = (index.kind != Kind.GOLD) & (index.top >= 0)
-    numbers = hashes.draw(index.ids[rows], salts[hashes.CLASS_TIES])
-    leaders = Leaders.of(index.top[rows], index.key[rows], numbers, most)
+    rows = read_rows(state, partition)
+    group = rows.pair if of_pairs else rows.top.astype(np.int64)
+    stream = hashes.PAIR_TIES if of_pairs else hashes.CLASS_TIES
+    counted = (rows.kind != Kind.GOLD) & (group >= 0) & pass_caps(rows, cuts, salts)[0]
+    numbers = hashes.draw(rows.ids[counted], salts[stream])
+    leaders = Leaders.of(group[counted], rows.key[counted], numbers, most)
     yield from enumerate(leaders.split(parts))
 
 

@@ -42,6 +42,7 @@ class Plan:
     verify: bool
     candidates: int
     max_per_class: int | None
+    max_per_pair: int | None
     round: int
     audit: float
     gold_share: float
@@ -86,7 +87,8 @@ class Plan:
     @property
     def reads_labels(self) -> bool:
         """See Plan."""
-        return self.verify or self.max_per_class is not None
+        capped = self.max_per_class is not None or self.max_per_pair is not None
+        return self.verify or capped
 
     @property
     def reads_lists(self) -> bool:
@@ -118,7 +120,7 @@ class Plan:
 
         Of equals the same image comes first in every round.
         """
-        of_all_rounds = stream in (hashes.TIES, hashes.CLASS_TIES)
+        of_all_rounds = stream in (hashes.TIES, hashes.CLASS_TIES, hashes.PAIR_TIES)
         return hashes.salt(stream, self.seed, 0 if of_all_rounds else self.round)
 
 
@@ -140,6 +142,7 @@ def make_plan(settings: SelectSettings) -> Plan:
         verify=settings.kind == "verify",
         candidates=settings.candidates,
         max_per_class=settings.max_per_class,
+        max_per_pair=settings.max_per_pair,
         round=settings.round,
         audit=settings.audit,
         gold_share=settings.gold_share,

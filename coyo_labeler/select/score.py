@@ -64,6 +64,25 @@ def top_of(lists: LabelLists) -> I32:
     return top
 
 
+def pair_of(lists: LabelLists, classes: int) -> I64:
+    """A number for the two most probable classes of each image, (n,); -1 without a list.
+
+    Which of the two comes first makes no difference. A second one that is not listed counts as one.
+    """
+    pair = np.full(len(lists.image), -1, dtype=np.int64)
+    filled, offsets = _filled(lists)
+    if not filled.any():
+        return pair
+    image = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((lists.label, -lists.probability, image))
+    first = lists.label[order[offsets[:-1]]].astype(np.int64)
+    has_second = np.diff(offsets) > 1
+    second = np.full(len(first), classes, dtype=np.int64)
+    second[has_second] = lists.label[order[offsets[:-1][has_second] + 1]]
+    pair[filled] = np.minimum(first, second) * (classes + 1) + np.maximum(first, second)
+    return pair
+
+
 def question_class(lists: LabelLists) -> I32:
     """The class whose verification tells most about each image, (n,); -1 without a list.
 

@@ -55,8 +55,7 @@ def _sentences(settings: SelectSettings, counted: Counted, written: Written) -> 
         )
     elif unspent >= settings.overlap:
         why = []
-        if settings.max_per_class is not None:
-            why.append("max_per_class")
+        why += [key for key in ("max_per_class", "max_per_pair") if getattr(settings, key)]
         if settings.max_per_worker is not None:
             why.append("max_per_worker")
         if settings.overlap > 1:

@@ -54,6 +54,16 @@ def test_scores_are_those_of_each_image_by_itself(images):
         assert score.entropy_of(lists, CLASSES)[i] == pytest.approx(entropy, abs=1e-6)
 
 
+@given(LISTS)
+def test_two_images_share_a_pair_if_the_same_two_classes_lead(images):
+    pairs = score.pair_of(flat(images), CLASSES)
+    leading = [frozenset(sorted(image, key=lambda c: (-image[c], c))[:2]) for image in images]
+    for i, one in enumerate(leading):
+        for j, other in enumerate(leading):
+            assert (pairs[i] == pairs[j]) == (one == other)
+        assert (pairs[i] == -1) == (not one)
+
+
 @given(LISTS, st.floats(0.55, 0.99))
 def test_the_class_that_is_verified_tells_most(images, quality):
     def coin(p):
@@ -137,7 +147,7 @@ def test_the_cut_of_a_class_is_where_sorting_puts_it(images, most, parts):
     label, key = (np.array([image[i] for image in images]) for i in (0, 1))
     number = draw(np.arange(len(images)), 77)
     leaders = [
-        Leaders.of(label[p::parts].astype(np.int32), key[p::parts].astype(np.uint64),
+        Leaders.of(label[p::parts], key[p::parts].astype(np.uint64),
                    number[p::parts], most)
         for p in range(parts)
     ]  # fmt: skip

@@ -7,10 +7,11 @@ from coyo_labeler.executor import ThreadExecutor
 from coyo_labeler.select import hashes, passes
 from coyo_labeler.select.choose import PURPOSES, choose
 from coyo_labeler.select.index import Counted, Kind
-from coyo_labeler.select.passes import Index, Passes, find_cuts
+from coyo_labeler.select.passes import Passes, find_cuts
+from coyo_labeler.select.rows import Rows
 from coyo_labeler.select.score import order_key
 
-SEEDS = 250
+SEEDS = 200
 FRESH, REPEAT, GOLD = Kind.FRESH, Kind.REPEAT, Kind.GOLD
 
 
@@ -24,8 +25,9 @@ class Serial(ThreadExecutor):
 class Settings:
     """What `find_cuts` asks of a plan."""
 
-    def __init__(self, audit=0.2, gold_share=0.1, max_per_class=None):
-        self.audit, self.gold_share, self.max_per_class = audit, gold_share, max_per_class
+    def __init__(self, audit=0.2, gold_share=0.1, max_per_class=None, max_per_pair=None):
+        self.audit, self.gold_share = audit, gold_share
+        self.max_per_class, self.max_per_pair = max_per_class, max_per_pair
 
 
 def images(fresh=30, repeat=10, gold=8, distinct=5, classes=4):
@@ -40,12 +42,13 @@ def images(fresh=30, repeat=10, gold=8, distinct=5, classes=4):
     score = random.integers(1, distinct + 1, n).astype(np.float32)
     n_votes = np.where(kind == FRESH, 0, 1).astype(np.int32)
     n_votes[kind == GOLD] = random.integers(0, 3, gold)
-    return Index(
+    return Rows(
         ids=np.arange(n, dtype=np.int64) * 1001 - 7,
         key=order_key(score, kind == REPEAT),
         kind=kind,
         n_votes=n_votes,
-        top=random.integers(0, classes, n).astype(np.int32),
+        top=(top := random.integers(0, classes, n).astype(np.int32)),
+        pair=top.astype(np.int64) * classes + random.integers(0, 2, n),
         split=np.zeros(n, dtype=np.int32),
         row=np.arange(n, dtype=np.int32),
     )
@@ -54,10 +57,10 @@ def images(fresh=30, repeat=10, gold=8, distinct=5, classes=4):
 def run(index, settings, questions, seed, parts, monkeypatch):
     """The chosen of all images, and the cuts, where the index lies in so many partitions."""
     part = np.arange(len(index.ids)) % parts
-    fields = ("ids", "key", "kind", "n_votes", "top", "split", "row")
-    pieces = [Index(*(getattr(index, name)[part == p] for name in fields)) for p in range(parts)]
+    fields = ("ids", "key", "kind", "n_votes", "top", "pair", "split", "row")
+    pieces = [Rows(*(getattr(index, name)[part == p] for name in fields)) for p in range(parts)]
     monkeypatch.setattr(passes, "_FEW", 3)
-    monkeypatch.setattr(passes, "read_index", lambda state, partition: pieces[partition])
+    monkeypatch.setattr(passes, "read_rows", lambda state, partition: pieces[partition])
     salts = {stream: hashes.salt(stream, seed, 1) for stream in hashes.STREAMS}
     votes, counts = np.unique(index.n_votes[index.kind == GOLD], return_counts=True)
     counted = Counted(
@@ -65,7 +68,7 @@ def run(index, settings, questions, seed, parts, monkeypatch):
         gold=dict(zip(votes.tolist(), counts.tolist(), strict=True)),
     )
     cuts = find_cuts(Passes(Serial(), "", parts, salts), settings, counted, questions)
-    return choose(index.ids, index.key, index.kind, index.n_votes, index.top, cuts, salts), cuts
+    return choose(index, cuts, salts), cuts
 
 
 CASES = {
@@ -76,6 +79,12 @@ CASES = {
     "the audit alone": (images(gold=0), Settings(audit=1.0), 12),
     "caps": (images(), Settings(max_per_class=3), 20),
     "caps by chance": (images(distinct=1), Settings(max_per_class=3), 14),
+    "caps of pairs": (images(), Settings(max_per_pair=2), 20),
+    "caps of pairs and classes": (
+        images(distinct=2),
+        Settings(max_per_class=5, max_per_pair=3),
+        24,
+    ),
     "caps of one": (images(classes=9), Settings(max_per_class=1), 12),
     "nearly all": (images(), Settings(), 44),
     "all": (images(), Settings(), 500),
@@ -146,3 +155,9 @@ def test_no_class_has_more_questions_than_its_cap_outside_the_audit(monkeypatch)
     by_score = chosen.is_chosen & (index.kind != GOLD)
     by_score &= chosen.purpose != PURPOSES.index("audit")
     assert np.bincount(index.top[by_score]).max() == 3
+    index, settings, questions = CASES["caps of both"]
+    chosen, _ = run(index, settings, questions, 1, 3, monkeypatch)
+    by_score = chosen.is_chosen & (index.kind != GOLD)
+    by_score &= chosen.purpose != PURPOSES.index("audit")
+    assert np.bincount(index.top[by_score]).max() <= 5
+    assert np.bincount(index.pair[by_score]).max() == 3
