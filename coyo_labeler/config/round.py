@@ -12,7 +12,7 @@ from coyo_labeler.config.base import Settings, SparkSettings
 NESTED: Mapping[str, frozenset[str]] = {
     "merge": frozenset({"beliefs", "votes", "output"}),
     "learn": frozenset({"embeddings", "labels", "beliefs", "output"}),
-    "report": frozenset({"labels", "votes", "output"}),
+    "report": frozenset({"labels", "votes", "gold_key", "output"}),
     "select": frozenset({"labels", "votes", "round", "output"}),
     "send": frozenset({"questions", "output"}),
     "collect": frozenset({"questions", "source", "sent", "output"}),

@@ -92,7 +92,11 @@ class Steps:
 
     def report(self, number: int, labels: str) -> dict[str, Any] | None:
         """What report.json says of the labels' accuracy by the audit; None if nothing."""
-        output = self._stage("report", number, REPORT, labels=labels, votes=self.votes())
+        fixed: dict[str, object] = {"labels": labels, "votes": self.votes()}
+        if self.settings.gold is not None and number > 1:
+            fixed["gold_key"] = storage.join(self.settings.rounds, "*", QUESTIONS, "gold_key")
+        self._run("report", number, REPORT, fixed)
+        output = self.folder(number, REPORT)
         document = storage.read_json(storage.join(output, "report.json")) or {}
         audit: dict[str, Any] | None = (document.get("audit") or {}).get("labels")
         return audit
