@@ -80,7 +80,7 @@ CASES = {
     "caps": (images(), Settings(max_per_class=3), 20),
     "caps by chance": (images(distinct=1), Settings(max_per_class=3), 14),
     "caps of pairs": (images(), Settings(max_per_pair=2), 20),
-    "caps of pairs and classes": (
+    "caps of both": (
         images(distinct=2),
         Settings(max_per_class=5, max_per_pair=3),
         24,
