@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from coyo_labeler.config.base import StageSettings
     from coyo_labeler.config.collect import CollectSettings
     from coyo_labeler.config.label import LabelSettings
+    from coyo_labeler.config.learn import LearnSettings
     from coyo_labeler.config.merge import MergeSettings
     from coyo_labeler.config.pretrain_vit import PretrainVitSettings
     from coyo_labeler.config.send import SendSettings
@@ -107,6 +108,13 @@ def merge_on_spark(settings: "MergeSettings") -> bool:
         votes * _BYTES_PER_BYTE_OF_VOTES > bytes_of_memory() / 2
         or _bytes_of(settings.beliefs) > _LOCAL_BELIEFS
     )
+
+
+def learn_on_spark(settings: "LearnSettings") -> bool:
+    """`engine`; auto: Spark where a cluster is named. One machine trains and scores by threads."""
+    if settings.engine != "auto":
+        return settings.engine == "spark"
+    return names_cluster(settings.spark)
 
 
 def _bytes_of(url: str) -> int:

@@ -15,6 +15,8 @@ STAGE_PACKAGES = (
     "fetch",
     "label",
     "merge",
+    "learn",
+    "simulate",
     "report",
     "export",
     "send",
@@ -23,7 +25,8 @@ STAGE_PACKAGES = (
     "data",
 )
 #: Imports between them that are meant: pretraining reads images and labels as any training job.
-MEANT = {("pretrain", "data")}
+#: A simulation runs the kernels of learn.
+MEANT = {("pretrain", "data"), ("simulate", "learn")}
 
 
 def module_names() -> dict[str, Path]:
