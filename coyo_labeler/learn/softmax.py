@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
+from scipy.sparse import csr_matrix, issparse
 from threadpoolctl import threadpool_limits
 
 F32 = NDArray[np.float32]
@@ -62,24 +63,27 @@ class Softmax:
 
 def fit_softmax(
     features: F32,
-    targets: F32,
+    targets: F32 | csr_matrix,
     weights: F32,
     ridge: float,
     start: Softmax | None = None,
     max_iterations: int = 100,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
     run: Map = map,
+    blocks: Sequence[slice] | None = None,
 ) -> Softmax:
     """The weights that minimise the loss above.
 
-    features: (n, d). targets: (n, C), each row sums to one. weights: (n,), at least 0, not all 0.
-    start: weights to begin from. tolerance: of the relative change of the loss. run: how blocks of
-    rows are worked on.
+    features: (n, d). targets: (n, C), dense or sparse, each row sums to one. weights: (n,), 0 or
+    more, not all 0. start: weights to begin from. tolerance: of the relative change of the loss.
+    run: how blocks of rows are worked on. blocks: the rows to fit; None: all.
     """
     n, d = features.shape
     classes = targets.shape[1]
-    shares = weights / np.float32(weights.sum(dtype=np.float64))
-    blocks = [slice(first, min(first + BLOCK, n)) for first in range(0, n, BLOCK)]
+    if blocks is None:
+        blocks = blocks_of(0, n)
+    total_weight = sum(float(weights[rows].sum(dtype=np.float64)) for rows in blocks)
+    shares = weights / np.float32(total_weight)
 
     def loss(flat: F64) -> tuple[float, F64]:
         matrix = flat.reshape(d + 1, classes)
@@ -89,7 +93,9 @@ def fit_softmax(
         gradient[:-1] = ridge * matrix[:-1]
 
         def of_block(rows: slice) -> tuple[float, F32, F64]:
-            return _loss_of_block(model, features[rows], targets[rows], shares[rows])
+            block = targets[rows]
+            dense: F32 = block.toarray() if issparse(block) else block  # type: ignore[union-attr]
+            return _loss_of_block(model, features[rows], dense, shares[rows])
 
         for value, slope, bias_slope in run(of_block, blocks):
             total += value
@@ -108,6 +114,11 @@ def fit_softmax(
         options={"maxiter": max_iterations, "ftol": tolerance, "gtol": 1e-7},
     ).x.reshape(d + 1, classes)
     return Softmax(fitted[:-1].astype(np.float32), fitted[-1].astype(np.float32))
+
+
+def blocks_of(first: int, last: int) -> list[slice]:
+    """Blocks of the rows from `first` to `last`, excluded."""
+    return [slice(start, min(start + BLOCK, last)) for start in range(first, last, BLOCK)]
 
 
 def _loss_of_block(
@@ -130,12 +141,13 @@ def log_softmax(scores: F32) -> F32:
     return scores
 
 
-def class_weights(targets: F32) -> F32:
+def class_weights(targets: F32 | csr_matrix) -> F32:
     """Row weights under which every class has the same sum of targets, (n,).
 
-    targets: (n, C) soft. A class with less than one expected row counts as if it had one.
+    targets: (n, C) soft, dense or sparse. A class with less than one expected row counts as if it
+    had one.
     """
-    mass = np.maximum(targets.sum(axis=0, dtype=np.float64), 1.0)
+    mass = np.maximum(np.asarray(targets.sum(axis=0, dtype=np.float64)).ravel(), 1.0)
     return np.asarray(targets @ (1.0 / mass).astype(np.float32), dtype=np.float32)
 
 
@@ -155,8 +167,3 @@ def fit_sharpness(logits: F32, targets: F32, weights: F32 | None = None) -> floa
     bounds = (float(np.log(_LEAST_SHARPNESS)), float(np.log(_MOST_SHARPNESS)))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
     return float(np.exp(found.x))
-
-
-def stack(blocks: Sequence[F32]) -> F32:
-    """Blocks of rows as one array."""
-    return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]

@@ -209,7 +209,7 @@ class PaperMethod:
         if len(own) <= len(known):  # until there are more, those that are known
             if not len(known):
                 return uniform
-            return self._three_folds(world, features, known, world.truth[known])
+            return self._three_folds(world, features, known, world.truth[known], sharpen=True)
         return self._checked(world, features, own, labels, known)
 
     def _training(self, world: World) -> tuple[I64, I64]:
@@ -223,23 +223,34 @@ class PaperMethod:
         rows = np.flatnonzero(chosen & ~world.known)
         return rows, label[rows]
 
-    def _three_folds(self, world: World, features: F32, rows: I64, label: I64) -> F32:
-        """The mean of three learners, each of which lacks a third; it saw most votes itself."""
+    def _three_folds(
+        self, world: World, features: F32, rows: I64, label: I64, sharpen: bool = False
+    ) -> F32:
+        """The mean of three learners, each of which lacks a third; it saw most votes itself.
+
+        sharpen: fit a temperature on the thirds that were left out.
+        """
         fold = folds_of(world.image[rows], 3)
+        models = {
+            number: self._fit(world, features, rows[fold != number], label[fold != number], number)
+            for number in range(3)
+            if (fold != number).any()
+        }
+        sharpness = 1.0
+        held_out = [number for number in models if (fold == number).any()]
+        if sharpen and held_out:
+            logits = [models[number].logits(features[rows[fold == number]]) for number in held_out]
+            targets = [_one_hot(label[fold == number], world.classes) for number in held_out]
+            sharpness = fit_sharpness(np.concatenate(logits), np.concatenate(targets))
         total = np.zeros((len(world), world.classes), np.float32)
-        models = 0
-        for number in range(3):
-            part = fold != number
-            if part.any():
-                model = self._fit(world, features, rows[part], label[part], number, 1.0)
-                total += probabilities(predict(model, features))
-                models += 1
-        return total / np.float32(models)
+        for model in models.values():
+            total += probabilities(predict(model, features), sharpness)
+        return total / np.float32(len(models))
 
     def _checked(self, world: World, features: F32, rows: I64, label: I64, known: I64) -> F32:
         """The learner with the ridge and temperature that fit the known images best."""
         if not len(known):
-            return probabilities(predict(self._fit(world, features, rows, label, 3, 1.0), features))
+            return probabilities(predict(self._fit(world, features, rows, label, 3), features))
         targets = _one_hot(world.truth[known], world.classes)
         best: tuple[float, Softmax, float] | None = None
         for number, ridge in enumerate(_PAPER_RIDGES):
@@ -254,7 +265,13 @@ class PaperMethod:
         return probabilities(predict(best[1], features), best[2])
 
     def _fit(
-        self, world: World, features: F32, rows: I64, label: I64, number: int, ridge: float
+        self,
+        world: World,
+        features: F32,
+        rows: I64,
+        label: I64,
+        number: int,
+        ridge: float = 1.0,
     ) -> Softmax:
         kept = sample_by_class(world.image[rows], label, self.recipe.per_class)
         order = np.argsort(rows[kept], kind="stable")
