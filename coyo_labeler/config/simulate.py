@@ -123,6 +123,9 @@ class SimulateSettings(StageSettings):
     ridge: float = Field(
         0.3, gt=0, description="ridge of the softmax regression, divided by its training images"
     )
+    passes: int = Field(
+        2, ge=1, le=20, description="how often learner and EM take turns in each round"
+    )
     folds: int = Field(5, ge=2, le=50, description="folds of out-of-fold predictions")
     images_per_class: int = Field(
         500, ge=1, description="training images per class at most, by lowest hash"

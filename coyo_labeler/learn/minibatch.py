@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from coyo_labeler.learn.softmax import F32, Softmax
+from coyo_labeler.learn.softmax import F32, Map, Softmax
 from coyo_labeler.machine import cores_of_machine
 
 I64 = NDArray[np.int64]
@@ -71,7 +71,7 @@ def fit_minibatches(
     rng = np.random.default_rng(schedule.seed)
     ridge = schedule.ridge * d  # of weights of scaled features
     step = 0
-    with _one_thread(device), ThreadPoolExecutor(cores_of_machine(), "classes") as threads:
+    with _one_thread(device), _threads(len(blocks)) as run:
         for _epoch in range(schedule.epochs):
             order = rng.permutation(index)
             for first in range(0, len(order), schedule.minibatch):
@@ -82,7 +82,7 @@ def fit_minibatches(
                 rate = _STEP_SIZE * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
                 part = targets[chosen]
                 shares = torch.from_numpy(share[chosen].astype(np.float32)).to(device)
-                _step(blocks, batch, part, shares, rate, step, ridge, threads)
+                _step(blocks, batch, part, shares, rate, step, ridge, run)
                 progress(len(chosen))
     stacked = torch.cat([block.weights for block in blocks], dim=1).cpu().numpy()
     return Softmax(
@@ -109,16 +109,16 @@ def _step(
     rate: float,
     step: int,
     ridge: float,
-    threads: ThreadPoolExecutor,
+    run: Map,
 ) -> None:
     """One step of Adam. batch: (n, d + 1). targets: (n, C). shares: (n,)."""
-    scores = list(threads.map(lambda block: batch @ block.weights, blocks))
+    scores = list(run(lambda block: batch @ block.weights, blocks))
     peak = torch.stack([part.amax(dim=1) for part in scores]).amax(dim=0)
 
     def raise_e(part: torch.Tensor) -> torch.Tensor:
         return part.sub_(peak[:, None]).exp_().sum(dim=1)
 
-    total = torch.stack(list(threads.map(raise_e, scores))).sum(dim=0)
+    total = torch.stack(list(run(raise_e, scores))).sum(dim=0)
     scale = shares / total
     rows = np.repeat(np.arange(targets.shape[0]), np.diff(targets.indptr))
     value = torch.from_numpy(targets.data).to(batch.device)
@@ -141,8 +141,19 @@ def _step(
         root = (block.square / (1 - _SQUARE_DECAY**step)).sqrt_().add_(_TINY)
         block.weights.addcdiv_(block.mean, root, value=-rate / (1 - _DECAY**step))
 
-    for _ in threads.map(update, range(len(blocks))):
+    for _ in run(update, range(len(blocks))):
         pass
+
+
+@contextmanager
+def _threads(blocks: int) -> Iterator[Map]:
+    """What works on blocks at once; each thread keeps its products to itself."""
+    if blocks == 1:
+        yield map
+        return
+    cores = min(cores_of_machine(), blocks)
+    with ThreadPoolExecutor(cores, "classes", torch.set_num_threads, (1,)) as threads:
+        yield threads.map
 
 
 @contextmanager

@@ -133,12 +133,14 @@ def _why_nobody(world: World, labels: Labels, method: Method, budget: Budget) ->
     most = min(budget.most, world.crowd.workers)
     open_ = world.unknown[world.votes[world.unknown] < most]
     if not len(open_):
-        return f"every image has its {most} votes"
+        return f"every image has its {most} {_votes(most)}"
     if method.finishes and not len(_open(world, labels, method, budget)):
-        return (
-            f"every image is finished (risk below {budget.finished_risk:g}) or has its {most} votes"
-        )
+        return f"every image is finished (risk below {budget.finished_risk:g}) or has its {most} {_votes(most)}"
     return "no worker is left to ask"
+
+
+def _votes(number: int) -> str:
+    return "vote" if number == 1 else "votes"
 
 
 def _row(

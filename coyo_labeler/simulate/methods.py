@@ -100,7 +100,7 @@ class OwnMethod:
 
     recipe: Recipe
     prior: SkillPrior
-    passes: int = 1
+    passes: int = 2
     teacher: F32 | None = None
     finishes: bool = False
     _learner: CrossFitted | None = None

@@ -81,4 +81,4 @@ class Simulator:
         prior = SkillPrior(
             settings.worker_strength, settings.pool_strength, settings.worker_accuracy
         )
-        return OwnMethod(recipe, prior, teacher=teacher)
+        return OwnMethod(recipe, prior, settings.passes, teacher)
