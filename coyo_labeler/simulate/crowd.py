@@ -19,6 +19,8 @@ I64 = NDArray[np.int64]
 _SPREAD_OF_WORKERS, _SPREAD_OF_CLASSES = 0.06, 0.15
 #: The share of mistakes outside the classes that are commonly confused.
 _ANYWHERE = 0.1
+#: Times that accuracies are moved towards the mean that was asked for.
+_SHIFTS = 50
 #: Classes that one class is commonly confused with.
 _CONFUSED_WITH = 3
 
@@ -87,8 +89,10 @@ def structured_crowd(workers: int, classes: int, accuracy: float, seed: int) -> 
         right = np.clip(right, 0.02, 0.99)
         theta[worker] = mistakes * (1 - right)[:, np.newaxis]
         theta[worker, every, every] = right
-    shift = accuracy - np.diagonal(theta, axis1=1, axis2=2).mean()
-    return Crowd(_shifted(theta, float(shift)), _names(workers))
+    for _ in range(_SHIFTS):  # a class cannot move below 0 or above 1, so that one may fall short
+        shift = accuracy - np.diagonal(theta, axis1=1, axis2=2).mean()
+        theta = _shifted(theta, float(shift))
+    return Crowd(theta, _names(workers))
 
 
 def _mistakes(rng: np.random.Generator, classes: int) -> F64:

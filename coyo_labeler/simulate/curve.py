@@ -73,7 +73,6 @@ def simulate(
     """
     labels = method.update(world, features)
     rows = [_row(policy, world, labels, budget, 0)]
-    stopped = "the budget is spent" if budget.votes else "the budget is zero"
     spent = 0
     for round_ in range(1, budget.rounds + 1):
         wanted = round(budget.votes * round_ / budget.rounds) - spent
@@ -81,14 +80,16 @@ def simulate(
             continue
         asked = _ask(policy, world, labels, method, assignment, budget, round_, wanted)
         if asked == 0:
-            stopped = _why_nobody(world, labels, method, budget)
             break
         spent += asked
         labels = method.update(world, features)
         rows.append(_row(policy, world, labels, budget, round_))
         progress(round_)
     progress(budget.rounds)
-    return pa.Table.from_pylist(rows, schema=CURVE), stopped
+    why = "the budget is spent" if budget.votes else "the budget is zero"
+    if spent < budget.votes:
+        why = _why_nobody(world, labels, method, budget)
+    return pa.Table.from_pylist(rows, schema=CURVE), why
 
 
 def _ask(
@@ -131,16 +132,12 @@ def _open(world: World, labels: Labels, method: Method, budget: Budget) -> I64:
 
 def _why_nobody(world: World, labels: Labels, method: Method, budget: Budget) -> str:
     most = min(budget.most, world.crowd.workers)
-    open_ = world.unknown[world.votes[world.unknown] < most]
-    if not len(open_):
-        return f"every image has its {most} {_votes(most)}"
+    all_votes = f"has its {most} {'vote' if most == 1 else 'votes'}"
+    if not (world.votes[world.unknown] < most).any():
+        return f"every image {all_votes}"
     if method.finishes and not len(_open(world, labels, method, budget)):
-        return f"every image is finished (risk below {budget.finished_risk:g}) or has its {most} {_votes(most)}"
-    return "no worker is left to ask"
-
-
-def _votes(number: int) -> str:
-    return "vote" if number == 1 else "votes"
+        return f"every image is finished (risk below {budget.finished_risk:g}) or {all_votes}"
+    return "fewer could be asked than wanted: finished images, votes per image or quotas of workers"
 
 
 def _row(
