@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,17 +55,16 @@ def train(data: TrainingSet, settings: LearnSettings, run: Map) -> tuple[Trainin
     """Fit all softmaxes; returns the images that were used, with centred features, too."""
     started = time.monotonic()
     data = _limited(data, settings.images_per_class)
-    n, d = data.features.shape
+    d = data.features.shape[1]
     centre = data.features.mean(axis=0, dtype=np.float64).astype(np.float32)
     for block in data.blocks():
         data.features[block] -= centre
-    weights = class_weights(data.targets) if settings.balance else np.ones(n, np.float32)
     solver = settings.solver
     if solver == "auto":
         few = (d + 1) * len(data.classes) <= _FULL_BATCH_WEIGHTS
         solver = "lbfgs" if few else "minibatch"
     folds = sorted(set(data.fold.tolist()))
-    fit = _solver(solver, data, weights, settings, run, len(folds) + 1)
+    fit = _solver(solver, data, settings, run, len(folds) + 1)
     whole = fit(None)
     by_fold = {}
     for fold in folds:
@@ -101,7 +100,6 @@ def _limited(data: TrainingSet, per_class: int | None) -> TrainingSet:
 def _solver(
     solver: str,
     data: TrainingSet,
-    weights: F32,
     settings: LearnSettings,
     run: Map,
     models: int,
@@ -115,7 +113,7 @@ def _solver(
             return fit_softmax(
                 data.features,
                 data.targets,
-                weights,
+                _weights(data, blocks, settings.balance),
                 ridge,
                 max_iterations=_MAX_ITERATIONS,
                 run=run,
@@ -143,11 +141,21 @@ def _solver(
                 done += rows
                 progress.update(done)
 
+            blocks = data.blocks(without)
+            weights = _weights(data, blocks, settings.balance)
             return fit_minibatches(
-                data.features, data.targets, weights, data.blocks(without), schedule, device, count
+                data.features, data.targets, weights, blocks, schedule, device, count
             )
 
     return minibatches
+
+
+def _weights(data: TrainingSet, blocks: Sequence[slice], balance: bool) -> F32:
+    """Weights of the rows of some blocks, 0 of the others: those are not even counted."""
+    weights = np.zeros(len(data.image), np.float32)
+    rows = np.concatenate([np.arange(block.start, block.stop) for block in blocks])
+    weights[rows] = class_weights(data.targets[rows]) if balance else 1.0
+    return weights
 
 
 def _judged(data: TrainingSet) -> I64:

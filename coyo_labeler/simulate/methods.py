@@ -157,12 +157,15 @@ class PaperMethod:
     finished_risk: float = 0.1
     finishes: bool = True
     _posterior: F32 | None = None
+    _learned: F32 | None = None
     _starts: dict[int, Softmax] = field(default_factory=dict)
 
     def update(self, world: World, features: F32) -> Labels:
         """See Method."""
         known = np.flatnonzero(world.known)
-        learned = self._learn(world, features, known)
+        if self._learned is None:
+            self._learned = self._learn(world, features, known)
+        learned = self._learned  # of the round before: the prior of all images
         skills = Skills.before_votes(world.crowd.workers, world.classes, self.prior)
         posterior = learned.copy()
         voted, votes = _vote_matrix(world)
@@ -175,7 +178,7 @@ class PaperMethod:
                 posterior = learned.copy()
                 posterior[voted] = posterior_of(_log(learned[voted]), votes, skills)
         posterior[known] = _one_hot(world.truth[known], world.classes)
-        self._posterior = posterior
+        self._learned = learned
         return Labels(posterior, learned, skills)
 
     def _infer(self, learned: F32, votes: VoteMatrix, skills: Skills) -> tuple[Skills, F32]:
