@@ -1,9 +1,9 @@
 """Settings of the stage `simulate`."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from coyo_labeler.config.base import StageSettings
 
@@ -13,10 +13,23 @@ OWN_POLICIES = ("risk", "gumbel", "unvoted", "random", "margin", "entropy")
 PAPER_POLICIES = ("ds_model", "lean", "improved_lean", "efficient_annotation")
 CROWDS = ("uniform", "structured")
 
+_TABLES = ("embeddings", "beliefs", "gold", "seed_gold")
+
+
+class _Inputs:
+    """The crowd is an input where it is a table: of an object it depends on its value."""
+
+    def __get__(
+        self, settings: "SimulateSettings | None", cls: type["SimulateSettings"]
+    ) -> tuple[str, ...]:
+        drawn = settings is not None and settings.crowd_kind is not None
+        return _TABLES if drawn else (*_TABLES, "crowd")
+
 
 class SimulateSettings(StageSettings):
     """Try policies of asking on images whose truth is known, before paying for votes."""
 
+    inputs: ClassVar[tuple[str, ...]] = cast(tuple[str, ...], _Inputs())
     by_content: ClassVar[frozenset[str]] = frozenset({"label_space"})
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {"processes"}
     sections: ClassVar[Mapping[str, str]] = {
@@ -26,12 +39,6 @@ class SimulateSettings(StageSettings):
         "components": "The learner and the model of workers",
         "processes": "How the work is done",
     }
-
-    @property
-    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The crowd is an input too, where it is a table."""
-        tables = ("embeddings", "beliefs", "gold", "seed_gold")
-        return tables if self.crowd_kind else (*tables, "crowd")
 
     @property
     def crowd_kind(self) -> str | None:
@@ -168,9 +175,3 @@ class SimulateSettings(StageSettings):
                     f"'{value}' is no crowd; give {kind}:<accuracy>, such as {kind}:0.7"
                 )
         return value
-
-    @model_validator(mode="after")
-    def _something_to_learn_from(self) -> "SimulateSettings":
-        if self.embeddings is None and self.beliefs is None:
-            raise ValueError("give embeddings, beliefs or both: the learner needs features")
-        return self

@@ -100,6 +100,8 @@ def read_images(settings: SimulateSettings, least_classes: int = 0) -> Images:
 
     Raises: InputError naming the key at fault.
     """
+    if settings.embeddings is None and settings.beliefs is None:
+        raise InputError("embeddings: the learner needs features; give embeddings, beliefs or both")
     space = _label_space(settings)
     gold = read_truths("gold", settings.gold, space)
     seeds = Truths(np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -201,13 +201,17 @@ def test_the_stage_writes_the_same_bytes_with_any_number_of_processes(inputs, tm
     [
         ({"policies": ["riskk"]}, r"'riskk' is no policy; give some of risk"),
         ({"crowd": "uniform:7"}, r"'uniform:7' is no crowd; give uniform:<accuracy>"),
-        ({"embeddings": None}, r"give embeddings, beliefs or both"),
         ({"policies": ["risk", "risk"]}, r"named twice"),
     ],
 )
 def test_wrong_settings_are_explained(inputs, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         settings(inputs, tmp_path, **changes)
+
+
+def test_something_must_be_learned_from(inputs, tmp_path):
+    with pytest.raises(InputError, match=r"give embeddings, beliefs or both"):
+        run_stage(STAGES["simulate"], settings(inputs, tmp_path, embeddings=None))
 
 
 def gold_table(tmp_path, ids, labels):
