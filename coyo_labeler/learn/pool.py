@@ -1,6 +1,6 @@
 """One belief of two: a teacher's and a learner's, multiplied with weights (a logarithmic pool).
 
-    p_i(c) ∝ t_i(c)^a l_i(c)^b        a, b ≥ 0
+    p_i(c) ∝ t_i(c)^a l_i(c)^b        0 ≤ a, b ≤ 1
 
 The weights maximise the likelihood of images that the learner was not trained on. Half of the
 images decide the other half's weights, and both halves together decide whether the learner helps
@@ -21,7 +21,9 @@ I64 = NDArray[np.int64]
 
 #: Fewer images than this decide nothing: the teacher stays alone.
 FEWEST = 50
-_MOST = 5.0
+#: Neither is sharpened: the posteriors were made with the help of one of them, and agree with it
+#: more than the truth does.
+_MOST = 1.0
 
 
 @dataclass(frozen=True)
