@@ -61,7 +61,7 @@ def learner_of(data: TrainingSet, fitted: Fitted, classes: int) -> Learner:
 def score(learner: Learner, rounds: int, batches: int) -> tuple[float, float, float]:
     """Images per second of scoring, of the bare product, and the median ratio of pairs."""
     d, classes = learner.whole.coefficients.shape
-    rows = max(16, min(4096, 16_000_000 // classes))
+    rows = max(16, min(4096, 4_000_000 // classes))
     rng = np.random.default_rng(1)
     features = rng.standard_normal((rows, d), dtype=np.float32)
     ids = np.arange(rows, dtype=np.int64) + 10**9  # none was trained on

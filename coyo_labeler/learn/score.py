@@ -35,7 +35,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: Rows of a batch, and numbers in its logits, at most.
-_ROWS, _NUMBERS = 4096, 16_000_000
+_ROWS, _NUMBERS = 4096, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Scorer:
     def _log_probabilities(self, image: I64, features: F32) -> F32:
         """Of the learner's classes, (n, C); out of fold where it was trained on the image."""
         learner = self.learner
-        length = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
+        length = np.sqrt(np.einsum("nd,nd->n", features, features))
         scale = np.where(length > 0, 1.0 / np.maximum(length, 1e-30), 0.0).astype(np.float32)
         scores = _logits(self._whole, features, scale)
         index = np.minimum(np.searchsorted(learner.image, image), len(learner.image) - 1)
@@ -146,8 +146,12 @@ def _folded(model: Softmax, learner: Learner) -> Softmax:
 
 
 def _logits(model: Softmax, features: F32, scale: F32) -> F32:
-    scores = features @ model.coefficients
-    scores *= scale[:, np.newaxis]
+    d, classes = model.coefficients.shape
+    if d < classes:  # whichever is less to multiply
+        scores = (features * scale[:, np.newaxis]) @ model.coefficients
+    else:
+        scores = features @ model.coefficients
+        scores *= scale[:, np.newaxis]
     scores += model.intercept
     return np.asarray(scores)
 

@@ -26,11 +26,16 @@ def top_k(values: F32, k: int) -> tuple[I64, F32]:
         return order, np.take_along_axis(values, order, axis=1)
     width = columns // (_BLOCKS * k)
     whole = columns // width * width
-    maxima = values[:, :whole].reshape(n, -1, width).max(axis=2)
+    # A block is every so many-th column: so the maxima of all blocks are taken side by side.
+    maxima = values[:, :whole].reshape(n, width, -1).max(axis=1)
     bound = np.partition(maxima, maxima.shape[1] - k, axis=1)[:, maxima.shape[1] - k]
     row, column = np.nonzero(values >= bound[:, np.newaxis])
-    candidate = values[row, column]
-    order = np.lexsort((column, -candidate, row))
-    first = np.searchsorted(row, np.arange(n))
-    taken = order[(first[:, np.newaxis] + np.arange(k)).ravel()]
-    return column[taken].reshape(n, k), candidate[taken].reshape(n, k)
+    rank = np.arange(len(row)) - np.searchsorted(row, np.arange(n))[row]
+    candidate = np.full((n, int(rank.max(initial=0)) + 1), -np.inf, values.dtype)
+    candidate[row, rank] = values[row, column]
+    columns_of = np.zeros(candidate.shape, np.int64)
+    columns_of[row, rank] = column
+    order = np.argsort(-candidate, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(columns_of, order, axis=1), np.take_along_axis(
+        candidate, order, axis=1
+    )
