@@ -21,7 +21,7 @@ from coyo_labeler.learn.features import normalise
 from coyo_labeler.learn.model import Learner
 from coyo_labeler.learn.out_of_fold import folds_of, lowest_hash_first
 from coyo_labeler.learn.pool import Pool
-from coyo_labeler.learn.score import Job, Scorer
+from coyo_labeler.learn.score import Job, Scorer, batch_rows
 from coyo_labeler.learn.softmax import one_thread_blas
 from coyo_labeler.learn.train import Fitted, train
 from coyo_labeler.learn.training_set import TrainingSet
@@ -61,7 +61,7 @@ def learner_of(data: TrainingSet, fitted: Fitted, classes: int) -> Learner:
 def score(learner: Learner, rounds: int, batches: int) -> tuple[float, float, float]:
     """Images per second of scoring, of the bare product, and the median ratio of pairs."""
     d, classes = learner.whole.coefficients.shape
-    rows = max(16, min(4096, 4_000_000 // classes))
+    rows = batch_rows(classes)
     rng = np.random.default_rng(1)
     features = rng.standard_normal((rows, d), dtype=np.float32)
     ids = np.arange(rows, dtype=np.int64) + 10**9  # none was trained on

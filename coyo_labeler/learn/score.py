@@ -17,7 +17,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.embeddings import EmbeddingFile, read_embeddings
 from coyo_labeler.learn.model import Learner
 from coyo_labeler.learn.out_of_fold import folds_of
-from coyo_labeler.learn.softmax import F32, Softmax, log_softmax
+from coyo_labeler.learn.softmax import F32, Softmax
 from coyo_labeler.learn.teacher import (
     RowGroups,
     checked_lists,
@@ -34,8 +34,8 @@ I64 = NDArray[np.int64]
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Rows of a batch, and numbers in its logits, at most.
-_ROWS, _NUMBERS = 4096, 4_000_000
+#: Rows of a batch: as many as keep its logits in a cache, but enough to multiply well.
+_FEWEST_ROWS, _MOST_ROWS, _NUMBERS = 192, 4096, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Scorer:
         image: (n,). features: (n, d). rows: the teacher's of these images, those that it has.
         """
         learner, job = self.learner, self.job
-        scores = self._log_probabilities(image, features)
+        scores = self._scores(image, features)
         n = len(image)
         believed = np.zeros(n, dtype=bool)
         elsewhere = np.full(n, self._unseen)
@@ -79,19 +79,22 @@ class Scorer:
             own = rows.take(pa.array(place[believed]))
             teacher = log_beliefs(own, learner.classes, learner.of_classes)
             weights = learner.pool
-            mixed = np.float32(weights.teacher) * teacher
-            mixed += np.float32(weights.learner) * scores[believed]
-            scores[believed] = log_softmax(mixed)
+            teacher *= np.float32(weights.teacher)
+            teacher += np.float32(weights.learner) * scores[believed]
+            scores[believed] = teacher
             elsewhere[believed] = mass_elsewhere(own, learner.classes, learner.of_classes)
         column, value = top_k(scores, job.top_k)
-        probability = np.exp(value.astype(np.float64)) * (1 - elsewhere)[:, np.newaxis]
+        scores -= value[:, :1]
+        total = np.exp(scores, out=scores).sum(axis=1)
+        chance = np.exp((value - value[:, :1]).astype(np.float64)) / total[:, np.newaxis]
+        probability = chance * (1 - elsewhere)[:, np.newaxis]
         label = learner.classes[column]
         if believed.any():
             label, probability = self._with_others(label, probability, believed, own)
         return _table(image, label, probability, believed, place, rows)
 
-    def _log_probabilities(self, image: I64, features: F32) -> F32:
-        """Of the learner's classes, (n, C); out of fold where it was trained on the image."""
+    def _scores(self, image: I64, features: F32) -> F32:
+        """Logits of the learner's classes, (n, C); out of fold for images it was trained on."""
         learner = self.learner
         length = np.sqrt(np.einsum("nd,nd->n", features, features))
         scale = np.where(length > 0, 1.0 / np.maximum(length, 1e-30), 0.0).astype(np.float32)
@@ -105,7 +108,7 @@ class Scorer:
                 scores[own] = _logits(self._by_fold[int(number)], features[own], scale[own])
         if learner.sharpness != 1.0:
             scores *= np.float32(learner.sharpness)
-        return log_softmax(scores)
+        return scores
 
     def _with_others(
         self,
@@ -193,13 +196,18 @@ def in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: 
         yield waiting.popleft().result()
 
 
+def batch_rows(classes: int) -> int:
+    """How many images are scored at once. It is part of the result: BLAS rounds by shape."""
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, _NUMBERS // max(classes, 1)))
+
+
 def score_file(
     scorer: Scorer, number: int, file: EmbeddingFile, pool: Executor, threads: int
 ) -> Receipt:
     """Score a file, write its beliefs, then its receipt; returns the receipt."""
     started = time.monotonic()
     job, learner = scorer.job, scorer.learner
-    rows_per_batch = max(16, min(_ROWS, _NUMBERS // max(len(learner.classes), 1)))
+    rows_per_batch = batch_rows(len(learner.classes))
     images = out_of_fold = without_belief = 0
 
     def score(batch: tuple[I64, F32]) -> tuple[pa.Table, int, int]:
