@@ -151,7 +151,7 @@ def _folded(model: Softmax, learner: Learner) -> Softmax:
 def _logits(model: Softmax, features: F32, scale: F32) -> F32:
     d, classes = model.coefficients.shape
     if d < classes:  # whichever is less to multiply
-        scores = (features * scale[:, np.newaxis]) @ model.coefficients
+        scores: NDArray[Any] = (features * scale[:, np.newaxis]) @ model.coefficients
     else:
         scores = features @ model.coefficients
         scores *= scale[:, np.newaxis]
