@@ -24,6 +24,8 @@ FEWEST = 50
 #: Neither is sharpened: the posteriors were made with the help of one of them, and agree with it
 #: more than the truth does.
 _MOST = 1.0
+#: A learner of less weight is left out.
+_LEAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def fit_pool(log_teacher: F32, log_learner: F32, targets: F32, image: I64) -> Po
     if mean <= float(gain.std()) / np.sqrt(len(gain)):
         return Pool(gain=mean, images=len(image))
     a, b = _weights(log_teacher, log_learner, targets)
+    if b < _LEAST:
+        return Pool(gain=mean, images=len(image))
     return Pool(a, b, mean, len(image))
 
 
