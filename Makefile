@@ -8,7 +8,7 @@ OUT ?= out/demo
 PORT ?= 18127
 
 .DEFAULT_GOAL := setup
-BENCHES := ingest fetch label em select reader report
+BENCHES := ingest fetch label em learn select reader report
 ARGS ?=
 # How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
@@ -17,8 +17,9 @@ EXTRAS ?= spark,s3
 UV_ARGS ?=
 ARCHIVE ?= build/archive
 DIST ?= dist
+SIMULATED ?= out/simulate
 .NOTPARALLEL:
-.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster test test-fast test-packaging test-spark-versions label-studio-check archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
+.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster simulate test test-fast test-packaging test-spark-versions label-studio-check archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +47,12 @@ demo: java $(READY) ## run the whole pipeline on 1,797 real scanned digits, unde
 
 demo-cluster: java $(READY) ## the demo by spark-submit, on a standalone cluster of two workers on 127.0.0.1
 	@$(BIN)/coyo-labeler demo output=$(OUT)-cluster cluster=true port=$(PORT)
+
+simulate: $(READY) ## what votes buy on the demo's digits: six policies, three simulations each
+	@test -e $(SIMULATED)/input/gold.parquet || $(BIN)/python -m coyo_labeler.demo.simulated_digits $(SIMULATED)/input
+	@$(BIN)/coyo-labeler simulate embeddings=$(SIMULATED)/input/embeddings gold=$(SIMULATED)/input/gold.parquet \
+	  seed_gold=$(SIMULATED)/input/seed_gold.parquet crowd=structured:0.7 seeds=3 wanted_accuracy=0.95 \
+	  'policies=[risk,gumbel,random,efficient_annotation,improved_lean,lean]' output=$(SIMULATED)/result $(ARGS)
 
 test: java $(READY) ## run every test, including those on a two-worker cluster
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not packaging'
@@ -110,6 +117,9 @@ bench-select: java $(READY) ## select of 10 M rows against Spark's plain orderBy
 
 bench-reader: $(READY) ## training reader against plain webdataset decoding
 	@$(BIN)/python -m benchmarks.reader $(ARGS)
+
+bench-learn: $(READY) ## scoring against a bare matrix product; training at 10, 1,000 and 21,841 classes
+	@$(BIN)/python -m benchmarks.learn $(ARGS)
 
 bench-report: java $(READY) ## report of a million rows
 	@$(BIN)/python -m benchmarks.report $(ARGS)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from coyo_labeler.config.base import StageSettings
     from coyo_labeler.config.collect import CollectSettings
     from coyo_labeler.config.label import LabelSettings
+    from coyo_labeler.config.learn import LearnSettings
     from coyo_labeler.config.merge import MergeSettings
     from coyo_labeler.config.pretrain_vit import PretrainVitSettings
     from coyo_labeler.config.select import SelectSettings
@@ -123,6 +124,13 @@ def select_on_spark(settings: "SelectSettings") -> bool:
         or _bytes_of(labels) > _LOCAL_BELIEFS
         or (settings.votes is not None and _bytes_of(settings.votes) > _LOCAL_VOTES)
     )
+
+
+def learn_on_spark(settings: "LearnSettings") -> bool:
+    """`engine`; auto: Spark where a cluster is named. One machine trains and scores by threads."""
+    if settings.engine != "auto":
+        return settings.engine == "spark"
+    return names_cluster(settings.spark)
 
 
 def _bytes_of(url: str) -> int:

@@ -95,6 +95,22 @@ STAGES = {
             engines.select_on_spark,
         ),
         Stage(
+            "learn",
+            "features and posteriors to beliefs of a learner, for the next merge",
+            "coyo_labeler.config.learn:LearnSettings",
+            "coyo_labeler.learn.stage:learn",
+            "learn",
+            engines.learn_on_spark,
+        ),
+        Stage(
+            "simulate",
+            "policies of asking people, tried on images whose truth is known",
+            "coyo_labeler.config.simulate:SimulateSettings",
+            "coyo_labeler.simulate.stage:simulate",
+            "simulate",
+            engines.never,
+        ),
+        Stage(
             "report",
             "any labels folder to statistics, accuracy against gold, one HTML page",
             "coyo_labeler.config.report:ReportSettings",

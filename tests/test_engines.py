@@ -30,11 +30,12 @@ def test_label_takes_spark_where_pyspark_and_java_are_installed(monkeypatch):
     assert not label("local")
 
 
-def test_only_label_merge_and_select_have_a_choice():
+def test_only_label_merge_select_and_learn_have_a_choice():
     chosen = {name: stage.uses_spark for name, stage in STAGES.items()}
     assert chosen.pop("label") is engines.label_on_spark
     assert chosen.pop("merge") is engines.merge_on_spark
     assert chosen.pop("select") is engines.select_on_spark
-    for name in ("send", "collect", "pretrain_vit"):
+    assert chosen.pop("learn") is engines.learn_on_spark
+    for name in ("send", "collect", "simulate", "pretrain_vit"):
         assert chosen.pop(name) is engines.never
     assert set(chosen.values()) == {engines.always}

@@ -16,6 +16,8 @@ STAGE_PACKAGES = (
     "label",
     "merge",
     "select",
+    "learn",
+    "simulate",
     "report",
     "export",
     "send",
@@ -24,7 +26,8 @@ STAGE_PACKAGES = (
     "data",
 )
 #: Imports between them that are meant: pretraining reads images and labels as any training job.
-MEANT = {("pretrain", "data")}
+#: A simulation runs the kernels of learn.
+MEANT = {("pretrain", "data"), ("simulate", "learn")}
 
 
 def module_names() -> dict[str, Path]:

@@ -9,6 +9,7 @@
 - `pictures`: image files to pixels; `jpeg`: what the markers of a JPEG say before that.
 - `label_lists`: the labels and probabilities of images; `label_spaces`: the classes that they
   index; `published`: figures from the card of COYO-Labeled-300M.
+- `embeddings`: the features of images.
 - `columns`: a column cast to its type; `class_names`: labels by number or name; `pairs`: gold and
   slices; `state_dicts`: the names in checkpoints.
 - `parquet_splits`: the row groups that one task reads; `csv_files`: columns of CSV as text.

@@ -6,8 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from coyo_labeler.plots import Plot, number, percent, ticks
 from coyo_labeler.report.metrics import coarsen
-from coyo_labeler.report.plots import Plot, number, percent, ticks
 
 #: Bars of a histogram over [0, 1].
 _BARS = 50

@@ -102,6 +102,12 @@ class Plot:
         path = " ".join(f"{self.at_x(x):.2f},{self.at_y(y):.2f}" for x, y in points)
         self.marks.append(f'<polyline class="line {style}" points="{path}"/>')
 
+    def band(self, points: Sequence[tuple[float, float, float]], style: str) -> None:
+        """The area between two lines; points: (x, low, high)."""
+        upper = [f"{self.at_x(x):.2f},{self.at_y(high):.2f}" for x, _, high in points]
+        lower = [f"{self.at_x(x):.2f},{self.at_y(low):.2f}" for x, low, _ in reversed(points)]
+        self.marks.append(f'<polygon class="{style}" points="{" ".join(upper + lower)}"/>')
+
     def steps(self, edges: Sequence[float], values: Sequence[float], style: str) -> None:
         """The outline of a histogram."""
         points = [(edges[0], 0.0)]
