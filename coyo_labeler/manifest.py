@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import CountError, InputError, WorkError
@@ -22,6 +24,7 @@ from coyo_labeler.inputs import (
 )
 from coyo_labeler.redact import redact_settings
 from coyo_labeler.storage_errors import DamagedFileError, parsing
+from coyo_labeler.table_files import FILES, Tables, count_tables, difference, list_tables, tables_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +54,12 @@ class Counts:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Counts":
-        """The reverse of `to_json`."""
-        return cls(document["in"], document["out"], document["rejected"])
+        """The reverse of `to_json`. Raises: ValueError where a count is no number."""
+        names = {"rows_in": "in", "rows_out": "out", "rejected": "rejected"}
+        return _COUNTS.validate_python({key: document[name] for key, name in names.items()})
+
+
+_COUNTS = TypeAdapter(Counts)
 
 
 @dataclass(frozen=True)
@@ -60,17 +67,23 @@ class Outcome:
     """What a stage did.
 
     rows: counts of the main flow (source rows, images). tables: counts of other inputs (votes), by
-    name. details: further JSON values for the manifest.
+    name. details: further JSON values for the manifest. files: bytes of files of the tables, by
+    name below the output, where receipts describe them: a listing may not show them yet.
     """
 
     rows: Counts
     tables: Mapping[str, Counts] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `_manifest.json` of a finished output holds."""
+    """What `_manifest.json` of a finished output holds.
+
+    files: number and bytes of the files of each folder of a table; {} where an earlier version
+    wrote it. See `table_files`.
+    """
 
     stage: str
     version: str
@@ -82,6 +95,7 @@ class Manifest:
     details: Mapping[str, Any]
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
+    files: Tables = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
@@ -92,9 +106,14 @@ class Manifest:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Manifest":
-        """The reverse of `to_json`."""
+        """The reverse of `to_json`. Raises: ValueError where a value is of another type."""
         tables = {name: Counts.from_json(counts) for name, counts in document["tables"].items()}
-        return cls(**{**document, "rows": Counts.from_json(document["rows"]), "tables": tables})
+        rows = Counts.from_json(document["rows"])
+        read = {**document, "rows": rows, "tables": tables, "files": tables_of(document)}
+        return _MANIFEST.validate_python(read)
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True)
@@ -169,7 +188,7 @@ class Run:
             self._clear(shaping)
         else:
             changed = claimed["inputs"] != dict(self.inputs)
-            done = None if changed else self._read_manifest()
+            done = None if changed else self._read_whole_manifest()
             if not done:
                 prepare()
                 storage.remove_temporaries(self.output)
@@ -199,14 +218,23 @@ class Run:
             return {"stage": self.stage, "fingerprint": self.fingerprint, "clearing": True}
         return claimed
 
-    def _read_manifest(self) -> Manifest | None:
-        """The manifest; None where there is none, or a damaged one, which the run writes again."""
+    def _read_whole_manifest(self) -> Manifest | None:
+        """The manifest, if it and the tables are as they were; else None.
+
+        The output is unfinished then, and the run writes what is missing.
+        """
         try:
-            return read_manifest(self.output)
+            manifest = read_manifest(self.output)
+            if manifest is None:
+                return None
+            wrong = difference(self.output, manifest.files)
+            if wrong is None:
+                return manifest
         except DamagedFileError as error:
-            logger.warning("%s: %s", self.stage, error)
-            storage.remove(storage.join(self.output, MANIFEST))
-            return None
+            wrong = str(error)
+        logger.warning("%s: %s; the run goes on", self.stage, wrong)
+        storage.remove(storage.join(self.output, MANIFEST))
+        return None
 
     def _clear(self, shaping: Mapping[str, Any]) -> None:
         """Remove all that an earlier run left, so that it never looks finished meanwhile.
@@ -294,6 +322,8 @@ class Run:
         outcome.rows.check(self.stage)
         for name, counts in outcome.tables.items():
             counts.check(f"{self.stage}: {name}")
+        storage.remove_temporaries(self.output)
+        files = {**list_tables(self.output), **outcome.files}
         manifest = Manifest(
             stage=self.stage,
             version=version("coyo-labeler"),
@@ -305,8 +335,10 @@ class Run:
             details=outcome.details,
             config=redact_settings(self.config),
             inputs=self.inputs,
+            files=count_tables(files),
         )
-        storage.remove_temporaries(self.output)
+        if files:
+            storage.write_json(storage.join(self.output, FILES), files)
         storage.write_json(storage.join(self.output, MANIFEST), manifest.to_json())
         return manifest
 

@@ -86,6 +86,11 @@ def files_of(receipts: Iterable[Receipt]) -> dict[str, Any]:
     return {name: file for receipt in receipts for name, file in receipt.files.items()}
 
 
+def sizes_of(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """The bytes of the files of many shards, by name below the output."""
+    return {name: size for name, (size, _) in files_of(receipts).items()}
+
+
 @dataclass(frozen=True)
 class Receipts:
     """The receipts of an output folder.

@@ -34,6 +34,9 @@ _STEM = 50
 
 _COPIED_BYTES = 8 * 2**20  # at a time
 
+#: Bytes of a JSON document at most: parsed, each may take thirty.
+_MAX_JSON_BYTES = 32 * 2**20
+
 #: Filesystems on which a file is visible while it is being written. On all others (object stores)
 #: a file appears when its writer commits it, so it is put under its final name at once.
 _VISIBLE_WHILE_WRITTEN = {"file", "memory", "hdfs", "arrow_hdfs", "webhdfs", "sftp", "ssh", "smb"}
@@ -167,14 +170,17 @@ def write_json(url: str, document: Mapping[str, Any]) -> None:
     write_bytes(url, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(url: str, remedy: str = "remove it") -> dict[str, Any] | None:
+def read_json(
+    url: str, remedy: str = "remove it", max_bytes: int = _MAX_JSON_BYTES
+) -> dict[str, Any] | None:
     """A JSON document, or None where there is no such file. remedy: what to do, for messages.
 
-    Raises: DamagedFileError where it is no JSON object; InputError where it cannot be read.
+    Raises: DamagedFileError where it is no JSON object, or larger than `max_bytes`; InputError
+    where it cannot be read.
     """
     fs, path = resolve(url)
     try:
-        data = fs.cat_file(path)
+        data = read_start(fs, path, max_bytes + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
@@ -184,10 +190,25 @@ def read_json(url: str, remedy: str = "remove it") -> dict[str, Any] | None:
     except IsADirectoryError:
         raise DamagedFileError(f"{url} is a folder, not a file; {remedy}") from None
     with parsing(url, remedy):
+        if len(data) > max_bytes:
+            raise ValueError(f"more than {max_bytes:,} bytes")
         document = json.loads(data)
         if not isinstance(document, dict):
             raise ValueError("no JSON object")
     return document
+
+
+def read_start(fs: AbstractFileSystem, path: str, max_bytes: int) -> bytes:
+    """The first bytes of a file, by one request."""
+    try:
+        data: bytes = fs.cat_file(path, start=0, end=max_bytes)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+        raise
+    except OSError:  # object stores refuse any range of an empty file
+        if fs.size(path):
+            raise
+        return b""
+    return data
 
 
 def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:

@@ -38,6 +38,9 @@ SHARDS_AT_ONCE = 2
 #: robots.txt files from shard to shard; more than one, so that all end at about the same time.
 WAVES = 4
 
+#: The files of a shard, and where its receipt holds their sizes.
+_SIZES = ((generations.tar_name, "tar_bytes"), (generations.rows_name, "parquet_bytes"))
+
 
 def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | None:
     """Download the catalog's images into one tar, Parquet file and receipt per shard.
@@ -255,6 +258,11 @@ def outcome(sizes: Mapping[int, int], finished: Mapping[int, Receipt]) -> Outcom
             "shards": len(receipts),
             "bytes": sum(receipt.details["bytes"] for receipt in receipts),
             "transient": sum(receipt.details["transient"] for receipt in receipts),
+        },
+        files={
+            name(receipt.shard): receipt.details[size]
+            for receipt in receipts
+            for name, size in _SIZES
         },
     )
 

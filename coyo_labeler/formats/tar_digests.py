@@ -7,6 +7,7 @@ from typing import IO
 
 from fsspec import AbstractFileSystem
 
+from coyo_labeler import storage
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.tars import DamagedTarError
 
@@ -95,8 +96,8 @@ def recorded_sha256(fs: AbstractFileSystem, path: str, file: IO[bytes]) -> str |
     """
     receipt = path.removesuffix(".tar") + "_stats.json"
     try:
-        document = json.loads(fs.cat_file(receipt, start=0, end=_MAX_RECEIPT_BYTES))
-    except (FileNotFoundError, ValueError):
+        document = json.loads(storage.read_start(fs, receipt, _MAX_RECEIPT_BYTES))
+    except (FileNotFoundError, RecursionError, ValueError):
         return None
     if not isinstance(document, dict):
         return None

@@ -37,7 +37,7 @@ from coyo_labeler.ingest.reasons import Reason
 from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
-from coyo_labeler.receipts import Receipts, files_of, total
+from coyo_labeler.receipts import Receipts, files_of, sizes_of, total
 from coyo_labeler.session import sql_conf
 from coyo_labeler.written import check_written, refuse_strangers
 
@@ -363,7 +363,7 @@ def conclude(
             "groups_left": near.groups_left,
             "rows_left": near.rows_left,
         }
-    return Outcome(rows, details=details)
+    return Outcome(rows, details=details, files=sizes_of(parts))
 
 
 def _rows_of(url: str) -> int:
