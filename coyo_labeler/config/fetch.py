@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from coyo_labeler.config.base import StageSettings
 
@@ -125,3 +125,12 @@ class FetchSettings(StageSettings):
                 "'example-bot/1.0 (+https://example.org/bot)'"
             )
         return value
+
+    @model_validator(mode="after")
+    def _says_who_asks(self) -> "FetchSettings":
+        if self.user_agent is None and not self.allow_private:
+            raise ValueError(
+                "user_agent: missing; hosts must be able to tell who asks: give "
+                "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
+            )
+        return self

@@ -22,13 +22,12 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from coyo_labeler import storage
-from coyo_labeler.fetch.pack import DIGEST
 from coyo_labeler.formats import tars
+from coyo_labeler.formats.tar_digests import ROWS_DIGEST, STAGING
 from coyo_labeler.receipts import Receipt, Receipts
 
 #: Name of a shard's statistics, which are also its receipt.
 RECEIPT_NAME = "{shard:05d}_stats.json"
-STAGING = "_next"
 
 #: After so long without a byte, a generation that another run is making counts as abandoned. The
 #: clocks of machines and stores may differ by minutes.
@@ -265,5 +264,5 @@ def _digest_of(tail: bytes) -> str | None:
         metadata = pq.read_metadata(pa.BufferReader(tail)).metadata or {}
     except pa.ArrowInvalid:
         return None
-    digest = metadata.get(DIGEST.encode())
+    digest = metadata.get(ROWS_DIGEST.encode())
     return None if digest is None else digest.decode()

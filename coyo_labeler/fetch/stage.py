@@ -49,13 +49,8 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     `{shard:05d}.tar`, `.parquet` (schemas.IMAGES) and `_stats.json`. With `settings.retry`, shards
     with transient failures get a new generation. Returns None where a finished output has none.
 
-    Raises: InputError where the catalog lacks a column or the user agent is missing.
+    Raises: InputError where the catalog lacks a column.
     """
-    if settings.user_agent is None and not settings.allow_private:
-        raise InputError(
-            "fetch: user_agent: missing; hosts must be able to tell who asks: give "
-            "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
-        )
     receipts = Receipts(settings.output, run.fingerprint, generations.RECEIPT_NAME)
     token = uuid.uuid4().hex
     generations.recover(receipts, token)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from coyo_labeler import storage
 from coyo_labeler.errors import one_line
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.tar_digests import ROWS_DIGEST
 from coyo_labeler.formats.tars import DamagedTarError
 
 #: Columns of the pHash; the first that is present counts.
@@ -34,10 +35,14 @@ MAX_BYTES = 2**28
 
 @dataclass(frozen=True)
 class SideTable:
-    """The columns of a table by name, with the rows' positions by key."""
+    """The columns of a table by name, with the rows' positions by key.
+
+    digest: of the rows, where fetch wrote it.
+    """
 
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     positions: Mapping[str, int] = field(default_factory=dict)
+    digest: str | None = None
 
     def row(self, key: str) -> dict[str, Any]:
         """The row of a key; {} if there is none."""
@@ -78,7 +83,9 @@ def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
             tar, f"the table beside it is unreadable ({one_line(error, 200)})"
         ) from None
     rows = reversed(list(enumerate(lists["key"])))  # of equal keys the first counts
-    return SideTable(lists, {str(key): row for row, key in rows})
+    metadata = table.schema.metadata or {}
+    digest = metadata.get(ROWS_DIGEST.encode(), b"").decode(errors="replace")
+    return SideTable(lists, {str(key): row for row, key in rows}, digest or None)
 
 
 def _check_size(tar: str, metadata: pq.FileMetaData, names: Sequence[str]) -> None:
