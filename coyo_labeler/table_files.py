@@ -22,6 +22,9 @@ Tables = Mapping[str, Any]
 #: Files that readers take for a part of a table. Others may be added to an output and removed.
 _TABLE = re.compile(r"[^_.].*\.(parquet|tar|csv|csv\.gz|tfrecord-\d+-of-\d+)")
 
+#: Results that are no tables, directly in an output: of report and of pretrain_vit.
+_RESULTS = {"index.html", "model.safetensors"}
+
 _MAX_FILES_BYTES = 2**28
 
 

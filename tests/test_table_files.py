@@ -174,3 +174,15 @@ def test_one_listing_of_each_folder_and_only_the_manifest_is_read(output, monkey
     )
     fingerprint_input("label", "source", str(output))
     assert [Path(path).name for path in opened] == ["_manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "model.safetensors"])
+def test_a_result_that_is_no_table_is_written_again_too(first, name):
+    run = Run.begin("report", first)
+    for path in (name, f"checkpoints/1/{name}"):
+        storage.write_bytes(storage.join(first.output, path), b"result")
+    run.finish(DONE)
+    (Path(first.output) / "checkpoints/1" / name).unlink()
+    assert Run.begin("report", first).done is not None
+    (Path(first.output) / name).unlink()
+    assert Run.begin("report", first).done is None

@@ -29,8 +29,8 @@ class Stage:
     """A command, how its tables are compared, and its output beside that of an undisturbed run.
 
     other: a word that makes it another run. reads: an input whose files can be damaged. same:
-    raises AssertionError where the tables of two outputs differ. repair: what a user does about a
-    file that the next reader finds damaged.
+    raises AssertionError where the tables of two outputs differ. repair: what a user does about
+    files that only the next stage finds damaged. flipped: whether there may be such files.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Stage:
     same: Callable[[Path, Path], None]
     spark: SparkSession | None = None
     repair: Callable[[Path], None] | None = None
+    flipped: bool = False
     log: list[str] = field(default_factory=list)
 
     @property
@@ -89,6 +90,7 @@ class Stage:
         while process.is_alive() and len(made) < files and time.monotonic() < until:
             made |= names(self.output) - before
             time.sleep(0.002)
+        self.log.append(f"{len(made)} files of {files}")
 
     def finish(self, process: BaseProcess) -> int | None:
         """The status of a process; no traceback, whatever it met."""
@@ -105,6 +107,8 @@ class Stage:
 
     def check(self, done: list[str]) -> None:
         """Wherever there is a manifest, the tables are those of the undisturbed run."""
+        if self.flipped and self.repair is not None:
+            return
         if read_manifest(str(self.output)) is not None:
             try:
                 self.same(self.output, self.whole)
@@ -116,6 +120,10 @@ class Stage:
         errors = []
         for _ in range(TRIES):
             error = self.run()
+            if error is None and self.flipped and self.repair is not None:
+                self.repair(self.output)
+                self.flipped = False
+                error = self.run()
             if error is None:
                 self.check(done)
                 return

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
-from tests.chaos.commands import Stage
-
-#: Folders and files that no table consists of.
-_OWN = ("_run.json", "_manifest.json", "_files.json")
+from coyo_labeler.errors import InputError
+from coyo_labeler.inputs import fingerprint_input
+from tests.chaos.commands import Stage, names
 
 
 def kill(stage: Stage, dice: random.Random) -> None:
@@ -41,16 +41,13 @@ def overwrite(stage: Stage, dice: random.Random) -> None:
 
 
 def killed_overwrite(stage: Stage, dice: random.Random) -> None:
-    """The other run dies while it clears the output, or later."""
+    """The other run dies while it clears a finished output, or soon after that."""
+    stage.run()
+    claim = stage.output / "_run.json"
+    before = claim.read_bytes()
     process = stage.start(stage.other, "overwrite=true")
-    if stage.output.exists():
-        claim = stage.output / "_run.json"
-        before = claim.stat().st_mtime_ns if claim.exists() else 0
-        until = time.monotonic() + 60
-        while process.is_alive() and time.monotonic() < until:
-            if not claim.exists() or claim.stat().st_mtime_ns != before:
-                break
-            time.sleep(0.001)
+    while process.is_alive() and claim.exists() and claim.read_bytes() == before:
+        time.sleep(0.001)
     time.sleep(dice.choice([0.0, 0.005, 0.3]))
     stage.kill(process)
     assert stage.run("overwrite=true") is None, stage.log[-1]
@@ -63,17 +60,25 @@ def lose(stage: Stage, dice: random.Random) -> None:
 
 
 def lose_later(stage: Stage, dice: random.Random) -> None:
-    """A file of the output, finished or not, is gone; where it was finished, the next run knows."""
-    _any_table(stage, dice, Path.unlink)
+    """A file of a finished output is gone: the next stage does not take it."""
+    if stage.run() is None:
+        before = names(stage.output)
+        _any_table(stage, dice, Path.unlink)
+        lost = [Path(name).relative_to(stage.output) for name in before - names(stage.output)]
+        if any(path.suffix in {".parquet", ".tar"} and _is_visible(path) for path in lost):
+            with pytest.raises(InputError, match=f"{lost[0]} is missing"):
+                fingerprint_input("next", "input", str(stage.output))
+        stage.run()
 
 
 def cut(stage: Stage, dice: random.Random) -> None:
-    """A file of the output ends too early."""
+    """A file of an unfinished output ends too early."""
 
     def shorten(path: Path) -> None:
         data = path.read_bytes()
         path.write_bytes(data[: dice.randrange(len(data))] if data else b"")
 
+    _unfinish(stage)
     _any_table(stage, dice, shorten)
 
 
@@ -81,6 +86,7 @@ def flip(stage: Stage, dice: random.Random) -> None:
     """One bit of a file of an unfinished output is another."""
     _unfinish(stage)
     _any_table(stage, dice, lambda path: _flip(path, dice, 0, path.stat().st_size))
+    stage.flipped = True
 
 
 def forget(stage: Stage, dice: random.Random) -> None:
@@ -136,6 +142,11 @@ def _tables(folder: Path) -> list[Path]:
     """The files of the tables below a folder, and those that a run keeps for itself."""
     suffixes = {".parquet", ".tar", ".safetensors", ".pt"}
     return sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
+
+
+def _is_visible(path: Path) -> bool:
+    """Whether readers take a file for a part of a table."""
+    return not any(part.startswith(("_", ".")) for part in path.parts)
 
 
 def _any_table(stage: Stage, dice: random.Random, change: Callable[[Path], None]) -> None:
