@@ -126,6 +126,10 @@ def _entries(output: str, folder: str) -> dict[str, dict[str, Any]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     named = ((posixpath.basename(info["name"].rstrip("/")), info) for info in infos)
-    return {
-        name: info for name, info in named if info["type"] == "directory" or _TABLE.fullmatch(name)
-    }
+    return {name: info for name, info in named if _counts(folder, name, info)}
+
+
+def _counts(folder: str, name: str, info: Mapping[str, Any]) -> bool:
+    if info["type"] == "directory" or _TABLE.fullmatch(name):
+        return True
+    return not folder and name in _RESULTS
