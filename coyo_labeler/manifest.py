@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
@@ -29,13 +29,17 @@ from coyo_labeler.table_files import FILES, Tables, count_tables, difference, li
 logger = logging.getLogger(__name__)
 
 
+#: What a number of rows may be in a document, which need not come from this program.
+_Number = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 @dataclass(frozen=True)
 class Counts:
     """Rows of one table that a stage read, wrote and rejected, the latter by reason."""
 
-    rows_in: int
-    rows_out: int
-    rejected: Mapping[str, int] = field(default_factory=dict)
+    rows_in: _Number
+    rows_out: _Number
+    rejected: Mapping[str, _Number] = field(default_factory=dict)
 
     def check(self, what: str) -> None:
         """Raises: CountError unless rows in = rows out + rows rejected."""
@@ -89,7 +93,7 @@ class Manifest:
     version: str
     fingerprint: str
     finished: str
-    seconds: float
+    seconds: FiniteFloat
     rows: Counts
     tables: Mapping[str, Counts]
     details: Mapping[str, Any]
