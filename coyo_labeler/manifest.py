@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, TypeAdapter
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
@@ -120,6 +120,15 @@ class Manifest:
 _MANIFEST = TypeAdapter(Manifest)
 
 
+class _Claim(BaseModel):
+    """The form of `_run.json`."""
+
+    stage: str
+    fingerprint: str
+    shaping: dict[str, Any]
+    inputs: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Run:
     """A stage's claim on its output folder.
@@ -211,8 +220,7 @@ class Run:
             claimed = storage.read_json(url)
             with parsing(url):
                 if claimed is not None:
-                    for key in ("stage", "fingerprint", "shaping", "inputs"):
-                        _ = claimed[key]
+                    _Claim.model_validate(claimed)
         except DamagedFileError as error:
             if self._has_results() and not settings.overwrite:
                 raise InputError(

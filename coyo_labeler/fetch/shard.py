@@ -16,7 +16,7 @@ from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch import generation as generations
 from coyo_labeler.fetch.client import Body, Client
-from coyo_labeler.fetch.generation import RECEIPT_NAME, rows_name, tar_name
+from coyo_labeler.fetch.generation import rows_name, tar_name
 from coyo_labeler.fetch.hosts import Budget, Rank
 from coyo_labeler.fetch.pack import (
     ImageRow,
@@ -177,7 +177,7 @@ class ShardFetcher:
             round(time.monotonic() - start, 3),
             {"generation": generation, **details, **asked, **written},
         )
-        Receipts(folder, receipt.fingerprint, RECEIPT_NAME).write(receipt)
+        generations.receipts_of(folder, receipt.fingerprint).write(receipt)
         if before is not None:
             generations.publish(self._receipts, folder, receipt)
             if not generations.is_done(self._receipts, shard, generation):

@@ -51,7 +51,7 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
 
     Raises: InputError where the catalog lacks a column.
     """
-    receipts = Receipts(settings.output, run.fingerprint, generations.RECEIPT_NAME)
+    receipts = generations.receipts_of(settings.output, run.fingerprint)
     token = uuid.uuid4().hex
     generations.recover(receipts, token)
     catalog = read_catalog(spark, settings)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import field_validator
 
 from coyo_labeler import storage
 from coyo_labeler.formats import schemas
@@ -18,7 +19,7 @@ from coyo_labeler.ingest.phash import to_text
 from coyo_labeler.ingest.statistics import Statistics
 from coyo_labeler.ingest.twins import TwinGroups
 from coyo_labeler.manifest import Counts
-from coyo_labeler.receipts import Receipt
+from coyo_labeler.receipts import Details, Receipt
 from coyo_labeler.written import describe_files
 
 #: Rows that are processed at once.
@@ -26,6 +27,20 @@ _CHUNK_ROWS = 50_000
 
 #: Columns whose values hardly repeat, so that a dictionary would not pay.
 _UNIQUE = frozenset({"id", "url", "imagehash", "fallback_urls", "detail", "kept_id"})
+
+
+class PartDetails(Details):
+    """The details of a part's receipt."""
+
+    statistics: dict[str, list[int]]
+
+    @field_validator("statistics")
+    @classmethod
+    def _histograms(cls, value: dict[str, list[int]]) -> dict[str, list[int]]:
+        bins = {name: len(counts) for name, counts in Statistics().to_json().items()}
+        if bins != {name: len(counts) for name, counts in value.items()}:
+            raise ValueError(f"the histograms and their bins are {bins}")
+        return value
 
 
 def write_part(

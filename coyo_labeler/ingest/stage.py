@@ -21,7 +21,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.ingest import filters, shards
 from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
-from coyo_labeler.ingest.part import write_part
+from coyo_labeler.ingest.part import PartDetails, write_part
 from coyo_labeler.ingest.phash import FLAT
 from coyo_labeler.ingest.read import (
     Source,
@@ -272,7 +272,7 @@ def write_catalog(
         *("reason", "detail"),
         *(F.col(inside(name)) for name in settings.keep_columns),
     )
-    receipts = Receipts(settings.output, run.fingerprint)
+    receipts = Receipts(settings.output, run.fingerprint, details=PartDetails)
     done, changed = receipts.split_intact(receipts.read())
     for part in changed:
         receipts.remove(part)
@@ -333,7 +333,9 @@ def conclude(
     run: Run,
 ) -> Outcome:
     """The counts: rows read, by the source's footers; rows written, by the tables' own."""
-    parts = Receipts(settings.output, run.fingerprint).require("ingest", range(cut.parts))
+    parts = Receipts(settings.output, run.fingerprint, details=PartDetails).require(
+        "ingest", range(cut.parts)
+    )
     files = files_of(parts)
     check_written("ingest", settings.output, files)
     corrupt = ["rejects/corrupt-files.parquet"] if source.corrupt else []

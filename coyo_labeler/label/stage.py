@@ -15,6 +15,7 @@ from coyo_labeler.label.commit import (
     WEIGHTS,
     Committed,
     Job,
+    ShardDetails,
     read_teacher,
     remove_shard,
     remove_unfinished,
@@ -44,7 +45,7 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     all others are done, or a shard that is missing or changed in the end.
     """
     shards = find_shards(settings.images, settings.ids)
-    receipts = Receipts(settings.output, run.fingerprint)
+    receipts = Receipts(settings.output, run.fingerprint, details=ShardDetails)
     finished = receipts.read() if run.resumed else {}
     if finished:
         finished, changed = receipts.split_intact(finished)
