@@ -317,7 +317,8 @@ class Run:
         fs, path = storage.resolve(self.output)
         if fs.isfile(path):
             raise InputError(f"{self.stage}: output: {self.output} is a file; give a folder")
-        if fs.isdir(path) and fs.ls(path, detail=False):
+        fs.invalidate_cache(path)
+        if fs.isdir(path) and not all(map(storage.is_temporary, fs.ls(path, detail=False))):
             raise InputError(
                 f"{self.stage}: output: {self.output} is not empty and was not written by this "
                 "stage; choose another folder"

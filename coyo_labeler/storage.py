@@ -302,15 +302,16 @@ def remove_temporaries(url: str) -> int:
     fs, path = resolve(url)
     if _protocols(fs) & {"s3", "s3a"}:
         abort_uploads(fs, path)
-    stale = [
-        name
-        for name in fs.find(path)
-        if posixpath.basename(name).startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
-    ]
+    stale = [name for name in fs.find(path) if is_temporary(name)]
     for name in stale:
         with suppress(FileNotFoundError):
             fs.rm_file(name)
     return len(stale)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that a writer had not finished."""
+    return posixpath.basename(name).startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
 
 
 def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:

@@ -25,13 +25,16 @@ _TABLE = re.compile(r"[^_.].*\.(parquet|tar|csv|csv\.gz|tfrecord-\d+-of-\d+)")
 #: Results that are no tables, directly in an output: of report and of pretrain_vit.
 _RESULTS = {"index.html", "model.safetensors"}
 
+#: Rows that an export left out, where readers of datasets do not look.
+_REJECTS = "_rejects"
+
 _MAX_FILES_BYTES = 2**28
 
 
 def list_tables(output: str) -> dict[str, int]:
     """Bytes of each file of the tables of an output, by its name below it.
 
-    Folders whose names begin with `_` or `.` hold no tables.
+    Of the folders whose names begin with `_` or `.` only export's rejects hold a table.
     """
     sizes: dict[str, int] = {}
     folders = [""]
@@ -40,7 +43,7 @@ def list_tables(output: str) -> dict[str, int]:
         for name, info in _entries(output, folder).items():
             if info["type"] != "directory":
                 sizes[posixpath.join(folder, name)] = int(info["size"])
-            elif not name.startswith(("_", ".")):
+            elif name == _REJECTS or not name.startswith(("_", ".")):
                 folders.append(posixpath.join(folder, name))
     return dict(sorted(sizes.items()))
 

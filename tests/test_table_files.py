@@ -22,7 +22,14 @@ class Example(StageSettings):
 
 
 DONE = Outcome(Counts(5, 5))
-TABLES = ("00000.tar", "00000.parquet", "00001.parquet", "posterior/a.parquet", "x/deep/b.parquet")
+TABLES = (
+    "_rejects/r.parquet",
+    "00000.tar",
+    "00000.parquet",
+    "00001.parquet",
+    "posterior/a.parquet",
+    "x/deep/b.parquet",
+)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.ingest.columns import outside
 from coyo_labeler.ingest.phash import to_text
 from coyo_labeler.ingest.statistics import Statistics
+from coyo_labeler.ingest.text import readable
 from coyo_labeler.ingest.twins import TwinGroups
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Details, Receipt
@@ -84,7 +85,8 @@ def write_part(
                 writers[name].write_table(rows, rows_per_group)
 
         groups = TwinGroups(max_fallback_urls)
-        for rows, ended in _chunks(batches, schema):
+        for chunk, ended in _chunks(batches, schema):
+            rows = readable(chunk)
             rejects, accepted = _judged(rows)
             accepted = _complete(accepted)
             settled = groups.end(accepted) if ended else groups.add(accepted)

@@ -21,7 +21,7 @@ def write_arrays(record: Any, sink: pa.NativeFile) -> None:
     """
     arrays = {field.name: getattr(record, field.name) for field in fields(record)}
     kinds = json.dumps({name: array.dtype.str for name, array in arrays.items()}).encode()
-    sums = [zlib.crc32(kinds), *(zlib.crc32(_plain(array)) for array in arrays.values())]
+    sums = [zlib.crc32(kinds), *(zlib.crc32(_plain(array).data) for array in arrays.values())]
     columns = [
         pa.LargeListArray.from_arrays(
             pa.array([0, len(array)], pa.int64()), pa.array(_plain(array))

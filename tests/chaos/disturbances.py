@@ -146,7 +146,7 @@ def _tables(folder: Path) -> list[Path]:
 
 def _is_visible(path: Path) -> bool:
     """Whether readers take a file for a part of a table."""
-    return not any(part.startswith(("_", ".")) for part in path.parts)
+    return not any(part.startswith(("_", ".")) and part != "_rejects" for part in path.parts)
 
 
 def _any_table(stage: Stage, dice: random.Random, change: Callable[[Path], None]) -> None:

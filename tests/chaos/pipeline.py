@@ -33,7 +33,8 @@ def write_source(folder: Path, web: Web) -> None:
     rows = [{**row, "width": 300, "height": 300} for row in rows]
     folder.mkdir(parents=True)
     for number in range(2):
-        pq.write_table(pa.Table.from_pylist(rows[number::2]), folder / f"{number}.parquet")
+        table = pa.Table.from_pylist(rows[number::2])
+        pq.write_table(table, folder / f"{number}.parquet", write_page_checksum=True)
 
 
 def write_votes(folder: Path) -> None:
