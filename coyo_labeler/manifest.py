@@ -22,7 +22,7 @@ from coyo_labeler.inputs import (
     fingerprint_input,
     sha256_of_input,
 )
-from coyo_labeler.redact import redact_settings
+from coyo_labeler.redact import redact_settings, redact_texts
 from coyo_labeler.storage_errors import DamagedFileError, parsing
 from coyo_labeler.table_files import FILES, Tables, count_tables, difference, list_tables, tables_of
 
@@ -345,7 +345,7 @@ class Run:
             seconds=round(time.time() - self.started, 3),
             rows=outcome.rows,
             tables=outcome.tables,
-            details=outcome.details,
+            details=redact_texts(outcome.details),
             config=redact_settings(self.config),
             inputs=self.inputs,
             files=count_tables(files),

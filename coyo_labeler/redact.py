@@ -41,6 +41,17 @@ def redact_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: redact_value(key, value) for key, value in settings.items()}
 
 
+def redact_texts(value: Any) -> Any:
+    """A JSON value with the secrets of the URLs in its texts replaced, in names too."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact_texts(name): redact_texts(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_texts(inner) for inner in value]
+    return value
+
+
 def redact_value(key: str, value: Any) -> Any:
     """One value of settings, as `redact_settings` shows it. key: its name, dotted if nested."""
     if isinstance(value, Mapping):

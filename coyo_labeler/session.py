@@ -33,6 +33,9 @@ _FIXED = {
     # A flipped bit in a page is an error instead of another value.
     "spark.hadoop.parquet.page.write-checksum.enabled": "true",
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
+    # What the web pages and event logs of Spark show of properties and plans.
+    "spark.redaction.regex": "(?i)secret|token|passw|passphrase|credential|signature|access.?key",
+    "spark.redaction.string.regex": r"(?<=://)[^\s/@]*:[^\s/@]*(?=@)",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # An Arrow batch of rows with long lists stays small; bytes never travel in rows.

@@ -1,5 +1,6 @@
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Counts, Outcome, Run
-from coyo_labeler.redact import redact, redact_settings
+from coyo_labeler.redact import RedactingFormatter, redact, redact_settings
 
 SECRET = "hunter2"
 
@@ -96,3 +97,52 @@ def test_a_wrong_value_of_a_secret_is_not_echoed(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         read_settings(MergeSettings, "merge", str(file), ["votes=v", "output=o"])
     assert SECRET not in str(error.value)
+
+
+def test_no_word_of_the_command_line_is_repeated_with_its_secret(capsys) -> None:
+    for word in (f"--config=s3://me:{SECRET}@host/x", f"--x=s3://me:{SECRET}@host/x"):
+        with pytest.raises(SystemExit):
+            cli.main(["merge", "votes=v", "-q", word])
+    printed = capsys.readouterr()
+    assert SECRET not in printed.out + printed.err
+    assert "***" in printed.err
+
+
+def test_a_traceback_holds_no_secret_either(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    try:
+        raise KeyError(f"s3://me:{SECRET}@host/x\x1b[2J")
+    except KeyError:
+        sys.excepthook(*sys.exc_info())
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed and "KeyError" in printed
+    assert SECRET not in printed and "\x1b" not in printed
+
+
+def test_the_details_of_a_manifest_hold_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "votes.csv").write_text("x")
+    words = [f"votes={tmp_path / 'votes.csv'}", f"output={tmp_path / 'out'}"]
+    run = Run.begin("merge", read_settings(MergeSettings, "merge", None, words))
+    details = {"corrupt": {f"https://me:{SECRET}@host/x": [f"s3://me:{SECRET}@h", 1]}, "ids": "key"}
+    manifest = run.finish(Outcome(Counts(0, 0), details=details))
+    assert SECRET not in (tmp_path / "out/_manifest.json").read_text()
+    assert manifest.details["ids"] == "key"
+
+
+@pytest.mark.parametrize("make", [InputError, WorkError])
+def test_what_a_stranger_named_cannot_move_the_cursor_or_fill_the_screen(make) -> None:
+    """Names of files, workers, classes and columns stand in messages."""
+    text = str(make("votes: a\x1b[2Jb\nc\r\u2028d\u202ee\ud800 is wrong"))
+    assert text == r"votes: a\x1b[2Jb\nc\r\u2028d\u202ee\ud800 is wrong"
+    assert len(str(make("x" * 10**6))) < 5000
+    hidden = str(make("x" * 3990 + f"s3://me:{SECRET}@host"))
+    assert SECRET not in hidden
+    assert str(make("Bär 雪 🙂")) == "Bär 雪 🙂"
+
+
+def test_log_lines_keep_their_breaks_and_lose_what_a_terminal_acts_on() -> None:
+    formatter = RedactingFormatter(logging.Formatter("%(message)s"))
+    record = logging.LogRecord("a", logging.INFO, "", 0, "one\n\ttwo\x1b[31m\x07", None, None)
+    assert formatter.format(record) == "one\n\ttwo\\x1b[31m\\x07"

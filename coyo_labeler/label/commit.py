@@ -7,6 +7,7 @@ import posixpath
 import re
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -158,7 +159,8 @@ def remove_unfinished(output: str, finished: Container[int]) -> None:
         for name in fs.ls(parent, detail=False) if fs.isdir(parent) else ():
             match = re.fullmatch(r"(\d{5,})\.parquet", posixpath.basename(name))
             if match and int(match[1]) not in finished:
-                fs.rm_file(name)
+                with suppress(FileNotFoundError):  # the listing was late
+                    fs.rm_file(name)
 
 
 def _name(number: int) -> str:
