@@ -168,6 +168,8 @@ def start_logging(log_format: str) -> None:
     else:
         formatter = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     handler.setFormatter(RedactingFormatter(formatter))
+    if logging.lastResort is not None:  # warnings of libraries
+        logging.lastResort.setFormatter(RedactingFormatter(logging.Formatter("%(message)s")))
     package = logging.getLogger("coyo_labeler")
     package.handlers = [handler]
     package.setLevel(logging.INFO)

@@ -1,11 +1,12 @@
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from coyo_labeler import cli
+from coyo_labeler import cli, session
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError, WorkError
@@ -146,3 +147,38 @@ def test_log_lines_keep_their_breaks_and_lose_what_a_terminal_acts_on() -> None:
     formatter = RedactingFormatter(logging.Formatter("%(message)s"))
     record = logging.LogRecord("a", logging.INFO, "", 0, "one\n\ttwo\x1b[31m\x07", None, None)
     assert formatter.format(record) == "one\n\ttwo\\x1b[31m\\x07"
+
+
+def test_warnings_of_libraries_hold_no_secret(capsys, monkeypatch) -> None:
+    cli.start_logging("text")
+    library = logging.getLogger("some.library")
+    monkeypatch.setattr(library, "propagate", False)  # pytest's own handlers are at the root
+    library.warning("retrying https://me:%s@host/x", SECRET)
+    logging.lastResort.handle(
+        logging.makeLogRecord({"msg": f"at s3://me:{SECRET}@h", "levelno": 30})
+    )
+    printed = capsys.readouterr().err
+    assert SECRET not in printed
+    assert "***@h" in printed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spark.hadoop.fs.s3a.secret.key",
+        "spark.hadoop.fs.s3a.access.key",
+        "spark.hadoop.fs.s3a.session.token",
+        "spark.hadoop.fs.azure.account.oauth2.client.secret.x",
+        "spark.ssl.keyPassword",
+        "spark.hadoop.hadoop.security.credential.provider.path",
+        "spark.x.passphrase",
+    ],
+)
+def test_spark_hides_the_same_properties_on_its_pages(name) -> None:
+    assert re.search(session._FIXED["spark.redaction.regex"], name)
+
+
+def test_spark_hides_passwords_of_urls_in_its_plans() -> None:
+    pattern = session._FIXED["spark.redaction.string.regex"]
+    assert re.sub(pattern, "***", f"s3a://me:{SECRET}@host/x") == "s3a://***@host/x"
+    assert not re.search(pattern, "abfs://container@account/x s3a://bucket/a:b@c")

@@ -114,3 +114,9 @@ class StageSettings(Settings):
     def reopens(self) -> bool:
         """Whether the stage may have work left on an output that is finished."""
         return False
+
+    def check(self) -> None:
+        """Check what a run needs besides valid values, before it claims its output.
+
+        Raises: InputError naming the key.
+        """

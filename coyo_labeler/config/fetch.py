@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from coyo_labeler.config.base import StageSettings
+from coyo_labeler.errors import InputError
 
 
 class FetchSettings(StageSettings):
@@ -116,6 +117,14 @@ class FetchSettings(StageSettings):
         """A finished output has work left where failed rows should be tried again."""
         return self.retry
 
+    def check(self) -> None:
+        """See `StageSettings.check`."""
+        if self.user_agent is None and not self.allow_private:
+            raise InputError(
+                "fetch: user_agent: missing; hosts must be able to tell who asks: give "
+                "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
+            )
+
     @field_validator("user_agent")
     @classmethod
     def _contact(cls, value: str | None) -> str | None:
@@ -125,12 +134,3 @@ class FetchSettings(StageSettings):
                 "'example-bot/1.0 (+https://example.org/bot)'"
             )
         return value
-
-    @model_validator(mode="after")
-    def _says_who_asks(self) -> "FetchSettings":
-        if self.user_agent is None and not self.allow_private:
-            raise ValueError(
-                "user_agent: missing; hosts must be able to tell who asks: give "
-                "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
-            )
-        return self

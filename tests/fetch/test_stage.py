@@ -202,11 +202,10 @@ def test_rates_are_of_this_run_and_of_what_it_asked_for():
 
 
 def test_what_a_host_may_be_asked_is_shared_by_the_tasks(spark):
-    given = {"catalog": "c", "output": "o", "allow_private": True}
-    settings = FetchSettings(**given, host_requests_per_second=4)
+    settings = FetchSettings(catalog="c", output="o", host_requests_per_second=4)
     assert limits_of(settings, 1).host_interval_seconds == 0.25
     assert limits_of(settings, 8).host_interval_seconds == 2.0
-    unpaced = FetchSettings(**given)
+    unpaced = FetchSettings(catalog="c", output="o")
     assert limits_of(unpaced, 8).host_interval_seconds == 0.0
     # The cores of the session: its spark.default.parallelism is 3.
     assert tasks_at_once(spark) == 2
