@@ -195,6 +195,8 @@ def read_json(
         document = json.loads(data)
         if not isinstance(document, dict):
             raise ValueError("no JSON object")
+        if b"\\ud" in data.lower():  # half a surrogate pair cannot be written again
+            json.dumps(document, ensure_ascii=False).encode()
     return document
 
 

@@ -31,6 +31,7 @@ DAMAGES = [
     b'{"stage": 1, "fingerprint": [], "shaping": [], "inputs": {"source": 1}, "rows": "x"}',
     b'{"stage": "ingest", "fingerprint": "f", "shaping": null, "inputs": {}, "shard": "x"}',
     b'{"seconds": 1' + b"0" * 5000 + b"}",
+    b'{"stage": "a", "rows": {"in": 1, "out": 0, "rejected": {"\\uD800": 1}}, "seconds": 1}',
 ]
 
 
