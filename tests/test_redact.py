@@ -4,12 +4,17 @@ import re
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler import cli, session
+from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.ingest.read import Source
+from coyo_labeler.ingest.stage import without_known, write_corrupt_files
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.redact import RedactingFormatter, redact, redact_settings
 
@@ -182,3 +187,14 @@ def test_spark_hides_passwords_of_urls_in_its_plans() -> None:
     pattern = session._FIXED["spark.redaction.string.regex"]
     assert re.sub(pattern, "***", f"s3a://me:{SECRET}@host/x") == "s3a://***@host/x"
     assert not re.search(pattern, "abfs://container@account/x s3a://bucket/a:b@c")
+
+
+def test_files_that_ingest_sets_aside_are_known_again_without_their_secret(tmp_path: Path) -> None:
+    settings = IngestSettings(source="s", output=str(tmp_path), on_corrupt="skip")
+    url = f"https://me:{SECRET}@host/a.parquet"
+    source = Source({url: 5, "b": 3}, pa.schema([]), {}, {})
+    write_corrupt_files(source.without({url: f"{url} breaks off"}), settings)
+    rejects = pq.read_table(tmp_path / "rejects" / "corrupt-files.parquet").to_pylist()
+    assert rejects[0]["url"] == "https://***@host/a.parquet"
+    assert SECRET not in str(rejects)
+    assert without_known(source, settings).files == {"b": 3}

@@ -38,6 +38,7 @@ from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.receipts import Receipts, files_of, sizes_of, total
+from coyo_labeler.redact import redact
 from coyo_labeler.session import sql_conf
 from coyo_labeler.written import check_written, refuse_strangers
 
@@ -119,7 +120,10 @@ def without_known(source: Source, settings: IngestSettings) -> Source:
     if storage.exists(url):
         with storage.open_parquet("output", url) as file:
             known = file.read(["url", "detail"]).to_pylist()
-        source = source.without({row["url"]: row["detail"] for row in known})
+        detail_of = {row["url"]: row["detail"] for row in known}
+        source = source.without(
+            {file: detail_of[redact(file)] for file in source.files if redact(file) in detail_of}
+        )
     write_corrupt_files(source, settings)
     return source
 
@@ -313,7 +317,7 @@ def write_catalog(
 def write_corrupt_files(source: Source, settings: IngestSettings) -> None:
     """Write a reject for each source file that cannot be read."""
     files = [
-        {"url": file, "reason": str(Reason.CORRUPT_FILE), "detail": fault}
+        {"url": redact(file), "reason": str(Reason.CORRUPT_FILE), "detail": redact(fault)}
         for file, fault in source.corrupt.items()
     ]
     if files:
