@@ -63,7 +63,6 @@ def test_nothing_is_lost_or_doubled_whatever_happens(name, pipeline):
     until = time.monotonic() + SECONDS
     chosen = [dice.choice(PROCESSES), *dice.sample(FILES, 2)]
     while True:
-        print(stage.log[-8:], flush=True)
         shutil.rmtree(stage.output, ignore_errors=True)
         stage.flipped, done = False, []
         for disturbance in chosen:
