@@ -12,7 +12,7 @@ import pytest
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.inputs import fingerprint_input
-from tests.chaos.commands import Stage, names
+from tests.chaos.commands import TRIES, Stage, names
 
 
 def kill(stage: Stage, dice: random.Random) -> None:
@@ -37,7 +37,7 @@ def overwrite(stage: Stage, dice: random.Random) -> None:
     if dice.random() < 0.5:
         _unfinish(stage)
         _any_table(stage, dice, Path.unlink)
-    assert stage.run("overwrite=true") is None, stage.log[-1]
+    _take_back(stage)
 
 
 def killed_overwrite(stage: Stage, dice: random.Random) -> None:
@@ -50,7 +50,7 @@ def killed_overwrite(stage: Stage, dice: random.Random) -> None:
         time.sleep(0.001)
     time.sleep(dice.choice([0.0, 0.005, 0.3]))
     stage.kill(process)
-    assert stage.run("overwrite=true") is None, stage.log[-1]
+    _take_back(stage)
 
 
 def lose(stage: Stage, dice: random.Random) -> None:
@@ -132,6 +132,14 @@ def rot(stage: Stage, dice: random.Random) -> None:
 #: With processes that are killed, and without.
 PROCESSES = [kill, double, killed_overwrite]
 FILES = [overwrite, lose, lose_later, cut, flip, forget, plant, rot]
+
+
+def _take_back(stage: Stage) -> None:
+    """Replace another run. Tasks of a killed one may write a file after its process is gone."""
+    errors = [stage.run("overwrite=true")]
+    while errors[-1] is not None and len(errors) < TRIES:
+        errors.append(stage.run("overwrite=true"))
+    assert errors[-1] is None, errors
 
 
 def _unfinish(stage: Stage) -> None:
