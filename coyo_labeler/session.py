@@ -174,7 +174,8 @@ def explain(error: Exception) -> Exception | None:
     if not type(error).__module__.startswith(("py4j", "pyspark")):
         return None
     text = str(error)
-    ours = re.findall(r"^coyo_labeler\.[\w.]*?(\w+): (.+)$", text, flags=re.MULTILINE)
+    # Behind bars it stands in the traceback of a group of tasks.
+    ours = re.findall(r"^[ |]*coyo_labeler\.[\w.]*?(\w+): (.+)$", text, flags=re.MULTILINE)
     if not ours:
         return find_fault(text)
     kind, message = ours[-1]

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -64,7 +64,7 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     shown = partial(facts, since=run.started)
     with receipts.watch("fetch", len(sizes), shown, redo=work.keys()):
         if work:
-            fetch_shards(spark, catalog, work, settings, receipts, token)
+            fetch_shards(spark, catalog, work, settings, receipts, run.check_owner, token)
     generations.recover(receipts, token)
     names = (generations.tar_name, generations.rows_name)
     files = [name(shard) for shard in sizes for name in names]
@@ -123,11 +123,13 @@ def fetch_shards(
     work: Mapping[int, int],
     settings: FetchSettings,
     receipts: Receipts,
+    check_owner: Callable[[], None],
     run: str,
 ) -> None:
     """Make a generation of each shard; a task gets all rows of some shards.
 
-    run: the name of what this run has not finished (`generation.staging`).
+    check_owner: see `ShardFetcher`. run: the name of what this run has not finished
+    (`generation.staging`).
     """
     at_once = min(len(work), tasks_at_once(spark))
     # All tasks share the request rate of a host, so there are only as many as run at once now:
@@ -141,7 +143,8 @@ def fetch_shards(
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
         keep_freed_memory()
-        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, tasks, run))
+        work = fetch_partition(shards_of(batches), settings, receipts, tasks, run, check_owner)
+        finished = asyncio.run(work)
         rows = [{"shard": done.shard, "rows": done.rows.rows_in} for done in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
 
@@ -182,11 +185,16 @@ def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
 
 
 async def fetch_partition(
-    shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks: int, run: str = ""
+    shards: Iterator[Task],
+    settings: FetchSettings,
+    receipts: Receipts,
+    tasks: int,
+    run: str = "",
+    check_owner: Callable[[], None] = lambda: None,
 ) -> list[Receipt]:
     """Fetch shards with one client, `SHARDS_AT_ONCE` at a time.
 
-    tasks: their number in the job. run: see `fetch_shards`.
+    tasks: their number in the job. run, check_owner: see `fetch_shards`.
     """
     manners = Manners(
         settings.user_agent or "coyo-labeler",
@@ -208,7 +216,7 @@ async def fetch_partition(
     finished: list[Receipt] = []
     with ThreadPoolExecutor(settings.verify_threads, "verify") as threads:
         async with Client(limits, guard, manners) as client:
-            fetcher = ShardFetcher(client, threads, rules, receipts, run)
+            fetcher = ShardFetcher(client, threads, rules, receipts, run, check_owner)
 
             async def work() -> None:
                 for shard, generation, rows in shards:  # one iterator, shared by both
