@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.s3_uploads import abort_uploads
-from coyo_labeler.storage_errors import DamagedFileError, filling, parsing, writing
+from coyo_labeler.storage_errors import REFUSALS, DamagedFileError, filling, parsing, writing
 
 #: How every Parquet file of the package is written: each page has a CRC-32 of its bytes.
 PARQUET: Mapping[str, Any] = {"compression": "zstd", "write_page_checksum": True}
@@ -31,6 +31,9 @@ _TEMPORARY_SUFFIX = ".tmp"
 
 #: Characters of a file's name that its temporary name keeps: names have 255 bytes at most.
 _STEM = 50
+
+#: Protocols whose URLs begin with a bucket's name alone.
+_BUCKETS = {"s3", "s3a", "gs", "gcs"}
 
 _COPIED_BYTES = 8 * 2**20  # at a time
 
@@ -54,6 +57,12 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
     local = local_path(url)
     if local is not None:
         return fsspec.filesystem("file"), local
+    protocol, _, rest = url.partition("://")
+    if protocol in _BUCKETS and "@" in rest.partition("/")[0]:
+        raise InputError(
+            f"{url}: a URL of {protocol}:// begins with the name of a bucket and takes no user or "
+            "password; give them in the environment"
+        )
     try:
         return url_to_fs(url)  # type: ignore[no-any-return]
     except ValueError as error:
@@ -203,14 +212,11 @@ def read_json(
 def read_start(fs: AbstractFileSystem, path: str, max_bytes: int) -> bytes:
     """The first bytes of a file, by one request."""
     try:
-        data: bytes = fs.cat_file(path, start=0, end=max_bytes)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
-        raise
-    except OSError:  # object stores refuse any range of an empty file
-        if fs.size(path):
+        return bytes(fs.cat_file(path, start=0, end=max_bytes))
+    except OSError as error:  # object stores refuse any range of an empty file
+        if isinstance(error, REFUSALS) or fs.size(path):
             raise
         return b""
-    return data
 
 
 def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:

@@ -25,6 +25,9 @@ _TABLE = re.compile(r"[^_.].*\.(parquet|tar|csv|csv\.gz|tfrecord-\d+-of-\d+)")
 #: Results that are no tables, directly in an output: of report and of pretrain_vit.
 _RESULTS = {"index.html", "model.safetensors"}
 
+#: A folder below the output, without a way out of it.
+_FOLDER = re.compile(r"(?!.*\.\.|/)[^\0]{0,1000}")
+
 #: Rows that an export left out, where readers of datasets do not look.
 _REJECTS = "_rejects"
 
@@ -64,7 +67,9 @@ def tables_of(manifest: Mapping[str, Any]) -> Tables:
     return {
         folder: counts
         for folder, counts in (tables.items() if isinstance(tables, dict) else ())
-        if isinstance(counts, list) and [type(number) for number in counts] == [int, int]
+        if isinstance(counts, list)
+        and [type(number) for number in counts] == [int, int]
+        and _FOLDER.fullmatch(folder)
     }
 
 

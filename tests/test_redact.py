@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coyo_labeler import cli, session
+from coyo_labeler import cli, session, storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.config.read import read_settings
@@ -198,3 +198,10 @@ def test_files_that_ingest_sets_aside_are_known_again_without_their_secret(tmp_p
     assert rejects[0]["url"] == "https://***@host/a.parquet"
     assert SECRET not in str(rejects)
     assert without_known(source, settings).files == {"b": 3}
+
+
+@pytest.mark.parametrize("protocol", ["s3", "s3a", "gs"])
+def test_a_password_before_a_bucket_is_refused_without_it(protocol) -> None:
+    with pytest.raises(InputError, match="takes no user or password") as error:
+        storage.resolve(f"{protocol}://me:{SECRET}@bucket/x")
+    assert SECRET not in str(error.value)

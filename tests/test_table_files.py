@@ -132,7 +132,22 @@ def test_a_part_of_the_files_is_used_from_a_folder_without_the_manifest(output, 
     begin(tmp_path / "part")
 
 
-@pytest.mark.parametrize("recorded", [None, {}, [], "x", {"": 7}, {"": [1, 2, 3]}, {"": ["1", 2]}])
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        None,
+        {},
+        [],
+        "x",
+        {"": 7},
+        {"": [1, 2, 3]},
+        {"": ["1", 2]},
+        {"../x": [1, 2]},
+        {"/etc": [1, 2]},
+        {"a\0": [1, 2]},
+        {"x" * 9999: [1, 2]},
+    ],
+)
 def test_outputs_of_earlier_versions_have_no_record_and_are_accepted(output, recorded):
     path = output / "_manifest.json"
     document = json.loads(path.read_text())
