@@ -4,7 +4,10 @@ import argparse
 import inspect
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NoReturn
 
 import coyo_labeler
 from coyo_labeler import extras
@@ -16,7 +19,7 @@ from coyo_labeler.config.read import default_config, preset_names, read_settings
 from coyo_labeler.config.round import RoundSettings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest
-from coyo_labeler.redact import RedactingFormatter, redact
+from coyo_labeler.redact import RedactingFormatter, printable, redact
 from coyo_labeler.session import explain
 from coyo_labeler.stages import STAGES, Stage, in_processes, read_stage_settings, run_stage
 from coyo_labeler.storage_errors import explain_os_error
@@ -24,10 +27,27 @@ from coyo_labeler.storage_errors import explain_os_error
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages hold no secrets of the words that they repeat."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print a message of one line and exit."""
+        super().error(printable(redact(message)))
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an error of the program itself, without the secrets of URLs."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(printable(redact(text), keep="\n\t"))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `coyo-labeler` with `argv`; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    sys.excepthook = _print_traceback
+    parser = _Parser(
         prog="coyo-labeler",
         description="Labels for web images at scale: a teacher's beliefs merged with human votes.",
     )
@@ -164,20 +184,20 @@ def start_logging(log_format: str) -> None:
     else:
         formatter = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     handler.setFormatter(RedactingFormatter(formatter))
+    if logging.lastResort is not None:  # warnings of libraries
+        logging.lastResort.setFormatter(RedactingFormatter(logging.Formatter("%(message)s")))
     package = logging.getLogger("coyo_labeler")
     package.handlers = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
 
 
-def _add_stage(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", stage: Stage
-) -> None:
+def _add_stage(commands: "argparse._SubParsersAction[_Parser]", stage: Stage) -> None:
     _add_parser(commands, stage.name, stage.summary, stage.settings_class())
 
 
 def _add_parser(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: "argparse._SubParsersAction[_Parser]",
     name: str,
     summary: str,
     settings: type[StageSettings | RoundSettings],

@@ -1,16 +1,20 @@
 """The errors of the package: what the user can fix, and what failed while working."""
 
-from coyo_labeler.redact import redact
+from coyo_labeler.redact import printable, redact
+
+#: Characters of a message at most: names and values in it may be a stranger's.
+_LONGEST = 4000
 
 
 class InputError(Exception):
     """Something the user gave is wrong: a key, a path, a file, a row. Exit status 2.
 
-    The message names what is wrong, where, and the remedy, on one line, without passwords.
+    The message names what is wrong, where, and the remedy, on one line, without passwords and
+    control characters.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact(message))
+        super().__init__(_message(message))
 
 
 class WorkError(Exception):
@@ -20,11 +24,17 @@ class WorkError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact(message))
+        super().__init__(_message(message))
 
 
 class CountError(WorkError):
     """Rows were lost or doubled: rows in differ from rows out plus rows rejected."""
+
+
+def _message(text: str) -> str:
+    """One line of bounded length, without secrets; long enough that none of them is cut in two."""
+    line = printable(redact(text[: 4 * _LONGEST]))
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
 
 
 def one_line(error: object, longest: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from coyo_labeler import storage
@@ -9,6 +10,7 @@ from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LISTED
 from coyo_labeler.storage_errors import DamagedFileError
+from coyo_labeler.table_files import Tables, difference, tables_of
 
 MANIFEST = "_manifest.json"  # the run is complete
 RUN = "_run.json"  # a run with these settings began
@@ -35,7 +37,8 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
     For another stage's output it is that of its manifest; else of names, sizes and modification
     times (or ETags).
 
-    Raises: InputError where there is nothing, or an unfinished stage.
+    Raises: InputError where there is nothing, an unfinished stage, or a finished one whose tables
+    have lost or gained a file since.
     """
     if not storage.exists(url):
         raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")
@@ -43,6 +46,7 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
     if fs.isdir(path):
         finished = _read_of_input(stage, key, storage.join(url, MANIFEST))
         if finished is not None:
+            _check_tables(stage, key, url, finished, tables_of(finished))
             return digest(finished)
         begun = _read_of_input(stage, key, storage.join(url, RUN))
         if begun is not None:
@@ -50,6 +54,7 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
                 f"{stage}: {key}: {begun.get('stage')} has not finished in {url}; run it again "
                 "first"
             )
+        _check_table_of_a_stage(stage, key, url)
     files = storage.files_of(url, suffix="")
     if not files:
         raise InputError(f"{stage}: {key}: {url} holds no files")
@@ -64,6 +69,36 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
             for name, info in files.items()
         ]
     )
+
+
+def _check_table_of_a_stage(stage: str, key: str, url: str) -> None:
+    """Check a folder that is one table of a stage's output, such as `posterior/` of a merge."""
+    output, _, folder = url.rstrip("/").rpartition("/")
+    if not output or output.endswith(":/"):
+        return
+    try:
+        finished = storage.read_json(storage.join(output, MANIFEST))
+        begun = storage.read_json(storage.join(output, RUN))
+    except InputError:  # nothing that this user can read, and so no output of this user's
+        return
+    if finished is None and begun is not None:
+        raise InputError(
+            f"{stage}: {key}: {begun.get('stage')} has not finished in {output}; run it again first"
+        )
+    tables = {name: counts for name, counts in tables_of(finished or {}).items() if name == folder}
+    _check_tables(stage, key, output, finished or {}, tables)
+
+
+def _check_tables(
+    stage: str, key: str, output: str, manifest: Mapping[str, Any], tables: Tables
+) -> None:
+    wrong = difference(output, tables)
+    if wrong is not None:
+        raise InputError(
+            f"{stage}: {key}: {wrong}, so the output is not as {manifest.get('stage')} finished "
+            "it; put it back, or run that stage again with its settings, which writes what is "
+            "missing (a part of the files can be used from a folder without _manifest.json)"
+        )
 
 
 def _read_of_input(stage: str, key: str, url: str) -> dict[str, Any] | None:

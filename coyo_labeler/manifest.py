@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
@@ -20,19 +22,24 @@ from coyo_labeler.inputs import (
     fingerprint_input,
     sha256_of_input,
 )
-from coyo_labeler.redact import redact_settings
+from coyo_labeler.redact import redact_settings, redact_texts
 from coyo_labeler.storage_errors import DamagedFileError, parsing
+from coyo_labeler.table_files import FILES, Tables, count_tables, difference, list_tables, tables_of
 
 logger = logging.getLogger(__name__)
+
+
+#: What a number of rows may be in a document, which need not come from this program.
+_Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
 class Counts:
     """Rows of one table that a stage read, wrote and rejected, the latter by reason."""
 
-    rows_in: int
-    rows_out: int
-    rejected: Mapping[str, int] = field(default_factory=dict)
+    rows_in: _Number
+    rows_out: _Number
+    rejected: Mapping[str, _Number] = field(default_factory=dict)
 
     def check(self, what: str) -> None:
         """Raises: CountError unless rows in = rows out + rows rejected."""
@@ -51,8 +58,12 @@ class Counts:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Counts":
-        """The reverse of `to_json`."""
-        return cls(document["in"], document["out"], document["rejected"])
+        """The reverse of `to_json`. Raises: ValueError where a count is no number."""
+        names = {"rows_in": "in", "rows_out": "out", "rejected": "rejected"}
+        return _COUNTS.validate_python({key: document[name] for key, name in names.items()})
+
+
+_COUNTS = TypeAdapter(Counts)
 
 
 @dataclass(frozen=True)
@@ -60,28 +71,35 @@ class Outcome:
     """What a stage did.
 
     rows: counts of the main flow (source rows, images). tables: counts of other inputs (votes), by
-    name. details: further JSON values for the manifest.
+    name. details: further JSON values for the manifest. files: bytes of files of the tables, by
+    name below the output, where receipts describe them: a listing may not show them yet.
     """
 
     rows: Counts
     tables: Mapping[str, Counts] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `_manifest.json` of a finished output holds."""
+    """What `_manifest.json` of a finished output holds.
+
+    files: number and bytes of the files of each folder of a table; {} where an earlier version
+    wrote it. See `table_files`.
+    """
 
     stage: str
     version: str
     fingerprint: str
     finished: str
-    seconds: float
+    seconds: FiniteFloat
     rows: Counts
     tables: Mapping[str, Counts]
     details: Mapping[str, Any]
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
+    files: Tables = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
@@ -92,9 +110,23 @@ class Manifest:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Manifest":
-        """The reverse of `to_json`."""
+        """The reverse of `to_json`. Raises: ValueError where a value is of another type."""
         tables = {name: Counts.from_json(counts) for name, counts in document["tables"].items()}
-        return cls(**{**document, "rows": Counts.from_json(document["rows"]), "tables": tables})
+        rows = Counts.from_json(document["rows"])
+        read = {**document, "rows": rows, "tables": tables, "files": tables_of(document)}
+        return _MANIFEST.validate_python(read)
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+class _Claim(BaseModel):
+    """The form of `_run.json`."""
+
+    stage: str
+    fingerprint: str
+    shaping: dict[str, Any]
+    inputs: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -169,7 +201,7 @@ class Run:
             self._clear(shaping)
         else:
             changed = claimed["inputs"] != dict(self.inputs)
-            done = None if changed else self._read_manifest()
+            done = None if changed else self._read_whole_manifest()
             if not done:
                 prepare()
                 storage.remove_temporaries(self.output)
@@ -188,8 +220,7 @@ class Run:
             claimed = storage.read_json(url)
             with parsing(url):
                 if claimed is not None:
-                    for key in ("stage", "fingerprint", "shaping", "inputs"):
-                        _ = claimed[key]
+                    _Claim.model_validate(claimed)
         except DamagedFileError as error:
             if self._has_results() and not settings.overwrite:
                 raise InputError(
@@ -199,14 +230,23 @@ class Run:
             return {"stage": self.stage, "fingerprint": self.fingerprint, "clearing": True}
         return claimed
 
-    def _read_manifest(self) -> Manifest | None:
-        """The manifest; None where there is none, or a damaged one, which the run writes again."""
+    def _read_whole_manifest(self) -> Manifest | None:
+        """The manifest, if it and the tables are as they were; else None.
+
+        The output is unfinished then, and the run writes what is missing.
+        """
         try:
-            return read_manifest(self.output)
+            manifest = read_manifest(self.output)
+            if manifest is None:
+                return None
+            wrong = difference(self.output, manifest.files)
+            if wrong is None:
+                return manifest
         except DamagedFileError as error:
-            logger.warning("%s: %s", self.stage, error)
-            storage.remove(storage.join(self.output, MANIFEST))
-            return None
+            wrong = str(error)
+        logger.warning("%s: %s; the run goes on", self.stage, wrong)
+        storage.remove(storage.join(self.output, MANIFEST))
+        return None
 
     def _clear(self, shaping: Mapping[str, Any]) -> None:
         """Remove all that an earlier run left, so that it never looks finished meanwhile.
@@ -277,7 +317,8 @@ class Run:
         fs, path = storage.resolve(self.output)
         if fs.isfile(path):
             raise InputError(f"{self.stage}: output: {self.output} is a file; give a folder")
-        if fs.isdir(path) and fs.ls(path, detail=False):
+        fs.invalidate_cache(path)
+        if fs.isdir(path) and not all(map(storage.is_temporary, fs.ls(path, detail=False))):
             raise InputError(
                 f"{self.stage}: output: {self.output} is not empty and was not written by this "
                 "stage; choose another folder"
@@ -294,6 +335,8 @@ class Run:
         outcome.rows.check(self.stage)
         for name, counts in outcome.tables.items():
             counts.check(f"{self.stage}: {name}")
+        storage.remove_temporaries(self.output)
+        files = {**list_tables(self.output), **outcome.files}
         manifest = Manifest(
             stage=self.stage,
             version=version("coyo-labeler"),
@@ -302,11 +345,13 @@ class Run:
             seconds=round(time.time() - self.started, 3),
             rows=outcome.rows,
             tables=outcome.tables,
-            details=outcome.details,
+            details=redact_texts(outcome.details),
             config=redact_settings(self.config),
             inputs=self.inputs,
+            files=count_tables(files),
         )
-        storage.remove_temporaries(self.output)
+        if files:
+            storage.write_json(storage.join(self.output, FILES), files)
         storage.write_json(storage.join(self.output, MANIFEST), manifest.to_json())
         return manifest
 

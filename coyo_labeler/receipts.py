@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, TypeAdapter
 
 from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
@@ -36,7 +38,7 @@ class Receipt:
     shard: int
     fingerprint: str
     rows: Counts
-    seconds: float
+    seconds: FiniteFloat
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -57,15 +59,24 @@ class Receipt:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Receipt":
-        """The reverse of `to_json`."""
+        """The reverse of `to_json`. Raises: ValueError where a value is of another type."""
         known = {"shard", "fingerprint", "rows", "seconds"}
-        return cls(
-            document["shard"],
-            document["fingerprint"],
-            Counts.from_json(document["rows"]),
-            document["seconds"],
-            {key: value for key, value in document.items() if key not in known},
+        return _RECEIPT.validate_python(
+            {
+                **{key: document[key] for key in known},
+                "rows": Counts.from_json(document["rows"]),
+                "details": {key: value for key, value in document.items() if key not in known},
+            }
         )
+
+
+_RECEIPT = TypeAdapter(Receipt)
+
+
+def _described(file: list[int | str]) -> list[int | str]:
+    if [type(part) for part in file] != [int, str]:
+        raise ValueError("a file has a number of bytes and a digest")
+    return file
 
 
 def total(receipts: Sequence[Receipt]) -> Counts:
@@ -86,16 +97,31 @@ def files_of(receipts: Iterable[Receipt]) -> dict[str, Any]:
     return {name: file for receipt in receipts for name, file in receipt.files.items()}
 
 
+def sizes_of(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """The bytes of the files of many shards, by name below the output."""
+    return {name: size for name, (size, _) in files_of(receipts).items()}
+
+
+class Details(BaseModel):
+    """The form of a receipt's details: what a stage computes with. A stage adds its own fields."""
+
+    model_config = ConfigDict(strict=True)
+
+    files: dict[str, Annotated[list[int | str], AfterValidator(_described)]] = {}
+
+
 @dataclass(frozen=True)
 class Receipts:
     """The receipts of an output folder.
 
-    name: file name of a receipt below `output`, with `{shard:05d}` in it.
+    name: file name of a receipt below `output`, with `{shard:05d}` in it. details: the form of
+    their details; a receipt of another form counts as damaged.
     """
 
     output: str
     fingerprint: str
     name: str = RECEIPT
+    details: type[Details] = Details
 
     def write(self, receipt: Receipt) -> None:
         """Declare a shard finished; called when all its files have their final names."""
@@ -111,7 +137,11 @@ class Receipts:
             with parsing(url, "its shard is done again"):
                 if document is None or document["fingerprint"] != self.fingerprint:
                     return None
-                return Receipt.from_json(document)
+                receipt = Receipt.from_json(document)
+                self.details.model_validate(dict(receipt.details))
+                if receipt.shard != shard:
+                    raise ValueError(f"it is of shard {receipt.shard}")
+                return receipt
         except DamagedFileError as error:
             logger.warning("%s", error)
             return None

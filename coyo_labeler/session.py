@@ -33,6 +33,9 @@ _FIXED = {
     # A flipped bit in a page is an error instead of another value.
     "spark.hadoop.parquet.page.write-checksum.enabled": "true",
     "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
+    # What the web pages and event logs of Spark show of properties and plans.
+    "spark.redaction.regex": "(?i)secret|token|passw|passphrase|credential|signature|access.?key",
+    "spark.redaction.string.regex": r"(?<=://)[^\s/@]*:[^\s/@]*(?=@)",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # An Arrow batch of rows with long lists stays small; bytes never travel in rows.
@@ -171,7 +174,8 @@ def explain(error: Exception) -> Exception | None:
     if not type(error).__module__.startswith(("py4j", "pyspark")):
         return None
     text = str(error)
-    ours = re.findall(r"^coyo_labeler\.[\w.]*?(\w+): (.+)$", text, flags=re.MULTILINE)
+    # Behind bars it stands in the traceback of a group of tasks.
+    ours = re.findall(r"^[ |]*coyo_labeler\.[\w.]*?(\w+): (.+)$", text, flags=re.MULTILINE)
     if not ours:
         return find_fault(text)
     kind, message = ours[-1]

@@ -219,6 +219,7 @@ def run_stage(
     Raises: InputError for what the user can fix, WorkError where the work failed.
     """
     settings = _with_absolute_paths(settings)
+    settings.check()
 
     @cache
     def prepare() -> "tuple[Any, SparkSession | None]":

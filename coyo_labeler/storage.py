@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.s3_uploads import abort_uploads
-from coyo_labeler.storage_errors import DamagedFileError, filling, parsing, writing
+from coyo_labeler.storage_errors import REFUSALS, DamagedFileError, filling, parsing, writing
 
 #: How every Parquet file of the package is written: each page has a CRC-32 of its bytes.
 PARQUET: Mapping[str, Any] = {"compression": "zstd", "write_page_checksum": True}
@@ -32,7 +32,13 @@ _TEMPORARY_SUFFIX = ".tmp"
 #: Characters of a file's name that its temporary name keeps: names have 255 bytes at most.
 _STEM = 50
 
+#: Protocols whose URLs begin with a bucket's name alone.
+_BUCKETS = {"s3", "s3a", "gs", "gcs"}
+
 _COPIED_BYTES = 8 * 2**20  # at a time
+
+#: Bytes of a JSON document at most: parsed, each may take thirty.
+_MAX_JSON_BYTES = 32 * 2**20
 
 #: Filesystems on which a file is visible while it is being written. On all others (object stores)
 #: a file appears when its writer commits it, so it is put under its final name at once.
@@ -51,6 +57,12 @@ def resolve(url: str) -> tuple[AbstractFileSystem, str]:
     local = local_path(url)
     if local is not None:
         return fsspec.filesystem("file"), local
+    protocol, _, rest = url.partition("://")
+    if protocol in _BUCKETS and "@" in rest.partition("/")[0]:
+        raise InputError(
+            f"{url}: a URL of {protocol}:// begins with the name of a bucket and takes no user or "
+            "password; give them in the environment"
+        )
     try:
         return url_to_fs(url)  # type: ignore[no-any-return]
     except ValueError as error:
@@ -167,14 +179,17 @@ def write_json(url: str, document: Mapping[str, Any]) -> None:
     write_bytes(url, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(url: str, remedy: str = "remove it") -> dict[str, Any] | None:
+def read_json(
+    url: str, remedy: str = "remove it", max_bytes: int = _MAX_JSON_BYTES
+) -> dict[str, Any] | None:
     """A JSON document, or None where there is no such file. remedy: what to do, for messages.
 
-    Raises: DamagedFileError where it is no JSON object; InputError where it cannot be read.
+    Raises: DamagedFileError where it is no JSON object, or larger than `max_bytes`; InputError
+    where it cannot be read.
     """
     fs, path = resolve(url)
     try:
-        data = fs.cat_file(path)
+        data = read_start(fs, path, max_bytes + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
@@ -184,10 +199,24 @@ def read_json(url: str, remedy: str = "remove it") -> dict[str, Any] | None:
     except IsADirectoryError:
         raise DamagedFileError(f"{url} is a folder, not a file; {remedy}") from None
     with parsing(url, remedy):
+        if len(data) > max_bytes:
+            raise ValueError(f"more than {max_bytes:,} bytes")
         document = json.loads(data)
         if not isinstance(document, dict):
             raise ValueError("no JSON object")
+        if b"\\ud" in data.lower():  # half a surrogate pair cannot be written again
+            json.dumps(document, ensure_ascii=False).encode()
     return document
+
+
+def read_start(fs: AbstractFileSystem, path: str, max_bytes: int) -> bytes:
+    """The first bytes of a file, by one request."""
+    try:
+        return bytes(fs.cat_file(path, start=0, end=max_bytes))
+    except OSError as error:  # object stores refuse any range of an empty file
+        if isinstance(error, REFUSALS) or fs.size(path):
+            raise
+        return b""
 
 
 def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
@@ -281,15 +310,16 @@ def remove_temporaries(url: str) -> int:
     fs, path = resolve(url)
     if _protocols(fs) & {"s3", "s3a"}:
         abort_uploads(fs, path)
-    stale = [
-        name
-        for name in fs.find(path)
-        if posixpath.basename(name).startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
-    ]
+    stale = [name for name in fs.find(path) if is_temporary(name)]
     for name in stale:
         with suppress(FileNotFoundError):
             fs.rm_file(name)
     return len(stale)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that a writer had not finished."""
+    return posixpath.basename(name).startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
 
 
 def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 #: What the place says where a file cannot be; the next attempt fails in the same way.
 _REFUSED = {errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY}
-_REFUSALS = (
+REFUSALS = (
     FileExistsError,
     FileNotFoundError,
     IsADirectoryError,
@@ -50,7 +50,7 @@ def explain_os_error(error: OSError, url: str | None = None) -> InputError | Wor
     if error.errno in _FULL:
         room = "make room, or raise the limit"
         return WorkError(f"output: {where or 'a file'}: {reason}; {room}. {_AGAIN.capitalize()}")
-    if isinstance(error, _REFUSALS) or error.errno in _REFUSED:
+    if isinstance(error, REFUSALS) or error.errno in _REFUSED:
         if url is not None:
             return InputError(
                 f"output: {url} cannot be written ({reason}); choose another output, or let this "

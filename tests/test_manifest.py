@@ -268,3 +268,18 @@ def test_a_run_whose_output_was_taken_away_writes_no_manifest(settings):
     with pytest.raises(WorkError, match="was removed or emptied"):
         run.finish(DONE)
     assert not storage.exists(settings.output)
+
+
+def test_a_run_killed_while_it_wrote_its_claim_holds_no_folder(settings):
+    """Nothing of it is there but the temporary file."""
+    left = Path(settings.output, "._run.json.0123.tmp")
+    left.parent.mkdir()
+    left.write_bytes(b"{")
+    run = Run.begin("ingest", settings)
+    run.finish(DONE)
+    assert not left.exists()
+    storage.clear(settings.output)
+    left.parent.mkdir()
+    Path(settings.output, ".thesis.tmp.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not written by this stage"):
+        Run.begin("ingest", settings)

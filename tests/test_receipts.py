@@ -1,7 +1,15 @@
+import json
 import threading
+
+import pytest
 
 from coyo_labeler import receipts as receipts_module
 from coyo_labeler import storage
+from coyo_labeler.export import job as export
+from coyo_labeler.fetch import generation as fetch
+from coyo_labeler.ingest import part as ingest
+from coyo_labeler.ingest.statistics import Statistics
+from coyo_labeler.label import commit as label
 from coyo_labeler.manifest import Counts
 from coyo_labeler.progress import Progress
 from coyo_labeler.receipts import Receipt, Receipts, total
@@ -97,3 +105,41 @@ def test_shards_that_are_redone_count_when_their_receipts_are_replaced(tmp_path,
     with receipts.watch("fetch", 3, facts, interval_seconds=60, redo={0, 2}):
         receipts.write(receipt(2, generation=2))
     assert shown == [(1, [1]), (2, [1, 2])]
+
+
+WRONG = ["three", None, [], {}, -1, 2.5, True, [1], {"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "kind", [label.ShardDetails, export.ShardDetails, fetch.ShardDetails, ingest.PartDetails]
+)
+def test_a_receipt_with_other_values_counts_as_none_or_is_of_the_form_that_is_used(tmp_path, kind):
+    """Its fingerprint may be right: somebody has edited it, or it is of another shard."""
+    example = {str: "a", int: 3, float: 0.5}
+    details = {
+        name: example.get(field.annotation, {"a": 1})
+        for name, field in kind.model_fields.items()
+        if field.is_required()
+    }
+    if "statistics" in details:
+        details["statistics"] = Statistics().to_json()
+    details["files"] = {"00000.parquet": [3, "ab"]}
+    receipts = Receipts(str(tmp_path), "f", details=kind)
+    receipts.write(receipt(0, **details))
+    assert receipts.get(0).details == details
+    path = tmp_path / "_receipts/00000.json"
+    whole = json.loads(path.read_text())
+    refused = 0
+    for name in whole:
+        for wrong in WRONG:
+            if name in details and type(wrong) in (type(details[name]), bool, int, float):
+                continue  # of the right form, or a number that will do
+            path.write_text(json.dumps({**whole, name: wrong}))
+            refused += receipts.get(0) is None
+            assert receipts.get(0) is None or name not in ("rows", "files", *details), (name, wrong)
+        path.write_text(json.dumps({key: whole[key] for key in whole if key != name}))
+        assert receipts.get(0) is None or name == "files"
+    assert refused > 20
+    path.write_text(json.dumps(whole))
+    path.rename(tmp_path / "_receipts/00001.json")
+    assert receipts.get(1) is None

@@ -1,6 +1,8 @@
 """Faults of Spark by the text that Spark gives, as it came from a run."""
 
+import asyncio
 import re
+import traceback
 
 import pytest
 from py4j.protocol import Py4JError
@@ -208,3 +210,21 @@ def test_an_error_of_the_package_comes_back_as_its_kind():
     assert isinstance(explain(Py4JError(text)), InputError)
     text = TRACEBACK.format(error="coyo_labeler.errors.WorkError: label: a process was killed")
     assert isinstance(explain(Py4JError(text)), WorkError)
+
+
+def test_an_error_of_ours_among_those_of_a_group_is_that_error():
+    """Tasks of fetch work side by side, and Python puts their errors into a group."""
+
+    async def work():
+        raise WorkError("fetch: shard 00001 was changed by another writer")
+
+    async def group():
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(work())
+
+    with pytest.raises(ExceptionGroup) as error:
+        asyncio.run(group())
+    text = "".join(traceback.format_exception(error.value))
+    explained = explain(Py4JError(f"An exception was thrown from the Python worker:\n{text}"))
+    assert isinstance(explained, WorkError)
+    assert str(explained) == "fetch: shard 00001 was changed by another writer"

@@ -10,7 +10,10 @@ from moto.server import ThreadedMotoServer
 
 from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.inputs import fingerprint_input
 from coyo_labeler.manifest import Counts, Outcome, Run, read_manifest
+from coyo_labeler.storage_errors import DamagedFileError
 
 
 @pytest.fixture
@@ -91,3 +94,28 @@ def test_an_output_on_s3_is_cleared_manifest_first(bucket, monkeypatch):
     assert again.done is None
     keys = [each["Key"] for each in client.list_objects_v2(Bucket=name)["Contents"]]
     assert keys == ["out/_run.json"]
+
+
+def test_a_finished_output_on_s3_that_lost_a_file_is_noticed(bucket):
+    name, client = bucket
+    settings = Example(output=f"s3://{name}/out")
+    run = Run.begin("ingest", settings)
+    for key in ("a.parquet", "catalog/b.parquet"):
+        storage.write_bytes(f"{settings.output}/{key}", b"rows")
+    run.finish(Outcome(Counts(1, 1)))
+    fingerprint_input("fetch", "catalog", f"{settings.output}/")
+    client.delete_object(Bucket=name, Key="out/catalog/b.parquet")
+    with pytest.raises(InputError, match=r"fetch: catalog: .*out/catalog/b\.parquet is missing"):
+        fingerprint_input("fetch", "catalog", settings.output)
+    assert Run.begin("ingest", settings).done is None
+    with pytest.raises(InputError, match="ingest has not finished"):
+        fingerprint_input("fetch", "catalog", settings.output)
+
+
+def test_an_empty_document_on_s3_is_damaged_and_not_an_error_of_the_store(bucket):
+    """S3 refuses any range of an empty object."""
+    name, client = bucket
+    client.put_object(Bucket=name, Key="out/_manifest.json", Body=b"")
+    with pytest.raises(DamagedFileError, match="cut short or damaged"):
+        read_manifest(f"s3://{name}/out")
+    assert read_manifest(f"s3://{name}/none") is None

@@ -1,9 +1,13 @@
 """What the settings of all stages have in common."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+#: Characters that no path can hold, and no UTF-8.
+_UNWRITABLE = re.compile(r"[\0\ud800-\udfff]")
 
 
 class Settings(BaseModel):
@@ -18,7 +22,17 @@ class Settings(BaseModel):
         extra="forbid",
         validate_default=True,
         protected_namespaces=(),
+        allow_inf_nan=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_written(cls, values: Any) -> Any:
+        """Neither a path nor a document can hold these characters."""
+        for key, text in _texts(values):
+            if _UNWRITABLE.search(text):
+                raise ValueError(f"{key}: the text holds a NUL or half a surrogate pair; remove it")
+        return values
 
 
 class SparkSettings(Settings):
@@ -38,6 +52,19 @@ class SparkSettings(Settings):
     def _join_names(cls, value: Any) -> Any:
         """The dots of a property's name nest like those of a key: spark.conf.spark.app.id=x."""
         return dict(_leaves(value)) if isinstance(value, dict) else value
+
+
+def _texts(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The texts among values and names, with the name of the setting that they belong to."""
+    if isinstance(values, str):
+        yield key, values
+    elif isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _texts(name, key or "a key")
+            yield from _texts(value, key or str(name))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _texts(value, key)
 
 
 def _leaves(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -89,3 +116,9 @@ class StageSettings(Settings):
     def reopens(self) -> bool:
         """Whether the stage may have work left on an output that is finished."""
         return False
+
+    def check(self) -> None:
+        """Check what a run needs besides valid values, before it claims its output.
+
+        Raises: InputError naming the key.
+        """

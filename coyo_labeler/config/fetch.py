@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from coyo_labeler.config.base import StageSettings
+from coyo_labeler.errors import InputError
 
 
 class FetchSettings(StageSettings):
@@ -115,6 +116,14 @@ class FetchSettings(StageSettings):
     def reopens(self) -> bool:
         """A finished output has work left where failed rows should be tried again."""
         return self.retry
+
+    def check(self) -> None:
+        """See `StageSettings.check`."""
+        if self.user_agent is None and not self.allow_private:
+            raise InputError(
+                "fetch: user_agent: missing; hosts must be able to tell who asks: give "
+                "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
+            )
 
     @field_validator("user_agent")
     @classmethod

@@ -7,12 +7,16 @@ import yaml
 #: Settings are a few dozen values; more are a mistake, or made to harm.
 _MAX_VALUES, _MAX_DEPTH = 10_000, 40
 
+#: Characters of a number: a long one takes minutes (`1:1:1…` is a number to the base of 60).
+_MAX_DIGITS = 100
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+
 #: What PyYAML's constructors raise for a value that only looks like a date or a number.
 _NO_VALUE = (ValueError, KeyError, AttributeError, TypeError, OverflowError)
 
 
 class UnboundedError(Exception):
-    """YAML is nested too deeply, refers to itself, or unfolds to too many values."""
+    """YAML is nested too deeply, refers to itself, or unfolds to too much."""
 
 
 def load_yaml(text: str) -> Any:
@@ -45,7 +49,10 @@ def _load(text: str, kind: type[yaml.SafeLoader | yaml.BaseLoader]) -> Any:
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Count the values with every alias unfolded. Raises: UnboundedError beyond the bounds."""
+    """Count the values with every alias unfolded, and the digits of numbers.
+
+    Raises: UnboundedError beyond the bounds.
+    """
     todo = [(root, 0)]
     count = 0
     while todo:
@@ -55,6 +62,8 @@ def _check_size(root: yaml.Node) -> None:
             raise UnboundedError(f"it is nested more than {_MAX_DEPTH} deep, or refers to itself")
         if count > _MAX_VALUES:
             raise UnboundedError(f"it unfolds to more than {_MAX_VALUES:,} values")
+        if node.tag in _NUMBERS and len(node.value) > _MAX_DIGITS:
+            raise UnboundedError(f"it holds a number of {len(node.value):,} characters")
         if isinstance(node, yaml.MappingNode):
             todo += [(inner, depth + 1) for pair in node.value for inner in pair]
         elif isinstance(node, yaml.SequenceNode):

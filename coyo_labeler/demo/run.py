@@ -17,6 +17,7 @@ from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest, Run, read_manifest
 from coyo_labeler.session import require_java
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+from coyo_labeler.storage_errors import parsing
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ def run_demo(settings: DemoSettings) -> str:
     if before is None or settings.overwrite:
         _refuse_busy_port(settings.port)
     _claim(settings)
-    seconds = dict(before["seconds"]) if before else {}
+    with parsing(storage.join(out, "summary.json")):
+        seconds = dict(before["seconds"]) if before else {}
     with ExitStack() as stack:
         run = _cluster_runner(settings, stack) if settings.cluster else _runner_here(settings)
         with _timed(seconds, "source"):

@@ -12,11 +12,24 @@ from coyo_labeler.export.parquet import Written, write_shard
 from coyo_labeler.export.plan import Shard
 from coyo_labeler.export.tars import Tar
 from coyo_labeler.export.tfrecord import shard_name
-from coyo_labeler.receipts import Receipt, Receipts
+from coyo_labeler.receipts import Details, Receipt, Receipts
 from coyo_labeler.written import describe_files
 
 #: The folder of rejected rows. Readers of datasets skip folders whose name begins with `_`.
 REJECTS = "_rejects"
+
+
+class ShardDetails(Details):
+    """The details of a shard's receipt."""
+
+    file: str
+    bytes: int
+    nbytes: int
+    labels: int
+    re_encoded: int
+    images: int
+    unlabelled: int
+    faults: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class ExportJob:
     @property
     def receipts(self) -> Receipts:
         """The receipts of the run, one per shard."""
-        return Receipts(self.output, self.fingerprint)
+        return Receipts(self.output, self.fingerprint, details=ShardDetails)
 
 
 def file_of(job: ExportJob, number: int, tar: Tar | None = None) -> str:

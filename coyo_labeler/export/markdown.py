@@ -6,6 +6,7 @@ cannot become HTML, a link, another line or another column.
 
 import html
 import re
+import sys
 from urllib.parse import quote
 
 #: What Markdown, its tables and the Hub's formulas (`$`) give a meaning to. `&`, `<` and `>` become
@@ -40,4 +41,5 @@ def count(value: object) -> str:
 
 def significant(value: object) -> str:
     """A number to four significant digits; anything else as text."""
-    return f"{value:.4g}" if isinstance(value, int | float) else text(value)
+    is_number = isinstance(value, int | float) and abs(value) < sys.float_info.max
+    return f"{value:.4g}" if is_number else text(value)

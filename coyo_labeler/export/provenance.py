@@ -61,18 +61,28 @@ class Provenance:
 
 
 def read_provenance(labels: str) -> Provenance:
-    """Follow the manifests back from a labels folder, as far as their inputs still exist."""
+    """Follow the manifests back from a labels folder, as far as their inputs still exist.
+
+    A manifest may be a stranger's: each stage counts once, and no other store is asked.
+    """
     stages: list[Manifest] = []
     teacher: Mapping[str, str] = {}
-    url: str | None = labels
-    while url is not None and storage.exists(url):
+    url: object = labels
+    left = {*_BEFORE, "ingest"}
+    while isinstance(url, str) and _store_of(url) == _store_of(labels) and storage.exists(url):
         teacher = teacher or _teacher(url)
         manifest = read_manifest(url)
-        if manifest is None or manifest.stage not in (*_BEFORE, "ingest"):
+        if manifest is None or manifest.stage not in left:
             break
         stages.append(manifest)
+        left.remove(manifest.stage)
         url = manifest.config.get(_BEFORE.get(manifest.stage, ""))
     return Provenance(tuple(reversed(stages)), teacher)
+
+
+def _store_of(url: str) -> str:
+    """The protocol of a URL; "" for a path of this machine."""
+    return "" if storage.local_path(url) is not None else url.partition("://")[0]
 
 
 def _teacher(url: str) -> Mapping[str, str]:

@@ -50,8 +50,8 @@ def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
     if settings.format == "huggingface":
         write_card(spark, settings, labels, done)
     counted = shard_receipts.total(done)
-    rows_in = sum(labels.rows.values())
-    return Outcome(Counts(rows_in, counted.rows_out, counted.rejected), details=details(done))
+    rows = Counts(sum(labels.rows.values()), counted.rows_out, counted.rejected)
+    return Outcome(rows, details=details(done), files=data_files(done))
 
 
 def _with_images(
@@ -77,6 +77,7 @@ def _with_images(
         Counts(sum(labels.rows.values()), counted.rows_out, rejected),
         {"images": count_images(done, counted.rows_in)},
         details(done),
+        data_files(done),
     )
 
 
@@ -173,6 +174,11 @@ def details(done: Sequence[Receipt]) -> Mapping[str, Any]:
         for key in ("bytes", "labels", "re_encoded")
     }
     return {"shards": len(done), **sums}
+
+
+def data_files(done: Sequence[Receipt]) -> dict[str, int]:
+    """Bytes of the files of the copy, by name; its rejects are no part of it."""
+    return {receipt.details["file"]: receipt.details["bytes"] for receipt in done}
 
 
 def facts(done: Sequence[Receipt]) -> Mapping[str, Any]:

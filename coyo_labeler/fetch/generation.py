@@ -20,15 +20,15 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
+from pydantic import FiniteFloat
 
 from coyo_labeler import storage
-from coyo_labeler.fetch.pack import DIGEST
 from coyo_labeler.formats import tars
-from coyo_labeler.receipts import Receipt, Receipts
+from coyo_labeler.formats.tar_digests import ROWS_DIGEST, STAGING
+from coyo_labeler.receipts import Details, Receipt, Receipts
 
 #: Name of a shard's statistics, which are also its receipt.
 RECEIPT_NAME = "{shard:05d}_stats.json"
-STAGING = "_next"
 
 #: After so long without a byte, a generation that another run is making counts as abandoned. The
 #: clocks of machines and stores may differ by minutes.
@@ -37,6 +37,24 @@ ABANDONED_SECONDS = 6 * 3600.0
 _HEAD_BYTES = 512  # of a tar: its first header
 _TAIL_BYTES = 16 * 2**10  # of a Parquet file: its footer, and some more
 _SHARDS_AT_ONCE = 256  # whose files are read together
+
+
+class ShardDetails(Details):
+    """The details of a shard's receipt."""
+
+    generation: int
+    tar_bytes: int
+    parquet_bytes: int
+    transient: int
+    bytes: int
+    finished: FiniteFloat
+    asked: int
+    asked_bytes: int
+
+
+def receipts_of(output: str, fingerprint: str) -> Receipts:
+    """The receipts of the shards in an output, or in a folder of `staging`."""
+    return Receipts(output, fingerprint, RECEIPT_NAME, ShardDetails)
 
 
 def tar_name(shard: int) -> str:
@@ -139,7 +157,7 @@ def _staged(output: str, prefix: str) -> list[str]:
 
 def _finish(receipts: Receipts, staged: str) -> None:
     """Publish what was made whole, unless the shard has got as far without it."""
-    made = Receipts(staged, receipts.fingerprint, RECEIPT_NAME).read()
+    made = receipts_of(staged, receipts.fingerprint).read()
     for shard, receipt in made.items():
         if is_done(receipts, shard, receipt.details["generation"]):
             with suppress(FileNotFoundError):
@@ -265,5 +283,5 @@ def _digest_of(tail: bytes) -> str | None:
         metadata = pq.read_metadata(pa.BufferReader(tail)).metadata or {}
     except pa.ArrowInvalid:
         return None
-    digest = metadata.get(DIGEST.encode())
+    digest = metadata.get(ROWS_DIGEST.encode())
     return None if digest is None else digest.decode()

@@ -21,7 +21,12 @@ from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch.status import Status
 from coyo_labeler.formats import schemas, tars
-from coyo_labeler.formats.tar_digests import HashedReader, HashedWriter, check_sha256
+from coyo_labeler.formats.tar_digests import (
+    ROWS_DIGEST,
+    HashedReader,
+    HashedWriter,
+    check_sha256,
+)
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,6 @@ JSON_FIELDS = (
     "sha256",
 )
 
-
-#: Key of the digest in a Parquet file's metadata.
-DIGEST = "coyo_labeler.digest"
 
 #: Index in the shard, key, and the files of one image as {extension: bytes}.
 Sample = tuple[int, str, Mapping[str, bytes]]
@@ -160,7 +162,7 @@ def write_rows(url: str, rows: Sequence[ImageRow], mark: str) -> None:
     """Write the shard's Parquet file. mark: the digest of the rows."""
     columns = {name: [getattr(row, name) for row in rows] for name in schemas.IMAGES.names}
     columns["status"] = [row.status.value for row in rows]
-    storage.write_parquet(url, pa.table(columns, schema=schemas.IMAGES), {DIGEST: mark})
+    storage.write_parquet(url, pa.table(columns, schema=schemas.IMAGES), {ROWS_DIGEST: mark})
 
 
 def read_rows(url: str) -> list[ImageRow]:

@@ -179,7 +179,7 @@ class Robots:
                 return Verdict(refusal=(*refusal, error.http_status))
             return Verdict(refusal=(error.status, error.error, error.http_status))
         # A hostile file takes a second to read, which the other downloads must not wait for.
-        return await asyncio.to_thread(self._judge, body.decode(errors="replace"))
+        return await asyncio.to_thread(self._judge, body.decode("utf-8-sig", errors="replace"))
 
     def _judge(self, text: str) -> Verdict:
         wildcards = count_wildcards(text, self._token)

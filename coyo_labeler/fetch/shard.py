@@ -6,7 +6,7 @@ import re
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
@@ -16,7 +16,7 @@ from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch import generation as generations
 from coyo_labeler.fetch.client import Body, Client
-from coyo_labeler.fetch.generation import RECEIPT_NAME, rows_name, tar_name
+from coyo_labeler.fetch.generation import rows_name, tar_name
 from coyo_labeler.fetch.hosts import Budget, Rank
 from coyo_labeler.fetch.pack import (
     ImageRow,
@@ -79,7 +79,8 @@ class FetchedImage:
 class ShardFetcher:
     """Fetches shards with one client; `fetch` writes a shard's files, whole or not at all.
 
-    run: names what this run has not finished, so that other runs leave it alone.
+    run: names what this run has not finished, so that other runs leave it alone. check_owner:
+    raises WorkError where another run has taken over the output.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class ShardFetcher:
         rules: Rules,
         receipts: Receipts,
         run: str = "",
+        check_owner: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._threads = threads
         self._rules = rules
         self._receipts = receipts
         self._run = run
+        self._check_owner = check_owner
         self._begun = count()
 
     async def fetch(self, shard: int, rows: Sequence[CatalogRow], generation: int = 1) -> Receipt:
@@ -103,8 +106,10 @@ class ShardFetcher:
         A shard that is whole in this generation is left alone, so that a second writer does no
         harm.
 
-        Raises: WorkError where another writer has changed the shard meanwhile.
+        Raises: WorkError where another writer has changed the shard meanwhile, or another run has
+        taken over the output.
         """
+        await asyncio.to_thread(self._check_owner)
         before = await asyncio.to_thread(generations.current, self._receipts, shard)
         if before is not None and before.details["generation"] >= generation:
             return before
@@ -150,6 +155,7 @@ class ShardFetcher:
 
         fetched, kept: rows by index; kept ones are of the generation before.
         """
+        self._check_owner()
         done = generations.current(self._receipts, shard)
         if done is not None and done.details["generation"] >= generation:
             return done
@@ -177,7 +183,7 @@ class ShardFetcher:
             round(time.monotonic() - start, 3),
             {"generation": generation, **details, **asked, **written},
         )
-        Receipts(folder, receipt.fingerprint, RECEIPT_NAME).write(receipt)
+        generations.receipts_of(folder, receipt.fingerprint).write(receipt)
         if before is not None:
             generations.publish(self._receipts, folder, receipt)
             if not generations.is_done(self._receipts, shard, generation):

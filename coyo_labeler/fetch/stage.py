@@ -4,7 +4,7 @@ import asyncio
 import gc
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -38,6 +38,9 @@ SHARDS_AT_ONCE = 2
 #: robots.txt files from shard to shard; more than one, so that all end at about the same time.
 WAVES = 4
 
+#: The files of a shard, and where its receipt holds their sizes.
+_SIZES = ((generations.tar_name, "tar_bytes"), (generations.rows_name, "parquet_bytes"))
+
 
 def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | None:
     """Download the catalog's images into one tar, Parquet file and receipt per shard.
@@ -46,14 +49,9 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     `{shard:05d}.tar`, `.parquet` (schemas.IMAGES) and `_stats.json`. With `settings.retry`, shards
     with transient failures get a new generation. Returns None where a finished output has none.
 
-    Raises: InputError where the catalog lacks a column or the user agent is missing.
+    Raises: InputError where the catalog lacks a column.
     """
-    if settings.user_agent is None and not settings.allow_private:
-        raise InputError(
-            "fetch: user_agent: missing; hosts must be able to tell who asks: give "
-            "user_agent='example-bot/1.0 (+https://example.org/bot)' with a contact of yours"
-        )
-    receipts = Receipts(settings.output, run.fingerprint, generations.RECEIPT_NAME)
+    receipts = generations.receipts_of(settings.output, run.fingerprint)
     token = uuid.uuid4().hex
     generations.recover(receipts, token)
     catalog = read_catalog(spark, settings)
@@ -66,7 +64,7 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     shown = partial(facts, since=run.started)
     with receipts.watch("fetch", len(sizes), shown, redo=work.keys()):
         if work:
-            fetch_shards(spark, catalog, work, settings, receipts, token)
+            fetch_shards(spark, catalog, work, settings, receipts, run.check_owner, token)
     generations.recover(receipts, token)
     names = (generations.tar_name, generations.rows_name)
     files = [name(shard) for shard in sizes for name in names]
@@ -125,11 +123,13 @@ def fetch_shards(
     work: Mapping[int, int],
     settings: FetchSettings,
     receipts: Receipts,
+    check_owner: Callable[[], None],
     run: str,
 ) -> None:
     """Make a generation of each shard; a task gets all rows of some shards.
 
-    run: the name of what this run has not finished (`generation.staging`).
+    check_owner: see `ShardFetcher`. run: the name of what this run has not finished
+    (`generation.staging`).
     """
     at_once = min(len(work), tasks_at_once(spark))
     # All tasks share the request rate of a host, so there are only as many as run at once now:
@@ -143,7 +143,8 @@ def fetch_shards(
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
         keep_freed_memory()
-        finished = asyncio.run(fetch_partition(shards_of(batches), settings, receipts, tasks, run))
+        work = fetch_partition(shards_of(batches), settings, receipts, tasks, run, check_owner)
+        finished = asyncio.run(work)
         rows = [{"shard": done.shard, "rows": done.rows.rows_in} for done in finished]
         yield pa.RecordBatch.from_pylist(rows, schema=FINISHED)
 
@@ -184,11 +185,16 @@ def shards_of(batches: Iterator[pa.RecordBatch]) -> Iterator[Task]:
 
 
 async def fetch_partition(
-    shards: Iterator[Task], settings: FetchSettings, receipts: Receipts, tasks: int, run: str = ""
+    shards: Iterator[Task],
+    settings: FetchSettings,
+    receipts: Receipts,
+    tasks: int,
+    run: str = "",
+    check_owner: Callable[[], None] = lambda: None,
 ) -> list[Receipt]:
     """Fetch shards with one client, `SHARDS_AT_ONCE` at a time.
 
-    tasks: their number in the job. run: see `fetch_shards`.
+    tasks: their number in the job. run, check_owner: see `fetch_shards`.
     """
     manners = Manners(
         settings.user_agent or "coyo-labeler",
@@ -210,7 +216,7 @@ async def fetch_partition(
     finished: list[Receipt] = []
     with ThreadPoolExecutor(settings.verify_threads, "verify") as threads:
         async with Client(limits, guard, manners) as client:
-            fetcher = ShardFetcher(client, threads, rules, receipts, run)
+            fetcher = ShardFetcher(client, threads, rules, receipts, run, check_owner)
 
             async def work() -> None:
                 for shard, generation, rows in shards:  # one iterator, shared by both
@@ -255,6 +261,11 @@ def outcome(sizes: Mapping[int, int], finished: Mapping[int, Receipt]) -> Outcom
             "shards": len(receipts),
             "bytes": sum(receipt.details["bytes"] for receipt in receipts),
             "transient": sum(receipt.details["transient"] for receipt in receipts),
+        },
+        files={
+            name(receipt.shard): receipt.details[size]
+            for receipt in receipts
+            for name, size in _SIZES
         },
     )
 

@@ -177,7 +177,8 @@ def read_samples(shard: Shard, with_images: bool = True) -> Iterator[Sample | Fa
     """
     table = read_side_table(shard.url)
     seen: set[int] = set()
-    for group in _read_groups(shard, without_content=() if with_images else IMAGE_ENDINGS):
+    without = () if with_images else IMAGE_ENDINGS
+    for group in _read_groups(shard, without, table.digest):
         sample = _sample(shard, group, table)
         is_repeated = isinstance(sample, Failure) and sample.fault is Fault.DUPLICATE_KEY
         if sample.id in seen and not is_repeated:
@@ -188,11 +189,15 @@ def read_samples(shard: Shard, with_images: bool = True) -> Iterator[Sample | Fa
         yield sample
 
 
-def _read_groups(shard: Shard, without_content: frozenset[str] | tuple[()]) -> Iterator[Group]:
+def _read_groups(
+    shard: Shard, without_content: frozenset[str] | tuple[()], rows_digest: str | None = None
+) -> Iterator[Group]:
     fs, path = storage.resolve(shard.url)
     try:
         with fs.open(path, "rb", block_size=_READ_BYTES) as file:
-            recorded = None if without_content else recorded_sha256(fs, path, file)
+            recorded = (
+                None if without_content else recorded_sha256(fs, shard.url, file, rows_digest)
+            )
             if recorded is None:
                 yield from tars.read_groups(file, shard.url, without_content=without_content)
             else:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from coyo_labeler import storage
 from coyo_labeler.errors import one_line
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.tar_digests import ROWS_DIGEST
 from coyo_labeler.formats.tars import DamagedTarError
 
 #: Columns of the pHash; the first that is present counts.
@@ -31,13 +32,19 @@ _COLUMNS = (
 MAX_ROWS = 500_000
 MAX_BYTES = 2**28
 
+_BATCH_ROWS = 65_536
+
 
 @dataclass(frozen=True)
 class SideTable:
-    """The columns of a table by name, with the rows' positions by key."""
+    """The columns of a table by name, with the rows' positions by key.
+
+    digest: of the rows, where fetch wrote it.
+    """
 
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     positions: Mapping[str, int] = field(default_factory=dict)
+    digest: str | None = None
 
     def row(self, key: str) -> dict[str, Any]:
         """The row of a key; {} if there is none."""
@@ -66,19 +73,55 @@ def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
         return SideTable()
     try:
         with fs.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            names = [name for name in columns if name in parquet.schema_arrow.names]
+            footer = pq.read_metadata(file)
+            kinds = {field.name: field.type for field in footer.schema.to_arrow_schema()}
+            names = [
+                name for name in columns if name in kinds and not pa.types.is_nested(kinds[name])
+            ]
             if "key" not in names:
                 return SideTable()
-            _check_size(tar, parquet.metadata, names)
-            table = parquet.read(columns=names, use_threads=False)
-        lists = {name: table[name].to_pylist() for name in names}
+            _check_size(tar, footer, names)
+            # Texts stay dictionaries, so that a long one that every row repeats is there once.
+            parquet = pq.ParquetFile(
+                file,
+                metadata=footer,
+                page_checksum_verification=True,
+                read_dictionary=[name for name in names if pa.types.is_string(kinds[name])],
+            )
+            lists: dict[str, list[Any]] = {name: [] for name in names}
+            texts: dict[str, str] = {}
+            for batch in _batches(tar, parquet, names):
+                for name in names:
+                    lists[name] += _values(batch.column(name), texts)
+            metadata = parquet.schema_arrow.metadata or {}
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DamagedTarError(
             tar, f"the table beside it is unreadable ({one_line(error, 200)})"
         ) from None
     rows = reversed(list(enumerate(lists["key"])))  # of equal keys the first counts
-    return SideTable(lists, {str(key): row for row, key in rows})
+    digest = metadata.get(ROWS_DIGEST.encode(), b"").decode(errors="replace")
+    return SideTable(lists, {str(key): row for row, key in rows}, digest or None)
+
+
+def _batches(tar: str, parquet: pq.ParquetFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows, as long as they are no larger than the footer may say."""
+    size = 0
+    for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False):
+        size += batch.nbytes
+        if size > 2 * MAX_BYTES:  # Arrow's indices and offsets are wider than Parquet's
+            raise DamagedTarError(
+                tar, f"the table beside it has more than {MAX_BYTES:,} bytes unpacked"
+            )
+        yield batch
+
+
+def _values(column: pa.Array, texts: dict[str, str]) -> list[Any]:
+    """The values of a column. texts: those of dictionaries so far; equal ones are one object."""
+    if not pa.types.is_dictionary(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    known = [texts.setdefault(text, text) for text in column.dictionary.to_pylist()]
+    return [None if index is None else known[index] for index in column.indices.to_pylist()]
 
 
 def _check_size(tar: str, metadata: pq.FileMetaData, names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@
 - `images`: one row per image, by exact hash.
 - `near`: pairs of hashes within a few bits, in Numba; `components`: the same on Spark, in groups.
 - `shards`: sample, shard and part of a row, by hashes of its content.
-- `part`: writes one part of the catalog; `twins`: groups of equal hashes in it.
+- `part`: writes one part of the catalog; `twins`: groups of equal hashes in it; `text`: strings
+  that are no UTF-8.
 - `phash`: hashes as numbers and as text; `statistics`: histograms of the catalog.
 """

@@ -10,15 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import field_validator
 
 from coyo_labeler import storage
 from coyo_labeler.formats import schemas
 from coyo_labeler.ingest.columns import outside
 from coyo_labeler.ingest.phash import to_text
 from coyo_labeler.ingest.statistics import Statistics
+from coyo_labeler.ingest.text import readable
 from coyo_labeler.ingest.twins import TwinGroups
 from coyo_labeler.manifest import Counts
-from coyo_labeler.receipts import Receipt
+from coyo_labeler.receipts import Details, Receipt
 from coyo_labeler.written import describe_files
 
 #: Rows that are processed at once.
@@ -26,6 +28,20 @@ _CHUNK_ROWS = 50_000
 
 #: Columns whose values hardly repeat, so that a dictionary would not pay.
 _UNIQUE = frozenset({"id", "url", "imagehash", "fallback_urls", "detail", "kept_id"})
+
+
+class PartDetails(Details):
+    """The details of a part's receipt."""
+
+    statistics: dict[str, list[int]]
+
+    @field_validator("statistics")
+    @classmethod
+    def _histograms(cls, value: dict[str, list[int]]) -> dict[str, list[int]]:
+        bins = {name: len(counts) for name, counts in Statistics().to_json().items()}
+        if bins != {name: len(counts) for name, counts in value.items()}:
+            raise ValueError(f"the histograms and their bins are {bins}")
+        return value
 
 
 def write_part(
@@ -69,7 +85,8 @@ def write_part(
                 writers[name].write_table(rows, rows_per_group)
 
         groups = TwinGroups(max_fallback_urls)
-        for rows, ended in _chunks(batches, schema):
+        for chunk, ended in _chunks(batches, schema):
+            rows = readable(chunk)
             rejects, accepted = _judged(rows)
             accepted = _complete(accepted)
             settled = groups.end(accepted) if ended else groups.add(accepted)

@@ -21,7 +21,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.ingest import filters, shards
 from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
-from coyo_labeler.ingest.part import write_part
+from coyo_labeler.ingest.part import PartDetails, write_part
 from coyo_labeler.ingest.phash import FLAT
 from coyo_labeler.ingest.read import (
     Source,
@@ -37,7 +37,8 @@ from coyo_labeler.ingest.reasons import Reason
 from coyo_labeler.ingest.statistics import sum_up
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
-from coyo_labeler.receipts import Receipts, files_of, total
+from coyo_labeler.receipts import Receipts, files_of, sizes_of, total
+from coyo_labeler.redact import redact
 from coyo_labeler.session import sql_conf
 from coyo_labeler.written import check_written, refuse_strangers
 
@@ -119,7 +120,10 @@ def without_known(source: Source, settings: IngestSettings) -> Source:
     if storage.exists(url):
         with storage.open_parquet("output", url) as file:
             known = file.read(["url", "detail"]).to_pylist()
-        source = source.without({row["url"]: row["detail"] for row in known})
+        detail_of = {row["url"]: row["detail"] for row in known}
+        source = source.without(
+            {file: detail_of[redact(file)] for file in source.files if redact(file) in detail_of}
+        )
     write_corrupt_files(source, settings)
     return source
 
@@ -272,7 +276,7 @@ def write_catalog(
         *("reason", "detail"),
         *(F.col(inside(name)) for name in settings.keep_columns),
     )
-    receipts = Receipts(settings.output, run.fingerprint)
+    receipts = Receipts(settings.output, run.fingerprint, details=PartDetails)
     done, changed = receipts.split_intact(receipts.read())
     for part in changed:
         receipts.remove(part)
@@ -313,7 +317,7 @@ def write_catalog(
 def write_corrupt_files(source: Source, settings: IngestSettings) -> None:
     """Write a reject for each source file that cannot be read."""
     files = [
-        {"url": file, "reason": str(Reason.CORRUPT_FILE), "detail": fault}
+        {"url": redact(file), "reason": str(Reason.CORRUPT_FILE), "detail": redact(fault)}
         for file, fault in source.corrupt.items()
     ]
     if files:
@@ -333,7 +337,9 @@ def conclude(
     run: Run,
 ) -> Outcome:
     """The counts: rows read, by the source's footers; rows written, by the tables' own."""
-    parts = Receipts(settings.output, run.fingerprint).require("ingest", range(cut.parts))
+    parts = Receipts(settings.output, run.fingerprint, details=PartDetails).require(
+        "ingest", range(cut.parts)
+    )
     files = files_of(parts)
     check_written("ingest", settings.output, files)
     corrupt = ["rejects/corrupt-files.parquet"] if source.corrupt else []
@@ -363,7 +369,7 @@ def conclude(
             "groups_left": near.groups_left,
             "rows_left": near.rows_left,
         }
-    return Outcome(rows, details=details)
+    return Outcome(rows, details=details, files=sizes_of(parts))
 
 
 def _rows_of(url: str) -> int:

@@ -7,8 +7,11 @@ import posixpath
 import re
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pydantic import FiniteFloat
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
@@ -16,7 +19,7 @@ from coyo_labeler.formats.image_shards import Shard
 from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import Counts
-from coyo_labeler.receipts import RECEIPT, Receipt, Receipts
+from coyo_labeler.receipts import RECEIPT, Details, Receipt, Receipts
 from coyo_labeler.written import describe_files
 
 if TYPE_CHECKING:
@@ -40,6 +43,16 @@ BELOW, EMBEDDINGS = "below_threshold", "embeddings"
 
 #: Where the files of a shard may lie below the output.
 _FOLDERS = ("", "failures", BELOW, EMBEDDINGS)
+
+
+class ShardDetails(Details):
+    """The details of a shard's receipt."""
+
+    stamp: str
+    busy_seconds: FiniteFloat
+    finished: FiniteFloat
+    device: str
+    weights_sha256: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ def label_and_commit(
 
     _refuse_another(job, teacher)
     keep_freed_memory()
-    receipts = Receipts(job.output, job.fingerprint)
+    receipts = Receipts(job.output, job.fingerprint, details=ShardDetails)
     missing = (shard for shard in shards if receipts.get(shard.number) is None)
     for result in label_shards(
         teacher,
@@ -146,7 +159,8 @@ def remove_unfinished(output: str, finished: Container[int]) -> None:
         for name in fs.ls(parent, detail=False) if fs.isdir(parent) else ():
             match = re.fullmatch(r"(\d{5,})\.parquet", posixpath.basename(name))
             if match and int(match[1]) not in finished:
-                fs.rm_file(name)
+                with suppress(FileNotFoundError):  # the listing was late
+                    fs.rm_file(name)
 
 
 def _name(number: int) -> str:

@@ -15,6 +15,7 @@ from coyo_labeler.label.commit import (
     WEIGHTS,
     Committed,
     Job,
+    ShardDetails,
     read_teacher,
     remove_shard,
     remove_unfinished,
@@ -22,7 +23,7 @@ from coyo_labeler.label.commit import (
 from coyo_labeler.label.shards import find_shards
 from coyo_labeler.label.spec import spec_of
 from coyo_labeler.manifest import Outcome, Run
-from coyo_labeler.receipts import Receipt, Receipts, files_of, total
+from coyo_labeler.receipts import Receipt, Receipts, files_of, sizes_of, total
 from coyo_labeler.written import check_written
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     all others are done, or a shard that is missing or changed in the end.
     """
     shards = find_shards(settings.images, settings.ids)
-    receipts = Receipts(settings.output, run.fingerprint)
+    receipts = Receipts(settings.output, run.fingerprint, details=ShardDetails)
     finished = receipts.read() if run.resumed else {}
     if finished:
         finished, changed = receipts.split_intact(finished)
@@ -74,9 +75,8 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     run.check_owner()
     remove_unfinished(settings.output, {receipt.shard for receipt in done})
     ids = str(shards[0].ids)
-    return Outcome(
-        total(done), details={"shards": len(shards), "ids": ids, "devices": _rates(done)}
-    )
+    details = {"shards": len(shards), "ids": ids, "devices": _rates(done)}
+    return Outcome(total(done), details=details, files=sizes_of(done))
 
 
 def _label_missing(

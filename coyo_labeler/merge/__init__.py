@@ -10,7 +10,8 @@ assemble       the rows of a partition → EM's problems; `belief_table`: belief
 iterate        EM from the first state or the last checkpoint until it stops
 broadcast      the E-step where skills are sent to every task
 sharded        the E-step where skills stay in shards; `cell_shards`: which cells are in which
-state          the files that a killed run resumes from; `arrays_file`: arrays that are mapped
+state          the files that a killed run resumes from; `arrays_file`: arrays that are mapped;
+               `checksums` of both
 write          the posterior of every image; `posterior`: its rows
 reports        all other tables and documents; `workers`, `worker_counts`, `worker_report`
 """

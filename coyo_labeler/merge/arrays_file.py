@@ -1,12 +1,15 @@
 """Dataclasses of flat arrays in Arrow IPC files, which can be mapped into memory."""
 
 import json
+import zlib
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from coyo_labeler.merge.checksums import ChecksumError
 
 Record = TypeVar("Record")
 
@@ -17,7 +20,8 @@ def write_arrays(record: Any, sink: pa.NativeFile) -> None:
     It has one row, each array in it one list, so that reading copies nothing.
     """
     arrays = {field.name: getattr(record, field.name) for field in fields(record)}
-    kinds = {name: array.dtype.str for name, array in arrays.items()}
+    kinds = json.dumps({name: array.dtype.str for name, array in arrays.items()}).encode()
+    sums = [zlib.crc32(kinds), *(zlib.crc32(_plain(array).data) for array in arrays.values())]
     columns = [
         pa.LargeListArray.from_arrays(
             pa.array([0, len(array)], pa.int64()), pa.array(_plain(array))
@@ -26,23 +30,28 @@ def write_arrays(record: Any, sink: pa.NativeFile) -> None:
     ]
     schema = pa.schema(
         [pa.field(name, column.type) for name, column in zip(arrays, columns, strict=True)],
-        metadata={b"kinds": json.dumps(kinds).encode()},
+        metadata={b"kinds": kinds, b"sums": json.dumps(sums).encode()},
     )
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def read_arrays(kind: type[Record], source: pa.NativeFile) -> Record:
-    """The reverse of `write_arrays`; the arrays are views of `source` where it is mapped."""
+    """The reverse of `write_arrays`; the arrays are views of `source` where it is mapped.
+
+    They are read once, to compare their checksums. Raises: ChecksumError.
+    """
     with pa.ipc.open_file(source) as reader:
-        kinds = json.loads(reader.schema.metadata[b"kinds"])
+        kinds, sums = (reader.schema.metadata[name] for name in (b"kinds", b"sums"))
         batch = reader.get_batch(0)
-    return kind(
-        **{
-            name: batch.column(name).values.to_numpy(zero_copy_only=True).view(kinds[name])
-            for name in batch.schema.names
-        }
-    )
+    arrays = [
+        batch.column(name).values.to_numpy(zero_copy_only=True) for name in batch.schema.names
+    ]
+    if [zlib.crc32(data) for data in (kinds, *arrays)] != json.loads(sums):
+        raise ChecksumError
+    kind_of = json.loads(kinds)
+    named = zip(batch.schema.names, arrays, strict=True)
+    return kind(**{name: array.view(kind_of[name]) for name, array in named})
 
 
 def _plain(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, FiniteFloat
 
 from coyo_labeler import storage
 from coyo_labeler.em.cells import CellSpace
@@ -27,6 +28,9 @@ from coyo_labeler.em.tallies import COLUMNS, COMPARED
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.inputs import MANIFEST
+from coyo_labeler.manifest import read_manifest
+from coyo_labeler.storage_errors import parsing
 
 #: Folders of the tables that only another merge reads.
 SKILLS_FOLDER, CLASSES_FOLDER, TALLY_FOLDER = "skills", "classes", "tally"
@@ -34,6 +38,19 @@ SKILLS_FOLDER, CLASSES_FOLDER, TALLY_FOLDER = "skills", "classes", "tally"
 #: A class that the earlier merge did not see starts with this part of an even share: it may occur
 #: now.
 _UNSEEN = 1e-3
+
+
+class _Calibration(BaseModel):
+    a: FiniteFloat
+    b: FiniteFloat
+
+
+class _Details(BaseModel):
+    """What a merge's manifest says of its parameters."""
+
+    worker_model: WorkerModel
+    calibration: _Calibration
+    true_share: FiniteFloat | None = None
 
 
 def classes_table(log_class_prior: F64, counts: F64) -> pa.Table:
@@ -90,7 +107,9 @@ class Earlier:
             raise InputError(
                 f"incremental: {self.url} was made with truth=multi; merge all votes together"
             )
-        label_space = self.config["label_space"]
+        label_space = self.config.get("label_space")
+        if not isinstance(label_space, str):
+            raise InputError(f"incremental: the manifest of {self.url} names no label space")
         if load_label_space(label_space) != space:
             raise InputError(
                 f"incremental: {self.url} was made in the label space {label_space}; set "
@@ -196,20 +215,20 @@ def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
     """
     if url is None:
         return None
-    manifest: Any = storage.read_json(storage.join(url, "_manifest.json"))
-    if manifest is None or manifest["stage"] != "merge":
+    manifest = read_manifest(url)
+    if manifest is None or manifest.stage != "merge":
         raise InputError(f"warm_start: {url} is no finished output of merge; give one")
-    details = manifest["details"]
-    before: WorkerModel = details["worker_model"]
+    with parsing(storage.join(url, MANIFEST), "run its stage again"):
+        details = _Details.model_validate(manifest.details)
+    before = details.worker_model
     if worker_model not in ("auto", before):
         raise InputError(
             f"warm_start: {url} has workers of the model {before}, not {worker_model}; set "
             f"worker_model={before} or leave warm_start out"
         )
-    calibration = Calibration(details["calibration"]["a"], details["calibration"]["b"])
-    share = details.get("true_share")
-    config = manifest.get("config", {})
-    return Earlier(url, before, calibration, 0.5 if share is None else share, config)
+    calibration = Calibration(details.calibration.a, details.calibration.b)
+    share = 0.5 if details.true_share is None else details.true_share
+    return Earlier(url, before, calibration, share, manifest.config)
 
 
 def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:

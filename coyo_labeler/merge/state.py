@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -31,6 +31,14 @@ from coyo_labeler.em.problems import Problems
 from coyo_labeler.errors import WorkError, one_line
 from coyo_labeler.merge.arrays_file import Record, read_arrays, write_arrays
 from coyo_labeler.merge.cell_shards import ShardCells
+from coyo_labeler.merge.checksums import (
+    CheckedWriter,
+    check_file,
+    check_sealed,
+    seal,
+    with_checksum,
+    without_checksum,
+)
 from coyo_labeler.storage_errors import DamagedFileError, parsing
 
 logger = logging.getLogger(__name__)
@@ -39,12 +47,21 @@ FOLDER = "_state"
 #: Says that everything has been prepared: written last, removed first.
 _PREPARED = "prepared.json"
 #: The version of the files under `_state`. A run that another version left unfinished starts anew.
-_VERSION = 3
+_VERSION = 4
 _CHECKPOINT = "iteration.npz"
 _CHECKPOINT_ARRAYS = ("counts", "log_class_prior")
 
 #: What Arrow and NumPy raise for a file that is cut short or damaged, beside OSError.
-_DAMAGED = (pa.ArrowException, BadZipFile, EOFError, KeyError, TypeError, ValueError)
+_DAMAGED = (
+    pa.ArrowException,
+    AttributeError,
+    BadZipFile,
+    EOFError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 #: Files that a process keeps mapped.
 _MAPPED = 128
@@ -105,7 +122,11 @@ class StateFolder:
 
     def _read_prepared(self) -> dict[str, Any] | None:
         try:
-            return storage.read_json(self._prepared, "the run starts anew")
+            prepared = storage.read_json(self._prepared, "the run starts anew")
+            if _is_of_this_version(prepared):
+                with parsing(self._prepared, "the run starts anew"):
+                    check_sealed(prepared)
+            return prepared
         except DamagedFileError as error:
             logger.warning("merge: %s", error)
             return None
@@ -113,7 +134,7 @@ class StateFolder:
     def write_prepared(self, prepared: Mapping[str, Any]) -> None:
         """Write a JSON document that says that everything has been prepared."""
         document = {"version": _VERSION, "run": self.run, **prepared}
-        storage.write_json(self._prepared, document)
+        storage.write_json(self._prepared, seal(document))
 
     def save_checkpoint(self, state: State) -> None:
         """Write what the next iteration needs, in place of the checkpoint before."""
@@ -160,15 +181,17 @@ class StateFolder:
         """Write the checked votes of a partition."""
         with (
             storage.open_atomic(self._url("votes.arrow", partition)) as file,
-            pa.ipc.new_stream(file, votes.schema) as writer,
+            closing(CheckedWriter(file)) as checked,
         ):
-            writer.write_table(votes)
+            with pa.ipc.new_stream(pa.PythonFile(checked, "w"), votes.schema) as writer:
+                writer.write_table(votes)
+            checked.end()
 
     def read_votes(self, partition: int) -> pa.Table:
         """The reverse of `write_votes`."""
         url = self._url("votes.arrow", partition)
         with self._reading(url):
-            return pa.ipc.open_stream(_read(url)).read_all()
+            return pa.ipc.open_stream(without_checksum(_read(url))).read_all()
 
     def remove_votes(self, partitions: int) -> None:
         """Remove the votes of all partitions: problems have been made of them."""
@@ -183,7 +206,9 @@ class StateFolder:
         """The reverse of `write_voted_ids`, mapped."""
         url = self._url("voted-ids.npy", number)
         with self._reading(url):
-            ids: NDArray[np.int64] = np.load(self._local(url), mmap_mode="r")
+            path = self._local(url)
+            check_file(path)
+            ids: NDArray[np.int64] = np.load(path, mmap_mode="r")
         return ids
 
     def write_problems(self, problems: Problems, partition: int) -> None:
@@ -217,13 +242,13 @@ class StateFolder:
         """Write one array; number: of the partition or shard that it belongs to."""
         file = io.BytesIO()
         np.save(file, array, allow_pickle=False)
-        storage.write_bytes(self._url(name, number), file.getvalue())
+        storage.write_bytes(self._url(name, number), with_checksum(file.getvalue()))
 
     def read_array(self, name: str, number: int | None = None) -> NDArray[Any]:
         """The reverse of `write_array`."""
         url = self._url(name, number)
         with self._reading(url):
-            array: NDArray[Any] = np.load(io.BytesIO(_read(url)))
+            array: NDArray[Any] = np.load(io.BytesIO(without_checksum(_read(url))))
         return array
 
     # What the posterior consists of.
@@ -231,15 +256,20 @@ class StateFolder:
     def write_written(self, written: Written) -> None:
         """Write down that a file of the posterior is complete."""
         document = {"rows": written.rows, "file": written.file}
-        storage.write_json(self._url(_written_name(written.name)), document)
+        storage.write_json(self._url(_written_name(written.name)), seal(document))
 
     def read_written(self, name: str) -> Written | None:
         """The reverse of `write_written`, or None where it was not called for this file."""
+        url = self._url(_written_name(name))
         try:
-            document = storage.read_json(self._url(_written_name(name)))
+            document = storage.read_json(url)
+            with parsing(url):
+                if document is None:
+                    return None
+                check_sealed(document)
+                return Written(name, document["rows"], document["file"])
         except DamagedFileError:
             return None
-        return None if document is None else Written(name, document["rows"], document["file"])
 
     # The end.
 
@@ -338,7 +368,8 @@ def _written_name(name: str) -> str:
 
 
 def _is_of_this_version(prepared: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
-    return prepared is not None and prepared.get("version") == _VERSION
+    is_ours = prepared is not None and prepared.get("version") == _VERSION
+    return is_ours and isinstance(prepared.get("run"), str)  # type: ignore[union-attr]
 
 
 def _read(url: str) -> bytes:

@@ -3,10 +3,13 @@
 checkpoints/00001000/model.safetensors   the network
                      optimiser.pt        AdamW's moments
                      process-00000.pt    one per process: position of its reader, random state
-                     done.json           written last; a folder without it is incomplete
+                     done.json           written last; a folder without it is incomplete. It holds
+                                         the sha256 of the others
 """
 
 import io
+import logging
+import posixpath
 import random
 import re
 from dataclasses import dataclass
@@ -22,6 +25,9 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.pretrain.distributed import Process
 from coyo_labeler.pretrain.meter import Meter, Totals
 from coyo_labeler.pretrain.model import read_safetensors, write_safetensors
+from coyo_labeler.storage_errors import DamagedFileError
+
+logger = logging.getLogger(__name__)
 
 _DONE = "done.json"
 
@@ -77,21 +83,23 @@ class Checkpoints:
                     "step": training.step,
                     "fingerprint": self.fingerprint,
                     "processes": self.process.count,
+                    "sha256": _digests(folder),
                 },
             )
             for step in self._steps()[:-keep]:
                 storage.clear(self._folder(step))
 
     def load(self, training: Training) -> bool:
-        """Restore the latest checkpoint; returns whether there was one.
+        """Restore the latest checkpoint that is as it was written; returns whether there was one.
 
         Raises: InputError if another number of processes wrote it.
         """
-        steps = self._steps()
-        if not steps:
+        # The first process decides, so that all continue from the same step.
+        step = self.process.broadcast(self._latest() if self.process.first else None)
+        if not step:
             return False
-        folder = self._folder(steps[-1])
-        done = storage.read_json(storage.join(folder, _DONE))
+        folder = self._folder(step)
+        done = self._read_done(step)
         assert done is not None
         if done["processes"] != self.process.count:
             raise InputError(
@@ -126,8 +134,43 @@ class Checkpoints:
         return [step for step in steps if self._is_ours(step)]
 
     def _is_ours(self, step: int) -> bool:
-        done = storage.read_json(storage.join(self._folder(step), _DONE))
-        return done is not None and done["fingerprint"] == self.fingerprint
+        return self._read_done(step) is not None
+
+    def _latest(self) -> int:
+        """The step of the latest checkpoint whose files are as they were written; 0 without one."""
+        for step in reversed(self._steps()):
+            done = self._read_done(step) or {}
+            if done.get("sha256") in (None, _digests(self._folder(step))):
+                return step
+            logger.warning(
+                "pretrain_vit: %s is not as it was written; the one before it is used",
+                self._folder(step),
+            )
+        return 0
+
+    def _read_done(self, step: int) -> dict[str, Any] | None:
+        """What says that a checkpoint is complete; None without it, or where it is damaged."""
+        url = storage.join(self._folder(step), _DONE)
+        try:
+            done = storage.read_json(url)
+        except DamagedFileError as error:
+            logger.warning("pretrain_vit: %s", error)
+            return None
+        ours = {"step": step, "fingerprint": self.fingerprint}
+        known = done is not None and isinstance(done.get("processes"), int)
+        return done if done is not None and known and ours.items() <= done.items() else None
+
+
+def _digests(folder: str) -> dict[str, str]:
+    """The sha256 of each file of a checkpoint, by name."""
+    fs, path = storage.resolve(folder)
+    fs.invalidate_cache(path)
+    names = sorted(posixpath.basename(name) for name in fs.ls(path, detail=False))
+    return {
+        name: storage.sha256_of(storage.join(folder, name))
+        for name in names
+        if name != _DONE and not name.startswith(".")
+    }
 
 
 def _write(url: str, state: dict[str, Any]) -> None:

@@ -56,7 +56,10 @@ def read_journal(output: str) -> list[dict[str, Any]]:
     if not storage.exists(url):
         return []
     with parsing(url, "remove it: the log begins anew"):
-        return [json.loads(line) for line in storage.read_text(url).splitlines()]
+        lines = [json.loads(line) for line in storage.read_text(url).splitlines()]
+        if not all(isinstance(line["step"], int) for line in lines):
+            raise ValueError("a step is no number")
+        return lines
 
 
 def _open_events(output: str, step: int) -> "SummaryWriter":

@@ -1,15 +1,17 @@
 import html
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
+from coyo_labeler import storage
 from coyo_labeler.config.export import ExportSettings
 from coyo_labeler.export import markdown
 from coyo_labeler.export.card import front_matter, render_card, size_category
-from coyo_labeler.export.provenance import Provenance
+from coyo_labeler.export.provenance import Provenance, read_provenance
 from coyo_labeler.export.statistics import Statistics
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
@@ -187,3 +189,36 @@ def test_the_front_matter_is_one_yaml_document() -> None:
     page = card()
     _, matter, _ = page.split("---\n", 2)
     assert yaml.safe_load(matter)["dataset_info"]["splits"][0]["num_examples"] == 3
+
+
+def manifest_of(folder: Path, stage: str, before: object) -> None:
+    names = {"merge": "beliefs", "label": "images", "fetch": "catalog", "ingest": "source"}
+    document = Manifest(
+        stage, "1", "f", "2026", 1.0, Counts(1, 1), {}, {}, {names[stage]: before}, {}
+    ).to_json()
+    storage.write_json(str(folder / "_manifest.json"), document)
+
+
+@pytest.mark.parametrize(
+    "before", ["itself", {"a": 1}, 7, None, "http://127.0.0.1:1/x", "s3://bucket/x", "x\0", ""]
+)
+def test_a_strangers_manifest_leads_nowhere_else(tmp_path: Path, before: object) -> None:
+    """Neither round in a circle nor to another store."""
+    manifest_of(tmp_path, "merge", str(tmp_path) if before == "itself" else before)
+    read = read_provenance(str(tmp_path))
+    assert [stage.stage for stage in read.stages] == ["merge"]
+
+
+def test_stages_are_followed_back_in_order(tmp_path: Path) -> None:
+    urls = {stage: tmp_path / stage for stage in ("ingest", "fetch", "label", "merge")}
+    before = ""
+    for stage, folder in urls.items():
+        manifest_of(folder, stage, before)
+        before = str(folder)
+    read = read_provenance(before)
+    assert [stage.stage for stage in read.stages] == list(urls)
+
+
+def test_numbers_of_any_size_are_shown() -> None:
+    assert markdown.significant(10**400).startswith("1000")
+    assert markdown.significant(0.12345) == "0.1235"

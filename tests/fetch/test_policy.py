@@ -190,3 +190,10 @@ def test_many_wildcard_rules_are_refused_for_long_urls_only():
     assert judged(text, "http://h.example/7x")[0] == "robots_txt"
     status, seconds = judged(text, "http://h.example/" + "a" * 8000)
     assert (status, seconds < 0.2) == ("robots_unavailable", True)
+
+
+@pytest.mark.parametrize("line", ["Disallow: /", "Disallow: /*a", "Disallow: /" + "*a" * 200_000])
+def test_a_robots_txt_with_a_byte_order_mark_is_obeyed_and_stars_cost_no_time(line):
+    status, seconds = judged(f"\ufeffUser-agent: *\n{line}\n", "http://h.example/" + "a" * 2000)
+    assert status == ("allowed" if len(line) > 100 else "robots_txt")
+    assert seconds < 0.5

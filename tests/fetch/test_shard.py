@@ -197,3 +197,27 @@ def test_shards_ask_hosts_in_different_orders():
         assert sum(first != then for first, then in zip(hosts, [*hosts[1:], -1], strict=True)) == 10
         orders.add(hosts[0])
     assert len(orders) > 4
+
+
+@pytest.mark.parametrize("taken_after", [0, 1])
+def test_a_run_whose_output_another_has_taken_asks_no_more_and_writes_nothing(
+    output, rows, web, taken_after
+):
+    """Before the shard, or while its images are downloaded."""
+    looks = []
+
+    def check_owner():
+        looks.append(len(web.asked))
+        if len(looks) > taken_after:
+            raise WorkError("fetch: output: another run has taken over")
+
+    settings = FetchSettings(
+        catalog="x", output=output, allow_private=True, retries=0, robots_txt=False
+    )
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    work = fetch_partition(iter([(0, 1, rows)]), settings, receipts, 1, "", check_owner)
+    with pytest.raises(ExceptionGroup) as error:
+        asyncio.run(work)
+    assert error.group_contains(WorkError, match="taken over")
+    assert looks == ([0] if taken_after == 0 else [0, 4])
+    assert not storage.exists(storage.join(output, "00000.tar"))

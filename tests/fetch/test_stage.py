@@ -19,7 +19,7 @@ from coyo_labeler.fetch.stage import facts, limits_of, tasks_at_once
 from coyo_labeler.formats import schemas
 from coyo_labeler.manifest import Counts, Manifest
 from coyo_labeler.receipts import Receipt
-from coyo_labeler.stages import STAGES, run_stage
+from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from tests.fetch.web import encode, phash, photograph, reply
 
 BIG = 1 << 33
@@ -129,10 +129,12 @@ def test_a_resumed_run_fetches_only_shards_without_a_receipt(spark, site, web, t
     assert list(out.glob(".*")) == []
 
 
-def test_without_a_contact_nothing_but_loopback_is_asked(spark, site, tmp_path):
+def test_without_a_contact_nothing_is_asked_and_no_output_claimed(site, tmp_path):
     catalog = write_catalog(tmp_path / "catalog", site)
+    given = [f"catalog={catalog}", f"output={tmp_path / 'out'}"]
     with pytest.raises(InputError, match=r"^fetch: user_agent: missing; .*contact"):
-        run(spark, catalog=catalog, output=str(tmp_path / "out"), allow_private=False)
+        run_stage(STAGES["fetch"], read_stage_settings(STAGES["fetch"], given))
+    assert not (tmp_path / "out").exists()
 
 
 def test_retry_tries_what_failed_for_a_while_and_nothing_else(spark, site, web, tmp_path):
@@ -244,7 +246,8 @@ def test_what_a_killed_worker_left_is_gone_when_the_job_ends(spark, site, tmp_pa
     shards = {
         f"0000{shard}{end}" for shard in (0, 1) for end in (".tar", ".parquet", "_stats.json")
     }
-    assert {path.name for path in out.iterdir()} == {*shards, "_manifest.json", "_run.json"}
+    own = {"_files.json", "_manifest.json", "_run.json"}
+    assert {path.name for path in out.iterdir()} == {*shards, *own}
 
 
 @pytest.mark.parametrize("agent", ["bot", "Mozilla/5.0"])

@@ -14,10 +14,11 @@ from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.fetch.pack import ImageRow, digest, read_tar, write_tar
 from coyo_labeler.fetch.status import Status
-from coyo_labeler.formats import parquet_splits, schemas
+from coyo_labeler.formats import parquet_splits, schemas, tar_digests
 from coyo_labeler.formats.image_shards import Sample, find_shards, read_samples
 from coyo_labeler.formats.side_tables import read_side_table
 from coyo_labeler.formats.spark_tables import read_table
+from coyo_labeler.formats.tar_digests import ROWS_DIGEST
 from coyo_labeler.formats.tars import DamagedTarError
 
 ROWS = 3000
@@ -150,15 +151,55 @@ def test_fetch_keeps_no_image_of_a_tar_that_is_not_as_it_was(tar):
         list(read_tar(str(tar), index_of, sha256))
 
 
-@pytest.mark.parametrize("case", ["no receipt", "another's receipt", "no digest", "no JSON"])
+@pytest.mark.parametrize(
+    "case", ["no receipt", "another's receipt", "no digest", "no JSON", "empty", "deep"]
+)
 def test_a_tar_of_which_nothing_is_recorded_is_read_as_before(tar, case):
     receipt = tar.with_name("00000_stats.json")
     if case == "no receipt":
         receipt.unlink()
     elif case == "another's receipt":  # fetch replaces both, the receipt last
         receipt.write_text(json.dumps({"digest": "0" * 16, "tar_sha256": "0" * 64}))
+        storage.write_bytes(str(tar.parent / "_next/00000-run-0/00000_stats.json"), b"")
     elif case == "no digest":  # img2dataset's
         receipt.write_text(json.dumps({"count": 5}))
     else:
-        Path(receipt).write_text("{")
+        Path(receipt).write_text({"no JSON": "{", "empty": "", "deep": "[" * 100_000}[case])
+    assert ids(tar) == list(range(5))
+
+
+@pytest.mark.parametrize("other", ["tar", "rows", "receipt"])
+def test_a_shard_that_two_runs_wrote_at_the_same_time_is_refused(tar, other):
+    """Each had its own answers from the hosts, and the files of both are left."""
+    mark = storage.read_json(str(tar.with_name("00000_stats.json")))["digest"]
+    table = pa.table({"key": [f"00000{n:04d}" for n in range(5)], "id": range(5)})
+
+    def write_rows(digest):
+        storage.write_parquet(str(tar.with_suffix(".parquet")), table, {ROWS_DIGEST: digest})
+
+    write_rows(mark)
+    assert ids(tar) == list(range(5))
+    if other == "rows":
+        write_rows("0123456789abcdef")
+    elif other == "receipt":
+        receipt = {"digest": "0123456789abcdef", "tar_sha256": "0" * 64}
+        storage.write_json(str(tar.with_name("00000_stats.json")), receipt)
+    else:
+        write_tar(str(tar), "0123456789abcdef", [(0, "000000000", {"jpg": b"x", "json": b"{}"})])
+    with pytest.raises(DamagedTarError, match=r"two runs of fetch .* retry=true"):
+        ids(tar)
+
+
+def test_a_shard_that_fetch_has_just_replaced_is_read(tar, monkeypatch):
+    """The reader saw the receipt of before; when it looks again, the staged files are gone."""
+    receipt = tar.with_name("00000_stats.json")
+    now = receipt.read_bytes()
+    receipt.write_text(json.dumps({"digest": "0" * 16, "tar_sha256": "0" * 64}))
+    replaced = tar_digests._is_being_replaced
+
+    def ends(fs, url):
+        receipt.write_bytes(now)
+        return replaced(fs, url)
+
+    monkeypatch.setattr(tar_digests, "_is_being_replaced", ends)
     assert ids(tar) == list(range(5))

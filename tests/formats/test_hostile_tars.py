@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,8 +23,10 @@ from coyo_labeler.export.tars import find_tars
 from coyo_labeler.formats import schemas, tars
 from coyo_labeler.formats.faults import Fault
 from coyo_labeler.formats.image_shards import Failure, Sample, find_shards, read_samples
+from coyo_labeler.formats.side_tables import read_side_table
 from coyo_labeler.formats.tars import DamagedTarError
 from coyo_labeler.report.examples import thumbnails
+from tests.memory import peak_growth
 from tests.tars import write_members
 
 END = bytes(1024)
@@ -285,3 +288,28 @@ def test_a_table_that_is_none_costs_its_shard(tmp_path: Path, content: bytes) ->
     (tmp_path / "00000.parquet").write_bytes(content)
     with pytest.raises(DamagedTarError, match="the table beside it is unreadable"):
         list(read_samples(find_shards(str(tmp_path))[0]))
+
+
+@pytest.mark.parametrize("column", ["key", "url"])
+def test_a_text_that_every_row_of_a_table_repeats_is_in_memory_once(
+    tmp_path: Path, column: str
+) -> None:
+    """A dictionary of one value: some kilobytes that would unfold to 100 GB."""
+    rows = 100_000
+    once = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), ["x" * 1_000_000])
+    table = pa.table({"key": [f"{row:09d}" for row in range(rows)]} | {column: once})
+    path = tmp_path / "00000.parquet"
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=2**30)
+    assert path.stat().st_size < 2_000_000
+    with peak_growth() as grown:
+        side = read_side_table(str(tmp_path / "00000.tar"))
+    assert len(side.positions) == (1 if column == "key" else rows)
+    assert grown[0] < 400_000_000
+
+
+def test_nested_columns_of_a_table_beside_a_tar_are_none_that_count(tmp_path: Path) -> None:
+    table = pa.table({"key": ["0"], "url": [["a"]], "id": [{"x": 1}], "status": ["success"]})
+    pq.write_table(table, tmp_path / "00000.parquet")
+    assert read_side_table(str(tmp_path / "00000.tar")).row("0") == {"status": "success"}
+    pq.write_table(pa.table({"key": [["0"]]}), tmp_path / "00000.parquet")
+    assert read_side_table(str(tmp_path / "00000.tar")).positions == {}

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.inputs import MANIFEST
+from coyo_labeler.label.commit import remove_unfinished
 from coyo_labeler.label.stage import _refuse_mixed
 from coyo_labeler.label.weights import load_model
 from coyo_labeler.manifest import Counts
@@ -298,3 +299,55 @@ def test_a_planted_shard_is_no_part_of_the_beliefs(settings, tmp_path, monkeypat
     assert sorted(path.name for path in (tmp_path / "beliefs").glob("*.parquet")) == [
         f"{number:05d}.parquet" for number in range(3)
     ]
+
+
+def test_a_listing_that_still_shows_what_is_gone_removes_nothing_else(
+    settings, tmp_path, monkeypatch
+):
+    """Files of a shard that was never finished, and one that a listing shows after its removal."""
+    label(settings())
+    output = tmp_path / "beliefs"
+    whole = tables(output)
+    (output / MANIFEST).unlink()
+    (output / "_receipts" / "00001.json").unlink()
+    (output / "00009.parquet").write_bytes(b"of a killed writer")
+    listed, removed = LocalFileSystem.ls, LocalFileSystem.rm_file
+    late = {}
+
+    def stale(self, path, detail=False, **options):
+        """As it was when it was first asked for."""
+        infos = late.setdefault(str(path), listed(self, path, detail=True, **options))
+        return infos if detail else [info["name"] for info in infos]
+
+    gone = []
+
+    def remove(self, path):
+        gone.append(Path(path).name)
+        removed(self, path)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", stale)
+    monkeypatch.setattr(LocalFileSystem, "rm_file", remove)
+    assert label(settings())[0].rows.rows_in == 17
+    monkeypatch.undo()
+    assert tables(output) == whole
+    assert "00009.parquet" in gone
+    assert not {"00000.parquet", "00002.parquet", "00000.json", "00002.json"} & set(gone)
+
+
+def test_files_of_unfinished_shards_that_are_gone_already_are_no_error(tmp_path, monkeypatch):
+    """Another process removed them after the listing."""
+    for name in ("00000.parquet", "00001.parquet", "failures/00001.parquet", "notes.parquet"):
+        storage.write_bytes(str(tmp_path / name), b"rows")
+    listed = LocalFileSystem.ls
+    monkeypatch.setattr(
+        LocalFileSystem,
+        "ls",
+        lambda self, path, detail=False, **options: [
+            *listed(self, path, detail, **options),
+            f"{path}/00007.parquet",
+        ],
+    )
+    remove_unfinished(str(tmp_path), {0})
+    monkeypatch.undo()
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.parquet"))
+    assert left == ["00000.parquet", "notes.parquet"]

@@ -340,3 +340,23 @@ def test_the_published_configurations_are_valid(name: str) -> None:
     assert settings.batch_size == 4096
     assert settings.epochs == 7
     assert settings.head_bias == -10
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimiser.pt", "process-00000.pt", "done.json"]
+)
+def test_a_checkpoint_that_is_not_as_it_was_written_is_passed_over(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    """The run goes on from the one before, to the same weights."""
+    output = tmp_path / "vit"
+    arguments = words(data, output, "checkpoint_every=2", "steps=5")
+    assert run(*arguments) == cli.DONE
+    whole = weights(output)
+    (output / "_manifest.json").unlink()
+    path = output / "checkpoints/00000005" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    assert run(*arguments) == cli.DONE
+    assert same(weights(output), whole)
