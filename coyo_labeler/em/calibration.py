@@ -37,7 +37,8 @@ def calibration_evidence(problems: Problems) -> I64:
     """
     believed = problems.belief_size > 0
     gold_images = distinct(problems.image[believed & problems.gold])
-    return np.array([problems.n_votes[believed].sum(), len(gold_images)], dtype=np.int64)
+    votes = problems.n_votes[believed].sum() + problems.n_set_votes[believed].sum()
+    return np.array([votes, len(gold_images)], dtype=np.int64)
 
 
 def calibration_sums(

@@ -1,20 +1,18 @@
 """The E-step over the problems of one partition: posteriors, and the sums that the M-step needs.
 
-The pass over the votes is compiled (`passes.e_step_pass`).
+The inference itself is in `infer`.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from coyo_labeler.em.calibration import BINS, calibration_sums, reliability_of
 from coyo_labeler.em.class_prior import class_sums
 from coyo_labeler.em.exact_sum import ExactSum
+from coyo_labeler.em.infer import infer
 from coyo_labeler.em.model import Calibration, Model, Parameters
-from coyo_labeler.em.passes import e_step_pass
 from coyo_labeler.em.priors import log_prior, rule_out
 from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import F64, I64, Bool, segment_sum, spread
+from coyo_labeler.em.segments import F64, I64, Bool
 from coyo_labeler.em.sums import Sums
 
 
@@ -28,21 +26,23 @@ def e_step(
     """
     fitted = _calibrated_on(problems, model)
     prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
-    walked = _walk(problems, parameters, rule_out(prior.log, problems), model, count=True)
-    posterior = walked.posterior
+    inferred = infer(problems, parameters, rule_out(prior.log, problems), model, count=True)
+    posterior = inferred.posterior
     # A label that only gold names is no draw from the questions that were asked (`true_share`).
-    asked = (problems.n_votes > 0) | (problems.belief_size > 0)
+    asked = problems.asked() | (problems.belief_size > 0)
     class_counts, class_ratios = _class_sums(problems, posterior, parameters, model)
     gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
     return Sums(
-        counts=walked.counts,
-        log_likelihood=ExactSum.of(walked.evidence[asked]),
+        counts=inferred.counts,
+        log_likelihood=ExactSum.of(
+            np.concatenate([inferred.evidence[asked], inferred.joint_evidence])
+        ),
         gradient=gradient,
         information=information,
         class_counts=class_counts,
         class_ratios=class_ratios,
         true_counts=_true_counts(problems, posterior, model),
-        argmax_checksum=_argmax_checksum(problems, walked.top),
+        argmax_checksum=_argmax_checksum(problems, inferred.top),
         reliability=_reliability(problems, parameters, prior.log, posterior, model)
         if reliability
         else np.zeros((2, BINS, 3)),
@@ -52,59 +52,7 @@ def e_step(
 def posterior_of(problems: Problems, parameters: Parameters, model: Model) -> F64:
     """The posterior of every entry, (nnz,); parameters: as of `e_step`."""
     prior = rule_out(log_prior(problems, parameters, model).log, problems)
-    return _walk(problems, parameters, prior, model, count=False).posterior
-
-
-@dataclass(frozen=True)
-class _Walked:
-    """What `e_step_pass` writes."""
-
-    posterior: F64
-    evidence: F64
-    top: I64
-    counts: F64
-
-
-def _walk(
-    problems: Problems, parameters: Parameters, prior: F64, model: Model, count: bool
-) -> _Walked:
-    """One pass; prior: (nnz,) log, −inf for what gold rules out. count: the cells too."""
-    log_theta = parameters.log_theta
-    if log_theta is None:
-        prior, log_theta = _first_prior(problems, prior), np.zeros(0)
-    # Skills that are their prior at first have no counts.
-    silent = parameters.log_theta is None and model.start == "skills"
-    walked = _Walked(
-        posterior=np.empty(len(problems.label)),
-        evidence=np.empty(len(problems)),
-        top=np.empty(len(problems), dtype=np.int64),
-        counts=np.zeros(len(problems.cells) if count else 0),
-    )
-    e_step_pass(
-        problems.offsets,
-        problems.n_votes,
-        problems.pair_cell,
-        log_theta,
-        prior,
-        model.hard_counts,
-        model.count_unit,
-        walked.posterior,
-        walked.evidence,
-        walked.top,
-        np.zeros(0) if silent else walked.counts,
-    )
-    return walked
-
-
-def _first_prior(problems: Problems, prior: F64) -> F64:
-    """Log of the shares of the votes where nothing else is known, else the prior, (nnz,)."""
-    named = ~np.isnan(problems.start) & problems.allowed
-    # A gold image whose votes all miss its class starts at its class all the same.
-    hit = segment_sum(np.where(named, problems.start, 0.0), problems.offsets) > 0
-    usable = spread(hit, problems.offsets) & ~np.isnan(problems.start)
-    with np.errstate(divide="ignore"):
-        shares = np.log(np.where(named, problems.start, 0.0))
-    return np.where(usable, shares, prior)
+    return infer(problems, parameters, prior, model, count=False).posterior
 
 
 def _calibrated_on(problems: Problems, model: Model) -> Bool:
@@ -113,7 +61,7 @@ def _calibrated_on(problems: Problems, model: Model) -> Bool:
     if model.fit_calibration == "gold":
         return believed & problems.gold
     if model.fit_calibration == "votes":
-        return believed & (problems.n_votes > 0)
+        return believed & problems.asked()
     return np.zeros(len(problems), dtype=bool)
 
 
@@ -128,7 +76,7 @@ def _class_sums(
 def _true_counts(problems: Problems, posterior: F64, model: Model) -> ExactSum:
     if model.truth == "single":
         return ExactSum.zeros(2)
-    asked = (problems.belief_size == 0) & (problems.n_votes > 0)
+    asked = (problems.belief_size == 0) & problems.asked()
     return ExactSum.of(np.stack([posterior[::2][asked], np.ones(asked.sum())], axis=1))
 
 

@@ -22,6 +22,32 @@ class Votes:
 
 
 @dataclass(frozen=True)
+class SetVotes:
+    """Answers to "is the class of this image one of these?", in the order of `Votes`.
+
+    image: (votes,) id. worker: (votes,) 0 to J − 1. response: (votes,) of `Response`, no choice.
+    offsets: (votes + 1,), label: (nnz,): vote v is about the classes
+    label[offsets[v]:offsets[v + 1]], at least one, sorted and distinct.
+    """
+
+    image: I64
+    worker: I32
+    response: NDArray[np.int8]
+    offsets: I64
+    label: I32
+
+    @classmethod
+    def none(cls) -> "SetVotes":
+        """No such votes."""
+        empty = np.zeros(0, dtype=np.int64)
+        small = empty.astype(np.int32)
+        return cls(empty, small, empty.astype(np.int8), np.zeros(1, dtype=np.int64), small)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
 class Beliefs:
     """The machine's beliefs.
 
@@ -41,3 +67,11 @@ class Gold:
 
     image: I64
     label: I32
+
+
+@dataclass(frozen=True)
+class Inclusion:
+    """With what probability people were asked about images: image (n,) ids, sorted, probability."""
+
+    image: I64
+    probability: F64

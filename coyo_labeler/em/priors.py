@@ -10,7 +10,16 @@ import numpy as np
 
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import F64, Bool, segment_sum, spread
+from coyo_labeler.em.segments import (
+    F64,
+    I64,
+    Bool,
+    bin_sum,
+    find,
+    offsets_of,
+    segment_sum,
+    spread,
+)
 
 #: Probabilities are clipped to these: closer to 0 or 1, float16 cannot tell.
 _LEAST = 1e-8
@@ -124,14 +133,8 @@ def log_prior(
 def _image_prior(problems: Problems, parameters: Parameters, model: Model, slopes: bool) -> Prior:
     """`truth: single`. Without a belief: the class prior, or uniform over all C classes."""
     offsets, c = problems.offsets, model.classes
-    lumped = problems.label < 0
-    multiplicity = np.where(lumped, spread(problems.others, offsets), 1)
-    if parameters.log_class_prior is None:
-        unbelieved = multiplicity / c
-    else:
-        known = np.exp(parameters.log_class_prior)[np.maximum(problems.label, 0)]
-        share = lumped_share(problems, parameters.log_class_prior, c)
-        unbelieved = np.where(lumped, spread(share, offsets), known)
+    multiplicity = problems.multiplicity()
+    unbelieved = entry_share(problems, parameters.log_class_prior, c)
     believed = problems.belief_size > 0
     if not believed.any():
         with np.errstate(divide="ignore"):
@@ -156,13 +159,63 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
     return Prior(log, slope)
 
 
-def lumped_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:
-    """The class prior's share of all classes that a problem does not list, (n,)."""
+def entry_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:
+    """The class prior's share of each entry, (nnz,): of its class, or of all that it lumps.
+
+    Groups of images with a belief have none, for they are not needed.
+    """
     if log_class_prior is None:
-        return problems.others / classes
-    known = np.exp(log_class_prior)[np.maximum(problems.label, 0)]
-    named = segment_sum(np.where(problems.label < 0, 0.0, known), problems.offsets)
-    return np.where(problems.others > 0, np.maximum(1.0 - named, 0.0), 0.0)
+        return problems.multiplicity() / classes
+    groups, class_prior = problems.groups, np.exp(log_class_prior)
+    share = np.where(problems.label < 0, 0.0, class_prior[np.maximum(problems.label, 0)])
+    if len(groups.entry):
+        share[groups.entry] = _group_share(problems, class_prior)
+    last = problems.offsets[1:] - 1
+    outside = last[problems.others > 0]
+    left_over = 1.0 - segment_sum(share, problems.offsets)
+    share[outside] = np.maximum(left_over[problems.others > 0], 0.0)
+    return share
+
+
+def _group_share(problems: Problems, class_prior: F64) -> F64:
+    """The share of the classes that each group lumps: its region's but for those listed."""
+    groups = problems.groups
+    needed = np.flatnonzero(groups.region >= 0)
+    listed = listed_in_groups(problems)
+    whole = np.zeros(len(groups.entry))
+    whole[needed] = segment_sum(class_prior[groups.label], groups.region_offsets)[
+        groups.region[needed]
+    ]
+    share = bin_sum(listed.group, class_prior[problems.label[listed.entry]], len(groups.entry))
+    return np.where(groups.region >= 0, np.maximum(whole - share, 0.0), 0.0)
+
+
+@dataclass(frozen=True)
+class ListedInGroups:
+    """Listed entries whose class is in the region of a group: entry (n,), group (n,) index."""
+
+    entry: I64
+    group: I64
+
+
+def listed_in_groups(problems: Problems) -> ListedInGroups:
+    """All of them, for groups that have a region."""
+    groups = problems.groups
+    needed = np.flatnonzero(groups.region >= 0)
+    problem = np.searchsorted(problems.offsets, groups.entry[needed], side="right") - 1
+    lengths = np.diff(problems.offsets)[problem]
+    pair_offsets = offsets_of(lengths)
+    group = np.repeat(needed, lengths)
+    first = problems.offsets[problem] - pair_offsets[:-1]
+    entry = np.arange(pair_offsets[-1]) + np.repeat(first, lengths)
+    listed = problems.label[entry] >= 0
+    entry, group = entry[listed], group[listed]
+    width = np.int64(max(int(groups.label.max(initial=0)) + 1, int(problems.label.max()) + 1))
+    region = np.repeat(np.arange(len(groups.region_offsets) - 1), np.diff(groups.region_offsets))
+    inside = find(
+        region * width + groups.label, groups.region[group] * width + problems.label[entry]
+    )[1]
+    return ListedInGroups(entry[inside], group[inside])
 
 
 def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) -> Prior:
