@@ -32,6 +32,11 @@ def set_hashes(offsets: I64, label: NDArray[np.int32]) -> NDArray[np.uint64]:
     return splitmix64(sums.view(np.int64), _OF_SET)
 
 
+def set_questions(offsets: I64, label: NDArray[np.int32]) -> I64:
+    """A number above those of all classes for each set, (sets,): which question a vote answers."""
+    return (set_hashes(offsets, label) >> np.uint64(2)).astype(np.int64) + (1 << 32)
+
+
 @dataclass(frozen=True)
 class Regions:
     """The regions of some images, and which sets they belong to.

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.batches import BELIEFS, GOLD, Batch, concat_batches
 from coyo_labeler.em.build import build_problems
 from coyo_labeler.em.calibration import calibration_evidence
-from coyo_labeler.em.inputs import Gold, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, SetVotes, Votes
 from coyo_labeler.em.model import Model, Truth
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import I64, distinct
+from coyo_labeler.em.sets import set_questions
 from coyo_labeler.em.tallies import Tallies, gather_tallies
 from coyo_labeler.errors import InputError
 from coyo_labeler.executor import Executor, Round
@@ -163,29 +165,31 @@ def assemble(votes_table: pa.Table, batches: Sequence[Batch], rules: AssemblyRul
     and duplicate_votes is error.
     """
     model, workers = rules.model, pa.array(rules.workers, pa.string())
-    votes, duplicates = _arrange_votes(
+    votes, set_votes, duplicates = _arrange_votes(
         votes_table.combine_chunks(), workers, rules.duplicate_votes, model.truth
     )
+    inclusion = _arrange_inclusion(votes_table)
     beliefs_table = concat_batches(batches, BELIEFS, schemas.BELIEFS)
     beliefs_table = beliefs_table.take(pc.sort_indices(beliefs_table["id"]))
     beliefs = to_beliefs(beliefs_table)
     check_unique_images(beliefs.image, "beliefs")
     gold = _arrange_gold(concat_batches(batches, GOLD, schemas.GOLD), model)
-    problems = build_problems(votes, beliefs, gold, model)
+    problems = build_problems(votes, beliefs, gold, model, set_votes, inclusion)
+    voted = distinct(np.concatenate([votes.image, set_votes.image]))
     has_problem = pa.array(np.isin(beliefs.image, problems.image))
     return Assembled(
         problems=problems,
         carried=beliefs_table.filter(has_problem).drop_columns(["labels", "label_probs"]),
         false_positives=beliefs_table.filter(pc.invert(has_problem)),
-        tallies=gather_tallies(votes, beliefs, gold, len(workers), rules.sample),
+        tallies=gather_tallies(votes, set_votes, beliefs, gold, len(workers), rules.sample),
         duplicates=duplicates,
-        unbelieved=int((~np.isin(distinct(votes.image), beliefs.image)).sum()),
+        unbelieved=int((~np.isin(voted, beliefs.image)).sum()),
     )
 
 
 def _arrange_votes(
     table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates, truth: Truth
-) -> tuple[Votes, pa.Table]:
+) -> tuple[Votes, SetVotes, pa.Table]:
     """Votes that count, in the order of all sums, and those that another vote replaces."""
     image = table["image_id"].to_numpy()
     worker = pc.index_in(table["worker_id"], value_set=workers).to_numpy().astype(np.int32)
@@ -193,10 +197,11 @@ def _arrange_votes(
     response = as_answers(table["response"].to_numpy(), truth)
     moment = pc.fill_null(table["timestamp"], NO_TIME).to_numpy()
     file, row = table["file"].to_numpy(), table["row"].to_numpy()
-    order = order_votes(image, worker, label, response, moment, file, row)
-    image, worker = image[order], worker[order]
+    asked = _asked(table, label)
+    order = order_votes(image, worker, asked, response, moment, file, row)
+    image, worker, asked = image[order], worker[order], asked[order]
     label, response = label[order], response[order]
-    out = superseded(image, worker, label, response, duplicate_votes)
+    out = superseded(image, worker, asked, response, duplicate_votes)
     if duplicate_votes == "error" and out.any():
         first = int(np.flatnonzero(out)[0])
         raise InputError(
@@ -205,7 +210,42 @@ def _arrange_votes(
             "or set duplicate_votes to last or first"
         )
     duplicates = _duplicates(table.take(pa.array(order[out])))
-    return Votes(image[~out], worker[~out], label[~out], response[~out]), duplicates
+    one = ~out & (label >= 0)
+    several = np.flatnonzero(~out & (label < 0))
+    lists = table["candidates"].combine_chunks().take(pa.array(order[several]))
+    set_votes = SetVotes(
+        image[several],
+        worker[several],
+        response[several],
+        np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64),
+        lists.flatten().to_numpy(),
+    )
+    return Votes(image[one], worker[one], label[one], response[one]), set_votes, duplicates
+
+
+def _asked(table: pa.Table, label: NDArray[np.int32]) -> NDArray[np.integer[Any]]:
+    """What each vote is about, (votes,): its label, or the number of its set of classes."""
+    about_set = label < 0
+    if not about_set.any():
+        return label
+    lists = table["candidates"].combine_chunks().filter(pa.array(about_set))
+    offsets = np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64)
+    asked = label.astype(np.int64)
+    asked[about_set] = set_questions(offsets, lists.flatten().to_numpy())
+    return asked
+
+
+def _arrange_inclusion(table: pa.Table) -> Inclusion | None:
+    """The largest inclusion probability of each image's votes; None where no vote has one."""
+    column = table["inclusion_probability"]
+    if column.null_count == table.num_rows:
+        return None
+    known = np.asarray(pc.is_valid(column)).astype(bool)
+    image = table["image_id"].to_numpy()[known]
+    probability = column.drop_null().to_numpy()
+    order = np.lexsort((probability, image))
+    last = np.append(image[order][1:] != image[order][:-1], True)
+    return Inclusion(image[order][last], probability[order][last])
 
 
 def _duplicates(table: pa.Table) -> pa.Table:
@@ -215,7 +255,7 @@ def _duplicates(table: pa.Table) -> pa.Table:
             table["row"],
             table["image_id"].cast(pa.string()),
             table["worker_id"],
-            table["label"].cast(pa.string()),
+            pc.if_else(pc.less(table["label"], 0), None, table["label"]).cast(pa.string()),
             response_words(table["response"]),
             pa.array([str(Reason.DUPLICATE)] * n, pa.string()),
             pa.array([DUPLICATE_DETAIL] * n, pa.string()),

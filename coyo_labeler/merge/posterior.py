@@ -39,9 +39,7 @@ def voted_rows(problems: Problems, posterior: F64, carried: pa.Table, model: Mod
     image = row[problem][listed]
     probability, label = posterior[listed], problems.label[listed]
     if model.truth == "single":
-        terms = _entropy_terms(
-            posterior, np.where(listed, 1, spread(problems.others, problems.offsets))
-        )
+        terms = _entropy_terms(posterior, problems.multiplicity())
     else:
         terms = _entropy_terms(posterior, np.ones(len(posterior)))
     entropy = bin_sum(row[problem], terms, len(images))
