@@ -118,8 +118,8 @@ def image_pairs(
 class Components:
     """The questions of images that answers about sets tie together, as `joints`.
 
-    vote, state: (pairs,) every answer that is used with every state of its component; true: (pairs,)
-    whether its question is true there. first: (votes,) a question that each answer is about, −1
+    vote, state: (pairs,) every answer that is used with every state of its component; true:
+    (pairs,) whether its question is true there. first: (votes,) a question that each answer is about, −1
     where it is not used.
     """
 
@@ -133,7 +133,7 @@ class Components:
 def make_components(
     votes: SetVotes, rows: ImageRegions, row_of_question: I64, regions: Regions, images: I64
 ) -> Components:
-    """row_of_question: (questions,) the row of `rows` that each question is part of, −1 for none."""
+    """row_of_question: (questions,) the row of `rows` that each is part of, −1 for none."""
     component_key = rows.image * max(len(regions.size), 1) + regions.component[rows.region]
     order = np.lexsort((rows.region, component_key))  # the rows of a component side by side
     position = np.empty(len(order), dtype=np.int64)

@@ -7,13 +7,14 @@ import numpy as np
 
 from coyo_labeler.em.calibration import BINS, calibration_sums, reliability_of
 from coyo_labeler.em.class_prior import class_sums
+from coyo_labeler.em.coverage import problem_weights
 from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.infer import infer
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.priors import log_prior, rule_out
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import F64, I64, Bool
-from coyo_labeler.em.sums import Sums
+from coyo_labeler.em.sums import GROUPS, Sums
 
 
 def e_step(
@@ -31,21 +32,28 @@ def e_step(
     # A label that only gold names is no draw from the questions that were asked (`true_share`).
     asked = problems.asked() | (problems.belief_size > 0)
     class_counts, class_ratios = _class_sums(problems, posterior, parameters, model)
-    gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
+    weights = np.where(fitted, _fit_weights(problems, model), 0.0)
+    gradient, information = calibration_sums(prior, posterior, problems.offsets, weights)
+    more = ExactSum.zeros()
+    if model.fit_calibration == "votes" and (model.weighting or model.mean_inverse):
+        more = ExactSum.of(np.where(fitted, (weights - 1.0) * inferred.evidence, 0.0))
+    bins = np.zeros((GROUPS, 2, BINS, 3))
+    if reliability:
+        bins = _reliability(problems, parameters, prior.log, posterior, model)
     return Sums(
         counts=inferred.counts,
         log_likelihood=ExactSum.of(
             np.concatenate([inferred.evidence[asked], inferred.joint_evidence])
         ),
+        weighted_more=more,
         gradient=gradient,
         information=information,
         class_counts=class_counts,
         class_ratios=class_ratios,
         true_counts=_true_counts(problems, posterior, model),
         argmax_checksum=_argmax_checksum(problems, inferred.top),
-        reliability=_reliability(problems, parameters, prior.log, posterior, model)
-        if reliability
-        else np.zeros((2, BINS, 3)),
+        reliability=bins[0],
+        reliability_unvoted=bins[1:],
     )
 
 
@@ -63,6 +71,13 @@ def _calibrated_on(problems: Problems, model: Model) -> Bool:
     if model.fit_calibration == "votes":
         return believed & problems.asked()
     return np.zeros(len(problems), dtype=bool)
+
+
+def _fit_weights(problems: Problems, model: Model) -> F64:
+    """Images whose class is given are no sample of others: they have no weights."""
+    if model.fit_calibration != "votes":
+        return np.ones(len(problems))
+    return problem_weights(problems, model)
 
 
 def _class_sums(
@@ -101,11 +116,31 @@ def _argmax_checksum(problems: Problems, entry: I64) -> int:
 def _reliability(
     problems: Problems, parameters: Parameters, calibrated: F64, posterior: F64, model: Model
 ) -> F64:
-    """Reliability before and after calibration, (2, BINS, 3); calibrated: (nnz,) log prior."""
+    """Reliability before and after calibration, (GROUPS, 2, BINS, 3).
+
+    Groups: the images that the calibration can be fitted on; images without votes, by those that
+    people were asked about with probability p < 1, each of which stands for 1 / p − 1 others; gold
+    images without votes. calibrated: (nnz,) log prior.
+    """
     believed = problems.belief_size > 0
     used = believed & (problems.gold if model.fit_calibration == "gold" else True)
+    asked = problems.asked()
+    inverse = np.where(np.isnan(problems.inverse_inclusion), 1.0, problems.inverse_inclusion)
+    groups = (
+        used.astype(np.float64),
+        np.where(believed & asked, inverse - 1.0, 0.0),
+        (believed & problems.gold & ~asked).astype(np.float64),
+    )
     uncalibrated = Parameters(None, Calibration(), parameters.log_class_prior)
     raw = log_prior(problems, uncalibrated, model).log
     return np.stack(
-        [reliability_of(prior, posterior, problems.offsets, used) for prior in (raw, calibrated)]
+        [
+            np.stack(
+                [
+                    reliability_of(prior, posterior, problems.offsets, group)
+                    for prior in (raw, calibrated)
+                ]
+            )
+            for group in groups
+        ]
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coyo_labeler.em.curve import basis, confidence_of, local_map
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import (
@@ -53,12 +54,14 @@ class BeliefPrior:
 
     probability: (nnz,) of the classes of the belief; they sum to 1 − ρ. rest: (n,) ρ, what is left
     for all other classes. slope: (nnz, 2), rest_slope: (n, 2): of their logs by (a, b), or None.
+    basis: (n, knots) `curve.basis`; None where the calibration has no curve.
     """
 
     probability: F64
     rest: F64
     slope: F64 | None = None
     rest_slope: F64 | None = None
+    basis: F64 | None = None
 
 
 def belief_prior(
@@ -80,14 +83,20 @@ def belief_prior(
     the entry's class. full: (n,) whether the belief has all classes: then ρ = 0. slopes: compute
     them too.
     """
+    bends = None
+    a, b = calibration.a, calibration.b
+    if calibration.curve is not None:
+        confidence = confidence_of(value, inside, offsets, model.beliefs_are == "sigmoid")
+        bends = basis(confidence, calibration.curve) if slopes else None
+        a, b = (spread(each, offsets) for each in local_map(calibration, confidence))
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
-        q = np.where(inside, sigmoid(calibration.a * value + calibration.b), 0.0)
+        q = np.where(inside, sigmoid(a * value + b), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - total
         loose = (left_over > model.prior_floor) & ~full
     else:
-        q = np.where(inside, np.exp(np.maximum(calibration.a * value, _LEAST_LOG)), 0.0)
+        q = np.where(inside, np.exp(np.maximum(a * value, _LEAST_LOG)), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
         loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
@@ -105,7 +114,8 @@ def belief_prior(
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
     rest_slope = -mean * moved[:, None]
-    return BeliefPrior(probability, rest, np.where(inside[:, None], slope, 0.0), rest_slope)
+    slope = np.where(inside[:, None], slope, 0.0)
+    return BeliefPrior(probability, rest, slope, rest_slope, bends)
 
 
 def spread_rows(values: F64, offsets: np.ndarray) -> F64:
@@ -115,10 +125,14 @@ def spread_rows(values: F64, offsets: np.ndarray) -> F64:
 
 @dataclass(frozen=True)
 class Prior:
-    """log: (nnz,) natural log, without gold. slope: (nnz, 2) of it by (a, b), or None."""
+    """log: (nnz,) natural log, without gold. slope: (nnz, 2) of it by the image's (a, b), or None.
+
+    basis: (n, knots) how these depend on a curve's; None where the calibration has none.
+    """
 
     log: F64
     slope: F64 | None = None
+    basis: F64 | None = None
 
 
 def log_prior(
@@ -156,7 +170,7 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
         return Prior(log)
     slope = np.where(inside[:, None], prior.slope, spread_rows(prior.rest_slope, offsets))
     slope = np.where(spread(believed, offsets)[:, None], slope, 0.0)
-    return Prior(log, slope)
+    return Prior(log, slope, prior.basis)
 
 
 def entry_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:
@@ -218,15 +232,21 @@ def listed_in_groups(problems: Problems) -> ListedInGroups:
     return ListedInGroups(entry[inside], group[inside])
 
 
+def calibrated_logit(value: F64, calibration: Calibration) -> F64:
+    """The calibrated logit of classes that are questions of their own, (n,); value: their logit."""
+    a, b = local_map(calibration, value)
+    return a * value + b
+
+
 def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) -> Prior:
     """`truth: multi`: the calibrated probability of the class; without a belief, `true_share`."""
-    a, b = parameters.calibration.a, parameters.calibration.b
     value = problems.belief[::2]
     known = ~np.isnan(value)
     value = np.where(known, value, 0.0)
+    logit = calibrated_logit(value, parameters.calibration)
     share = parameters.true_share
-    q = np.where(known, sigmoid(a * value + b), share)
-    not_q = np.where(known, sigmoid(-a * value - b), 1.0 - share)
+    q = np.where(known, sigmoid(logit), share)
+    not_q = np.where(known, sigmoid(-logit), 1.0 - share)
     log = np.empty(2 * len(q))
     with np.errstate(divide="ignore"):
         log[::2], log[1::2] = np.log(q), np.log(not_q)
@@ -235,7 +255,8 @@ def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) ->
     slope = np.zeros((2 * len(q), 2))
     direction = np.stack([value, np.ones_like(value)], axis=1) * known[:, None]
     slope[::2], slope[1::2] = not_q[:, None] * direction, -q[:, None] * direction
-    return Prior(log, slope)
+    curve = parameters.calibration.curve
+    return Prior(log, slope, None if curve is None else basis(value, curve))
 
 
 def rule_out(log: F64, problems: Problems) -> F64:

@@ -192,9 +192,7 @@ def _least_asked(votes: SetVotes, regions: Regions, crowded: I64) -> Bool:
     )
     region, of_set = regions.inside // regions.sets, regions.inside % regions.sets
     # The component of each set of a combination.
-    pairs, first = np.unique(
-        region_combination[region] * regions.sets + of_set, return_index=True
-    )
+    pairs, first = np.unique(region_combination[region] * regions.sets + of_set, return_index=True)
     of_pair = regions.component[region[first]]
     index = find(regions.image, votes.image)[0]
     pair = find(pairs, regions.combination[index] * regions.sets + regions.vote_set)[0]

@@ -14,7 +14,7 @@ from coyo_labeler import storage
 from coyo_labeler.batches import BELIEFS, GOLD, Batch, concat_batches
 from coyo_labeler.em.build import build_problems
 from coyo_labeler.em.calibration import calibration_evidence
-from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, SetVotes, Votes
+from coyo_labeler.em.inputs import Gold, Inclusion, SetVotes, Votes
 from coyo_labeler.em.model import Model, Truth
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import I64, distinct

@@ -324,10 +324,11 @@ def _state_of(data: bytes) -> State:
     return State(
         **given,
         checkpoint=SkillCheckpoint(**plain["checkpoint"]) if plain["checkpoint"] else None,
-        calibration=Calibration(**plain["calibration"]),
-        accepted_calibration=Calibration(**accepted) if accepted else None,
+        calibration=Calibration.from_json(plain["calibration"]),
+        accepted_calibration=Calibration.from_json(accepted) if accepted else None,
         true_share=plain["true_share"],
         argmax_checksum=int(plain["argmax_checksum"]),
+        weighted_objective=plain["weighted_objective"],
         history=tuple(plain["history"]),
         stopped=plain["stopped"],
     )

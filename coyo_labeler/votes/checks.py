@@ -266,8 +266,9 @@ def _probabilities(table: pa.Table) -> tuple[pa.Array, pa.Array]:
     if is_text(values.type):
         text = pc.utf8_trim_whitespace(values.cast(pa.string()))
         given = pc.not_equal(text, "")
-        matches = pc.match_substring_regex(text, r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$",
-                                           ignore_case=True)
+        matches = pc.match_substring_regex(
+            text, r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$", ignore_case=True
+        )
         number = pc.if_else(matches, text, None).cast(pa.float64())
     else:
         number = values.cast(pa.float64())

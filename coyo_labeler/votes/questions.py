@@ -55,8 +55,8 @@ def superseded(
 ) -> NDArray[np.bool_]:
     """Which of the votes, ordered by `order_votes`, do not count; all arrays are (votes,).
 
-    A question is an image and, for a verification, a label or set; a worker's last (or first) answer to it
-    counts. keep = error marks all but the first, for the caller to raise an error.
+    A question is an image and, for a verification, a label or set; a worker's last (or first)
+    answer to it counts. keep = error marks all but the first, for the caller to raise an error.
     """
     if len(image) == 0:
         return np.zeros(0, dtype=bool)

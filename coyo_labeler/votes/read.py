@@ -88,7 +88,10 @@ def _schema_of(url: str, present: pa.Schema) -> pa.Schema:
 def _wanted(present: pa.Schema) -> list[pa.Field]:
     """The columns to read of a file."""
     optional = [name for name in OPTIONAL if name in present.names]
-    return [*schemas.VOTES, *(_optional_field(present.field(present.names.index(name))) for name in optional)]
+    return [
+        *schemas.VOTES,
+        *(_optional_field(present.field(present.names.index(name))) for name in optional),
+    ]
 
 
 def _optional_field(present: pa.Field) -> pa.Field:

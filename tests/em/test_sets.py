@@ -1,21 +1,16 @@
 """Answers about sets of classes: the flat kernels equal the model written out in loops."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coyo_labeler.em import build_sets
-from coyo_labeler.em.model import Calibration, Model
-from coyo_labeler.em.sets import find_regions
+from coyo_labeler.em.model import Calibration
 from tests.em import dense, dense_multi
 from tests.em.in_memory import (
     build,
     never_falls,
-    posterior_by_label,
     run_em,
-    set_votes_of,
-    votes_of,
 )
 from tests.em.test_dense import RESPONSES, arrays, problems
 
@@ -119,9 +114,7 @@ def test_the_objective_never_falls(problem, partitions, listed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build_sets, "LISTED_SET", listed)
         if images:
-            _, state, _ = fitted(
-                images, workers, choices, 12, partitions, fit_calibration="votes"
-            )
+            _, state, _ = fitted(images, workers, choices, 12, partitions, fit_calibration="votes")
             assert never_falls(state.history)
 
 
