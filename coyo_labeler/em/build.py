@@ -18,7 +18,7 @@ from coyo_labeler.em.build_sets import (
     make_groups,
 )
 from coyo_labeler.em.cells import CellSpace
-from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, SetVotes, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.priors import belief_value
 from coyo_labeler.em.problems import FIRST_GROUP, OUTSIDE, Problems
@@ -73,6 +73,13 @@ def build_problems(
     if is_known.any():
         problems.inverse_inclusion[is_known] = 1.0 / inclusion.probability[index[is_known]]
     return problems
+
+
+def problems_of(inputs: Inputs, model: Model) -> Problems:
+    """`build_problems` of inputs."""
+    return build_problems(
+        inputs.votes, inputs.beliefs, inputs.gold, model, inputs.set_votes, inputs.inclusion
+    )
 
 
 @dataclass(frozen=True)

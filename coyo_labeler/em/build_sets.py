@@ -119,8 +119,8 @@ class Components:
     """The questions of images that answers about sets tie together, as `joints`.
 
     vote, state: (pairs,) every answer that is used with every state of its component; true:
-    (pairs,) whether its question is true there. first: (votes,) a question that each answer is about, −1
-    where it is not used.
+    (pairs,) whether its question is true there. first: (votes,) a question that each answer is
+    about, −1 where it is not used.
     """
 
     joints: Joints

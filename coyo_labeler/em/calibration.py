@@ -20,7 +20,6 @@ from coyo_labeler.em.segments import (
     distinct,
     segment_argmax,
     segment_sum,
-    spread,
 )
 
 #: Bins of confidence, of equal width.
@@ -71,13 +70,7 @@ def calibration_sums(
     knots = [np.ones(len(weights))] if prior.basis is None else list(prior.basis.T)
     gradient = [ExactSum.of(knot * values) for values in (a, b) for knot in knots]
     information = [
-        ExactSum.stack(
-            [
-                ExactSum.of(knot * other * values)
-                for values in row
-                for other in knots
-            ]
-        )
+        ExactSum.stack([ExactSum.of(knot * other * values) for values in row for other in knots])
         for row in ((aa, ab), (ab, bb))
         for knot in knots
     ]
@@ -97,9 +90,7 @@ def next_calibration(present: Calibration, gradient: F64, information: F64) -> C
     if present.curve is None:
         return Calibration(*_limited(present.a, present.b, step[0], step[1]))
     curve, count = present.curve, len(present.curve.knots)
-    moved = [
-        _limited(curve.a[k], curve.b[k], step[k], step[count + k]) for k in range(count)
-    ]
+    moved = [_limited(curve.a[k], curve.b[k], step[k], step[count + k]) for k in range(count)]
     return of_curve(replace(curve, a=tuple(a for a, _ in moved), b=tuple(b for _, b in moved)))
 
 

@@ -103,11 +103,11 @@ def problem_weights(problems: Problems, model: Model) -> F64:
     if model.mean_inverse:
         confidence = _steps(problem_confidence(problems, model)) // _COARSE
         mean = np.array(model.mean_inverse)[confidence]
-        return np.minimum(_inverse(problems) / mean, _MOST_RELATIVE)
+        return np.asarray(np.minimum(_inverse(problems) / mean, _MOST_RELATIVE))
     if model.weighting is None:
         return np.ones(len(problems))
     cap, scale = model.weighting
-    return np.minimum(_inverse(problems), cap) * scale
+    return np.asarray(np.minimum(_inverse(problems), cap) * scale)
 
 
 def mean_inverse(coverage: Coverage) -> tuple[float, ...]:

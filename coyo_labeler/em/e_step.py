@@ -63,6 +63,20 @@ def posterior_of(problems: Problems, parameters: Parameters, model: Model) -> F6
     return infer(problems, parameters, prior, model, count=False).posterior
 
 
+def evidence_of(problems: Problems, parameters: Parameters, model: Model) -> F64:
+    """The log probability of what is known of each problem, (n,); parameters: as of `e_step`.
+
+    What answers about sets add in `truth: multi` counts for one question of each component.
+    """
+    prior = rule_out(log_prior(problems, parameters, model).log, problems)
+    inferred = infer(problems, parameters, prior, model, count=False)
+    evidence, joints = inferred.evidence.copy(), problems.joints
+    if len(joints.question):
+        first = joints.pair_region[np.searchsorted(joints.pair_state, joints.state_offsets[:-1])]
+        np.add.at(evidence, joints.question[joints.region_offsets[first]], inferred.joint_evidence)
+    return evidence
+
+
 def _calibrated_on(problems: Problems, model: Model) -> Bool:
     """Which problems a and b are fitted on, (n,)."""
     believed = problems.belief_size > 0

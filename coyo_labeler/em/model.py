@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from coyo_labeler.em.segments import F64
 
-WorkerModel = Literal["confusion", "one_coin", "perfect"]
+#: pooled: confusion with one skill that all workers share (`Model.shared_skill`).
+WorkerModel = Literal["confusion", "pooled", "one_coin", "perfect"]
 Truth = Literal["single", "multi"]
 #: posterior: categorical, computed by an earlier fit; it is used as it is, without clipping.
 BeliefsAre = Literal["sigmoid", "categorical", "posterior"]
@@ -29,8 +30,8 @@ class Model:
     are multiples of it, so that their sums do not depend on the order (`exact_sum.count_unit`).
     shared_skill: all workers have the pooled skill (`worker_model: pooled`). weighting: largest
     weight of an image in the fit of a and b on votes, and what weights are multiplied by
-    (`coverage`); None: no weights. mean_inverse: what the weights of a curve are relative to. knots: of the curve that is fitted, as log-odds; none: one a and
-    b. fades: see `Curve`.
+    (`coverage`); None: no weights. mean_inverse: what the weights of a curve are relative to.
+    knots: of the curve that is fitted, as log-odds; none: one a and b. fades: see `Curve`.
     """
 
     classes: int
@@ -54,6 +55,12 @@ class Model:
     mean_inverse: tuple[float, ...] = ()
     knots: tuple[float, ...] = ()
     fades: bool = False
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Model":
+        """The reverse of `dataclasses.asdict`, after JSON, which has no tuples."""
+        tuples = {name: tuple(value) for name, value in document.items() if isinstance(value, list)}
+        return cls(**{**document, **tuples})
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,8 @@ class Calibration:
         """The reverse of `dataclasses.asdict`, after JSON."""
         curve = document.get("curve")
         if curve is not None:
-            parts = (tuple(map(float, curve[name])) for name in ("knots", "a", "b"))
-            curve = Curve(*parts, bool(curve["fades"]))
+            knots, a, b = (tuple(map(float, curve[name])) for name in ("knots", "a", "b"))
+            curve = Curve(knots, a, b, bool(curve["fades"]))
         return cls(document["a"], document["b"], curve)
 
 

@@ -84,7 +84,8 @@ def belief_prior(
     them too.
     """
     bends = None
-    a, b = calibration.a, calibration.b
+    a: F64 | float = calibration.a
+    b: F64 | float = calibration.b
     if calibration.curve is not None:
         confidence = confidence_of(value, inside, offsets, model.beliefs_are == "sigmoid")
         bends = basis(confidence, calibration.curve) if slopes else None

@@ -14,7 +14,6 @@ from coyo_labeler.em.passes import add_pass
 from coyo_labeler.em.segments import F64, I32
 from coyo_labeler.em.threads import in_threads
 
-
 #: Groups of images whose reliability is reported apart: fitted on or voted, unvoted by those that
 #: were drawn by chance, unvoted with gold.
 GROUPS = 3
@@ -28,9 +27,9 @@ class Sums:
     `Model.count_unit`, so plain sums of them are exact. Empty where they lie in a checkpoint.
     log_likelihood: () natural log. weighted_more: () what the log-likelihood gains where images
     have the weights that calibration is fitted with. gradient: (2 k,), information: (2 k, 2 k) of
-    the expected log prior by (a, b), `calibration.calibration_sums`. class_counts, class_ratios: (C,)
-    `class_prior.class_sums`; empty unless the class prior is estimated. true_counts: (2,) questions
-    without a belief, those that are true and all. argmax_checksum: changes when the most probable
+    the expected log prior by (a, b), `calibration.calibration_sums`. class_counts, class_ratios:
+    (C,) `class_prior.class_sums`; empty unless the class prior is estimated. true_counts: (2,)
+    questions without a belief, those that are true and all. argmax_checksum: changes when the most probable
     class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of`
     before and after calibration, reliability_unvoted: (GROUPS − 1, 2, bins, 3); zeros unless asked
     for.

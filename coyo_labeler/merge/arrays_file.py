@@ -57,7 +57,7 @@ def _arrays_of(record: Any, prefix: str = "") -> dict[str, NDArray[np.generic]]:
 def _record_of(kind: type[Record], arrays: Mapping[str, Any], prefix: str = "") -> Record:
     values = {
         name: _record_of(inner, arrays, f"{prefix}{name}.")
-        if is_dataclass(inner)
+        if isinstance(inner, type) and is_dataclass(inner)
         else arrays[prefix + name]
         for name, inner in get_type_hints(kind).items()
     }

@@ -80,6 +80,7 @@ class Earlier:
 
     url: str
     worker_model: WorkerModel
+    estimated_class_prior: bool
     calibration: Calibration
     true_share: float
     config: Mapping[str, Any]
@@ -206,10 +207,13 @@ def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
             f"warm_start: {url} has workers of the model {before}, not {worker_model}; set "
             f"worker_model={before} or leave warm_start out"
         )
-    calibration = Calibration(details["calibration"]["a"], details["calibration"]["b"])
+    calibration = Calibration.from_json(details["calibration"])
     share = details.get("true_share")
     config = manifest.get("config", {})
-    return Earlier(url, before, calibration, 0.5 if share is None else share, config)
+    # An earlier version does not say what its class prior was, but had no `auto`.
+    prior = details.get("class_prior", config.get("class_prior"))
+    share = 0.5 if share is None else share
+    return Earlier(url, before, prior == "estimated", calibration, share, config)
 
 
 def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
+from coyo_labeler.em.inputs import Inputs
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Calibration, SkillCheckpoint
 from coyo_labeler.em.problems import Problems
@@ -185,6 +186,21 @@ class StateFolder:
         with self._reading(url):
             ids: NDArray[np.int64] = np.load(self._local(url), mmap_mode="r")
         return ids
+
+    def write_inputs(self, inputs: Inputs, partition: int) -> None:
+        """Write what a partition's problems will be built from."""
+        self._write_record(inputs, self._url("inputs.arrow", partition))
+
+    def read_inputs(self, partition: int) -> Inputs:
+        """The reverse of `write_inputs`, mapped; not kept, for it is read once."""
+        url = self._url("inputs.arrow", partition)
+        with self._reading(url):
+            return read_arrays(Inputs, pa.memory_map(self._local(url)))
+
+    def remove_inputs(self, partitions: int) -> None:
+        """Remove the inputs of all partitions: problems have been made of them."""
+        for partition in range(partitions):
+            storage.remove(self._url("inputs.arrow", partition))
 
     def write_problems(self, problems: Problems, partition: int) -> None:
         """Write a partition's problems."""

@@ -85,7 +85,9 @@ def together(image: Image, keys, true, skill, choices) -> tuple[list[float], lis
         for _, s, _ in image.sets
     ]
     for truths in itertools.product([True, False], repeat=len(keys)):
-        weight = math.prod(true[key] if t else 1 - true[key] for (key, *_), t in zip(keys, truths, strict=True))
+        weight = math.prod(
+            true[key] if t else 1 - true[key] for (key, *_), t in zip(keys, truths, strict=True)
+        )
         cells = [
             cell(worker, any(truths[k] for k in inside), response, choices)
             for (worker, _, response), inside in zip(image.sets, members, strict=True)
