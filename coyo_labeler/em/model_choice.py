@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 #: Votes that the choice is based on, at most, and at least.
 MOST_VOTES, LEAST_VOTES = 100_000, 100
 #: Votes that are held out in all, about, where there are so many.
-_HELD_OUT = 3_000
+_HELD_OUT = 10_000
 _TENTHS = 10
 #: Steps of the hashes that say which tenth an image is in, and which images are sampled.
 _TENTH, _SAMPLED = 50, 51
