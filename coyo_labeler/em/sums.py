@@ -29,8 +29,8 @@ class Sums:
     have the weights that calibration is fitted with. gradient: (2 k,), information: (2 k, 2 k) of
     the expected log prior by (a, b), `calibration.calibration_sums`. class_counts, class_ratios:
     (C,) `class_prior.class_sums`; empty unless the class prior is estimated. true_counts: (2,)
-    questions without a belief, those that are true and all. argmax_checksum: changes when the most probable
-    class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of`
+    questions without a belief, those that are true and all. argmax_checksum: changes when the most
+    probable class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of`
     before and after calibration, reliability_unvoted: (GROUPS − 1, 2, bins, 3); zeros unless asked
     for.
     checkpoint: where the counts are, and the skills made of them, if not here.

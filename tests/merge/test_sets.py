@@ -13,6 +13,7 @@ def write_collected(folder, rows):
     folder.mkdir(parents=True)
     table = pa.Table.from_pylist(rows, schema=schemas.COLLECTED_VOTES)
     pq.write_table(table, folder / "part-00000.parquet")
+    (folder.parent / "_manifest.json").write_text('{"stage": "collect"}')
     return str(folder.parent)
 
 
