@@ -37,6 +37,7 @@ def test_none_of_the_candidates_moves_mass_to_the_others_in_either_truth(tmp_pat
         ],
     )
     given = {"votes": votes, "pooling": "none", "prior_strength": 1e6, "calibration": "none"}
+    given["class_prior"] = "uniform"
     beliefs = write_beliefs(tmp_path / "beliefs", {1: {0: 0.6, 1: 0.3}, 2: {2: 0.9}})
     merge(None, tmp_path, "single", beliefs=beliefs, beliefs_are="categorical", **given)
     rows = posterior(tmp_path / "single")
