@@ -238,8 +238,6 @@ ANSWERS = pa.schema(
     ]
 )
 
-#: A vote that can be used, on its way from votes to merge. response: of votes.checks.Response.
-#: timestamp: microseconds since 1970, or null. file and row: where it came from, row from 1.
 #: A vote that can be used, on its way from votes to merge. label: −1 where the vote is about a set
 #: of classes, candidates, which is null otherwise. response: of em.responses.Response. timestamp:
 #: microseconds since 1970, or null. inclusion_probability: null where it is not known. file and

@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from coyo_labeler.em.loop import State, fit
-from coyo_labeler.executor import Executor
 from coyo_labeler.em.model_choice import first_calibration
+from coyo_labeler.executor import Executor
 from coyo_labeler.merge.broadcast import BroadcastEStep
 from coyo_labeler.merge.prepare import Prepared
 from coyo_labeler.merge.settings import Plan
