@@ -16,6 +16,7 @@ from coyo_labeler.em.build_sets import (
     listed_keys,
     make_components,
     make_groups,
+    order_questions,
 )
 from coyo_labeler.em.cells import CellSpace
 from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
@@ -315,7 +316,7 @@ def _build_questions(
     regions = find_regions(set_votes, c, MOST_JOINT_REGIONS)
     rows = image_regions(regions, images, candidates.key, c)
     lumped = np.flatnonzero(rows.unlisted > 0)
-    question = _order_questions(candidates, rows.image[lumped], c)
+    question = order_questions(candidates.key, rows.image[lumped], c)
     image, number, is_class = question.image, question.number, question.number >= 0
     n = len(image)
     vote_key = find(images, votes.image)[0] * c + votes.label
@@ -380,30 +381,3 @@ def _build_questions(
         set_cell=pair_cell[len(keys) :].astype(np.int64),
         joints=tied.joints,
     )
-
-
-@dataclass(frozen=True)
-class _Questions:
-    """The questions of images, by image: candidate classes in order, then lumped ones.
-
-    image: (n,) index. number: (n,) class, or −1, −2, … for the first, second … lumped question of
-    an image. of_candidate, of_lumped: the index of each of those among all.
-    """
-
-    image: I64
-    number: I64
-    of_candidate: I64
-    of_lumped: I64
-
-
-def _order_questions(candidates: _Candidates, lumped_image: I64, classes: int) -> _Questions:
-    """lumped_image: (m,) index of the image of each lumped question, sorted."""
-    first = np.searchsorted(lumped_image, lumped_image)
-    lumped_number = first - 1 - np.arange(len(lumped_image))
-    image = np.concatenate([candidates.key // classes, lumped_image])
-    number = np.concatenate([candidates.key % classes, lumped_number])
-    order = np.lexsort((np.where(number >= 0, number, classes - number), image))
-    index = np.empty(len(order), dtype=np.int64)
-    index[order] = np.arange(len(order))
-    known = len(candidates.key)
-    return _Questions(image[order], number[order], index[:known], index[known:])

@@ -184,3 +184,32 @@ def make_components(
 def answer_cells(space: CellSpace, votes: SetVotes, vote: I64, true: I64) -> I64:
     """The cell keys of pairs of an answer and whether its question is true, (pairs,)."""
     return space.answer_keys(true == 1, votes.worker[vote], votes.response[vote])
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of images, by image: candidate classes in order, then lumped ones.
+
+    image: (n,) index. number: (n,) class, or −1, −2, … for the first, second … lumped question of
+    an image. of_candidate, of_lumped: the index of each of those among all.
+    """
+
+    image: I64
+    number: I64
+    of_candidate: I64
+    of_lumped: I64
+
+
+def order_questions(candidate_key: I64, lumped_image: I64, classes: int) -> Questions:
+    """candidate_key: (k,) index of the image · C + class, sorted. lumped_image: (m,) index of the
+    image of each lumped question, sorted.
+    """
+    first = np.searchsorted(lumped_image, lumped_image)
+    lumped_number = first - 1 - np.arange(len(lumped_image))
+    image = np.concatenate([candidate_key // classes, lumped_image])
+    number = np.concatenate([candidate_key % classes, lumped_number])
+    order = np.lexsort((np.where(number >= 0, number, classes - number), image))
+    index = np.empty(len(order), dtype=np.int64)
+    index[order] = np.arange(len(order))
+    known = len(candidate_key)
+    return Questions(image[order], number[order], index[:known], index[known:])
