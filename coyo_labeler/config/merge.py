@@ -30,8 +30,8 @@ class MergeSettings(StageSettings):
     }
 
     votes: str = Field(
-        description="image_id, worker_id, label [, response, timestamp]: Parquet or CSV file, "
-        "folder or glob",
+        description="image_id, worker_id, label [, response, timestamp, candidates, "
+        "inclusion_probability]: Parquet or CSV file, folder or glob; or the output of collect",
         examples=["/data/votes"],
     )
     beliefs: str | None = Field(
@@ -71,10 +71,11 @@ class MergeSettings(StageSettings):
         description="votes (for calibration=gold: gold images) with a belief that are enough to "
         "fit on; with fewer nothing is fitted, and a warning says so",
     )
-    worker_model: Literal["auto", "confusion", "one_coin", "perfect"] = Field(
+    worker_model: Literal["auto", "confusion", "pooled", "one_coin", "perfect"] = Field(
         "auto",
-        description="per worker: confusion: a confusion matrix; one_coin: one accuracy; perfect: "
-        "no errors; auto: confusion where there are enough votes to estimate it, else one_coin",
+        description="per worker: confusion: a confusion matrix; pooled: the same one for all; "
+        "one_coin: one accuracy; perfect: no errors; auto: which of the first three predicts votes "
+        "best that were held out",
     )
     pooling: Literal["global", "none"] = Field(
         "global",
@@ -98,10 +99,10 @@ class MergeSettings(StageSettings):
     prior_floor: float = Field(
         1e-4, gt=0, lt=1, description="least probability that no class of a belief is right"
     )
-    class_prior: Literal["uniform", "estimated"] = Field(
-        "estimated",
+    class_prior: Literal["auto", "uniform", "estimated"] = Field(
+        "auto",
         description="prior over classes of images without a belief: uniform, or estimated as the "
-        "share of each class among these images",
+        "share of each class among these images; auto: as votes that were held out tell",
     )
     support: Literal["candidates", "all"] = Field(
         "candidates",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,33 @@ from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.dawid_skene.results import Results
 from coyo_labeler.dawid_skene.tables import Encoded, encode
 from coyo_labeler.dawid_skene.votes import check_votes
-from coyo_labeler.em.build import build_problems
+from coyo_labeler.em.build import problems_of
 from coyo_labeler.em.calibration import calibration_evidence, expected_calibration_error
+from coyo_labeler.em.coverage import gather_coverage
 from coyo_labeler.em.e_step import posterior_of
 from coyo_labeler.em.exact_sum import count_unit
 from coyo_labeler.em.loop import State, StoppingRule, fit
-from coyo_labeler.em.model import Model
+from coyo_labeler.em.model import Calibration, Model
+from coyo_labeler.em.model_choice import (
+    MOST_VOTES,
+    choose_model,
+    first_calibration,
+    is_sampled,
+    name_of,
+    with_calibration,
+)
 from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import F64, I64
 from coyo_labeler.em.tallies import accuracy_on_gold, count_on_gold, most_votes, tally_votes
-from coyo_labeler.em.worker_model import ChoiceSummary, resolve_worker_model
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.merge.posterior import believed_rows
-from coyo_labeler.merge.settings import enough_to_calibrate, given_calibration, make_model
+from coyo_labeler.merge.settings import (
+    enough_to_calibrate,
+    given_calibration,
+    make_model,
+    wanted_choices,
+)
 from coyo_labeler.merge.workers import right_votes, workers_table
 
 
@@ -45,18 +59,20 @@ def fit_locally(
     """
     usable, rejects = check_votes(votes, labels, settings.on_bad_vote)
     encoded = encode(usable, beliefs, gold, labels, settings.duplicate_votes, settings.truth)
-    model = _model(encoded, settings)
-    problems = build_problems(encoded.votes, encoded.beliefs, encoded.gold, model)
+    begin = given_calibration(settings)
+    model = _model(encoded, settings, begin)
+    problems = problems_of(encoded.inputs, model)
     fit_calibration = enough_to_calibrate(
         model.fit_calibration, calibration_evidence(problems), settings.min_calibration_votes
     )
     model = replace(model, fit_calibration=fit_calibration)
+    model = with_calibration(model, gather_coverage(problems, model), curved=bool(model.knots))
     e_step = PartitionedEStep(InMemory([problems]), model)
     state = fit(
         e_step,
         model,
         StoppingRule(settings.max_iterations, settings.tolerance, settings.criterion),
-        State(calibration=given_calibration(settings)),
+        State(calibration=first_calibration(model, begin)),
         lambda _: None,
     )
     parameters, _ = e_step.parameters_of(state)
@@ -88,22 +104,25 @@ def fit_locally(
             expected_calibration_error(bins) for bins in sums.reliability
         ),
         n_iter=len(state.history),
-        worker_model=model.worker_model,
+        worker_model=name_of(model),
     )
 
 
-def _model(encoded: Encoded, settings: MergeSettings) -> Model:
+def _model(encoded: Encoded, settings: MergeSettings, begin: Calibration) -> Model:
     """The stage's model of these settings; what the stage estimates from the votes is, too."""
     votes, workers = encoded.votes, len(encoded.workers)
-    crowd = ChoiceSummary.of(votes.image, votes.label, votes.response)
-    worker_model = resolve_worker_model(settings.worker_model, settings.truth, [crowd])
     space = LabelSpace("labels", len(encoded.classes))
     model = make_model(settings, space)
-    model = replace(model, worker_model=worker_model, workers=workers)
+    model = replace(model, workers=workers)
     if settings.prior_accuracy == "gold":
         accuracy = accuracy_on_gold(count_on_gold(votes, encoded.gold))
         model = replace(model, prior_accuracy=accuracy)
-    return replace(model, count_unit=count_unit(most_votes(tally_votes(votes, workers))))
+    model = replace(model, count_unit=count_unit(most_votes(tally_votes(votes, workers))))
+    share = min(MOST_VOTES / max(len(votes.image), 1), 1.0)
+    sample = encoded.inputs.where(partial(is_sampled, share=share))
+    wanted = wanted_choices(settings, settings.worker_model)
+    least = settings.min_calibration_votes * share
+    return choose_model(sample, model, wanted, begin, least).model
 
 
 def _posterior_rows(

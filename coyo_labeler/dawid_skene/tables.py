@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from coyo_labeler.em.inputs import Beliefs, Gold, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Truth
 from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import I32, I64, offsets_of
@@ -70,6 +70,12 @@ class Encoded:
     tasks: pd.Index[Any]
     workers: pd.Index[Any]
     classes: pd.Index[Any]
+
+    @property
+    def inputs(self) -> Inputs:
+        """What problems are built from. There are no answers about sets here."""
+        no_probability = Inclusion(np.zeros(0, dtype=np.int64), np.zeros(0))
+        return Inputs(self.votes, SetVotes.none(), self.beliefs, self.gold, no_probability)
 
     def unvoted(self, inferred: I64) -> pa.Table:
         """The beliefs (schemas.BELIEFS) of images without a problem. inferred: images with one."""

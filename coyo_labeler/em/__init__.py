@@ -7,9 +7,14 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     model        the model's choices; its parameters
     build        votes and beliefs → problems
     problems     problems as flat arrays
+    sets         questions about sets of classes: what they cannot tell apart
+    build_sets   what answers to them add to the problems
     cells        the numbers that describe all workers' skill, and their keys
     loop         EM: start, E-step, M-step, test of convergence
     e_step       posteriors and sums of one partition
+    infer        the posterior of one partition, answers about sets apart
+    joint        questions that such answers tie together (`truth: multi`)
+    bayes        Bayes' rule over flat problems
     passes       the compiled loops over votes and over cells
     threads      ranges of an array, worked on side by side
     partitions   the E-step over all partitions, in memory or wherever they lie
@@ -19,8 +24,10 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     skill        M-step: expected counts → θ
     class_prior  M-step: how frequent classes are
     calibration  M-step: the map of beliefs; how reliable they are
+    curve        a calibration that depends on the machine's confidence
+    coverage     which images people were asked about; weights that make up for it
     tallies      counts of votes by worker, before any EM
-    worker_model `worker_model: auto`
+    model_choice what `auto` leaves to votes that are held out
     segments     operations on segments of flat arrays
 
 Terms:

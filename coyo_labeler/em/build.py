@@ -8,11 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coyo_labeler.em.build_sets import (
+    answer_cells,
+    group_states,
+    image_pairs,
+    image_regions,
+    listed_keys,
+    make_components,
+    make_groups,
+    order_questions,
+)
 from coyo_labeler.em.cells import CellSpace
-from coyo_labeler.em.inputs import Beliefs, Gold, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.priors import belief_value
-from coyo_labeler.em.problems import OUTSIDE, Problems
+from coyo_labeler.em.problems import FIRST_GROUP, OUTSIDE, Problems
 from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import (
     F64,
@@ -28,6 +38,7 @@ from coyo_labeler.em.segments import (
     spread,
     unique_inverse,
 )
+from coyo_labeler.em.sets import MOST_JOINT_REGIONS, find_regions
 from coyo_labeler.errors import InputError
 
 #: The mass of a belief is added up in integer units of 2^-40: finer than float32 can tell.
@@ -37,17 +48,39 @@ _UNITS = 2.0**40
 _PAIRS_PER_IMAGE = 250_000
 
 
-def build_problems(votes: Votes, beliefs: Beliefs, gold: Gold, model: Model) -> Problems:
+def build_problems(
+    votes: Votes,
+    beliefs: Beliefs,
+    gold: Gold,
+    model: Model,
+    set_votes: SetVotes | None = None,
+    inclusion: Inclusion | None = None,
+) -> Problems:
     """The problems of all images that have a vote, or gold and a belief.
+
+    set_votes: answers about sets of classes. inclusion: with what probability people were asked
+    about images, where it is known.
 
     Raises: InputError where a belief names a class twice.
     """
-    voted = distinct(votes.image)
+    set_votes = SetVotes.none() if set_votes is None else set_votes
     known = beliefs.image[find(distinct(gold.image), beliefs.image)[1]]
-    images = distinct(np.concatenate([voted, known]))
-    if model.truth == "multi":
-        return _build_questions(images, votes, beliefs, gold, model)
-    return _build_images(images, votes, beliefs, gold, model)
+    images = distinct(np.concatenate([distinct(votes.image), set_votes.image, known]))
+    build = _build_questions if model.truth == "multi" else _build_images
+    problems = build(images, votes, set_votes, beliefs, gold, model)
+    if inclusion is None:
+        return problems
+    index, is_known = find(inclusion.image, problems.image)
+    if is_known.any():
+        problems.inverse_inclusion[is_known] = 1.0 / inclusion.probability[index[is_known]]
+    return problems
+
+
+def problems_of(inputs: Inputs, model: Model) -> Problems:
+    """`build_problems` of inputs."""
+    return build_problems(
+        inputs.votes, inputs.beliefs, inputs.gold, model, inputs.set_votes, inputs.inclusion
+    )
 
 
 @dataclass(frozen=True)
@@ -63,12 +96,18 @@ class _Candidates:
 
 
 def _candidates(
-    images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model, mass: float
+    images: I64,
+    votes: Votes,
+    set_keys: I64,
+    beliefs: Beliefs,
+    gold: Gold,
+    model: Model,
+    mass: float,
 ) -> _Candidates:
-    """The classes of votes and gold, and those that hold `mass` of a belief."""
+    """The classes of votes and gold, set_keys, and those that hold `mass` of a belief."""
     c = model.classes
     vote_key = find(images, votes.image)[0] * c + votes.label
-    named = distinct(np.concatenate([vote_key, _gold_keys(images, gold, c)]))
+    named = distinct(np.concatenate([vote_key, _gold_keys(images, gold, c), set_keys]))
 
     index, known = find(images, beliefs.image)
     inside = spread(known, beliefs.offsets)
@@ -116,16 +155,20 @@ def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
 
 
 def _limit_pairs(
-    candidates: _Candidates, vote_image: I64, votes: Votes, gold_key: I64, model: Model
+    candidates: _Candidates,
+    n_votes: I64,
+    vote_image: I64,
+    votes: Votes,
+    gold_key: I64,
+    model: Model,
 ) -> _Candidates:
     """Drops the least named classes of images with very many votes, but keeps gold.
 
-    Dropped classes join the lumped state, so that no image has more than `_PAIRS_PER_IMAGE` pairs
-    of a vote and a state. vote_image: (votes,) index of each vote's image.
+    Dropped classes join a lumped state, so that no image has more than `_PAIRS_PER_IMAGE` pairs of
+    a vote and a state. n_votes: (n,) of all kinds. vote_image: (votes,) index of each vote's image.
     """
     c, key = model.classes, candidates.key
     image = key // c
-    n_votes = np.bincount(vote_image, minlength=int(image[-1]) + 1 if len(image) else 0)
     crowded = (n_votes * np.bincount(image, minlength=len(n_votes)) > _PAIRS_PER_IMAGE)[image]
     if model.support_all or not crowded.any():
         return candidates
@@ -149,22 +192,34 @@ def _names_label(votes: Votes) -> Bool:
 
 
 def _build_images(
-    images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model
+    images: I64, votes: Votes, set_votes: SetVotes, beliefs: Beliefs, gold: Gold, model: Model
 ) -> Problems:
-    """One problem per image; entries: its candidate classes, then all others lumped."""
-    n, c = len(images), model.classes
-    vote_image = find(images, votes.image)[0]
+    """One problem per image; entries: its candidate classes, groups, then all others lumped."""
+    n, c, space = len(images), model.classes, CellSpace(model)
+    vote_image, set_image = find(images, votes.image)[0], find(images, set_votes.image)[0]
+    n_votes, n_set_votes = (np.bincount(index, minlength=n) for index in (vote_image, set_image))
     gold_key = _gold_keys(images, gold, c)
-    candidates = _candidates(images, votes, beliefs, gold, model, model.support_mass)
-    candidates = _limit_pairs(candidates, vote_image, votes, gold_key, model)
+    set_keys = listed_keys(images, set_votes, c)
+    mass = model.support_mass
+    candidates = _candidates(images, votes, set_keys, beliefs, gold, model, mass)
+    candidates = _limit_pairs(candidates, n_votes + n_set_votes, vote_image, votes, gold_key, model)
     image = candidates.key // c
+    regions = find_regions(set_votes, c)
+    region_rows = image_regions(regions, images, candidates.key, c)
+    groups = group_states(region_rows)
     named = np.bincount(image, minlength=n)
-    others = c - named
+    grouped = np.bincount(groups.image, minlength=n)
+    others = c - named - bin_sum(groups.image, groups.size, n).astype(np.int64)
     # OUTSIDE is the last entry of every image that leaves a class out.
-    offsets = offsets_of(named + (others > 0))
-    entry = np.arange(len(image)) + np.concatenate([[0], np.cumsum(others > 0)])[image]
+    offsets = offsets_of(named + grouped + (others > 0))
+    before = offsets[:-1] - offsets_of(named)[:-1]
+    entry = np.arange(len(image)) + before[image]
+    first_group = offsets_of(grouped)[:-1]
+    number = np.arange(len(groups.image)) - first_group[groups.image]
+    group_entry = offsets[groups.image] + named[groups.image] + number
     label = np.full(offsets[-1], OUTSIDE, dtype=np.int32)
     label[entry] = candidates.key % c
+    label[group_entry] = FIRST_GROUP - number
     belief = np.full(offsets[-1], np.nan)
     belief[entry] = candidates.belief
     believed = bin_sum(image, ~np.isnan(candidates.belief), n).astype(np.int32)
@@ -181,11 +236,18 @@ def _build_images(
     allowed[entry[find(candidates.key, gold_key)[0]]] = True
 
     pair_vote, pair_entry = _pairs(vote_image, offsets)
-    keys = _image_keys(CellSpace(model), votes, pair_vote, label[pair_entry])
-    cells, pair_cell = unique_inverse(keys, CellSpace(model).size)
+    keys = _image_keys(space, votes, pair_vote, label[pair_entry])
+    region = np.full(offsets[-1], -1, dtype=np.int64)
+    inside = region_rows.listed >= 0
+    region[entry[inside]] = region_rows.region[region_rows.listed[inside]]
+    region[group_entry] = groups.region
+    set_vote, set_entry, true = image_pairs(set_votes, set_image, offsets, region, regions)
+    set_keys = answer_cells(space, set_votes, set_vote, true)
+    cells, pair_cell = unique_inverse(_joined(keys, set_keys), space.size)
     return Problems(
         image=images,
-        n_votes=np.bincount(vote_image, minlength=n).astype(np.int32),
+        n_votes=n_votes.astype(np.int32),
+        n_set_votes=n_set_votes.astype(np.int32),
         others=others.astype(np.int64),
         belief_size=believed,
         gold=has_gold,
@@ -194,8 +256,12 @@ def _build_images(
         belief=belief,
         start=start,
         allowed=allowed,
-        pair_cell=pair_cell,
+        pair_cell=pair_cell[: len(keys)],
         cells=cells,
+        inverse_inclusion=np.full(n, np.nan),
+        set_entry=set_entry,
+        set_cell=pair_cell[len(keys) :].astype(np.int64),
+        groups=make_groups(groups, group_entry, regions, believed, c),
     )
 
 
@@ -221,6 +287,10 @@ def _pairs(vote_problem: I64, offsets: I64) -> tuple[I64, I64]:
     return np.repeat(votes, lengths), np.arange(pair_offsets[-1]) + np.repeat(first, lengths)
 
 
+def _joined(keys: I64, set_keys: I64) -> I64:
+    return np.concatenate([keys, set_keys]) if len(set_keys) else keys
+
+
 def _image_keys(space: CellSpace, votes: Votes, pair_vote: I64, truth: I32) -> I64:
     """The cell keys of pairs of a vote and a true class, (pairs,)."""
     worker, voted = votes.worker[pair_vote], votes.label[pair_vote]
@@ -234,14 +304,23 @@ def _image_keys(space: CellSpace, votes: Votes, pair_vote: I64, truth: I32) -> I
 
 
 def _build_questions(
-    images: I64, votes: Votes, beliefs: Beliefs, gold: Gold, model: Model
+    images: I64, votes: Votes, set_votes: SetVotes, beliefs: Beliefs, gold: Gold, model: Model
 ) -> Problems:
-    """One problem per image and candidate class; entries: true, false. A choice is a yes."""
-    c = model.classes
-    candidates = _candidates(images, votes, beliefs, gold, model, 1.0)
-    n = len(candidates.key)
-    image = candidates.key // c
-    vote_question = find(candidates.key, find(images, votes.image)[0] * c + votes.label)[0]
+    """One problem per image and candidate class; entries: true, false. A choice is a yes.
+
+    The classes of a set that are no candidates are questions too: "is any of these there?".
+    """
+    c, space = model.classes, CellSpace(model)
+    no_keys = np.zeros(0, dtype=np.int64)
+    candidates = _candidates(images, votes, no_keys, beliefs, gold, model, 1.0)
+    regions = find_regions(set_votes, c, MOST_JOINT_REGIONS)
+    rows = image_regions(regions, images, candidates.key, c)
+    lumped = np.flatnonzero(rows.unlisted > 0)
+    question = order_questions(candidates.key, rows.image[lumped], c)
+    image, number, is_class = question.image, question.number, question.number >= 0
+    n = len(image)
+    vote_key = find(images, votes.image)[0] * c + votes.label
+    vote_question = question.of_candidate[find(candidates.key, vote_key)[0]]
     response = np.where(votes.response == Response.CHOICE, Response.YES, votes.response)
     response = response.astype(np.int8)
 
@@ -250,7 +329,8 @@ def _build_questions(
     image_has_gold = np.zeros(len(images), dtype=bool)
     image_has_gold[gold_key // c] = True
     has_gold = image_has_gold[image]
-    true = find(distinct(gold_key), candidates.key)[1]
+    true = np.zeros(n, dtype=bool)
+    true[question.of_candidate] = find(distinct(gold_key), candidates.key)[1]
     allowed = np.ones((n, 2), dtype=bool)
     allowed[has_gold & ~true, 0] = False
     allowed[has_gold & true, 1] = False
@@ -260,19 +340,32 @@ def _build_questions(
     np.add.at(start, (vote_question[response == Response.YES], 0), 1.0)
     np.add.at(start, (vote_question[response == Response.NO], 1), 1.0)
     label = np.full((n, 2), OUTSIDE, dtype=np.int32)
-    label[:, 0] = candidates.key % c
+    label[:, 0] = np.where(is_class, number, FIRST_GROUP - (-1 - number))
+    # The unlisted classes of an image with a belief have the least probability that there is.
+    has_belief = np.zeros(len(images), dtype=bool)
+    has_belief[candidates.key[~np.isnan(candidates.belief)] // c] = True
+    floor = belief_value(np.array([model.prior_floor]), model)[0]
     belief = np.full((n, 2), np.nan)
-    belief[:, 0] = candidates.belief
+    belief[~is_class & has_belief[image], 0] = floor
+    belief[question.of_candidate, 0] = candidates.belief
+
+    row_of_question = np.full(n, -1, dtype=np.int64)
+    row_of_question[question.of_candidate] = rows.listed
+    row_of_question[question.of_lumped] = lumped
+    tied = make_components(set_votes, rows, row_of_question, regions, images)
+    asked_first = np.where(
+        tied.first >= 0, tied.first, np.searchsorted(image, find(images, set_votes.image)[0])
+    )
 
     pair_vote, pair_entry = _pairs(vote_question, offsets)
-    keys = CellSpace(model).answer_keys(
-        pair_entry % 2 == 0, votes.worker[pair_vote], response[pair_vote]
-    )
-    cells, pair_cell = unique_inverse(keys, CellSpace(model).size)
-    believed = ~np.isnan(candidates.belief)
+    keys = space.answer_keys(pair_entry % 2 == 0, votes.worker[pair_vote], response[pair_vote])
+    set_keys = answer_cells(space, set_votes, tied.vote, tied.true)
+    cells, pair_cell = unique_inverse(_joined(keys, set_keys), space.size)
+    believed = ~np.isnan(belief[:, 0])
     return Problems(
         image=images[image],
         n_votes=np.bincount(vote_question, minlength=n).astype(np.int32),
+        n_set_votes=np.bincount(asked_first, minlength=n).astype(np.int32),
         others=np.zeros(n, dtype=np.int64),
         belief_size=believed.astype(np.int32),
         gold=has_gold,
@@ -281,6 +374,10 @@ def _build_questions(
         belief=belief.ravel(),
         start=_shares(start.ravel(), offsets, ~believed),
         allowed=allowed.ravel(),
-        pair_cell=pair_cell,
+        pair_cell=pair_cell[: len(keys)],
         cells=cells,
+        inverse_inclusion=np.full(n, np.nan),
+        set_entry=tied.state,
+        set_cell=pair_cell[len(keys) :].astype(np.int64),
+        joints=tied.joints,
     )

@@ -4,10 +4,12 @@ sigmoid       p → sigmoid(a · logit(p) + b)     Platt 1999
 categorical   p → p^a, normalised               a = 1 / temperature, Guo et al., ICML 2017
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from coyo_labeler.em.exact_sum import ExactSum
-from coyo_labeler.em.model import Calibration
+from coyo_labeler.em.model import Calibration, Curve
 from coyo_labeler.em.priors import Prior
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import (
@@ -18,7 +20,6 @@ from coyo_labeler.em.segments import (
     distinct,
     segment_argmax,
     segment_sum,
-    spread,
 )
 
 #: Bins of confidence, of equal width.
@@ -28,6 +29,8 @@ BINS = 15
 _MOST_FACTOR, _MOST_SHIFT = 2.0, 2.0
 #: a stays between the first two, b between ± the third.
 _LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
+#: Standard deviations of the prior of a curve's a and b, around 1 and 0.
+_DEVIATION_A, _DEVIATION_B = 0.25, 0.5
 
 
 def calibration_evidence(problems: Problems) -> I64:
@@ -37,65 +40,110 @@ def calibration_evidence(problems: Problems) -> I64:
     """
     believed = problems.belief_size > 0
     gold_images = distinct(problems.image[believed & problems.gold])
-    return np.array([problems.n_votes[believed].sum(), len(gold_images)], dtype=np.int64)
+    votes = problems.n_votes[believed].sum() + problems.n_set_votes[believed].sum()
+    return np.array([votes, len(gold_images)], dtype=np.int64)
 
 
 def calibration_sums(
-    prior: Prior, weights: F64, offsets: I64, used: Bool
+    prior: Prior, posterior: F64, offsets: I64, weights: F64
 ) -> tuple[ExactSum, ExactSum]:
-    """Gradient (2,) and Fisher information (2, 2) of Σ weights · log prior by (a, b).
+    """Gradient (2 k,) and Fisher information (2 k, 2 k) of Σ weights · E log prior by (a, b).
 
-    prior: with its slope. weights: (nnz,) the posterior, summing to 1 per problem. used: (n,)
-    which problems are fitted on.
+    With a curve of k knots, a at all knots comes before b at all knots; else k is 1.
+    prior: with its slope. posterior: (nnz,), summing to 1 per problem. weights: (n,) of problems.
     At the posterior under the present parameters, the gradient is that of the log-likelihood.
     """
     if prior.slope is None:
         return ExactSum.zeros(2), ExactSum.zeros(2, 2)
-    inside = spread(used, offsets)
-    slope = np.where(inside[:, None], prior.slope, 0.0)
-    by_a, by_b = slope[:, 0], slope[:, 1]
+    by_a, by_b = prior.slope[:, 0], prior.slope[:, 1]
     probability = np.exp(prior.log)
     aa, ab, bb, a, b = (
-        ExactSum.of(segment_sum(values, offsets))
+        segment_sum(values, offsets) * weights
         for values in (
             probability * by_a * by_a,
             probability * by_a * by_b,
             probability * by_b * by_b,
-            weights * by_a,
-            weights * by_b,
+            posterior * by_a,
+            posterior * by_b,
         )
     )
-    information = ExactSum.stack([ExactSum.stack([aa, ab]), ExactSum.stack([ab, bb])])
-    return ExactSum.stack([a, b]), information
+    knots = [np.ones(len(weights))] if prior.basis is None else list(prior.basis.T)
+    gradient = [ExactSum.of(knot * values) for values in (a, b) for knot in knots]
+    information = [
+        ExactSum.stack([ExactSum.of(knot * other * values) for values in row for other in knots])
+        for row in ((aa, ab), (ab, bb))
+        for knot in knots
+    ]
+    return ExactSum.stack(gradient), ExactSum.stack(information)
 
 
 def next_calibration(present: Calibration, gradient: F64, information: F64) -> Calibration:
     """One step of Fisher scoring, (a, b) + I⁻¹ g, limited to a safe length.
 
-    gradient: (2,) g, information: (2, 2) I, of `calibration_sums`. McCullagh & Nelder 1989, section
-    2.5. What has no information (b of categorical beliefs) is not moved.
+    gradient: (2 k,) g, information: (2 k, 2 k) I, of `calibration_sums`. McCullagh & Nelder 1989,
+    section 2.5. What has no information (b of categorical beliefs) is not moved. A curve has a
+    normal prior around the identity, so it stays there where there are no votes.
     """
+    if present.curve is not None:
+        gradient, information = _with_prior(present.curve, gradient, information)
     step = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ gradient
-    a = np.clip(present.a + step[0], present.a / _MOST_FACTOR, present.a * _MOST_FACTOR)
-    b = present.b + np.clip(step[1], -_MOST_SHIFT, _MOST_SHIFT)
-    return Calibration(float(np.clip(a, _LEAST_A, _MOST_A)), float(np.clip(b, -_MOST_B, _MOST_B)))
+    if present.curve is None:
+        return Calibration(*_limited(present.a, present.b, step[0], step[1]))
+    curve, count = present.curve, len(present.curve.knots)
+    moved = [_limited(curve.a[k], curve.b[k], step[k], step[count + k]) for k in range(count)]
+    return of_curve(replace(curve, a=tuple(a for a, _ in moved), b=tuple(b for _, b in moved)))
+
+
+def of_curve(curve: Curve) -> Calibration:
+    """The calibration with this curve."""
+    middle = len(curve.knots) // 2
+    return Calibration(curve.a[middle], curve.b[middle], curve)
+
+
+def _limited(a: float, b: float, step_a: float, step_b: float) -> tuple[float, float]:
+    moved_a = np.clip(a + step_a, a / _MOST_FACTOR, a * _MOST_FACTOR)
+    moved_b = b + np.clip(step_b, -_MOST_SHIFT, _MOST_SHIFT)
+    return float(np.clip(moved_a, _LEAST_A, _MOST_A)), float(np.clip(moved_b, -_MOST_B, _MOST_B))
+
+
+def _with_prior(curve: Curve, gradient: F64, information: F64) -> tuple[F64, F64]:
+    count = len(curve.knots)
+    precision = np.repeat([_DEVIATION_A**-2, _DEVIATION_B**-2], count)
+    away = np.concatenate([np.array(curve.a) - 1.0, np.array(curve.b)])
+    return gradient - precision * away, information + np.diag(precision)
+
+
+def log_prior_of_curve(calibration: Calibration) -> float:
+    """The log density of a curve's prior, but for a constant; 0 without a curve."""
+    curve = calibration.curve
+    if curve is None:
+        return 0.0
+    a, b = np.array(curve.a) - 1.0, np.array(curve.b)
+    return -0.5 * float((a * a).sum() / _DEVIATION_A**2 + (b * b).sum() / _DEVIATION_B**2)
 
 
 def halfway(one: Calibration, other: Calibration) -> Calibration:
-    """The calibration half-way between two."""
+    """The calibration half-way between two of one kind."""
+    if one.curve is not None and other.curve is not None:
+        a = tuple((x + y) / 2 for x, y in zip(one.curve.a, other.curve.a, strict=True))
+        b = tuple((x + y) / 2 for x, y in zip(one.curve.b, other.curve.b, strict=True))
+        return of_curve(replace(one.curve, a=a, b=b))
     return Calibration((one.a + other.a) / 2, (one.b + other.b) / 2)
 
 
-def reliability_of(log_prior: F64, posterior: F64, offsets: I64, used: Bool) -> F64:
+def reliability_of(log_prior: F64, posterior: F64, offsets: I64, used: Bool | F64) -> F64:
     """How often the machine's most probable class is right, by its confidence, (BINS, 3).
 
     Per bin of confidence: problems, sum of confidence, sum of the posterior of that class (1 or 0
-    where gold is given). log_prior, posterior: (nnz,). used: (n,) which problems count.
+    where gold is given). log_prior, posterior: (nnz,). used: (n,) which problems count, or how much
+    each counts.
     """
-    top = segment_argmax(log_prior, offsets)[used]
+    weight = np.asarray(used, dtype=np.float64)
+    counted = np.flatnonzero(weight > 0)
+    weight, top = weight[counted], segment_argmax(log_prior, offsets)[counted]
     confidence, right = np.exp(log_prior[top]), posterior[top]
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    values = (np.ones(len(top)), confidence, right)
+    values = (weight, weight * confidence, weight * right)
     return np.stack([bin_sum(bins, value, BINS) for value in values], axis=1)
 
 

@@ -9,13 +9,14 @@ second sum is computed as
 
     π_k (Σ_i r_i / s_i − Σ_{i lists k} r_i / s_i)
 
-so that no array is as long as images times C.
+so that no array is as long as images times C. Where questions about sets of classes make several
+lumped states (`problems.Groups`), r_i and s_i are those of the state that k is in.
 """
 
 import numpy as np
 
 from coyo_labeler.em.exact_sum import ExactSum
-from coyo_labeler.em.priors import lumped_share
+from coyo_labeler.em.priors import entry_share, listed_in_groups
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import F64, spread
 from coyo_labeler.em.sums import Sums
@@ -33,14 +34,35 @@ def class_sums(
     label = problems.label[listed]
     counts = ExactSum.of_bins(label, posterior[listed], classes)
 
-    share = lumped_share(problems, log_class_prior, classes)
-    ratio = np.zeros(len(problems))
-    problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
-    lumped = np.flatnonzero((problems.label < 0) & (share[problem] > 0) & unbelieved[problem])
-    ratio[problem[lumped]] = posterior[lumped] / share[problem[lumped]]
+    share = entry_share(problems, log_class_prior, classes)
+    ratio = np.zeros(len(share))
+    lumped = np.flatnonzero((problems.label < 0) & (share > 0))
+    ratio[lumped] = posterior[lumped] / share[lumped]
+    last = problems.offsets[1:] - 1
+    outside = np.where((problems.others > 0) & unbelieved, ratio[last], 0.0)
     # Exact sums are subtracted: the difference of totals can be less than their rounding.
-    in_listed = ExactSum.of_bins(label, ratio[problem[listed]], classes)
-    return counts, ExactSum.of(ratio) - in_listed
+    in_listed = ExactSum.of_bins(label, spread(outside, problems.offsets)[listed], classes)
+    ratios = ExactSum.of(outside) - in_listed
+    if len(problems.groups.entry):
+        ratios = ratios + _group_ratios(problems, ratio, outside, classes)
+    return counts, ratios
+
+
+def _group_ratios(problems: Problems, ratio: F64, outside: F64, classes: int) -> ExactSum:
+    """What classes in groups have more than those in the state outside, (C,).
+
+    ratio: (nnz,) r / s of each lumped entry. outside: (n,) that of the state outside.
+    """
+    groups = problems.groups
+    problem = np.searchsorted(problems.offsets, groups.entry, side="right") - 1
+    more = np.where(groups.region >= 0, ratio[groups.entry] - outside[problem], 0.0)
+    needed = groups.region >= 0
+    regions = len(groups.region_offsets) - 1
+    by_region = ExactSum.of_bins(groups.region[needed], more[needed], regions)
+    region = np.repeat(np.arange(regions), np.diff(groups.region_offsets))
+    listed = listed_in_groups(problems)
+    in_listed = ExactSum.of_bins(problems.label[listed.entry], more[listed.group], classes)
+    return by_region[region].by_bin(groups.label, classes) - in_listed
 
 
 def expected_classes(sums: Sums, log_class_prior: F64 | None) -> F64:

@@ -1,21 +1,20 @@
 """The E-step over the problems of one partition: posteriors, and the sums that the M-step needs.
 
-The pass over the votes is compiled (`passes.e_step_pass`).
+The inference itself is in `infer`.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from coyo_labeler.em.calibration import BINS, calibration_sums, reliability_of
 from coyo_labeler.em.class_prior import class_sums
+from coyo_labeler.em.coverage import problem_weights
 from coyo_labeler.em.exact_sum import ExactSum
+from coyo_labeler.em.infer import infer
 from coyo_labeler.em.model import Calibration, Model, Parameters
-from coyo_labeler.em.passes import e_step_pass
 from coyo_labeler.em.priors import log_prior, rule_out
 from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import F64, I64, Bool, segment_sum, spread
-from coyo_labeler.em.sums import Sums
+from coyo_labeler.em.segments import F64, I64, Bool
+from coyo_labeler.em.sums import GROUPS, Sums
 
 
 def e_step(
@@ -28,83 +27,54 @@ def e_step(
     """
     fitted = _calibrated_on(problems, model)
     prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
-    walked = _walk(problems, parameters, rule_out(prior.log, problems), model, count=True)
-    posterior = walked.posterior
+    inferred = infer(problems, parameters, rule_out(prior.log, problems), model, count=True)
+    posterior = inferred.posterior
     # A label that only gold names is no draw from the questions that were asked (`true_share`).
-    asked = (problems.n_votes > 0) | (problems.belief_size > 0)
+    asked = problems.asked() | (problems.belief_size > 0)
     class_counts, class_ratios = _class_sums(problems, posterior, parameters, model)
-    gradient, information = calibration_sums(prior, posterior, problems.offsets, fitted)
+    weights = np.where(fitted, _fit_weights(problems, model), 0.0)
+    gradient, information = calibration_sums(prior, posterior, problems.offsets, weights)
+    more = ExactSum.zeros()
+    if model.fit_calibration == "votes" and (model.weighting or model.mean_inverse):
+        more = ExactSum.of(np.where(fitted, (weights - 1.0) * inferred.evidence, 0.0))
+    bins = np.zeros((GROUPS, 2, BINS, 3))
+    if reliability:
+        bins = _reliability(problems, parameters, prior.log, posterior, model)
     return Sums(
-        counts=walked.counts,
-        log_likelihood=ExactSum.of(walked.evidence[asked]),
+        counts=inferred.counts,
+        log_likelihood=ExactSum.of(
+            np.concatenate([inferred.evidence[asked], inferred.joint_evidence])
+        ),
+        weighted_more=more,
         gradient=gradient,
         information=information,
         class_counts=class_counts,
         class_ratios=class_ratios,
         true_counts=_true_counts(problems, posterior, model),
-        argmax_checksum=_argmax_checksum(problems, walked.top),
-        reliability=_reliability(problems, parameters, prior.log, posterior, model)
-        if reliability
-        else np.zeros((2, BINS, 3)),
+        argmax_checksum=_argmax_checksum(problems, inferred.top),
+        reliability=bins[0],
+        reliability_unvoted=bins[1:],
     )
 
 
 def posterior_of(problems: Problems, parameters: Parameters, model: Model) -> F64:
     """The posterior of every entry, (nnz,); parameters: as of `e_step`."""
     prior = rule_out(log_prior(problems, parameters, model).log, problems)
-    return _walk(problems, parameters, prior, model, count=False).posterior
+    return infer(problems, parameters, prior, model, count=False).posterior
 
 
-@dataclass(frozen=True)
-class _Walked:
-    """What `e_step_pass` writes."""
+def evidence_of(problems: Problems, parameters: Parameters, model: Model) -> F64:
+    """The log probability of what is known of each problem, (n,); parameters: as of `e_step`.
 
-    posterior: F64
-    evidence: F64
-    top: I64
-    counts: F64
-
-
-def _walk(
-    problems: Problems, parameters: Parameters, prior: F64, model: Model, count: bool
-) -> _Walked:
-    """One pass; prior: (nnz,) log, −inf for what gold rules out. count: the cells too."""
-    log_theta = parameters.log_theta
-    if log_theta is None:
-        prior, log_theta = _first_prior(problems, prior), np.zeros(0)
-    # Skills that are their prior at first have no counts.
-    silent = parameters.log_theta is None and model.start == "skills"
-    walked = _Walked(
-        posterior=np.empty(len(problems.label)),
-        evidence=np.empty(len(problems)),
-        top=np.empty(len(problems), dtype=np.int64),
-        counts=np.zeros(len(problems.cells) if count else 0),
-    )
-    e_step_pass(
-        problems.offsets,
-        problems.n_votes,
-        problems.pair_cell,
-        log_theta,
-        prior,
-        model.hard_counts,
-        model.count_unit,
-        walked.posterior,
-        walked.evidence,
-        walked.top,
-        np.zeros(0) if silent else walked.counts,
-    )
-    return walked
-
-
-def _first_prior(problems: Problems, prior: F64) -> F64:
-    """Log of the shares of the votes where nothing else is known, else the prior, (nnz,)."""
-    named = ~np.isnan(problems.start) & problems.allowed
-    # A gold image whose votes all miss its class starts at its class all the same.
-    hit = segment_sum(np.where(named, problems.start, 0.0), problems.offsets) > 0
-    usable = spread(hit, problems.offsets) & ~np.isnan(problems.start)
-    with np.errstate(divide="ignore"):
-        shares = np.log(np.where(named, problems.start, 0.0))
-    return np.where(usable, shares, prior)
+    What answers about sets add in `truth: multi` counts for one question of each component.
+    """
+    prior = rule_out(log_prior(problems, parameters, model).log, problems)
+    inferred = infer(problems, parameters, prior, model, count=False)
+    evidence, joints = inferred.evidence.copy(), problems.joints
+    if len(joints.question):
+        first = joints.pair_region[np.searchsorted(joints.pair_state, joints.state_offsets[:-1])]
+        np.add.at(evidence, joints.question[joints.region_offsets[first]], inferred.joint_evidence)
+    return evidence
 
 
 def _calibrated_on(problems: Problems, model: Model) -> Bool:
@@ -113,8 +83,15 @@ def _calibrated_on(problems: Problems, model: Model) -> Bool:
     if model.fit_calibration == "gold":
         return believed & problems.gold
     if model.fit_calibration == "votes":
-        return believed & (problems.n_votes > 0)
+        return believed & problems.asked()
     return np.zeros(len(problems), dtype=bool)
+
+
+def _fit_weights(problems: Problems, model: Model) -> F64:
+    """Images whose class is given are no sample of others: they have no weights."""
+    if model.fit_calibration != "votes":
+        return np.ones(len(problems))
+    return problem_weights(problems, model)
 
 
 def _class_sums(
@@ -128,7 +105,7 @@ def _class_sums(
 def _true_counts(problems: Problems, posterior: F64, model: Model) -> ExactSum:
     if model.truth == "single":
         return ExactSum.zeros(2)
-    asked = (problems.belief_size == 0) & (problems.n_votes > 0)
+    asked = (problems.belief_size == 0) & problems.asked()
     return ExactSum.of(np.stack([posterior[::2][asked], np.ones(asked.sum())], axis=1))
 
 
@@ -153,11 +130,31 @@ def _argmax_checksum(problems: Problems, entry: I64) -> int:
 def _reliability(
     problems: Problems, parameters: Parameters, calibrated: F64, posterior: F64, model: Model
 ) -> F64:
-    """Reliability before and after calibration, (2, BINS, 3); calibrated: (nnz,) log prior."""
+    """Reliability before and after calibration, (GROUPS, 2, BINS, 3).
+
+    Groups: the images that the calibration can be fitted on; images without votes, by those that
+    people were asked about with probability p < 1, each of which stands for 1 / p − 1 others; gold
+    images without votes. calibrated: (nnz,) log prior.
+    """
     believed = problems.belief_size > 0
     used = believed & (problems.gold if model.fit_calibration == "gold" else True)
+    asked = problems.asked()
+    inverse = np.where(np.isnan(problems.inverse_inclusion), 1.0, problems.inverse_inclusion)
+    groups = (
+        used.astype(np.float64),
+        np.where(believed & asked, inverse - 1.0, 0.0),
+        (believed & problems.gold & ~asked).astype(np.float64),
+    )
     uncalibrated = Parameters(None, Calibration(), parameters.log_class_prior)
     raw = log_prior(problems, uncalibrated, model).log
     return np.stack(
-        [reliability_of(prior, posterior, problems.offsets, used) for prior in (raw, calibrated)]
+        [
+            np.stack(
+                [
+                    reliability_of(prior, posterior, problems.offsets, group)
+                    for prior in (raw, calibrated)
+                ]
+            )
+            for group in groups
+        ]
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from coyo_labeler.em.calibration import halfway, next_calibration
+from coyo_labeler.em.calibration import halfway, log_prior_of_curve, next_calibration
 from coyo_labeler.em.cells import CellTable
 from coyo_labeler.em.class_prior import estimate_class_prior, expected_classes
 from coyo_labeler.em.model import Calibration, Model, Parameters, SkillCheckpoint
@@ -55,7 +55,8 @@ class State:
 
     counts: (cells,) expected counts of the last E-step; checkpoint: where they are, if not here;
     both None before the start. calibration: for the next E-step. accepted_calibration: of the last
-    E-step, to fall back on; None before the first. argmax_checksum: of the last E-step. history:
+    E-step, to fall back on; None before the first. argmax_checksum: of the last E-step.
+    weighted_objective: of it, with the weights that calibration is fitted with. history:
     one entry per finished iteration. stopped: why EM stopped, or empty.
     """
 
@@ -66,6 +67,7 @@ class State:
     log_class_prior: F64 | None = None
     true_share: float = 0.5
     argmax_checksum: int = -1
+    weighted_objective: float = -np.inf
     history: tuple[dict[str, Any], ...] = ()
     stopped: str = ""
 
@@ -176,6 +178,8 @@ def _record(state: State, objective: float, seconds: float) -> State:
         "a": used.a,
         "b": used.b,
     }
+    if used.curve is not None:
+        entry["curve"] = {"a": list(used.curve.a), "b": list(used.curve.b)}
     return replace(state, history=(*state.history, entry))
 
 
@@ -202,18 +206,24 @@ def guarded_e_step(e_step: EStep, state: State) -> tuple[State, Sums, float]:
 
     The objective is the log-likelihood plus the log prior of the skills. Where the last step of
     calibration has lowered it, that step is halved, and at last undone; the state is returned with
-    the calibration that was used.
+    the calibration that was used. Where images have weights in the fit of the calibration, they
+    have them in the objective that must not fall.
     """
-    least = state.history[-1]["objective"] if state.history else -np.inf
+    least = state.weighted_objective
     for halving in range(_HALVINGS + 2):
         parameters, log_prior = e_step.parameters_of(state)
         sums = e_step.run(parameters)
         objective = float(sums.log_likelihood.total()) + log_prior
+        objective += log_prior_of_curve(state.calibration)
+        weighted = objective + float(sums.weighted_more.total())
         accepted = state.accepted_calibration
-        if objective >= least - _ROUNDING * abs(objective):
+        if weighted >= least - _ROUNDING * abs(weighted):
             break
         if accepted is None or accepted == state.calibration:
             break
         shorter = halfway(accepted, state.calibration) if halving < _HALVINGS else accepted
         state = replace(state, calibration=shorter)
-    return replace(state, accepted_calibration=state.calibration), sums, objective
+    accepted_state = replace(
+        state, accepted_calibration=state.calibration, weighted_objective=weighted
+    )
+    return accepted_state, sums, objective

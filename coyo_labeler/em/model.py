@@ -1,5 +1,6 @@
 """The model's choices, and the parameters that EM estimates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -8,7 +9,8 @@ from numpy.typing import NDArray
 
 from coyo_labeler.em.segments import F64
 
-WorkerModel = Literal["confusion", "one_coin", "perfect"]
+#: pooled: confusion with one skill that all workers share (`Model.shared_skill`).
+WorkerModel = Literal["confusion", "pooled", "one_coin", "perfect"]
 Truth = Literal["single", "multi"]
 #: posterior: categorical, computed by an earlier fit; it is used as it is, without clipping.
 BeliefsAre = Literal["sigmoid", "categorical", "posterior"]
@@ -26,6 +28,10 @@ class Model:
     which problems a and b are fitted. start: the first counts come from beliefs and majorities
     (labels), or there are none and skills are their prior (skills). count_unit: weights of votes
     are multiples of it, so that their sums do not depend on the order (`exact_sum.count_unit`).
+    shared_skill: all workers have the pooled skill (`worker_model: pooled`). weighting: largest
+    weight of an image in the fit of a and b on votes, and what weights are multiplied by
+    (`coverage`); None: no weights. mean_inverse: what the weights of a curve are relative to.
+    knots: of the curve that is fitted, as log-odds; none: one a and b. fades: see `Curve`.
     """
 
     classes: int
@@ -44,6 +50,30 @@ class Model:
     fit_calibration: CalibratedOn = "none"
     start: Literal["labels", "skills"] = "labels"
     count_unit: float = 2.0**-40
+    shared_skill: bool = False
+    weighting: tuple[float, float] | None = None
+    mean_inverse: tuple[float, ...] = ()
+    knots: tuple[float, ...] = ()
+    fades: bool = False
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Model":
+        """The reverse of `dataclasses.asdict`, after JSON, which has no tuples."""
+        tuples = {name: tuple(value) for name, value in document.items() if isinstance(value, list)}
+        return cls(**{**document, **tuples})
+
+
+@dataclass(frozen=True)
+class Curve:
+    """a and b by confidence (`curve`): knots (k,) rising log-odds, a (k,) and b (k,) there.
+
+    fades: beyond the first and the last knot it goes to a = 1, b = 0; else it is constant there.
+    """
+
+    knots: tuple[float, ...]
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    fades: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,10 +81,21 @@ class Calibration:
     """A monotone map of the machine's beliefs, shared by all classes.
 
     sigmoid: sigmoid(a · logit(p) + b). categorical: p^a, normalised; a is 1 / temperature, b is 0.
+    curve: a and b by confidence; a and b then are those of its middle knot.
     """
 
     a: float = 1.0
     b: float = 0.0
+    curve: Curve | None = None
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Calibration":
+        """The reverse of `dataclasses.asdict`, after JSON."""
+        curve = document.get("curve")
+        if curve is not None:
+            knots, a, b = (tuple(map(float, curve[name])) for name in ("knots", "a", "b"))
+            curve = Curve(knots, a, b, bool(curve["fades"]))
+        return cls(document["a"], document["b"], curve)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from coyo_labeler.em.exact_sum import UNIT
 from coyo_labeler.em.segments import F64, I32, I64
 
 _SHIFT = 1.0 / UNIT
+_SMALL = 0.1
 
 #: Pairs whose log θ is gathered at a time. The loads of a loop that does nothing else overlap: a
 #: pass that gathers what each problem needs as it goes waits for memory several times as long.
@@ -214,7 +215,11 @@ def skill_pass(
             if counts[at] > 0.0:
                 log_numerator = np.log(prior[index] + counts[at])
                 if prior[index] > 0.0:
-                    term = prior[index] * (log_numerator - log_prior[index])
+                    # log(1 + n / (α g)); the difference loses the digits of a small ratio.
+                    ratio = counts[at] / prior[index]
+                    small = ratio < _SMALL
+                    growth = np.log1p(ratio) if small else log_numerator - log_prior[index]
+                    term = prior[index] * growth
                     multiple = np.rint(term * _SHIFT) * UNIT
                     multiples += multiple
                     remainders += term - multiple

@@ -8,9 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coyo_labeler.em.curve import basis, confidence_of, local_map
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import F64, Bool, segment_sum, spread
+from coyo_labeler.em.segments import (
+    F64,
+    I64,
+    Bool,
+    bin_sum,
+    find,
+    offsets_of,
+    segment_sum,
+    spread,
+)
 
 #: Probabilities are clipped to these: closer to 0 or 1, float16 cannot tell.
 _LEAST = 1e-8
@@ -44,12 +54,14 @@ class BeliefPrior:
 
     probability: (nnz,) of the classes of the belief; they sum to 1 − ρ. rest: (n,) ρ, what is left
     for all other classes. slope: (nnz, 2), rest_slope: (n, 2): of their logs by (a, b), or None.
+    basis: (n, knots) `curve.basis`; None where the calibration has no curve.
     """
 
     probability: F64
     rest: F64
     slope: F64 | None = None
     rest_slope: F64 | None = None
+    basis: F64 | None = None
 
 
 def belief_prior(
@@ -71,14 +83,21 @@ def belief_prior(
     the entry's class. full: (n,) whether the belief has all classes: then ρ = 0. slopes: compute
     them too.
     """
+    bends = None
+    a: F64 | float = calibration.a
+    b: F64 | float = calibration.b
+    if calibration.curve is not None:
+        confidence = confidence_of(value, inside, offsets, model.beliefs_are == "sigmoid")
+        bends = basis(confidence, calibration.curve) if slopes else None
+        a, b = (spread(each, offsets) for each in local_map(calibration, confidence))
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
-        q = np.where(inside, sigmoid(calibration.a * value + calibration.b), 0.0)
+        q = np.where(inside, sigmoid(a * value + b), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - total
         loose = (left_over > model.prior_floor) & ~full
     else:
-        q = np.where(inside, np.exp(np.maximum(calibration.a * value, _LEAST_LOG)), 0.0)
+        q = np.where(inside, np.exp(np.maximum(a * value, _LEAST_LOG)), 0.0)
         total = segment_sum(q, offsets)
         left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
         loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
@@ -96,7 +115,8 @@ def belief_prior(
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
     rest_slope = -mean * moved[:, None]
-    return BeliefPrior(probability, rest, np.where(inside[:, None], slope, 0.0), rest_slope)
+    slope = np.where(inside[:, None], slope, 0.0)
+    return BeliefPrior(probability, rest, slope, rest_slope, bends)
 
 
 def spread_rows(values: F64, offsets: np.ndarray) -> F64:
@@ -106,10 +126,14 @@ def spread_rows(values: F64, offsets: np.ndarray) -> F64:
 
 @dataclass(frozen=True)
 class Prior:
-    """log: (nnz,) natural log, without gold. slope: (nnz, 2) of it by (a, b), or None."""
+    """log: (nnz,) natural log, without gold. slope: (nnz, 2) of it by the image's (a, b), or None.
+
+    basis: (n, knots) how these depend on a curve's; None where the calibration has none.
+    """
 
     log: F64
     slope: F64 | None = None
+    basis: F64 | None = None
 
 
 def log_prior(
@@ -124,14 +148,8 @@ def log_prior(
 def _image_prior(problems: Problems, parameters: Parameters, model: Model, slopes: bool) -> Prior:
     """`truth: single`. Without a belief: the class prior, or uniform over all C classes."""
     offsets, c = problems.offsets, model.classes
-    lumped = problems.label < 0
-    multiplicity = np.where(lumped, spread(problems.others, offsets), 1)
-    if parameters.log_class_prior is None:
-        unbelieved = multiplicity / c
-    else:
-        known = np.exp(parameters.log_class_prior)[np.maximum(problems.label, 0)]
-        share = lumped_share(problems, parameters.log_class_prior, c)
-        unbelieved = np.where(lumped, spread(share, offsets), known)
+    multiplicity = problems.multiplicity()
+    unbelieved = entry_share(problems, parameters.log_class_prior, c)
     believed = problems.belief_size > 0
     if not believed.any():
         with np.errstate(divide="ignore"):
@@ -153,27 +171,83 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
         return Prior(log)
     slope = np.where(inside[:, None], prior.slope, spread_rows(prior.rest_slope, offsets))
     slope = np.where(spread(believed, offsets)[:, None], slope, 0.0)
-    return Prior(log, slope)
+    return Prior(log, slope, prior.basis)
 
 
-def lumped_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:
-    """The class prior's share of all classes that a problem does not list, (n,)."""
+def entry_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:
+    """The class prior's share of each entry, (nnz,): of its class, or of all that it lumps.
+
+    Groups of images with a belief have none, for they are not needed.
+    """
     if log_class_prior is None:
-        return problems.others / classes
-    known = np.exp(log_class_prior)[np.maximum(problems.label, 0)]
-    named = segment_sum(np.where(problems.label < 0, 0.0, known), problems.offsets)
-    return np.where(problems.others > 0, np.maximum(1.0 - named, 0.0), 0.0)
+        return problems.multiplicity() / classes
+    groups, class_prior = problems.groups, np.exp(log_class_prior)
+    share = np.where(problems.label < 0, 0.0, class_prior[np.maximum(problems.label, 0)])
+    if len(groups.entry):
+        share[groups.entry] = _group_share(problems, class_prior)
+    last = problems.offsets[1:] - 1
+    outside = last[problems.others > 0]
+    left_over = 1.0 - segment_sum(share, problems.offsets)
+    share[outside] = np.maximum(left_over[problems.others > 0], 0.0)
+    return share
+
+
+def _group_share(problems: Problems, class_prior: F64) -> F64:
+    """The share of the classes that each group lumps: its region's but for those listed."""
+    groups = problems.groups
+    needed = np.flatnonzero(groups.region >= 0)
+    listed = listed_in_groups(problems)
+    whole = np.zeros(len(groups.entry))
+    whole[needed] = segment_sum(class_prior[groups.label], groups.region_offsets)[
+        groups.region[needed]
+    ]
+    share = bin_sum(listed.group, class_prior[problems.label[listed.entry]], len(groups.entry))
+    return np.where(groups.region >= 0, np.maximum(whole - share, 0.0), 0.0)
+
+
+@dataclass(frozen=True)
+class ListedInGroups:
+    """Listed entries whose class is in the region of a group: entry (n,), group (n,) index."""
+
+    entry: I64
+    group: I64
+
+
+def listed_in_groups(problems: Problems) -> ListedInGroups:
+    """All of them, for groups that have a region."""
+    groups = problems.groups
+    needed = np.flatnonzero(groups.region >= 0)
+    problem = np.searchsorted(problems.offsets, groups.entry[needed], side="right") - 1
+    lengths = np.diff(problems.offsets)[problem]
+    pair_offsets = offsets_of(lengths)
+    group = np.repeat(needed, lengths)
+    first = problems.offsets[problem] - pair_offsets[:-1]
+    entry = np.arange(pair_offsets[-1]) + np.repeat(first, lengths)
+    listed = problems.label[entry] >= 0
+    entry, group = entry[listed], group[listed]
+    width = np.int64(max(int(groups.label.max(initial=0)) + 1, int(problems.label.max()) + 1))
+    region = np.repeat(np.arange(len(groups.region_offsets) - 1), np.diff(groups.region_offsets))
+    inside = find(
+        region * width + groups.label, groups.region[group] * width + problems.label[entry]
+    )[1]
+    return ListedInGroups(entry[inside], group[inside])
+
+
+def calibrated_logit(value: F64, calibration: Calibration) -> F64:
+    """The calibrated logit of classes that are questions of their own, (n,); value: their logit."""
+    a, b = local_map(calibration, value)
+    return a * value + b
 
 
 def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) -> Prior:
     """`truth: multi`: the calibrated probability of the class; without a belief, `true_share`."""
-    a, b = parameters.calibration.a, parameters.calibration.b
     value = problems.belief[::2]
     known = ~np.isnan(value)
     value = np.where(known, value, 0.0)
+    logit = calibrated_logit(value, parameters.calibration)
     share = parameters.true_share
-    q = np.where(known, sigmoid(a * value + b), share)
-    not_q = np.where(known, sigmoid(-a * value - b), 1.0 - share)
+    q = np.where(known, sigmoid(logit), share)
+    not_q = np.where(known, sigmoid(-logit), 1.0 - share)
     log = np.empty(2 * len(q))
     with np.errstate(divide="ignore"):
         log[::2], log[1::2] = np.log(q), np.log(not_q)
@@ -182,7 +256,8 @@ def _question_prior(problems: Problems, parameters: Parameters, slopes: bool) ->
     slope = np.zeros((2 * len(q), 2))
     direction = np.stack([value, np.ones_like(value)], axis=1) * known[:, None]
     slope[::2], slope[1::2] = not_q[:, None] * direction, -q[:, None] * direction
-    return Prior(log, slope)
+    curve = parameters.calibration.curve
+    return Prior(log, slope, None if curve is None else basis(value, curve))
 
 
 def rule_out(log: F64, problems: Problems) -> F64:

@@ -59,12 +59,17 @@ def estimate_skill(
 
         −α Σ_rows KL(g ‖ θ) = Σ_rows (α log(α / (α + n·)) + Σ_z α g log(1 + n / (α g)))
 
+    With `Model.shared_skill` θ is g, and has no prior.
+
     shared: the pooled counts of all workers, for classes of which `table` holds only some workers.
     threads: how many ranges of cells are computed side by side; the result does not depend on it.
     """
     alpha = model.prior_strength
     ranges = _ranges(table, threads)
     pooled = _pooled_skill(table, counts, model, shared, ranges)
+    if model.shared_skill:
+        with np.errstate(divide="ignore"):
+            return Skill((np.log(pooled) + table.log_share)[table.pooled], ExactSum.zeros())
     with np.errstate(divide="ignore"):
         prior = pooled if alpha == 0 else alpha * pooled
         log_prior = np.log(prior)

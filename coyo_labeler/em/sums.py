@@ -14,6 +14,10 @@ from coyo_labeler.em.passes import add_pass
 from coyo_labeler.em.segments import F64, I32
 from coyo_labeler.em.threads import in_threads
 
+#: Groups of images whose reliability is reported apart: fitted on or voted, unvoted by those that
+#: were drawn by chance, unvoted with gold.
+GROUPS = 3
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -21,17 +25,20 @@ class Sums:
 
     counts: (cells,) expected counts, of the partition's own cells or of all; they are multiples of
     `Model.count_unit`, so plain sums of them are exact. Empty where they lie in a checkpoint.
-    log_likelihood: () natural log. gradient: (2,), information: (2, 2) of the expected log prior by
-    (a, b), `calibration.calibration_sums`. class_counts, class_ratios: (C,)
-    `class_prior.class_sums`; empty unless the class prior is estimated. true_counts: (2,) questions
-    without a belief, those that are true and all. argmax_checksum: changes when the most probable
-    class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of` before and
-    after calibration; zeros unless asked for.
+    log_likelihood: () natural log. weighted_more: () what the log-likelihood gains where images
+    have the weights that calibration is fitted with. gradient: (2 k,), information: (2 k, 2 k) of
+    the expected log prior by (a, b), `calibration.calibration_sums`. class_counts, class_ratios:
+    (C,) `class_prior.class_sums`; empty unless the class prior is estimated. true_counts: (2,)
+    questions without a belief, those that are true and all. argmax_checksum: changes when the most
+    probable class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of`
+    before and after calibration, reliability_unvoted: (GROUPS − 1, 2, bins, 3); zeros unless asked
+    for.
     checkpoint: where the counts are, and the skills made of them, if not here.
     """
 
     counts: F64
     log_likelihood: ExactSum
+    weighted_more: ExactSum
     gradient: ExactSum
     information: ExactSum
     class_counts: ExactSum
@@ -39,6 +46,7 @@ class Sums:
     true_counts: ExactSum
     argmax_checksum: int
     reliability: F64
+    reliability_unvoted: F64
     checkpoint: SkillCheckpoint | None = None
 
     def __add__(self, other: "Sums") -> "Sums":
@@ -46,6 +54,7 @@ class Sums:
         return Sums(
             counts=self.counts + other.counts,
             log_likelihood=self.log_likelihood + other.log_likelihood,
+            weighted_more=self.weighted_more + other.weighted_more,
             gradient=self.gradient + other.gradient,
             information=self.information + other.information,
             class_counts=self.class_counts + other.class_counts,
@@ -53,6 +62,7 @@ class Sums:
             true_counts=self.true_counts + other.true_counts,
             argmax_checksum=(self.argmax_checksum + other.argmax_checksum) % 2**64,
             reliability=self.reliability + other.reliability,
+            reliability_unvoted=self.reliability_unvoted + other.reliability_unvoted,
         )
 
     def without_counts(self) -> "Sums":

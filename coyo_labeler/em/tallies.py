@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coyo_labeler.em.inputs import Beliefs, Gold, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, SetVotes, Votes
 from coyo_labeler.em.responses import Response
-from coyo_labeler.em.segments import I64, find, segment_argmax
+from coyo_labeler.em.segments import I64, distinct, find, segment_argmax, spread
+from coyo_labeler.em.sets import set_questions
 from coyo_labeler.errors import InputError
 from coyo_labeler.hashing import splitmix64
 
@@ -31,11 +32,18 @@ class Tallies:
 
 
 def gather_tallies(
-    votes: Votes, beliefs: Beliefs, gold: Gold, workers: int, share: float
+    votes: Votes,
+    set_votes: SetVotes,
+    beliefs: Beliefs,
+    gold: Gold,
+    workers: int,
+    share: float,
 ) -> Tallies:
     """The tallies of some images. workers: J. share: of the images that go into the sample."""
     return Tallies(
-        _tally(votes, beliefs, workers), count_on_gold(votes, gold), _sample(votes, share)
+        _tally(votes, beliefs, workers) + _tally_sets(set_votes, beliefs, workers),
+        count_on_gold(votes, gold) + count_sets_on_gold(set_votes, gold),
+        np.concatenate([_sample(votes, share), _sample_sets(set_votes, share)]),
     )
 
 
@@ -63,13 +71,19 @@ def tally_votes(votes: Votes, workers: int) -> NDArray[np.int64]:
     return np.bincount(votes.worker * 3 + kind, minlength=3 * workers).reshape(workers, 3)
 
 
-def _tally(votes: Votes, beliefs: Beliefs, workers: int) -> NDArray[np.int64]:
+def _machine_class(image: I64, beliefs: Beliefs) -> I64:
+    """The machine's most probable class of each of some images (n,), −1 without a belief."""
     filled = np.diff(beliefs.offsets) > 0
     images = beliefs.image[filled]
     starts = np.concatenate([beliefs.offsets[:-1][filled], beliefs.offsets[-1:]])
     first = beliefs.label[segment_argmax(beliefs.probability, starts)]
-    index, believed = find(images, votes.image)
-    machine = np.where(believed, first[index] if len(first) else -1, -1)
+    index, believed = find(images, image)
+    return np.where(believed, first[index] if len(first) else -1, -1).astype(np.int64)
+
+
+def _tally(votes: Votes, beliefs: Beliefs, workers: int) -> NDArray[np.int64]:
+    machine = _machine_class(votes.image, beliefs)
+    believed = machine >= 0
     named = machine == votes.label
     said_no = votes.response == Response.NO
     # A choice of another class contradicts the machine; so does "no" to its class.
@@ -79,6 +93,48 @@ def _tally(votes: Votes, beliefs: Beliefs, workers: int) -> NDArray[np.int64]:
     agreeing = compared & named & ~said_no
     columns = [np.bincount(votes.worker[mask], minlength=workers) for mask in (compared, agreeing)]
     return np.concatenate([tally_votes(votes, workers), np.stack(columns, axis=1)], axis=1)
+
+
+def tally_set_votes(votes: SetVotes, workers: int) -> NDArray[np.int64]:
+    """Answers about sets of each worker by kind, (J, 3), the first three of `COLUMNS`."""
+    kind = np.where(votes.response == Response.UNSURE, UNSURE, ANSWERS)
+    return np.bincount(votes.worker * 3 + kind, minlength=3 * workers).reshape(workers, 3)
+
+
+def _contains(votes: SetVotes, label: I64) -> NDArray[np.bool_]:
+    """Whether the set of each vote has a class, (votes,); label: (votes,)."""
+    hit = votes.label == spread(label, votes.offsets)
+    return np.add.reduceat(hit, votes.offsets[:-1]) > 0 if len(votes) else np.zeros(0, dtype=bool)
+
+
+def _tally_sets(votes: SetVotes, beliefs: Beliefs, workers: int) -> NDArray[np.int64]:
+    machine = _machine_class(votes.image, beliefs)
+    compared = (machine >= 0) & (votes.response != Response.UNSURE)
+    agreeing = compared & (_contains(votes, machine) == (votes.response == Response.YES))
+    columns = [np.bincount(votes.worker[mask], minlength=workers) for mask in (compared, agreeing)]
+    return np.concatenate([tally_set_votes(votes, workers), np.stack(columns, axis=1)], axis=1)
+
+
+def count_sets_on_gold(votes: SetVotes, gold: Gold) -> NDArray[np.int64]:
+    """As `count_on_gold`, of answers about sets: true where any gold class is in the set."""
+    if len(votes) == 0:
+        return np.zeros(2, dtype=np.int64)
+    counted = find(distinct(gold.image), votes.image)[1] & (votes.response != Response.UNSURE)
+    width = int(max(votes.label.max(), gold.label.max(initial=0))) + 1
+    images = distinct(np.concatenate([votes.image, gold.image]))
+    known = np.sort(find(images, gold.image)[0] * width + gold.label)
+    key = spread(find(images, votes.image)[0], votes.offsets) * width + votes.label
+    true = np.add.reduceat(find(distinct(known), key)[1], votes.offsets[:-1]) > 0
+    right = true[counted] == (votes.response[counted] == Response.YES)
+    return np.array([int(right.sum()), int(counted.sum())])
+
+
+def _sample_sets(votes: SetVotes, share: float) -> I64:
+    """As `_sample`; a set has a number below 0, by its hash, in place of a label."""
+    chosen = splitmix64(votes.image, 100) < np.uint64(min(share, 1.0) * (2**64 - 1025))
+    label = set_questions(votes.offsets, votes.label)
+    columns = [votes.image, -label, votes.response.astype(np.int64)]
+    return np.stack([column[chosen] for column in columns], axis=1).astype(np.int64)
 
 
 def count_on_gold(votes: Votes, gold: Gold) -> NDArray[np.int64]:

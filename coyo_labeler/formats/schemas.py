@@ -113,6 +113,14 @@ VOTES = pa.schema(
 VOTES_OPTIONAL = pa.schema(
     [pa.field("response", pa.string()), pa.field("timestamp", pa.timestamp("us", tz="UTC"))]
 )
+#: Further columns of collected votes that merge reads. candidates: the set of classes that a
+#: verification without a label is about. inclusion_probability: that the image was asked about.
+VOTES_COLLECTED_OPTIONAL = pa.schema(
+    [
+        pa.field("candidates", pa.list_(pa.int32())),
+        pa.field("inclusion_probability", pa.float64()),
+    ]
+)
 
 #: What select asks. question_id: "{round}:{image_id}", for a verification with ":{label}" appended.
 #: kind: choice or verify. label: the class that a verification asks about. candidates: the classes
@@ -230,15 +238,19 @@ ANSWERS = pa.schema(
     ]
 )
 
-#: A vote that can be used, on its way from votes to merge. response: of votes.checks.Response.
-#: timestamp: microseconds since 1970, or null. file and row: where it came from, row from 1.
+#: A vote that can be used, on its way from votes to merge. label: −1 where the vote is about a set
+#: of classes, candidates, which is null otherwise. response: of em.responses.Response. timestamp:
+#: microseconds since 1970, or null. inclusion_probability: null where it is not known. file and
+#: row: where it came from, row from 1.
 VOTES_CHECKED = pa.schema(
     [
         pa.field("image_id", pa.int64()),
         pa.field("worker_id", pa.string()),
         pa.field("label", pa.int32()),
         pa.field("response", pa.int8()),
+        pa.field("candidates", pa.list_(pa.int32())),
         pa.field("timestamp", pa.int64()),
+        pa.field("inclusion_probability", pa.float64()),
         pa.field("file", pa.int32()),
         pa.field("row", pa.int64()),
     ]

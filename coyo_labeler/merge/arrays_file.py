@@ -2,8 +2,9 @@
 
 import json
 import zlib
-from dataclasses import fields
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,11 @@ Record = TypeVar("Record")
 
 
 def write_arrays(record: Any, sink: pa.NativeFile) -> None:
-    """Write a dataclass of flat arrays as an Arrow IPC file.
+    """Write a dataclass of flat arrays, or of such dataclasses, as an Arrow IPC file.
 
     It has one row, each array in it one list, so that reading copies nothing.
     """
-    arrays = {field.name: getattr(record, field.name) for field in fields(record)}
+    arrays = _arrays_of(record)
     kinds = json.dumps({name: array.dtype.str for name, array in arrays.items()}).encode()
     sums = [zlib.crc32(kinds), *(zlib.crc32(_plain(array).data) for array in arrays.values())]
     columns = [
@@ -51,7 +52,26 @@ def read_arrays(kind: type[Record], source: pa.NativeFile) -> Record:
         raise ChecksumError
     kind_of = json.loads(kinds)
     named = zip(batch.schema.names, arrays, strict=True)
-    return kind(**{name: array.view(kind_of[name]) for name, array in named})
+    return _record_of(kind, {name: array.view(kind_of[name]) for name, array in named})
+
+
+def _arrays_of(record: Any, prefix: str = "") -> dict[str, NDArray[np.generic]]:
+    """The arrays by name; those of a dataclass within have its name and a dot before theirs."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for field in fields(record):
+        value, name = getattr(record, field.name), prefix + field.name
+        arrays |= _arrays_of(value, f"{name}.") if is_dataclass(value) else {name: value}
+    return arrays
+
+
+def _record_of(kind: type[Record], arrays: Mapping[str, Any], prefix: str = "") -> Record:
+    values = {
+        name: _record_of(inner, arrays, f"{prefix}{name}.")
+        if isinstance(inner, type) and is_dataclass(inner)
+        else arrays[prefix + name]
+        for name, inner in get_type_hints(kind).items()
+    }
+    return kind(**values)
 
 
 def _plain(array: NDArray[np.generic]) -> NDArray[np.generic]:

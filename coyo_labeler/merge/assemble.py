@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.batches import BELIEFS, GOLD, Batch, concat_batches
-from coyo_labeler.em.build import build_problems
+from coyo_labeler.em.build import problems_of
 from coyo_labeler.em.calibration import calibration_evidence
-from coyo_labeler.em.inputs import Gold, Votes
+from coyo_labeler.em.coverage import Coverage, gather_coverage
+from coyo_labeler.em.inputs import Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Model, Truth
-from coyo_labeler.em.problems import Problems
-from coyo_labeler.em.segments import I64, distinct
+from coyo_labeler.em.model_choice import is_sampled
+from coyo_labeler.em.segments import I64, Bool, distinct, find
+from coyo_labeler.em.sets import set_questions
 from coyo_labeler.em.tallies import Tallies, gather_tallies
 from coyo_labeler.errors import InputError
 from coyo_labeler.executor import Executor, Round
@@ -41,19 +44,21 @@ CARRIED, FALSE_POSITIVES = "carried", "false-positives"
 class AssemblyRules:
     """How partitions are assembled.
 
-    workers: all worker ids, sorted; a worker's number is its index. sample: the share of images
-    whose votes are kept to see how far workers agree.
+    workers: all worker ids, sorted; a worker's number is its index. model: as far as the settings
+    tell. sample: the share of images whose votes are kept to see how far workers agree.
+    choice_sample: the share of images that the choice of a model is based on.
     """
 
     workers: Sequence[str]
     model: Model
     duplicate_votes: Duplicates
     sample: float
+    choice_sample: float
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """A partition, ready for EM.
+    """A partition, ready to be built.
 
     carried: id and the columns that EM does not read (`posterior.CARRIED`), of images with problems
     and a belief, sorted by id. false_positives: beliefs, as they were read, of images that have
@@ -61,7 +66,7 @@ class Assembled:
     unbelieved: how many voted images have no belief.
     """
 
-    problems: Problems
+    inputs: Inputs
     carried: pa.Table
     false_positives: pa.Table
     tallies: Tallies
@@ -73,16 +78,28 @@ class Assembled:
 class PartitionSummary:
     """What the driver needs to know of an assembled partition.
 
+    sample: the inputs of some of its images. duplicates: votes set aside. unbelieved: as
+    `Assembled`.
+    """
+
+    tallies: Tallies
+    sample: Inputs
+    duplicates: int
+    unbelieved: int
+
+
+@dataclass(frozen=True)
+class BuiltSummary:
+    """What the driver needs to know of the problems of a partition.
+
     cells: how many. sampled_cells: some of their keys. calibration: (2,) as of
-    `calibration_evidence`. duplicates: votes set aside. unbelieved: as `Assembled`.
+    `calibration_evidence`.
     """
 
     cells: int
     sampled_cells: I64
-    tallies: Tallies
     calibration: I64
-    duplicates: int
-    unbelieved: int
+    coverage: Coverage
 
 
 def assemble_partitions(
@@ -95,7 +112,7 @@ def assemble_partitions(
     voted: VotedFilter,
     rules: AssemblyRules,
 ) -> list[PartitionSummary]:
-    """Bring gold and beliefs to the votes of their partition; the state then holds the problems.
+    """Bring gold and beliefs to the votes of their partition; the state then holds the inputs.
 
     Raises: InputError naming what cannot be used, see `assemble`, `read_gold`, `read_beliefs`.
     """
@@ -133,19 +150,39 @@ def _assemble_partition(
     partition: int, batches: Sequence[Batch], state: StateFolder, rules: Any
 ) -> Iterator[PartitionSummary]:
     assembled = assemble(state.read_votes(partition), batches, rules.value)
-    state.write_problems(assembled.problems, partition)
+    state.write_inputs(assembled.inputs, partition)
     state.write_table(CARRIED, assembled.carried, partition)
     state.write_table(FALSE_POSITIVES, assembled.false_positives, partition)
     if assembled.duplicates.num_rows:
         url = storage.join(state.output, duplicates_name(partition))
         storage.write_parquet(url, assembled.duplicates)
+    chosen = partial(is_sampled, share=rules.value.choice_sample)
     yield PartitionSummary(
-        cells=len(assembled.problems.cells),
-        sampled_cells=sample_cells(assembled.problems.cells),
         tallies=assembled.tallies,
-        calibration=calibration_evidence(assembled.problems),
+        sample=assembled.inputs.where(chosen),
         duplicates=assembled.duplicates.num_rows,
         unbelieved=assembled.unbelieved,
+    )
+
+
+def build_partitions(
+    executor: Executor, state: StateFolder, partitions: int, model: Model
+) -> list[BuiltSummary]:
+    """Build the problems of all partitions; the state then holds them instead of the inputs."""
+    build = partial(_build_partition, state=state, model=model)
+    summaries = executor.map(range(partitions), build)
+    state.remove_inputs(partitions)
+    return summaries
+
+
+def _build_partition(partition: int, state: StateFolder, model: Model) -> BuiltSummary:
+    problems = problems_of(state.read_inputs(partition), model)
+    state.write_problems(problems, partition)
+    return BuiltSummary(
+        cells=len(problems.cells),
+        sampled_cells=sample_cells(problems.cells),
+        calibration=calibration_evidence(problems),
+        coverage=gather_coverage(problems, model),
     )
 
 
@@ -155,7 +192,7 @@ def duplicates_name(partition: int) -> str:
 
 
 def assemble(votes_table: pa.Table, batches: Sequence[Batch], rules: AssemblyRules) -> Assembled:
-    """Sort everything by image and build the problems.
+    """Sort everything by image.
 
     votes_table: schemas.VOTES_CHECKED. batches: gold and beliefs.
 
@@ -163,29 +200,31 @@ def assemble(votes_table: pa.Table, batches: Sequence[Batch], rules: AssemblyRul
     and duplicate_votes is error.
     """
     model, workers = rules.model, pa.array(rules.workers, pa.string())
-    votes, duplicates = _arrange_votes(
+    votes, set_votes, duplicates = _arrange_votes(
         votes_table.combine_chunks(), workers, rules.duplicate_votes, model.truth
     )
+    inclusion = _arrange_inclusion(votes_table)
     beliefs_table = concat_batches(batches, BELIEFS, schemas.BELIEFS)
     beliefs_table = beliefs_table.take(pc.sort_indices(beliefs_table["id"]))
     beliefs = to_beliefs(beliefs_table)
     check_unique_images(beliefs.image, "beliefs")
     gold = _arrange_gold(concat_batches(batches, GOLD, schemas.GOLD), model)
-    problems = build_problems(votes, beliefs, gold, model)
-    has_problem = pa.array(np.isin(beliefs.image, problems.image))
+    voted = distinct(np.concatenate([votes.image, set_votes.image]))
+    inferred = partial(_is_any_of, images=distinct(np.concatenate([voted, gold.image])))
+    has_problem = pa.array(inferred(beliefs.image))
     return Assembled(
-        problems=problems,
+        inputs=Inputs(votes, set_votes, beliefs, gold, inclusion).where(inferred),
         carried=beliefs_table.filter(has_problem).drop_columns(["labels", "label_probs"]),
         false_positives=beliefs_table.filter(pc.invert(has_problem)),
-        tallies=gather_tallies(votes, beliefs, gold, len(workers), rules.sample),
+        tallies=gather_tallies(votes, set_votes, beliefs, gold, len(workers), rules.sample),
         duplicates=duplicates,
-        unbelieved=int((~np.isin(distinct(votes.image), beliefs.image)).sum()),
+        unbelieved=int((~np.isin(voted, beliefs.image)).sum()),
     )
 
 
 def _arrange_votes(
     table: pa.Table, workers: pa.Array, duplicate_votes: Duplicates, truth: Truth
-) -> tuple[Votes, pa.Table]:
+) -> tuple[Votes, SetVotes, pa.Table]:
     """Votes that count, in the order of all sums, and those that another vote replaces."""
     image = table["image_id"].to_numpy()
     worker = pc.index_in(table["worker_id"], value_set=workers).to_numpy().astype(np.int32)
@@ -193,10 +232,11 @@ def _arrange_votes(
     response = as_answers(table["response"].to_numpy(), truth)
     moment = pc.fill_null(table["timestamp"], NO_TIME).to_numpy()
     file, row = table["file"].to_numpy(), table["row"].to_numpy()
-    order = order_votes(image, worker, label, response, moment, file, row)
-    image, worker = image[order], worker[order]
+    asked = _asked(table, label)
+    order = order_votes(image, worker, asked, response, moment, file, row)
+    image, worker, asked = image[order], worker[order], asked[order]
     label, response = label[order], response[order]
-    out = superseded(image, worker, label, response, duplicate_votes)
+    out = superseded(image, worker, asked, response, duplicate_votes)
     if duplicate_votes == "error" and out.any():
         first = int(np.flatnonzero(out)[0])
         raise InputError(
@@ -205,7 +245,44 @@ def _arrange_votes(
             "or set duplicate_votes to last or first"
         )
     duplicates = _duplicates(table.take(pa.array(order[out])))
-    return Votes(image[~out], worker[~out], label[~out], response[~out]), duplicates
+    one = ~out & (label >= 0)
+    several = np.flatnonzero(~out & (label < 0))
+    lists = table["candidates"].combine_chunks().take(pa.array(order[several]))
+    set_votes = SetVotes(
+        image[several],
+        worker[several],
+        response[several],
+        np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64),
+        lists.flatten().to_numpy(),
+    )
+    return Votes(image[one], worker[one], label[one], response[one]), set_votes, duplicates
+
+
+def _is_any_of(image: I64, images: I64) -> Bool:
+    return find(images, image)[1]
+
+
+def _asked(table: pa.Table, label: NDArray[np.int32]) -> NDArray[np.integer[Any]]:
+    """What each vote is about, (votes,): its label, or the number of its set of classes."""
+    about_set = label < 0
+    if not about_set.any():
+        return label
+    lists = table["candidates"].combine_chunks().filter(pa.array(about_set))
+    offsets = np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64)
+    asked = label.astype(np.int64)
+    asked[about_set] = set_questions(offsets, lists.flatten().to_numpy())
+    return asked
+
+
+def _arrange_inclusion(table: pa.Table) -> Inclusion:
+    """The largest inclusion probability of each image's votes, where a vote has one."""
+    column = table["inclusion_probability"]
+    known = np.asarray(pc.is_valid(column)).astype(bool)
+    image = table["image_id"].to_numpy()[known]
+    probability = column.drop_null().to_numpy()
+    order = np.lexsort((probability, image))
+    last = np.append(image[order][1:] != image[order][:-1], True)[: len(image)]
+    return Inclusion(image[order][last], probability[order][last])
 
 
 def _duplicates(table: pa.Table) -> pa.Table:
@@ -215,7 +292,7 @@ def _duplicates(table: pa.Table) -> pa.Table:
             table["row"],
             table["image_id"].cast(pa.string()),
             table["worker_id"],
-            table["label"].cast(pa.string()),
+            pc.if_else(pc.less(table["label"], 0), None, table["label"]).cast(pa.string()),
             response_words(table["response"]),
             pa.array([str(Reason.DUPLICATE)] * n, pa.string()),
             pa.array([DUPLICATE_DETAIL] * n, pa.string()),

@@ -40,9 +40,17 @@ SKILLS_FOLDER, CLASSES_FOLDER, TALLY_FOLDER = "skills", "classes", "tally"
 _UNSEEN = 1e-3
 
 
+class _Curve(BaseModel):
+    knots: tuple[FiniteFloat, ...]
+    a: tuple[FiniteFloat, ...]
+    b: tuple[FiniteFloat, ...]
+    fades: bool
+
+
 class _Calibration(BaseModel):
     a: FiniteFloat
     b: FiniteFloat
+    curve: _Curve | None = None
 
 
 class _Details(BaseModel):
@@ -50,6 +58,7 @@ class _Details(BaseModel):
 
     worker_model: WorkerModel
     calibration: _Calibration
+    class_prior: str | None = None
     true_share: FiniteFloat | None = None
 
 
@@ -97,6 +106,7 @@ class Earlier:
 
     url: str
     worker_model: WorkerModel
+    estimated_class_prior: bool
     calibration: Calibration
     true_share: float
     config: Mapping[str, Any]
@@ -226,9 +236,11 @@ def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
             f"warm_start: {url} has workers of the model {before}, not {worker_model}; set "
             f"worker_model={before} or leave warm_start out"
         )
-    calibration = Calibration(details.calibration.a, details.calibration.b)
+    calibration = Calibration.from_json(details.calibration.model_dump())
     share = 0.5 if details.true_share is None else details.true_share
-    return Earlier(url, before, calibration, share, manifest.config)
+    # An earlier version does not say what its class prior was, but had no `auto`.
+    prior = details.class_prior or manifest.config.get("class_prior")
+    return Earlier(url, before, prior == "estimated", calibration, share, manifest.config)
 
 
 def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:

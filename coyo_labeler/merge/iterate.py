@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from coyo_labeler.em.loop import State, fit
+from coyo_labeler.em.model_choice import first_calibration
 from coyo_labeler.executor import Executor
 from coyo_labeler.merge.broadcast import BroadcastEStep
 from coyo_labeler.merge.prepare import Prepared
@@ -73,7 +74,8 @@ def iterate(
 
 def _first_state(e_step: StageEStep, prepared: Prepared, plan: Plan) -> State:
     if plan.earlier is None:
-        return State(calibration=plan.calibration)
+        return State(calibration=first_calibration(prepared.model, plan.calibration))
     fitted = prepared.model.fit_calibration != "none"
     calibration = plan.earlier.calibration if fitted else plan.calibration
+    calibration = first_calibration(prepared.model, calibration)
     return replace(e_step.warm_start(plan.earlier), calibration=calibration)

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler.em.model import Calibration, Model
-from coyo_labeler.em.priors import belief_prior, belief_value, sigmoid
+from coyo_labeler.em.priors import belief_prior, belief_value, calibrated_logit, sigmoid
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.segments import (
     F64,
@@ -17,7 +17,6 @@ from coyo_labeler.em.segments import (
     find,
     offsets_of,
     segment_sum,
-    spread,
 )
 from coyo_labeler.formats import schemas
 
@@ -39,13 +38,11 @@ def voted_rows(problems: Problems, posterior: F64, carried: pa.Table, model: Mod
     image = row[problem][listed]
     probability, label = posterior[listed], problems.label[listed]
     if model.truth == "single":
-        terms = _entropy_terms(
-            posterior, np.where(listed, 1, spread(problems.others, problems.offsets))
-        )
+        terms = _entropy_terms(posterior, problems.multiplicity())
     else:
         terms = _entropy_terms(posterior, np.ones(len(posterior)))
     entropy = bin_sum(row[problem], terms, len(images))
-    n_votes = bin_sum(row, problems.n_votes, len(images))
+    n_votes = bin_sum(row, problems.n_votes + problems.n_set_votes, len(images))
     order = _by_probability(image, probability, label)
     offsets = offsets_of(np.bincount(image, minlength=len(images)))
     index, believed = find(carried["id"].to_numpy(), images)
@@ -86,7 +83,7 @@ def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> 
             _entropy_terms(probability, np.ones(len(probability))), segments
         ) + _entropy_terms(prior.rest, others)
     else:
-        probability = sigmoid(calibration.a * value + calibration.b)
+        probability = sigmoid(calibrated_logit(value, calibration))
         both = _entropy_terms(probability, np.ones(len(probability)))
         both += _entropy_terms(1 - probability, np.ones(len(probability)))
         entropy[filled] = segment_sum(both, segments)

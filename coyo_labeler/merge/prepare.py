@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,17 @@ from numpy.typing import NDArray
 from coyo_labeler import storage
 from coyo_labeler.em.cells import CellSpace
 from coyo_labeler.em.exact_sum import count_unit
+from coyo_labeler.em.inputs import concatenate_inputs
 from coyo_labeler.em.model import Model
+from coyo_labeler.em.model_choice import (
+    MOST_VOTES,
+    Choice,
+    choose_model,
+    named_model,
+    with_calibration,
+)
 from coyo_labeler.em.segments import I64
 from coyo_labeler.em.tallies import accuracy_on_gold, most_votes
-from coyo_labeler.em.worker_model import resolve_worker_model
 from coyo_labeler.errors import InputError
 from coyo_labeler.executor import Executor
 from coyo_labeler.formats.label_spaces import LabelSpace
@@ -22,8 +31,10 @@ from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.manifest import Counts
 from coyo_labeler.merge.assemble import (
     AssemblyRules,
+    BuiltSummary,
     PartitionSummary,
     assemble_partitions,
+    build_partitions,
     duplicates_name,
 )
 from coyo_labeler.merge.cell_shards import Shards, plan_shards
@@ -57,7 +68,7 @@ class Prepared:
     model: complete. workers: all, sorted. tally: (J, 5) and sample: (n, 3) as `em.tallies.Tallies`
     has them. votes: in, used and rejected. rejects: the files of votes that are not used, below the
     output. unbelieved: voted images without a belief. shards: where skills are too many to
-    broadcast.
+    broadcast. choice: what the model was chosen by, `em.model_choice.Choice`.
     """
 
     partitions: int
@@ -70,6 +81,7 @@ class Prepared:
     rejects: list[str]
     unbelieved: int
     shards: Shards | None
+    choice: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare(
@@ -125,25 +137,26 @@ def _prepare_anew(
     workers = sorted({name for summary in summaries for name in summary.workers})
     if plan.add_to is not None:
         workers = plan.add_to.with_workers(workers)
-    model = replace(
-        model,
-        workers=len(workers),
-        worker_model=resolve_worker_model(
-            plan.worker_model, model.truth, [summary.choices for summary in summaries]
-        ),
-    )
-    used = sum(summary.used for summary in summaries)
-    rules = AssemblyRules(workers, model, plan.duplicate_votes, _VOTES_SAMPLED / max(used, 1))
+    model = replace(model, workers=len(workers))
+    if plan.worker_model != "auto":
+        model = named_model(model, plan.worker_model)
+    if plan.add_to is not None and plan.class_prior_as_earlier:
+        model = replace(model, estimate_class_prior=plan.add_to.estimated_class_prior)
+    used = max(sum(summary.used for summary in summaries), 1)
+    share = min(MOST_VOTES / used, 1.0) if plan.wanted.any() else 0.0
+    rules = AssemblyRules(workers, model, plan.duplicate_votes, _VOTES_SAMPLED / used, share)
     check_owner()
     with executor.watch("merge: joining votes and beliefs"):
         parts = assemble_partitions(
             executor, state, partitions, plan.gold, plan.beliefs, space, voted, rules
         )
-    state.remove_votes(partitions)
+        state.remove_votes(partitions)
+        choice = _choose(parts, plan, model, share)
+        built = build_partitions(executor, state, partitions, choice.model)
     tally = np.sum([part.tallies.tally for part in parts], axis=0)
     if plan.add_to is not None:
         tally = plan.add_to.add_tally(workers, tally)
-    model = _complete_model(model, plan, parts, tally)
+    model = _complete_model(choice.model, plan, built, tally)
     duplicates = sum(part.duplicates for part in parts)
     prepared = Prepared(
         partitions=partitions,
@@ -158,7 +171,8 @@ def _prepare_anew(
             *(duplicates_name(n) for n, part in enumerate(parts) if part.duplicates),
         ],
         unbelieved=sum(part.unbelieved for part in parts),
-        shards=_plan_shards(executor, plan, model, parts),
+        shards=_plan_shards(executor, plan, model, built),
+        choice=choice.document,
     )
     if prepared.shards is not None:
         with executor.watch("merge: sharding skills"):
@@ -200,21 +214,31 @@ def _filter_voted(
     return filter_voted(executor, state, partitions, plan.gold, images, plan.incremental)
 
 
-def _complete_model(
-    model: Model, plan: Plan, parts: Sequence[PartitionSummary], tally: NDArray[np.int64]
-) -> Model:
-    """The model with what the votes tell."""
+def _choose(parts: Sequence[PartitionSummary], plan: Plan, model: Model, share: float) -> Choice:
+    """What the votes of the sampled images support; share: of the images that are sampled."""
     if plan.accuracy_on_gold:
         on_gold = np.sum([part.tallies.gold for part in parts], axis=0)
         model = replace(model, prior_accuracy=accuracy_on_gold(on_gold))
-    evidence = np.sum([part.calibration for part in parts], axis=0)
-    return replace(
+    sample = concatenate_inputs([part.sample for part in parts])
+    return choose_model(
+        sample, model, plan.wanted, plan.calibration, plan.min_calibration_votes * share
+    )
+
+
+def _complete_model(
+    model: Model, plan: Plan, built: Sequence[BuiltSummary], tally: NDArray[np.int64]
+) -> Model:
+    """The model with what all of the votes tell."""
+    evidence = np.sum([part.calibration for part in built], axis=0)
+    model = replace(
         model,
         fit_calibration=enough_to_calibrate(
             model.fit_calibration, evidence, plan.min_calibration_votes
         ),
         count_unit=count_unit(most_votes(tally)),
     )
+    coverage = reduce(add, [part.coverage for part in built])
+    return with_calibration(model, coverage, curved=bool(model.knots))
 
 
 def _count_votes(summaries: Sequence[VotesSummary], duplicates: int) -> Counts:
@@ -229,7 +253,7 @@ def _count_votes(summaries: Sequence[VotesSummary], duplicates: int) -> Counts:
 
 
 def _plan_shards(
-    executor: Executor, plan: Plan, model: Model, parts: Sequence[PartitionSummary]
+    executor: Executor, plan: Plan, model: Model, parts: Sequence[BuiltSummary]
 ) -> Shards | None:
     """Shards where the skills are too many to go to every task; in one process nothing goes.
 
@@ -261,6 +285,7 @@ def _save(prepared: Prepared, state: StateFolder) -> None:
             "votes": prepared.votes.to_json(),
             "rejects": prepared.rejects,
             "unbelieved": prepared.unbelieved,
+            "choice": prepared.choice,
             "sharded": prepared.shards is not None,
         }
     )
@@ -273,7 +298,7 @@ def _load(state: StateFolder) -> Prepared | None:
         return None
     return Prepared(
         partitions=document["partitions"],
-        model=Model(**document["model"]),
+        model=Model.from_json(document["model"]),
         workers=document["workers"],
         tally=state.read_array("tally.npy"),
         sample=state.read_array("sample.npy"),
@@ -281,5 +306,6 @@ def _load(state: StateFolder) -> Prepared | None:
         votes=Counts.from_json(document["votes"]),
         rejects=document["rejects"],
         unbelieved=document["unbelieved"],
+        choice=document["choice"],
         shards=Shards(state.read_array("bounds.npy")) if document["sharded"] else None,
     )

@@ -19,7 +19,6 @@ from coyo_labeler.batches import (
 )
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.segments import I64, find
-from coyo_labeler.em.worker_model import ChoiceSummary
 from coyo_labeler.errors import InputError
 from coyo_labeler.executor import Executor, Round
 from coyo_labeler.formats import pairs, parquet_splits, schemas
@@ -42,15 +41,14 @@ from coyo_labeler.votes.read import VotesSplit
 class VotesSummary:
     """What a split of votes holds.
 
-    rows: all of them. used: those that passed the checks. workers: their names, sorted. choices: a
-    summary of the choices among the votes used. rejected: rows by reason. error: the message about
+    rows: all of them. used: those that passed the checks. workers: their names, sorted.
+    rejected: rows by reason. error: the message about
     the first bad row, where that stops the run.
     """
 
     rows: int
     used: int
     workers: tuple[str, ...]
-    choices: ChoiceSummary
     rejected: dict[str, int] = field(default_factory=dict)
     error: str | None = None
 
@@ -65,7 +63,6 @@ def read_votes(
     """
     used = rows = 0
     workers: set[str] = set()
-    choices = ChoiceSummary()
     rejected: list[pa.Table] = []
     error = None
     for first_row, table in votes_files.read(split):
@@ -73,9 +70,6 @@ def read_votes(
         rows += table.num_rows
         used += checked.votes.num_rows
         workers.update(checked.votes["worker_id"].unique().to_pylist())
-        choices += ChoiceSummary.of(
-            *(checked.votes[name].to_numpy() for name in ("image_id", "label", "response"))
-        )
         if checked.rejects.num_rows:
             if rejects is None:
                 error = _message(split, checked.rejects.slice(0, 1).to_pylist()[0])
@@ -90,7 +84,7 @@ def read_votes(
             entry["values"]: entry["counts"]
             for entry in pc.value_counts(table["reason"]).to_pylist()
         }
-    yield VotesSummary(rows, used, tuple(sorted(workers)), choices, by_reason, error)
+    yield VotesSummary(rows, used, tuple(sorted(workers)), by_reason, error)
 
 
 def partition_votes(

@@ -1,6 +1,7 @@
 """All that merge writes besides the posterior: tables of workers and classes, history, reports."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,8 @@ from coyo_labeler.em.calibration import expected_calibration_error
 from coyo_labeler.em.class_prior import expected_classes
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Model
+from coyo_labeler.em.model_choice import name_of
+from coyo_labeler.em.segments import F64
 from coyo_labeler.em.sums import Sums
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
@@ -89,16 +92,24 @@ def _refuse_strangers(output: str, prepared: Prepared) -> None:
 
 def _calibration(model: Model, fitted: State, sums: Sums) -> dict[str, Any]:
     """a and b (or the temperature), what they were fitted on, and the error before and after."""
-    before, after = (expected_calibration_error(bins) for bins in sums.reliability)
     document = {
         "fitted_on": model.fit_calibration,
-        "a": fitted.calibration.a,
-        "b": fitted.calibration.b,
-        "expected_calibration_error": {"before": before, "after": after},
+        **asdict(fitted.calibration),
+        "expected_calibration_error": {
+            **_errors(sums.reliability),
+            "unvoted_by_drawn": _errors(sums.reliability_unvoted[0]),
+            "unvoted_by_gold": _errors(sums.reliability_unvoted[1]),
+        },
     }
     if model.beliefs_are != "sigmoid":
         document["temperature"] = 1.0 / fitted.calibration.a
     return document
+
+
+def _errors(reliability: F64) -> dict[str, float | None]:
+    """reliability: (2, bins, 3) before and after calibration."""
+    before, after = (expected_calibration_error(bins) for bins in reliability)
+    return {"before": before, "after": after}
 
 
 def _history(fitted: State, calibration: Mapping[str, Any], sums: Sums) -> dict[str, Any]:
@@ -129,7 +140,9 @@ def _details(
         "stopped": fitted.stopped,
         "objective": fitted.history[-1]["objective"],
         "workers": len(prepared.workers),
-        "worker_model": model.worker_model,
+        "worker_model": name_of(model),
+        "class_prior": "estimated" if model.estimate_class_prior else "uniform",
+        "model_choice": dict(prepared.choice),
         "skills": "broadcast" if shards is None else f"{len(shards)} shards",
         "prior_accuracy": model.prior_accuracy,
         "true_share": fitted.true_share if model.truth == "multi" else None,

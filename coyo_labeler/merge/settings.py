@@ -12,6 +12,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.em.loop import StoppingRule
 from coyo_labeler.em.model import CalibratedOn, Calibration, Model, WorkerModel
+from coyo_labeler.em.model_choice import Wanted, named_model
 from coyo_labeler.em.priors import LEAST_POSTERIOR
 from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
@@ -36,7 +37,9 @@ class Plan:
 
     votes: their URL. beliefs, gold: the splits to read. earlier: the merge to begin from.
     incremental: whether the votes are added to those of the earlier merge. worker_model: as wanted;
-    `auto` is settled by the votes. partitions: of the voted images; None: by cores and votes.
+    `auto` is settled by the votes. wanted: what they are to settle.
+    class_prior_as_earlier: whether an increment has the class prior of the earlier merge.
+    partitions: of the voted images; None: by cores and votes.
     accuracy_on_gold: whether the prior accuracy of workers is estimated from gold. calibration: the
     one to begin from. broadcast_bytes: skills larger than this are sharded.
     """
@@ -47,6 +50,8 @@ class Plan:
     earlier: Earlier | None
     incremental: bool
     worker_model: WorkerModel | Literal["auto"]
+    wanted: Wanted
+    class_prior_as_earlier: bool
     partitions: int | None
     duplicate_votes: Duplicates
     reject_bad_votes: bool
@@ -72,13 +77,16 @@ def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | Non
         beliefs = _plan_posterior(earlier)
     else:
         beliefs = _plan_beliefs(settings.beliefs)
+    worker_model = settings.worker_model if earlier is None else earlier.worker_model
     return Plan(
         votes=settings.votes,
         beliefs=beliefs,
         gold=_plan_gold(settings.gold),
         earlier=earlier,
         incremental=settings.incremental,
-        worker_model=settings.worker_model if earlier is None else earlier.worker_model,
+        worker_model=worker_model,
+        wanted=wanted_choices(settings, worker_model),
+        class_prior_as_earlier=settings.class_prior == "auto",
         partitions=settings.partitions,
         duplicate_votes=settings.duplicate_votes,
         reject_bad_votes=settings.on_bad_vote == "reject",
@@ -87,6 +95,15 @@ def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | Non
         calibration=Calibration() if settings.incremental else given_calibration(settings),
         broadcast_bytes=settings.max_broadcast_mb * 1e6,
         stopping_rule=StoppingRule(settings.max_iterations, settings.tolerance, settings.criterion),
+    )
+
+
+def wanted_choices(settings: MergeSettings, worker_model: WorkerModel | Literal["auto"]) -> Wanted:
+    """What the votes are to settle. worker_model: as wanted, or as of an earlier merge."""
+    return Wanted(
+        worker_model=worker_model == "auto",
+        class_prior=settings.class_prior == "auto" and not settings.incremental,
+        calibration=_calibrate_on(settings) == "votes" and not settings.incremental,
     )
 
 
@@ -138,7 +155,6 @@ def make_model(settings: MergeSettings, space: LabelSpace) -> Model:
         workers=0,
         truth=settings.truth,
         beliefs_are=settings.beliefs_are,
-        worker_model="confusion" if settings.worker_model == "auto" else settings.worker_model,
         prior_strength=settings.prior_strength,
         pooling_strength=None if settings.pooling == "none" else settings.pooling_strength,
         prior_accuracy=0.8 if isinstance(accuracy, str) else accuracy,
@@ -150,6 +166,10 @@ def make_model(settings: MergeSettings, space: LabelSpace) -> Model:
         fit_calibration=_calibrate_on(settings),
         start=settings.start,
     )
+    if settings.worker_model != "auto":
+        model = named_model(model, settings.worker_model)
+    if model.shared_skill and model.pooling_strength is None:
+        raise InputError("worker_model: pooled needs pooling=global; or use worker_model=one_coin")
     if settings.incremental:
         # The beliefs are the earlier posterior. What it left to the classes that it does not list
         # is known: nothing is added to that, and nothing that it lists is lumped.

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
+from coyo_labeler.em.inputs import Inputs
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Calibration, SkillCheckpoint
 from coyo_labeler.em.problems import Problems
@@ -211,6 +212,21 @@ class StateFolder:
             ids: NDArray[np.int64] = np.load(path, mmap_mode="r")
         return ids
 
+    def write_inputs(self, inputs: Inputs, partition: int) -> None:
+        """Write what a partition's problems will be built from."""
+        self._write_record(inputs, self._url("inputs.arrow", partition))
+
+    def read_inputs(self, partition: int) -> Inputs:
+        """The reverse of `write_inputs`, mapped; not kept, for it is read once."""
+        url = self._url("inputs.arrow", partition)
+        with self._reading(url):
+            return read_arrays(Inputs, pa.memory_map(self._local(url)))
+
+    def remove_inputs(self, partitions: int) -> None:
+        """Remove the inputs of all partitions: problems have been made of them."""
+        for partition in range(partitions):
+            storage.remove(self._url("inputs.arrow", partition))
+
     def write_problems(self, problems: Problems, partition: int) -> None:
         """Write a partition's problems."""
         self._write_record(problems, self._url("problems.arrow", partition))
@@ -354,10 +370,11 @@ def _state_of(data: bytes) -> State:
     return State(
         **given,
         checkpoint=SkillCheckpoint(**plain["checkpoint"]) if plain["checkpoint"] else None,
-        calibration=Calibration(**plain["calibration"]),
-        accepted_calibration=Calibration(**accepted) if accepted else None,
+        calibration=Calibration.from_json(plain["calibration"]),
+        accepted_calibration=Calibration.from_json(accepted) if accepted else None,
         true_share=plain["true_share"],
         argmax_checksum=int(plain["argmax_checksum"]),
+        weighted_objective=plain["weighted_objective"],
         history=tuple(plain["history"]),
         stopped=plain["stopped"],
     )

@@ -8,10 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler.em.responses import Response
+from coyo_labeler.errors import one_line
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.class_names import classes_or_null, why_no_class
-from coyo_labeler.formats.columns import whole_or_null
+from coyo_labeler.formats.columns import is_text, whole_or_null, without_views
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.votes.candidates import read_sets
+
+#: Characters of a value in a message.
+_SHOWN = 60
 
 
 def response_words(response: pa.ChunkedArray) -> pa.Array:
@@ -29,7 +34,12 @@ class Reason(StrEnum):
     BAD_LABEL = "bad_label"
     LABEL_OUTSIDE = "label_outside"
     UNKNOWN_RESPONSE = "unknown_response"
+    UNEXPECTED_LABEL = "unexpected_label"
+    MISSING_CANDIDATES = "missing_candidates"
+    BAD_CANDIDATES = "bad_candidates"
+    CANDIDATE_OUTSIDE = "candidate_outside"
     BAD_TIMESTAMP = "bad_timestamp"
+    BAD_PROBABILITY = "bad_inclusion_probability"
     DUPLICATE = "duplicate"
 
 
@@ -53,8 +63,9 @@ class Checked:
 def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Checked:
     """Divide the votes of a table into those that can be used and the rejects.
 
-    table: image_id, worker_id, label and perhaps response, timestamp, of any type. file: number of
-    its file. first_row: rows of the file before the table.
+    table: image_id, worker_id, label and perhaps response, timestamp, candidates and
+    inclusion_probability, of any type. file: number of its file. first_row: rows of the file before
+    the table. An answer about a set of one class is about that class.
     """
     n = table.num_rows
     reasons = np.full(n, "", dtype=object)
@@ -66,26 +77,38 @@ def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Chec
     _mark(reasons, pc.is_null(image, nan_is_null=True), Reason.MISSING_IMAGE)
     _mark(reasons, pc.is_null(image_number), Reason.BAD_IMAGE)
     _mark(reasons, blank_worker, Reason.MISSING_WORKER)
-    _mark(reasons, pc.is_null(label, nan_is_null=True), Reason.MISSING_LABEL)
-    _mark(reasons, pc.is_null(label_number), Reason.BAD_LABEL)
+    response, is_none, unknown = _responses(table)
+    unlabelled = np.asarray(pc.is_null(label, nan_is_null=True)).astype(bool)
+    about_set = unlabelled & (is_none | _has_candidates(table)) & (response != Response.CHOICE)
+    sets = read_sets(_column(table, "candidates"), about_set, space)
+    no_label = pa.array(~about_set & ~is_none & unlabelled)
+    _mark(reasons, no_label, Reason.MISSING_LABEL)
+    _mark(reasons, pa.array(is_none & ~unlabelled), Reason.UNEXPECTED_LABEL)
+    _mark(reasons, pa.array(sets.missing), Reason.MISSING_CANDIDATES)
+    _mark(reasons, pa.array(sets.bad), Reason.BAD_CANDIDATES)
+    _mark(reasons, pa.array(sets.outside), Reason.CANDIDATE_OUTSIDE)
+    _mark(reasons, pc.and_(pc.is_null(label_number), pa.array(~about_set)), Reason.BAD_LABEL)
     outside = pc.or_(pc.less(label_number, 0), pc.greater_equal(label_number, space.size))
     _mark(reasons, pc.fill_null(outside, False), Reason.LABEL_OUTSIDE)
-    response, unknown = _responses(table)
     _mark(reasons, unknown, Reason.UNKNOWN_RESPONSE)
     timestamp, unreadable = _timestamps(table)
     _mark(reasons, unreadable, Reason.BAD_TIMESTAMP)
+    probability, improbable = _probabilities(table)
+    _mark(reasons, improbable, Reason.BAD_PROBABILITY)
 
     bad = reasons != ""
     rows = np.arange(first_row + 1, first_row + n + 1)
     good = pa.array(~bad)
-    within = pc.if_else(good, label_number, 0)
+    within, candidates = _labels(pc.if_else(good, label_number, 0), about_set, sets.classes)
     votes = pa.table(
         [
             _combine(image_number),
             worker,
-            _combine(within).cast(pa.int32()),
+            within,
             pa.array(response),
+            candidates,
             timestamp,
+            probability,
             pa.array(np.full(n, file, dtype=np.int32)),
             pa.array(rows),
         ],
@@ -108,6 +131,9 @@ def _rejects(
         name: _text(kept[name]) if name in kept.column_names else none
         for name in ("image_id", "worker_id", "label", "response", "timestamp")
     }
+    for name in schemas.VOTES_COLLECTED_OPTIONAL.names:
+        values = kept[name].to_pylist() if name in kept.column_names else []
+        texts[name] = pa.array([_shown(value) for value in values], pa.string()) if values else none
     plain = {name: column.to_pylist() for name, column in texts.items()}
     details = [
         explain(Reason(reasons[row]), {name: plain[name][i] for name in plain}, space)
@@ -134,7 +160,17 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
         Reason.MISSING_LABEL: "label is missing",
         Reason.BAD_LABEL: f"label {why_no_class(vote['label'], space)}",
         Reason.LABEL_OUTSIDE: f"label {vote['label']} is outside {space.describe()}",
-        Reason.UNKNOWN_RESPONSE: f"response '{vote['response']}' is none of yes, no, unsure",
+        Reason.UNKNOWN_RESPONSE: f"response '{vote['response']}' is none of yes, no, unsure, none",
+        Reason.UNEXPECTED_LABEL: f"response none names no class, but label is '{vote['label']}'; "
+        "the classes that were offered belong in candidates",
+        Reason.MISSING_CANDIDATES: f"response '{vote['response']}' without a label needs "
+        "candidates, the classes that it is about",
+        Reason.BAD_CANDIDATES: f"candidates '{vote.get('candidates')}' are not classes of "
+        f"{space.describe()} (as a list, or as text such as 3 17 29)",
+        Reason.CANDIDATE_OUTSIDE: f"candidates '{vote.get('candidates')}' has a class outside "
+        f"{space.describe()}",
+        Reason.BAD_PROBABILITY: f"inclusion_probability '{vote.get('inclusion_probability')}' is "
+        "not a number above 0, up to 1",
         Reason.BAD_TIMESTAMP: f"timestamp '{vote.get('timestamp')}' is not an ISO 8601 time",
         Reason.DUPLICATE: DUPLICATE_DETAIL,
     }[reason]
@@ -142,7 +178,7 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
 
 def remedy(reason: str) -> str:
     """What the user can do about a vote that was rejected for `reason`."""
-    if reason == Reason.LABEL_OUTSIDE:
+    if reason in (Reason.LABEL_OUTSIDE, Reason.CANDIDATE_OUTSIDE):
         return "drop the row, set label_space, or set on_bad_vote=reject to set such rows aside"
     return "fix or drop the row, or set on_bad_vote=reject to set such rows aside"
 
@@ -165,19 +201,81 @@ def _combine(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray | None:
+    return table[name] if name in table.column_names else None
+
+
+def _shown(value: object) -> str | None:
+    """A value of an optional column in a message; a long list is cut."""
+    return None if value is None else one_line(value, _SHOWN)
+
+
+def _has_candidates(table: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    column = _column(table, "candidates")
+    if column is None:
+        return np.zeros(table.num_rows, dtype=bool)
+    return np.asarray(pc.is_valid(column)).astype(bool)
+
+
+def _labels(
+    label: pa.Array | pa.ChunkedArray,
+    about_set: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    classes: pa.Array,
+) -> tuple[pa.Array, pa.Array]:
+    """The label of each vote, −1 where it is about a set, and the sets. A set of one is a label."""
+    single = pc.equal(pc.fill_null(pc.list_value_length(classes), 0), 1)
+    first = pc.list_element(pc.if_else(single, classes, pa.scalar([-1], classes.type)), 0)
+    label = pc.if_else(pa.array(about_set), first.cast(pa.int64()), _combine(label))
+    several = pc.and_(pa.array(about_set), pc.invert(single))
+    sets = classes.take(pc.if_else(several, pa.array(np.arange(len(classes))), None))
+    return _combine(label).cast(pa.int32()), sets
+
+
 def _responses(
     table: pa.Table,
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int8]], pa.Array]:
-    """The codes of the responses, and which are unknown. A null or empty one is a choice."""
+) -> tuple[
+    np.ndarray[tuple[int], np.dtype[np.int8]],
+    np.ndarray[tuple[int], np.dtype[np.bool_]],
+    pa.Array,
+]:
+    """The codes of the responses, which are `none` (its code is no), and which are unknown.
+
+    A null or empty one is a choice.
+    """
     n = table.num_rows
     if "response" not in table.column_names:
-        return np.full(n, Response.CHOICE, dtype=np.int8), pa.array(np.zeros(n, dtype=bool))
+        nothing = np.zeros(n, dtype=bool)
+        return np.full(n, Response.CHOICE, dtype=np.int8), nothing, pa.array(nothing)
     text = pc.fill_null(_text(table["response"]), "")
     words = pc.utf8_lower(pc.utf8_trim_whitespace(text))
-    values = pa.array(["", "yes", "no", "unsure"])
+    values = pa.array(["", "yes", "no", "unsure", "none"])
     code = pc.index_in(words, value_set=values)
     unknown = pc.is_null(code)
-    return pc.fill_null(code, 0).to_numpy(zero_copy_only=False).astype(np.int8), unknown
+    number = pc.fill_null(code, 0).to_numpy(zero_copy_only=False).astype(np.int8)
+    is_none = number == len(values) - 1
+    return np.where(is_none, np.int8(Response.NO), number), is_none, unknown
+
+
+def _probabilities(table: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """The inclusion probabilities, null where not known, and which values are none."""
+    column = _column(table, "inclusion_probability")
+    if column is None:
+        nothing = pa.array(np.zeros(table.num_rows, dtype=bool))
+        return pa.nulls(table.num_rows, pa.float64()), nothing
+    values = without_views(_combine(column))
+    if is_text(values.type):
+        text = pc.utf8_trim_whitespace(values.cast(pa.string()))
+        given = pc.not_equal(text, "")
+        matches = pc.match_substring_regex(
+            text, r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?$", ignore_case=True
+        )
+        number = pc.if_else(matches, text, None).cast(pa.float64())
+    else:
+        number = values.cast(pa.float64())
+        given = pc.invert(pc.is_null(number, nan_is_null=True))
+    possible = pc.fill_null(pc.and_(pc.greater(number, 0), pc.less_equal(number, 1)), False)
+    given = pc.fill_null(given, False)
+    return pc.if_else(possible, number, None), pc.and_(given, pc.invert(possible))
 
 
 def _timestamps(table: pa.Table) -> tuple[pa.Array, pa.Array]:

@@ -1,6 +1,6 @@
 """Each worker has one answer to each question: which one counts where there are several."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def as_answers(response: NDArray[np.int8], truth: Literal["single", "multi"]) ->
 def order_votes(
     image: NDArray[np.int64],
     worker: NDArray[np.int32],
-    label: NDArray[np.int32],
+    label: NDArray[np.integer[Any]],
     response: NDArray[np.int8],
     moment: NDArray[np.int64],
     file: NDArray[np.int32],
@@ -38,7 +38,8 @@ def order_votes(
     """The order in which votes are added up, whatever order they were given in.
 
     By image, worker, kind (choice before verification), the label asked about, then time, file and
-    row. All arrays are (votes,); moment is `NO_TIME` where none is known.
+    row. All arrays are (votes,); moment is `NO_TIME` where none is known. label: of a vote about a
+    set of classes, the number of that set (`em.sets.set_questions`).
     """
     verification = response != Response.CHOICE
     asked = np.where(verification, label, -1)
@@ -48,14 +49,14 @@ def order_votes(
 def superseded(
     image: NDArray[np.int64],
     worker: NDArray[np.int32],
-    label: NDArray[np.int32],
+    label: NDArray[np.integer[Any]],
     response: NDArray[np.int8],
     keep: Duplicates,
 ) -> NDArray[np.bool_]:
     """Which of the votes, ordered by `order_votes`, do not count; all arrays are (votes,).
 
-    A question is an image and, for a verification, a label; a worker's last (or first) answer to it
-    counts. keep = error marks all but the first, for the caller to raise an error.
+    A question is an image and, for a verification, a label or set; a worker's last (or first)
+    answer to it counts. keep = error marks all but the first, for the caller to raise an error.
     """
     if len(image) == 0:
         return np.zeros(0, dtype=bool)

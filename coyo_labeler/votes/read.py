@@ -13,7 +13,7 @@ from coyo_labeler.formats.csv_files import read_columns, read_header
 from coyo_labeler.formats.parquet_splits import Split, read_footers, read_split, split_file
 
 COLUMNS = tuple(schemas.VOTES.names)
-OPTIONAL = tuple(schemas.VOTES_OPTIONAL.names)
+OPTIONAL = (*schemas.VOTES_OPTIONAL.names, *schemas.VOTES_COLLECTED_OPTIONAL.names)
 SUFFIXES = (".parquet", ".csv")
 
 #: Rows of Parquet that are read at once.
@@ -47,10 +47,11 @@ class VotesSplit:
 
 
 def plan(url: str, rows_per_split: int) -> list[VotesSplit]:
-    """The splits of the votes at a URL, in the order of their rows.
+    """The splits of the votes at a URL, or in its folder `votes`, in the order of their rows.
 
     Raises: InputError where there are no votes files, or one lacks a column or is not readable.
     """
+    url = storage.locate(url, "votes")
     files = {
         name: info for suffix in SUFFIXES for name, info in storage.files_of(url, suffix).items()
     }
@@ -87,8 +88,18 @@ def _schema_of(url: str, present: pa.Schema) -> pa.Schema:
 def _wanted(present: pa.Schema) -> list[pa.Field]:
     """The columns to read of a file."""
     optional = [name for name in OPTIONAL if name in present.names]
-    # Text will do for these: a value that is no answer or no time is set aside.
-    return [*schemas.VOTES, *(pa.field(name, pa.string()) for name in optional)]
+    return [
+        *schemas.VOTES,
+        *(_optional_field(present.field(present.names.index(name))) for name in optional),
+    ]
+
+
+def _optional_field(present: pa.Field) -> pa.Field:
+    """What an optional column must be. Text will do: a value that is not usable is set aside."""
+    wanted = schemas.VOTES_COLLECTED_OPTIONAL
+    if present.name in wanted.names and not is_text(present.type):
+        return wanted.field(present.name)
+    return pa.field(present.name, pa.string())
 
 
 def _is_opaque(kind: pa.DataType) -> bool:
@@ -100,8 +111,9 @@ def _is_opaque(kind: pa.DataType) -> bool:
 def read(split: VotesSplit) -> Iterator[tuple[int, pa.Table]]:
     """The rows of a split, table by table, each with the number of rows before it in the file.
 
-    Columns `image_id, worker_id, label` and, where the file has them, `response, timestamp`; those
-    of a CSV are strings, those of Parquet as they are, but for UUIDs and bytes, which become text.
+    Columns `image_id, worker_id, label` and, where the file has them, `response, timestamp,
+    candidates, inclusion_probability`; those of a CSV are strings, those of Parquet as they are,
+    but for UUIDs and bytes, which become text.
 
     Raises: InputError where a row of a CSV has another number of columns than the first line, or a
     text is not UTF-8.

@@ -125,7 +125,8 @@ def test_the_last_vote_by_the_clock_counts_as_in_the_stage(tmp_path):
         assert DawidSkene(labels=3).fit(same).posterior_ == found.posterior_
     renamed = votes.rename(columns={"task": "image_id", "worker": "worker_id"})
     renamed.to_csv(tmp_path / "votes.csv", index=False)
-    merge(None, tmp_path, votes=tmp_path / "votes.csv", tolerance=1e-6)
+    auto = {"worker_model": "auto", "class_prior": "auto"}
+    merge(None, tmp_path, votes=tmp_path / "votes.csv", tolerance=1e-6, **auto)
     row = posterior(tmp_path / "out")[1]
     assert row["labels"] == [0]
     expected = found.posterior_["probability"].to_pylist()
@@ -216,7 +217,7 @@ def test_bad_votes_are_left_out_with_reasons_where_asked():
     assert model.rejects_["detail"].to_list() == [
         "label 'cow' is not among the 3 labels",
         "task is missing",
-        "response 'perhaps' is none of yes, no, unsure",
+        "response 'perhaps' is none of yes, no, unsure, none",
     ]
     with pytest.raises(InputError, match=r"row 1: label 'cow' .* or set on_bad_vote='reject'"):
         DawidSkene(labels=["cat", "dog", "owl"]).fit(mixed)

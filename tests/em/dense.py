@@ -1,7 +1,8 @@
 """The model word for word, over all classes, in loops: slow, dense, and easy to check by eye.
 
 The model as docs/model.md states it. Images are dicts: belief {class: probability} or None, votes
-[(worker, label, response)], gold class or None. Everything is in probabilities, not logs.
+[(worker, label, response)], gold class or None, sets [(worker, classes, response)]: answers to "is
+the class one of these?". Everything is in probabilities, not logs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 OUTSIDE = -1
+#: The state of class c where it is not listed is UNLISTED − c.
+UNLISTED = -100
 ANSWERS = ("yes", "no", "unsure")
 #: Stands for 0 where workers are perfect.
 IMPOSSIBLE = 1e-100
@@ -25,6 +28,7 @@ class Image:
     votes: list[tuple[int, int, str]]
     belief: dict[int, float] | None = None
     gold: int | None = None
+    sets: list[tuple[int, frozenset[int], str]] = field(default_factory=list)
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Choices:
     estimated: bool = False
     a: float = 1.0
     b: float = 0.0
+    listed_set: int = 32
 
 
 @dataclass
@@ -54,20 +59,24 @@ def support(image: Image, choices: Choices) -> list[int]:
     named = set(image.belief or {}) | {label for _, label, _ in image.votes}
     if image.gold is not None:
         named.add(image.gold)
+    for _, classes, _ in image.sets:
+        named |= classes if len(classes) <= choices.listed_set else set()
+    if image.sets:  # nothing is lumped: every unlisted class is a state of its own
+        return sorted(named) + [UNLISTED - c for c in range(choices.classes) if c not in named]
     lumped = [OUTSIDE] if len(named) < choices.classes else []
     return sorted(named) + lumped
 
 
 def prior(image: Image, choices: Choices, class_prior: list[float] | None) -> dict[int, float]:
     states = support(image, choices)
-    named = [c for c in states if c != OUTSIDE]
+    named = [c for c in states if c >= 0]
     others = choices.classes - len(named)
     if not image.belief:
         share = class_prior or [1 / choices.classes] * choices.classes
         result = {c: share[c] for c in named}
-        if others:
+        if OUTSIDE in states:
             result[OUTSIDE] = sum(share[c] for c in range(choices.classes) if c not in named)
-        return result
+        return result | {c: share[UNLISTED - c] for c in states if c <= UNLISTED}
     if choices.beliefs_are == "sigmoid":
         logit = {c: math.log(p / (1 - p)) for c, p in image.belief.items()}
         q = {c: 1 / (1 + math.exp(-choices.a * x - choices.b)) for c, x in logit.items()}
@@ -98,8 +107,19 @@ def cell(truth: int, worker: int, label: int, response: str, choices: Choices) -
     if response == "":
         if choices.worker_model == "one_coin":
             return ("choice", worker, "right" if truth == label else "wrong")
-        return ("outside",) if truth == OUTSIDE else ("choice", worker, truth, label)
-    true = truth == label
+        return ("outside",) if truth < 0 else ("choice", worker, truth, label)
+    return answer_cell(truth == label, worker, response, choices)
+
+
+def set_cell(truth: int, worker: int, classes: frozenset[int], response: str, choices) -> tuple:
+    true = (UNLISTED - truth if truth <= UNLISTED else truth) in classes
+    if choices.worker_model == "perfect":
+        wrong = response != "unsure" and true != (response == "yes")
+        return ("perfect", "wrong" if wrong else "as told")
+    return answer_cell(true, worker, response, choices)
+
+
+def answer_cell(true: bool, worker: int, response: str, choices: Choices) -> tuple:
     if choices.worker_model == "one_coin":
         if response == "unsure":
             return ("answer", worker, "unsure")
@@ -198,6 +218,9 @@ def count(images, posterior, choices) -> dict[tuple, float]:
         for worker, label, response in image.votes:
             for truth, weight in weights.items():
                 counts[cell(truth, worker, label, response, choices)] += weight
+        for worker, classes, response in image.sets:
+            for truth, weight in weights.items():
+                counts[set_cell(truth, worker, classes, response, choices)] += weight
     return dict(counts)
 
 
@@ -216,6 +239,9 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
             for worker, label, response in image.votes:
                 for truth in joint:
                     joint[truth] *= skill.theta(cell(truth, worker, label, response, choices))
+            for worker, classes, response in image.sets:
+                for truth in joint:
+                    joint[truth] *= skill.theta(set_cell(truth, worker, classes, response, choices))
             if image.gold is not None:
                 joint = {c: p if c == image.gold else 0.0 for c, p in joint.items()}
             total = sum(joint.values())
@@ -241,6 +267,8 @@ def estimate_class_prior(images, posterior, choices, before) -> list[float] | No
         for c in range(choices.classes):
             if c in probabilities:
                 total[c] += probabilities[c]
+            elif UNLISTED - c in probabilities:
+                total[c] += probabilities[UNLISTED - c]
             elif outside > 0:
                 total[c] += probabilities[OUTSIDE] * share[c] / outside
     return [n / sum(total) for n in total]

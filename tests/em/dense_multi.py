@@ -6,6 +6,7 @@ of `dense.py` too: answers have the same rates in both modes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -22,6 +23,11 @@ class Question:
     answers: list[tuple[int, str]]
     belief: float | None = None
     truth: bool | None = None
+    classes: frozenset[int] = frozenset()
+
+
+#: The machine's probability of the classes of a set that its belief does not list, as a whole.
+FLOOR = 1e-4
 
 
 @dataclass
@@ -35,18 +41,81 @@ def questions(images: list[Image]) -> dict[tuple[int, int], Question]:
     """The classes believed, voted on or known to be there, of every image."""
     asked: dict[tuple[int, int], Question] = {}
     for i, image in enumerate(images):
-        for c in image.belief or {}:
+        for c in sorted(image.belief or {}):
             asked[i, c] = Question([], belief=image.belief[c])
         for worker, label, response in image.votes:
             question = asked.setdefault((i, label), Question([]))
             question.answers.append((worker, response or "yes"))
         for label in image.gold or ():
             asked.setdefault((i, label), Question([]))
+        for c, number in unlisted(i, image, asked).items():
+            question = asked.setdefault((i, number), Question([]))
+            question.classes = question.classes | {c}
+            if image.belief:
+                question.belief = FLOOR
         if image.gold is not None:
             for (j, label), question in asked.items():
                 if j == i:
                     question.truth = label in image.gold
     return asked
+
+
+def unlisted(i: int, image: Image, asked) -> dict[int, int]:
+    """{class: number of its question}, of the classes of sets that have no question of their own.
+
+    Classes that are in the same sets have one question together: is any of them there?
+    """
+    of_sets = {c for _, classes, _ in image.sets for c in classes if (i, c) not in asked}
+    signature = {c: tuple(c in classes for _, classes, _ in image.sets) for c in of_sets}
+    # Numbered below −1; which number which one has does not matter.
+    numbers = {s: -2 - n for n, s in enumerate(sorted(set(signature.values())))}
+    return {c: numbers[signature[c]] for c in sorted(of_sets)}
+
+
+def together(image: Image, keys, true, skill, choices) -> tuple[list[float], list[dict], float]:
+    """The questions of an image under its answers about sets, over all combinations of truths.
+
+    true: by their own votes. skill: None before the first M-step. Returns the posterior of each
+    question, the counts of each answer's cells, and the log evidence of the answers.
+    """
+    total, marginal = 0.0, [0.0] * len(keys)
+    counts: list[dict] = [defaultdict(float) for _ in image.sets]
+    members = [
+        [k for k, (_, question, label) in enumerate(keys) if label in s or question.classes & s]
+        for _, s, _ in image.sets
+    ]
+    for truths in itertools.product([True, False], repeat=len(keys)):
+        weight = math.prod(
+            true[key] if t else 1 - true[key] for (key, *_), t in zip(keys, truths, strict=True)
+        )
+        cells = [
+            cell(worker, any(truths[k] for k in inside), response, choices)
+            for (worker, _, response), inside in zip(image.sets, members, strict=True)
+        ]
+        if skill is not None:
+            weight *= math.prod(theta(skill, key) for key in cells)
+        total += weight
+        for k, t in enumerate(truths):
+            marginal[k] += weight * t
+        for number, key in enumerate(cells):
+            counts[number][key] += weight
+    for each in counts:
+        for key in each:
+            each[key] /= total
+    return [m / total for m in marginal], counts, math.log(total)
+
+
+def tie(images, asked, true, skill, choices) -> tuple[list[dict], float]:
+    """Update `true` by the answers about sets; returns their counts and log evidence."""
+    every, evidence = [], 0.0
+    for i, image in enumerate(images):
+        if image.sets:
+            keys = [(key, question, key[1]) for key, question in asked.items() if key[0] == i]
+            posterior, counts, log_evidence = together(image, keys, true, skill, choices)
+            true |= {key: p for (key, *_), p in zip(keys, posterior, strict=True)}
+            every += counts
+            evidence += log_evidence
+    return every, evidence
 
 
 def prior(question: Question, share: float, choices: Choices) -> float:
@@ -80,8 +149,11 @@ def start(question: Question, choices: Choices) -> float:
     return prior(question, 0.5, choices)
 
 
-def count(asked, true, choices) -> dict[tuple, float]:
+def count(asked, true, choices, of_sets=()) -> dict[tuple, float]:
     counts: dict[tuple, float] = defaultdict(float)
+    for each in of_sets:
+        for key, n in each.items():
+            counts[key] += n
     for key, question in asked.items():
         yes = float(true[key] >= 0.5) if choices.hard else true[key]
         for worker, response in question.answers:
@@ -94,18 +166,26 @@ def log(probability: float) -> float:
     return math.log(probability) if probability else -math.inf
 
 
-def true_share(asked, true) -> float:
+def true_share(asked, true, in_set) -> float:
     """Of the questions that were answered and that no belief says anything of."""
-    free = [true[key] for key, q in asked.items() if q.answers and q.belief is None]
+    free = [
+        true[key] for key, q in asked.items() if (q.answers or in_set(key)) and q.belief is None
+    ]
     return min(max(sum(free) / len(free), 1e-6), 1 - 1e-6) if free else 0.5
 
 
 def expectation_maximisation(images: list[Image], choices: Choices, iterations: int) -> Fit:
     asked = questions(images)
     fit = Fit({key: start(question, choices) for key, question in asked.items()})
+
+    def in_set(key) -> bool:
+        i, label = key
+        return label < 0 or any(label in classes for _, classes, _ in images[i].sets)
+
+    of_sets, _ = tie(images, asked, fit.true, None, choices)
     for _ in range(iterations):
-        skill = Skill(count(asked, fit.true, choices), choices)
-        fit.share = true_share(asked, fit.true)
+        skill = Skill(count(asked, fit.true, choices, of_sets), choices)
+        fit.share = true_share(asked, fit.true, in_set)
         likelihood = 0.0
         for key, question in asked.items():
             before = prior(question, fit.share, choices)
@@ -116,9 +196,11 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
             if question.truth is not None:
                 yes, no = (yes, -math.inf) if question.truth else (-math.inf, no)
             either = float(np.logaddexp(yes, no))
-            if question.answers or question.belief is not None:
+            if question.answers or question.belief is not None or in_set(key):
                 likelihood += either
             fit.true[key] = math.exp(yes - either)
+        of_sets, evidence = tie(images, asked, fit.true, skill, choices)
         estimated = choices.worker_model != "perfect" and choices.alpha
-        fit.objective.append(likelihood + (skill.log_prior() if estimated else 0.0))
+        log_prior = skill.log_prior() if estimated else 0.0
+        fit.objective.append(likelihood + evidence + log_prior)
     return fit

@@ -4,7 +4,7 @@ import numpy as np
 
 from coyo_labeler.em.build import build_problems
 from coyo_labeler.em.e_step import posterior_of
-from coyo_labeler.em.inputs import Beliefs, Gold, Votes
+from coyo_labeler.em.inputs import Beliefs, Gold, SetVotes, Votes
 from coyo_labeler.em.loop import State, StoppingRule, fit
 from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.votes.questions import order_votes
@@ -46,6 +46,19 @@ def votes_of(rows):
     return Votes(*(column[order] for column in columns))
 
 
+def set_votes_of(rows):
+    """Answers about sets from (image, worker, classes, response code) rows, sorted by them."""
+    rows = sorted((image, worker, sorted(classes), code) for image, worker, classes, code in rows)
+    lengths = [len(classes) for _, _, classes, _ in rows]
+    return SetVotes(
+        np.array([row[0] for row in rows], np.int64),
+        np.array([row[1] for row in rows], np.int32),
+        np.array([row[3] for row in rows], np.int8),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.array([c for row in rows for c in row[2]], np.int32),
+    )
+
+
 def beliefs_of(rows):
     """Beliefs from {image: {class: probability}}."""
     images = sorted(rows)
@@ -58,8 +71,8 @@ def beliefs_of(rows):
     )
 
 
-def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1):
-    """Problems of votes (a `Votes`), partitioned by image id."""
+def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1, sets=()):
+    """Problems of votes (a `Votes`), partitioned by image id; sets: rows of `set_votes_of`."""
     parts = []
     for number in range(partitions):
         own = votes.image % partitions == number
@@ -75,7 +88,9 @@ def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1):
             beliefs.probability[inside],
         )
         true = gold.image % partitions == number
-        parts.append(build_problems(chosen, some, Gold(gold.image[true], gold.label[true]), model))
+        known = Gold(gold.image[true], gold.label[true])
+        asked = set_votes_of(row for row in sets if row[0] % partitions == number)
+        parts.append(build_problems(chosen, some, known, model, asked))
     return InMemoryEStep(parts, model)
 
 

@@ -58,7 +58,7 @@ def labels_file(tmp_path, classes=3):
 
 def merge(spark, tmp_path, output="out", **settings):
     given = {"label_space": labels_file(tmp_path), "output": str(tmp_path / output)}
-    given |= {"worker_model": "confusion", **settings}
+    given |= {"worker_model": "confusion", "class_prior": "estimated", **settings}
     overrides = [f"{key}={value}" for key, value in given.items()]
     return run_stage(STAGES["merge"], read_stage_settings(STAGES["merge"], overrides), spark)[0]
 

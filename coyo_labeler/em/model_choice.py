@@ -1,0 +1,347 @@
+"""The choices that `auto` leaves to the votes, by the likelihood of votes that were held out.
+
+A tenth of the images is held out, by the hash of their ids; a model is fitted to the votes on the
+others, and the probability that it gives to the votes held out is compared. With few votes that is
+repeated with other tenths.
+
+A simpler model is kept unless the gain per vote held out is above two standard errors (of the
+differences between the models, image by image) plus a margin. The margin is for votes that cannot
+tell the models apart. With fewer than three views of an image (its votes, and the machine's belief)
+the same votes are as probable if workers confuse classes as if the machine does, or if classes are
+as frequent as the votes: confusions are not identified (Anandkumar et al., Tensor Decompositions
+for Learning Latent Variable Models, JMLR 15, 2014, section 3.3, need three views). Then a gain is
+no evidence of better labels. The margins were found on simulated and on real votes, docs/model.md.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coyo_labeler.em.build import problems_of
+from coyo_labeler.em.calibration import calibration_evidence
+from coyo_labeler.em.coverage import (
+    Coverage,
+    choose_knots,
+    gather_coverage,
+    mean_inverse,
+    problem_weights,
+    weighting,
+)
+from coyo_labeler.em.curve import straight
+from coyo_labeler.em.e_step import evidence_of
+from coyo_labeler.em.inputs import Inputs
+from coyo_labeler.em.loop import State, StoppingRule, fit
+from coyo_labeler.em.model import Calibration, Model, WorkerModel
+from coyo_labeler.em.partitions import InMemory, PartitionedEStep
+from coyo_labeler.em.problems import Problems
+from coyo_labeler.em.responses import Response
+from coyo_labeler.em.segments import F64, I64, bin_sum, distinct, find
+from coyo_labeler.hashing import splitmix64
+
+logger = logging.getLogger(__name__)
+
+#: Votes that the choice is based on, at most, and at least.
+MOST_VOTES, LEAST_VOTES = 100_000, 100
+#: Votes that are held out in all, about, where there are so many.
+_HELD_OUT = 10_000
+_TENTHS = 10
+#: Steps of the hashes that say which tenth an image is in, and which images are sampled.
+_TENTH, _SAMPLED = 50, 51
+#: Gain per vote that says nothing where votes have fewer than three views: of worker models, and of
+#: class priors, which need a little more than nothing in any case.
+_MARGIN, _MARGIN_PRIOR, _LEAST_PRIOR = 0.25, 0.02, 0.001
+_VIEWS = 3
+_ERRORS = 2.0
+_RULE = StoppingRule(max_iterations=50, tolerance=1e-5)
+
+#: Worker models, by how much they can tell apart. pooled: confusion with a skill that all share.
+CANDIDATES: tuple[WorkerModel, ...] = ("one_coin", "pooled", "confusion")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be chosen: whether the worker model, the class prior, the calibration's form."""
+
+    worker_model: bool = False
+    class_prior: bool = False
+    calibration: bool = False
+
+    def any(self) -> bool:
+        """Whether anything is."""
+        return self.worker_model or self.class_prior or self.calibration
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model, and for the manifest what was compared: log-likelihood per vote held out."""
+
+    model: Model
+    document: dict[str, Any] = field(default_factory=dict)
+
+
+def is_sampled(image: I64, share: float) -> NDArray[np.bool_]:
+    """Which images (n,) the choice is based on, by the hash of their ids; share: of all images."""
+    return splitmix64(image, _SAMPLED) < np.uint64(min(share, 1.0) * (2**64 - 1025))
+
+
+def named_model(model: Model, name: WorkerModel) -> Model:
+    """The model with this worker model; pooled is confusion with a shared skill."""
+    if name == "pooled":
+        return replace(model, worker_model="confusion", shared_skill=True)
+    return replace(model, worker_model=name, shared_skill=False)
+
+
+def name_of(model: Model) -> WorkerModel:
+    """The reverse of `named_model`."""
+    return "pooled" if model.shared_skill else model.worker_model
+
+
+def with_calibration(model: Model, coverage: Coverage, curved: bool) -> Model:
+    """The model with all that the fit of its calibration on votes needs to know.
+
+    curved: a curve rather than one a and b. Where no inclusion probability is known, the curve
+    fades beyond the images with votes.
+    """
+    if model.fit_calibration != "votes":
+        return model
+    if not curved:
+        return replace(model, weighting=weighting(coverage), mean_inverse=(), knots=())
+    return replace(
+        model,
+        weighting=None,
+        mean_inverse=mean_inverse(coverage),
+        knots=choose_knots(coverage),
+        fades=coverage.known == 0,
+    )
+
+
+def first_calibration(model: Model, begin: Calibration) -> Calibration:
+    """The calibration to begin from, in the form that the model fits."""
+    if model.fit_calibration != "votes" or not model.knots:
+        return replace(begin, curve=None) if model.fit_calibration != "none" else begin
+    if begin.curve is not None and begin.curve.knots == model.knots:
+        return begin
+    return straight(model.knots, model.fades, Calibration(begin.a, begin.b))
+
+
+def choose_model(
+    sample: Inputs, model: Model, wanted: Wanted, begin: Calibration, least_to_calibrate: float
+) -> Choice:
+    """What the votes of a sample support. model: what is not wanted is as it is to be.
+
+    begin: the calibration to begin from. least_to_calibrate: votes with a belief in the sample, or
+    gold images, that a calibration takes.
+    """
+    votes = len(sample.votes.image) + len(sample.set_votes)
+    if not wanted.any():
+        return Choice(model)
+    if votes < LEAST_VOTES:
+        return Choice(_by_default(sample, model, wanted), {"votes": votes})
+    fit_on = model.fit_calibration
+    evidence = calibration_evidence(problems_of(sample, model))
+    if fit_on != "none" and evidence[0 if fit_on == "votes" else 1] < least_to_calibrate:
+        model = replace(model, fit_calibration="none")
+    trial = _Trial(sample, begin, votes)
+    document: dict[str, Any] = {"votes": votes, "held_out": trial.held_out}
+    curved = wanted.calibration and model.fit_calibration == "votes"
+    if curved:
+        model = trial.calibrated(model, curved=True)
+    if wanted.worker_model:
+        chosen, document["worker_model"] = _choose_worker_model(trial, model)
+        model = named_model(model, chosen)
+    if wanted.class_prior:
+        model, document["class_prior"] = _choose_class_prior(trial, model)
+    if curved:
+        model, document["calibration"] = _choose_calibration(trial, model)
+    return Choice(replace(model, fit_calibration=fit_on), document)
+
+
+def _by_default(sample: Inputs, model: Model, wanted: Wanted) -> Model:
+    if wanted.worker_model:
+        choices = bool((sample.votes.response == Response.CHOICE).any())
+        single = model.truth == "single" and choices
+        model = named_model(model, "one_coin" if single else "confusion")
+    if wanted.class_prior:
+        model = replace(model, estimate_class_prior=False)
+    if wanted.calibration:  # a placeholder, which says that it is to be a curve
+        model = replace(model, knots=(0.0,))
+    return model
+
+
+class _Trial:
+    """Fits models to some tenths of a sample and evaluates them on the others."""
+
+    def __init__(self, sample: Inputs, begin: Calibration, votes: int) -> None:
+        self._begin = begin
+        self._tenths = int(np.clip(-(-_HELD_OUT * _TENTHS // votes), 1, _TENTHS))
+        self._parts = [
+            (_tenth(sample, number, held=False), _tenth(sample, number, held=True))
+            for number in range(self._tenths)
+        ]
+        held = [part for _, part in self._parts]
+        self.held_out = sum(len(part.votes.image) + len(part.set_votes) for part in held)
+        self.blind = _blind_share(held, self.held_out)
+        self.unbelieved = any(
+            not find(part.beliefs.image, part.votes.image)[1].all() for part in held
+        )
+        self._sample = sample
+        self._coverage: Coverage | None = None
+
+    def calibrated(self, model: Model, curved: bool) -> Model:
+        """See `with_calibration`; the coverage is that of the whole sample."""
+        if self._coverage is None:
+            self._coverage = gather_coverage(problems_of(self._sample, model), model)
+        return with_calibration(model, self._coverage, curved)
+
+    def evaluate(self, model: Model, weighted: bool = False) -> F64:
+        """Log evidence of each image that was held out, (images,), in one order for all models.
+
+        weighted: times the image's weight, over the mean weight.
+        """
+        values = [self._evaluate(model, *parts, weighted) for parts in self._parts]
+        return np.concatenate(values)
+
+    def _evaluate(self, model: Model, kept: Inputs, held: Inputs, weighted: bool) -> F64:
+        problems = (problems_of(kept, model), problems_of(held, model))
+        fitting = PartitionedEStep(InMemory([problems[0]]), model)
+        begin = State(calibration=first_calibration(model, self._begin))
+        fitted = fit(fitting, model, _RULE, begin, lambda _: None)
+        both = PartitionedEStep(InMemory(problems), model)
+        counts = np.zeros(len(both.cells))
+        if fitted.counts is not None:
+            counts[np.searchsorted(both.cells, fitting.cells)] = fitted.counts
+        evidence = both.map(_Evidence(model), replace(fitted, counts=counts))[1]
+        images = distinct(problems[1].image)
+        index = np.searchsorted(images, problems[1].image)
+        total = bin_sum(index, evidence, len(images))
+        if not weighted:
+            return total
+        weights = np.zeros(len(images))
+        np.maximum.at(weights, index, problem_weights(problems[1], replace(model, mean_inverse=())))
+        return np.asarray(total * weights / max(float(weights.mean()), 1e-12))
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """The work on a partition that returns the log evidence of its problems."""
+
+    model: Model
+
+    def __call__(self, _: int, problems: Problems, parameters: Any) -> F64:
+        return evidence_of(problems, parameters, self.model)
+
+
+def _tenth(sample: Inputs, number: int, held: bool) -> Inputs:
+    def chosen(image: I64) -> NDArray[np.bool_]:
+        tenth = splitmix64(image, _TENTH) % np.uint64(_TENTHS)
+        return np.asarray((tenth == number) == held, dtype=np.bool_)
+
+    return sample.where(chosen)
+
+
+def _blind_share(held: Sequence[Inputs], votes: int) -> float:
+    """The share of votes that are choices with fewer than three views of an image without gold."""
+    blind = 0
+    for part in held:
+        choices = part.votes.image[part.votes.response == Response.CHOICE]
+        every = np.concatenate([part.votes.image, part.set_votes.image])
+        images, index = np.unique(every, return_inverse=True)
+        views = np.bincount(index, minlength=len(images))
+        views += find(part.beliefs.image, images)[1]
+        known = find(distinct(part.gold.image), images)[1]
+        few = (views < _VIEWS) & ~known
+        blind += int(few[np.searchsorted(images, choices)].sum())
+    return blind / max(votes, 1)
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """Of one model over another, per vote held out: mean and standard error."""
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, better: F64, worse: F64, votes: int) -> "_Gain":
+        difference = better - worse
+        count = max(len(difference), 1)
+        error = float(difference.std()) * np.sqrt(count) if count > 1 else np.inf
+        return cls(float(difference.sum()) / votes, float(error) / votes)
+
+    def above(self, margin: float) -> bool:
+        """Whether it is evidence of the better model."""
+        return self.mean > margin + _ERRORS * self.error
+
+
+def _per_vote(values: Mapping[str, F64], votes: int) -> dict[str, float]:
+    return {name: round(float(value.sum()) / votes, 6) for name, value in values.items()}
+
+
+def _choose_worker_model(trial: _Trial, model: Model) -> tuple[WorkerModel, dict[str, Any]]:
+    candidates = [c for c in CANDIDATES if c != "pooled" or model.pooling_strength is not None]
+    values: dict[str, F64] = {name: trial.evaluate(named_model(model, name)) for name in candidates}
+    margin = _MARGIN * trial.blind
+    chosen: WorkerModel = candidates[0]
+    for name in candidates[1:]:
+        if _Gain.of(values[name], values[chosen], trial.held_out).above(margin):
+            chosen = name
+    document = _document(chosen, values, candidates[0], margin, trial)
+    logger.info("merge: worker_model=%s: %s", chosen, document)
+    return chosen, document
+
+
+def _choose_class_prior(trial: _Trial, model: Model) -> tuple[Model, dict[str, Any]]:
+    """Only images without a belief have a class prior."""
+    if not trial.unbelieved or model.truth == "multi":
+        return replace(model, estimate_class_prior=False), {"chosen": "uniform"}
+    models = {
+        name: replace(model, estimate_class_prior=name == "estimated")
+        for name in ("uniform", "estimated")
+    }
+    margin = _LEAST_PRIOR + _MARGIN_PRIOR * trial.blind
+    return _choose_of_two(trial, models, margin, trial.evaluate)
+
+
+def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, Any]]:
+    models = {
+        "constant": trial.calibrated(model, curved=False),
+        "curve": trial.calibrated(model, curved=True),
+    }
+    if not models["curve"].mean_inverse:
+        return models["curve"], {"chosen": "curve"}  # no probability is known
+
+    def evaluate(each: Model) -> F64:
+        return trial.evaluate(each, weighted=True)
+
+    return _choose_of_two(trial, models, 0.0, evaluate)
+
+
+def _choose_of_two(
+    trial: _Trial, models: Mapping[str, Model], margin: float, evaluate: Callable[[Model], F64]
+) -> tuple[Model, dict[str, Any]]:
+    simple, other = models
+    values = {name: evaluate(each) for name, each in models.items()}
+    gain = _Gain.of(values[other], values[simple], trial.held_out)
+    chosen = other if gain.above(margin) else simple
+    return models[chosen], _document(chosen, values, simple, margin, trial)
+
+
+def _document(
+    chosen: str, values: Mapping[str, F64], simple: str, margin: float, trial: _Trial
+) -> dict[str, Any]:
+    gains = {
+        name: _Gain.of(value, values[simple], trial.held_out)
+        for name, value in values.items()
+        if name != simple
+    }
+    return {
+        "chosen": chosen,
+        "log_likelihood_per_vote": _per_vote(values, trial.held_out),
+        "gain": {name: round(gain.mean, 6) for name, gain in gains.items()},
+        "standard_error": {name: round(gain.error, 6) for name, gain in gains.items()},
+        "margin": round(margin, 6),
+    }

@@ -1,0 +1,88 @@
+"""The column `candidates` of votes: sets of classes, as lists or as text."""
+
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from coyo_labeler.formats.class_names import classes_or_null
+from coyo_labeler.formats.columns import is_text, without_views
+from coyo_labeler.formats.label_spaces import LabelSpace
+
+#: What stands between the classes of a text.
+_BETWEEN = re.compile(r"[\s,;|]+")
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The set of each row, with what is wrong with it; all (n,).
+
+    classes: lists of int32, sorted and distinct; null where a row has none. missing: the row was
+    asked for and has no class. bad: one is no class. outside: one is outside the label space.
+    """
+
+    classes: pa.Array
+    missing: NDArray[np.bool_]
+    bad: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+
+
+def read_sets(
+    column: pa.ChunkedArray | pa.Array | None, wanted: NDArray[np.bool_], space: LabelSpace
+) -> Sets:
+    """The sets of the rows that are wanted (n,); the others are not looked at.
+
+    column: lists of classes (numbers or names), or texts such as "3 17 29" or "[3, 17, 29]".
+    """
+    n = len(wanted)
+    missing, bad, outside = (np.zeros(n, dtype=bool) for _ in range(3))
+    rows = np.flatnonzero(wanted)
+    if column is None or len(rows) == 0:
+        missing[rows] = True
+        return Sets(pa.nulls(n, pa.list_(pa.int32())), missing, bad, outside)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    lists = without_views(without_views(column).take(pa.array(rows)))
+    if is_text(lists.type) or pa.types.is_null(lists.type):
+        lists = _split(lists.cast(pa.string()))
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
+    of_row = np.repeat(np.arange(len(rows)), lengths)
+    number = classes_or_null(pc.list_flatten(lists), space)
+    known = np.asarray(pc.is_valid(number)).astype(bool)
+    label = np.asarray(pc.fill_null(number, -1).to_numpy(zero_copy_only=False)).astype(np.int64)
+    bad[rows[of_row[~known]]] = True
+    outside[rows[of_row[known & ((label < 0) | (label >= space.size))]]] = True
+    missing[rows[lengths == 0]] = True
+    usable = ~(missing | bad | outside)[rows]
+    kept = usable[of_row]
+    pairs = np.unique(np.stack([rows[of_row[kept]], label[kept]], axis=1), axis=0)
+    sizes = np.bincount(pairs[:, 0], minlength=n)
+    offsets = pa.array(np.append(0, np.cumsum(sizes)), pa.int32())
+    classes = pa.ListArray.from_arrays(
+        offsets, pa.array(pairs[:, 1], pa.int32()), mask=pa.array(sizes == 0)
+    )
+    return Sets(classes, missing, bad, outside)
+
+
+def _split(texts: pa.Array) -> pa.Array:
+    """Texts as lists of texts, null where they are null. What is no list of classes stays whole."""
+    encoded = texts.dictionary_encode()
+    lists = [_classes_of(text) for text in encoded.dictionary.to_pylist()]
+    return pa.array(lists, pa.list_(pa.string())).take(encoded.indices)
+
+
+def _classes_of(text: str) -> list[str]:
+    text = text.strip()
+    if text.startswith("["):
+        try:
+            values = json.loads(text)
+        except ValueError:  # such as [3 17 29], which NumPy prints
+            return [part for part in _BETWEEN.split(text.strip("[]")) if part]
+        if all(isinstance(value, int | str) for value in values):
+            return [str(value) for value in values]
+        return [text]
+    return [part for part in _BETWEEN.split(text) if part]
