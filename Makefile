@@ -19,7 +19,7 @@ ARCHIVE ?= build/archive
 DIST ?= dist
 SIMULATED ?= out/simulate
 .NOTPARALLEL:
-.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster simulate test test-fast test-packaging test-spark-versions label-studio-check archive lint bench $(BENCHES:%=bench-%) conf constraints clean help java
+.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster simulate test test-fast test-packaging test-spark-versions label-studio-check archive lint bench $(BENCHES:%=bench-%) conf wordnet constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -142,6 +142,11 @@ gpu-kit: $(READY) ## pack build/gpu-kit: bench-gpu for a bare machine; there: ./
 
 conf: $(READY) ## rewrite conf/<stage>.yaml from the descriptions of the settings
 	$(BIN)/python -m coyo_labeler.write_conf
+
+# WordNet 3.0's data.noun, where Debian's package wordnet-base installs it.
+WORDNET ?= /usr/share/wordnet
+wordnet: $(READY) ## rewrite formats/wordnet.tsv.gz from WordNet 3.0 (WORDNET=folder of data.noun)
+	$(BIN)/python -m coyo_labeler.write_wordnet $(WORDNET)
 
 constraints: $(READY) ## rewrite constraints.txt from pyproject.toml
 	@$(UV) pip compile -q --upgrade --universal --no-header --no-annotate --no-emit-index-url --no-emit-find-links \

@@ -3,9 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import extras
 from coyo_labeler.formats.columns import Column, is_text, whole_or_null
-from coyo_labeler.formats.label_spaces import SIZES, LabelSpace
+from coyo_labeler.formats.label_spaces import LabelSpace
 
 
 def classes_or_null(labels: Column, space: LabelSpace) -> pa.Array:
@@ -37,6 +36,4 @@ def why_no_class(label: object, space: LabelSpace) -> str:
     why = f"'{label}' is not an integer and not the name of a class of {space.describe()}"
     if space.names is not None:
         return why
-    if space.name in SIZES:
-        return f"{why}, whose names are in timm's lists: {extras.remedy('timm')}"
     return f"{why}, which has no names"

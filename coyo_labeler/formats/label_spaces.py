@@ -1,6 +1,7 @@
 """The lists of classes that labels index: how many classes, their names and their synsets.
 
-Importing this module loads neither torch nor timm; timm's lists are read as files when needed.
+ImageNet's are in this package. The lists of other heads are timm's, which is read as files and
+never imported, because that would load PyTorch.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.wordnet import read_classes, read_nodes
 
 #: Classes of the spaces known by name. imagenet21k is the sorted list of COYO-Labeled-300M.
 SIZES = {"imagenet21k": 21_841, "imagenet1k": 1_000}
@@ -37,26 +39,37 @@ class LabelSpace:
 
     @property
     def names(self) -> Sequence[str] | None:
-        """The names of the classes, for ImageNet from timm's lists; None if there are none."""
+        """The names of the classes, for ImageNet WordNet's lemmas; None if there are none."""
         return _names(self.name) if self._is_listed else self.given
 
     @property
     def synsets(self) -> Sequence[str] | None:
-        """The WordNet ids of the classes, by timm's lists; None for a text file or without timm."""
+        """The WordNet ids of the classes; None for a text file."""
         return read_synsets(self.name) if self._is_listed else None
 
     @property
     def definitions(self) -> Sequence[str] | None:
-        """WordNet's definitions of the classes, by timm's lists; None as for `synsets`."""
+        """WordNet's definitions of the classes; None for a text file."""
         return _definitions(self.name) if self._is_listed else None
 
     @property
     def _is_listed(self) -> bool:
-        return self.given is None and self.name in SIZES and _folder() is not None
+        return self.given is None and self.name in SIZES
 
     def name_of(self, label: int) -> str:
-        """The name of a class; its number if it has no name."""
+        """The name of a class; its number if it has no name. For people, see `display_name`."""
         return f"class {label}" if self.names is None else self.names[label]
+
+    def display_name(self, label: int) -> str:
+        """What to call a class where people read it, so that no two classes read the same.
+
+        A name that another class has too is followed by the synset, such as `lamp (n03636649)`; in
+        a space without synsets, by the number of the class.
+        """
+        name = self.name_of(label)
+        if self.names is None or len(self.find(name)) == 1:
+            return name
+        return f"{name} ({label if self.synsets is None else self.synsets[label]})"
 
     def find(self, name: str) -> tuple[int, ...]:
         """The classes that have this name or this synset; none where there are no names."""
@@ -99,7 +112,16 @@ def _classes_by_name(space: LabelSpace) -> dict[str, tuple[int, ...]]:
 
 @cache
 def read_synsets(name: str) -> tuple[str, ...]:
-    """The WordNet id of each class of a space or head known by name, from timm.
+    """The WordNet id of each class of a space or head known by name.
+
+    Raises: ModuleNotFoundError without timm, for a head that is no space.
+    """
+    return read_classes(name) if name in SIZES else read_timm_synsets(name)
+
+
+@cache
+def read_timm_synsets(name: str) -> tuple[str, ...]:
+    """The WordNet id of each class of a space or head known by name, by timm's list.
 
     Raises: ModuleNotFoundError without timm.
     """
@@ -108,29 +130,26 @@ def read_synsets(name: str) -> tuple[str, ...]:
 
 @cache
 def _names(name: str) -> tuple[str, ...]:
-    return _texts_of_synsets(name, "imagenet_synset_to_lemma.txt")
+    nodes = read_nodes()
+    return tuple(nodes[synset].lemmas for synset in read_synsets(name))
 
 
 @cache
 def _definitions(name: str) -> tuple[str, ...]:
-    return _texts_of_synsets(name, "imagenet_synset_to_definition.txt")
-
-
-def _texts_of_synsets(name: str, file: str) -> tuple[str, ...]:
-    of_synset = dict(line.split("\t", 1) for line in _read(file).splitlines())
-    return tuple(of_synset[synset] for synset in read_synsets(name))
+    nodes = read_nodes()
+    return tuple(nodes[synset].definition for synset in read_synsets(name))
 
 
 def _read(file: str) -> str:
     folder = _folder()
     if folder is None:
-        message = "timm, which has the lists of ImageNet's classes, is missing"
+        message = "timm, which has the list of the head's classes, is missing"
         raise ModuleNotFoundError(message, name="timm")
     return (folder / file).read_text(encoding="utf-8")
 
 
 @cache
 def _folder() -> Path | None:
-    """The folder of timm's lists. timm is not imported, because that would load PyTorch."""
+    """The folder of timm's lists."""
     timm = find_spec("timm")
     return None if timm is None or timm.origin is None else Path(timm.origin).parent / "data/_info"

@@ -47,11 +47,22 @@ def test_what_is_neither_a_known_name_nor_a_list_is_refused(tmp_path: Path) -> N
         load_label_space(str(tmp_path / "one.txt"))
 
 
-def test_without_timm_classes_go_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_have_their_names_without_timm_and_heads_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(label_spaces, "_folder", lambda: None)
+    for listed in (label_spaces.read_synsets, label_spaces.read_timm_synsets):
+        listed.cache_clear()
     space = load_label_space("imagenet1k")
-    assert (space.size, space.names, space.synsets) == (1_000, None, None)
-    assert space.name_of(7) == "class 7"
+    assert space.synsets is not None
+    assert (space.size, space.name_of(0), space.synsets[0]) == (
+        1_000,
+        "tench, Tinca tinca",
+        "n01440764",
+    )
+    with pytest.raises(ModuleNotFoundError, match="timm, which has the list of the head's"):
+        label_spaces.read_synsets("imagenet21k_goog")
+    assert LabelSpace("imagenet1k", 1_000, ("a", "b")).synsets is None
 
 
 def test_a_task_is_sent_the_name_of_a_list_and_not_the_list() -> None:

@@ -106,12 +106,14 @@ def test_slices_are_read_by_the_same_rules(tmp_path: Path) -> None:
         read(tmp_path / "s.csv", schema=schemas.SLICES)
 
 
-def test_without_timm_the_error_says_how_to_get_the_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_synsets_are_classes_without_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_spaces, "_folder", lambda: None)
     label_spaces._classes_by_name.cache_clear()
-    path = write(tmp_path / "g.parquet", image_id=[1], label=["n02084071"])
-    with pytest.raises(InputError, match=r"whose names are in timm's lists: .*install.*teacher"):
-        read(path, load_label_space("imagenet1k"))
+    path = write(tmp_path / "g.parquet", image_id=[1], label=["n01440764"])
+    assert read(path, load_label_space("imagenet1k")).to_pylist() == [{"image_id": 1, "label": 0}]
+    with pytest.raises(InputError, match="'n02084071' is not an integer and not the name of a"):
+        read(
+            write(tmp_path / "g.parquet", image_id=[1], label=["n02084071"]),
+            load_label_space("imagenet1k"),
+        )
     label_spaces._classes_by_name.cache_clear()
