@@ -1,7 +1,7 @@
 """Whether a stage runs on Spark: by its settings, what is installed, and the size of its inputs."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from coyo_labeler import extras, storage
 from coyo_labeler.errors import InputError
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from coyo_labeler.config.base import StageSettings
     from coyo_labeler.config.collect import CollectSettings
+    from coyo_labeler.config.compare import CompareSettings
     from coyo_labeler.config.label import LabelSettings
     from coyo_labeler.config.learn import LearnSettings
     from coyo_labeler.config.merge import MergeSettings
@@ -131,6 +132,44 @@ def learn_on_spark(settings: "LearnSettings") -> bool:
     if settings.engine != "auto":
         return settings.engine == "spark"
     return names_cluster(settings.spark)
+
+
+def no_other(_: "StageSettings") -> None:
+    """The stage does its work itself."""
+
+
+def report_instead(settings: "CompareSettings") -> tuple[str, Mapping[str, Any]] | None:
+    """`report` and its settings where a and b are labels folders, which it compares.
+
+    Raises: InputError where only one of them is.
+    """
+    labels = {key: _holds_labels(getattr(settings, key)) for key in ("a", "b")}
+    if not any(labels.values()):
+        return None
+    if not all(labels.values()):
+        one, other = ("a", "b") if labels["a"] else ("b", "a")
+        raise InputError(
+            f"compare: {one}: {getattr(settings, one)} is a labels folder, and {other} "
+            f"({getattr(settings, other)}) is not; give two of the same kind"
+        )
+    values = settings.model_dump(
+        include={"output", "overwrite", "log_format", "spark", "images", "label_space", "examples"}
+    )
+    values |= {"labels": settings.b, "compare": settings.a, "top": min(settings.top, 200)}
+    if settings.title != type(settings).model_fields["title"].default:
+        values["title"] = settings.title
+    return "report", values
+
+
+def _holds_labels(url: str) -> bool:
+    """Whether there are Parquet files, as label and merge write them in folders of their own."""
+    if not storage.exists(url):
+        return False
+    return bool(
+        storage.files_of(url)
+        or storage.locate(url, "posterior") != url
+        or storage.locate(url, "beliefs") != url
+    )
 
 
 def _bytes_of(url: str) -> int:

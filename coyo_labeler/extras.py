@@ -12,17 +12,19 @@ from coyo_labeler.errors import InputError, one_line
 
 #: The extras of pyproject.toml that install each module, the smallest first.
 EXTRAS_OF = {
-    "PIL": ("teacher", "spark", "ask"),
+    "PIL": ("teacher", "spark", "ask", "compare"),
     "adlfs": ("azure",),
     "aiohttp": ("spark",),
     "crc32c": ("spark",),
     "cv2": ("teacher",),
     "defusedxml": ("ask",),
     "gcsfs": ("gcs",),
+    "hotcoco": ("compare",),
     "imagehash": ("spark",),
-    "jinja2": ("simulate", "spark"),
+    "jinja2": ("simulate", "spark", "compare"),
     "krippendorff": ("em", "spark"),
-    "markupsafe": ("simulate", "spark"),
+    "markupsafe": ("simulate", "spark", "compare"),
+    "msgspec": ("compare",),
     "numba": ("em", "spark"),
     "pandas": ("em", "spark"),
     "protego": ("spark",),

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -34,7 +34,8 @@ class Stage:
     extra: the extra that installs what the stage imports. imports: modules of the package that
     `work` imports only when it runs, given the settings and the session. group: `module:function`
     that runs the stage's command, its argument, in each of the processes that torchrun starts; "":
-    the stage runs in one process.
+    the stage runs in one process. instead: the stage that does this work, by name, and its
+    settings; None: this one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stage:
     uses_spark: Callable[[Any], bool] = engines.always
     imports: Callable[[Any, Any], Sequence[str]] = engines.no_imports
     group: str = ""
+    instead: Callable[[Any], tuple[str, Mapping[str, Any]] | None] = engines.no_other
 
     def settings_class(self) -> type[StageSettings]:
         """The class that defines, documents and checks its settings."""
@@ -116,6 +118,15 @@ STAGES = {
             "coyo_labeler.config.report:ReportSettings",
             "coyo_labeler.report.stage:report",
             "spark",
+        ),
+        Stage(
+            "compare",
+            "two annotations of the same images, COCO instances or labels, side by side",
+            "coyo_labeler.config.compare:CompareSettings",
+            "coyo_labeler.compare.stage:compare",
+            "compare",
+            engines.never,
+            instead=engines.report_instead,
         ),
         Stage(
             "export",
@@ -208,6 +219,12 @@ def _with_absolute_paths(settings: StageSettings) -> StageSettings:
     return settings.model_copy(update=known)
 
 
+def _words(name: str, values: Mapping[str, Any]) -> str:
+    """The command that runs a stage, for messages."""
+    given = {key: values[key] for key in ("labels", "compare", "output") if key in values}
+    return " ".join(["coyo-labeler", name, *(f"{key}={value}" for key, value in given.items())])
+
+
 def run_stage(
     stage: Stage, settings: StageSettings, spark: "SparkSession | None" = None
 ) -> tuple[Manifest, bool]:
@@ -219,6 +236,11 @@ def run_stage(
     Raises: InputError for what the user can fix, WorkError where the work failed.
     """
     settings = _with_absolute_paths(settings)
+    if other := stage.instead(settings):
+        name, values = other
+        logger.info("%s: %s does this: %s", stage.name, name, _words(name, values))
+        settings_class = STAGES[name].settings_class()
+        return run_stage(STAGES[name], settings_class.model_validate(values), spark)
     settings.check()
 
     @cache

@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROVIDERS = packages_distributions()
 
 #: Extras that the package runs with; the others are for its tests.
-RUNTIME = ("teacher", "spark", "train", "ask", "learn", "simulate", "s3", "gcs", "demo")
+RUNTIME = ("teacher", "spark", "train", "ask", "compare", "learn", "simulate", "s3", "gcs", "demo")
 
 #: Dependencies that another one imports for us: torch.utils.tensorboard, and fsspec by protocol.
 IMPORTED_FOR_US = {"tensorboard", "s3fs", "gcsfs"}

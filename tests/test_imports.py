@@ -22,6 +22,7 @@ STAGE_PACKAGES = (
     "export",
     "send",
     "collect",
+    "compare",
     "pretrain",
     "data",
 )

@@ -8,5 +8,5 @@
 `provenance`, `workers`, `examples`   what other stages left: counts, EM's history, workers, images
 `document`   all of it as one JSON document, from which everything below is drawn
 `summary`    the document as a few lines of text
-`page`, `figures`   the document as an HTML page with SVG plots (`coyo_labeler.plots`)
+`page`, `figures`   the document as an HTML page (`pages`) with SVG plots (`coyo_labeler.plots`)
 """

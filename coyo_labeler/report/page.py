@@ -1,15 +1,10 @@
 """The report as one HTML page: no scripts, no remote requests, light and dark."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup, escape
-
+from coyo_labeler.pages.environment import open_environment
 from coyo_labeler.report.figures import figures
-
-#: Characters shown of the name of a class: WordNet's lists of synonyms can be long.
-_NAME = 30
 
 
 def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
@@ -17,38 +12,5 @@ def render(document: Mapping[str, Any], pictures: Mapping[int, str]) -> str:
 
     Everything else is escaped: names, manifests and histories may be a stranger's.
     """
-    environment = Environment(
-        loader=PackageLoader("coyo_labeler.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "count": lambda value: "–" if value is None else f"{value:,}",
-        "points": lambda value: "–" if value is None else f"{value * 100:.1f}",
-        "signed": lambda value: "–" if value is None else f"{value:+.2f}".replace("-", "−"),
-        "share": lambda value: "–" if value is None else f"{value * 100:.1f}\u202f%",
-        "fine": lambda value: "–" if value is None else f"{value * 100:.2f}\u202f%",
-        "decimal": lambda value: "–" if value is None else f"{value:.3f}",
-        "duration": _duration,
-        "short": _short,
-    }
-    environment.filters |= filters
-    template = environment.get_template("page.html.jinja")
+    template = open_environment("coyo_labeler.report").get_template("page.html.jinja")
     return template.render(doc=document, plots=figures(document), pictures=pictures)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _short(name: str) -> Markup:
-    """The first synonyms of a class; its tooltip shows all of them."""
-    if len(name) <= _NAME:
-        return escape(name)
-    listed = name[: _NAME + 1].rpartition(",")[0] or name[: _NAME - 1]
-    return Markup('<span title="{}">{}…</span>').format(name, listed)
