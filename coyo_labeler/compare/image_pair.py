@@ -25,6 +25,7 @@ from coyo_labeler.compare.records import (
     Canvas,
     Reason,
     RunLengths,
+    Shape,
     check_within,
     read_annotation,
 )
@@ -158,31 +159,34 @@ def _without_outsiders(objects: Objects, entries: Sequence[Entry], canvas: Canva
 
 def describe_objects(objects: Objects) -> Columns:
     """The columns of OBJECTS that one set has by itself; the others are empty."""
-    count = len(objects.annotations)
-    columns: Columns = {name: np.zeros(count, dtype) for name, dtype in OBJECTS.items()}
+    annotations = objects.annotations
+    columns: Columns = {name: np.zeros(len(annotations), dtype) for name, dtype in OBJECTS.items()}
     columns["klass"][:] = objects.klass
     columns["crowd"][:] = objects.crowd
+    shapes = [annotation.segmentation for annotation in annotations]
+    polygons = [shape if isinstance(shape, list) else [] for shape in shapes]
+    columns["kind"][:] = [_kind_of(shape) for shape in shapes]
+    columns["polygons"][:] = [len(rings) for rings in polygons]
+    columns["vertices"][:] = [sum(map(_vertices, rings)) for rings in polygons]
+    columns["rectangle"][:] = [is_rectangle(annotation) for annotation in annotations]
     areas = objects.masks.areas
-    for index, annotation in enumerate(objects.annotations):
-        shape = annotation.segmentation
-        if isinstance(shape, RunLengths):
-            columns["kind"][index] = RUN_LENGTHS
-        elif shape:
-            columns["kind"][index] = POLYGONS
-            columns["polygons"][index] = len(shape)
-            columns["vertices"][index] = sum(map(_vertices, shape))
-        else:
-            columns["kind"][index] = BOX
-        given = annotation.area is not None
-        columns["area_given"][index] = given
-        columns["area"][index] = annotation.area if given else areas[index]
-        columns["rectangle"][index] = is_rectangle(annotation)
-    given_box = np.array([box is not None for box in objects.masks.given_boxes], dtype=bool)
-    low, size = objects.masks.boxes[:, :2], objects.masks.boxes[:, 2:]
-    other, extent = objects.masks.extents[:, :2], objects.masks.extents[:, 2:]
-    off = np.maximum(np.abs(low - other), np.abs(low + size - other - extent)).max(axis=1)
-    columns["box_off"][:] = given_box & (areas > 0) & (off > BOX_TOLERANCE)
+    columns["area_given"][:] = [annotation.area is not None for annotation in annotations]
+    columns["area"][:] = [
+        drawn if annotation.area is None else annotation.area
+        for annotation, drawn in zip(annotations, areas.tolist(), strict=True)
+    ]
+    if annotations:
+        given, extent = objects.masks.boxes, objects.masks.extents
+        ends, other = given[:, :2] + given[:, 2:], extent[:, :2] + extent[:, 2:]
+        off = np.maximum(np.abs(given[:, :2] - extent[:, :2]), np.abs(ends - other)).max(axis=1)
+        columns["box_off"][:] = (areas > 0) & (off > BOX_TOLERANCE)
     return columns
+
+
+def _kind_of(shape: Shape) -> int:
+    if isinstance(shape, RunLengths):
+        return RUN_LENGTHS
+    return POLYGONS if shape else BOX
 
 
 def _vertices(polygon: list[float]) -> int:

@@ -27,7 +27,7 @@ def match_best_first(iou: F64, floor: float, same: Mask | None = None) -> Pairs:
     IoU, such as those of one class; then the lower row and column. The pairs above a higher floor
     are the first of these.
     """
-    rows, columns = np.nonzero(iou >= max(floor, np.finfo(float).tiny))
+    rows, columns = np.nonzero((iou >= floor) & (iou > 0))
     values = iou[rows, columns]
     other = np.zeros(len(rows), bool) if same is None else ~same[rows, columns]
     order = np.lexsort((columns, rows, other, -values))

@@ -80,13 +80,17 @@ class RunLengths(msgspec.Struct):
     size: list[int]
 
 
+#: The segmentation of an object: rings of x, y, x, y, …; run lengths; or none.
+Shape = list[list[float]] | RunLengths | None
+
+
 class Annotation(msgspec.Struct):
     """An entry of `annotations`."""
 
     image_id: Id
     category_id: Id
     id: Id | None = None
-    segmentation: list[list[float]] | RunLengths | None = None
+    segmentation: Shape = None
     bbox: list[float] | None = None
     area: float | None = None
     iscrowd: int = 0
@@ -216,12 +220,33 @@ def _check_run_lengths(mask: RunLengths, canvas: Canvas) -> None:
             f"run lengths for an image of {mask.size[1]} × {mask.size[0]}, where it has "
             f"{canvas.width} × {canvas.height}",
         )
-    if isinstance(mask.counts, list):
-        total, pixels = sum(mask.counts), mask.size[0] * mask.size[1]
-        if total != pixels or min(mask.counts, default=0) < 0:
-            raise BrokenRecordError(
-                Reason.RLE_COUNTS, f"run lengths that sum to {total:,} of {pixels:,} pixels"
-            )
+    counts = _unpacked(mask.counts) if isinstance(mask.counts, str) else mask.counts
+    total, pixels = sum(counts), mask.size[0] * mask.size[1]
+    if total != pixels or min(counts, default=0) < 0:
+        raise BrokenRecordError(
+            Reason.RLE_COUNTS, f"run lengths that sum to {total:,} of {pixels:,} pixels"
+        )
+
+
+def _unpacked(text: str) -> list[int]:
+    """The run lengths in COCO's compressed text (rleFrString of cocoapi's maskApi.c).
+
+    Each character holds five bits of a number, the lowest first, and whether more follow; from the
+    fourth number on it is the difference to the last but one. Libraries take texts that end early.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts
 
 
 def _check_box(box: list[float], canvas: Canvas) -> None:
