@@ -8,7 +8,7 @@ OUT ?= out/demo
 PORT ?= 18127
 
 .DEFAULT_GOAL := setup
-BENCHES := ingest fetch label em learn select reader report
+BENCHES := ingest fetch label em learn select reader report compare
 ARGS ?=
 # How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
@@ -139,6 +139,9 @@ gpu-kit: $(READY) ## pack build/gpu-kit: bench-gpu for a bare machine; there: ./
 	$(BIN)/python -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 -c constraints.txt -d build/gpu-kit/wheels $(KIT)
 	cp benchmarks/*.py build/gpu-kit/benchmarks/ && cp benchmarks/gpu_kit.sh build/gpu-kit/run.sh
 	@rm -f build/gpu-kit/wheels/.gitignore && du -sh build/gpu-kit
+
+bench-compare: $(READY) ## compare of two million objects on 120,000 images
+	@$(BIN)/python -m benchmarks.compare $(ARGS)
 
 conf: $(READY) ## rewrite conf/<stage>.yaml from the descriptions of the settings
 	$(BIN)/python -m coyo_labeler.write_conf

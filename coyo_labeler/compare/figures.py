@@ -20,7 +20,7 @@ def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
         plots["iou"] = _iou(document["matches"]["histogram"])
         used = [row["class"] for row in document["by_class"] if row["pairs"] or row["changed_to"]]
         if 1 < len(used) <= _MATRIX_CLASSES:
-            plots["matrix"] = _matrix(document["confusion"], used)
+            plots["matrix"] = _matrix(document["confusion"], used, document["names"])
     if document["scores"]["iou_0.50"]["precision"] is not None:
         plots["scores"] = _scores(document["scores"]["by_iou"])
     return plots
@@ -48,7 +48,9 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Markup:
     return plot.svg("Precision and recall of b against a by the least IoU of a hit")
 
 
-def _matrix(confusion: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markup:
+def _matrix(
+    confusion: Sequence[Mapping[str, Any]], names: Sequence[str], sets: Mapping[str, str]
+) -> Markup:
     index = {name: position for position, name in enumerate(names)}
     size = len(names)
     totals = [0] * size
@@ -58,7 +60,8 @@ def _matrix(confusion: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Mar
     short = [name if len(name) <= 9 else name[:8] + "…" for name in names]
     ticks = [(i + 0.5, name) for i, name in enumerate(short)] if shown else [(0.0, "")]
     plot = Plot(
-        (0, size), (size, 0), "class in b", "class in a", height=460, left=66, grid=False,
+        (0, size), (size, 0), f"class in {sets['b']}", f"class in {sets['a']}",
+        height=460, left=66, grid=False,
         x_ticks=ticks if size <= 8 else [(0.0, "")], y_ticks=ticks,
     )  # fmt: skip
     for row in confusion:
