@@ -63,6 +63,18 @@ class ExportSettings(StageSettings):
     max_labels: int | None = Field(
         None, ge=1, description="most labels per image, the most probable ones; null: all"
     )
+    roll_up: Literal["none", "leaves", "ancestors", "ancestors_max"] = Field(
+        "none",
+        description="what the tree above the classes does to lists, before the threshold; none: "
+        "nothing; leaves: labels that another of the list lies below are dropped; ancestors: every "
+        "class above a label joins the list, with the sum of the probabilities at or below it; "
+        "ancestors_max: with their maximum, for teachers with a sigmoid and truth=multi",
+    )
+    tree: bool = Field(
+        True,
+        description="write the tree above the classes to tree.json, if the label space has one; "
+        "for format=parquet to _tree.json, which readers of the folder skip",
+    )
     label_space: str = Field(
         "imagenet21k",
         description="imagenet21k, imagenet1k, or a text file with one class name per line",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.formats.image_ids import Ids
@@ -52,6 +52,16 @@ class ReportSettings(StageSettings):
     label_space: str = Field(
         "imagenet21k",
         description="imagenet21k, imagenet1k, or a text file with one class name per line",
+    )
+    nodes: list[str] = Field(
+        default_factory=list,
+        description="synsets to ask about, such as [n02084071] for dog or not: accuracy, precision "
+        "and recall of each; needs gold, and a label space with a tree (docs/tree.md)",
+    )
+    levels: list[NonNegativeInt] = Field(
+        [4, 6, 8],
+        description="depths of the tree at which first labels are compared with gold; "
+        "4: living things, artifacts, foods …",
     )
     title: str = Field("Label report", description="heading of the page")
     top: int = Field(10, ge=1, le=200, description="classes or pairs in each list of the page")

@@ -136,7 +136,7 @@ def render_card(
         statistics=statistics,
         quantiles=list(zip(QUANTILES, statistics.first, strict=False)),
         classes=[
-            (space.name_of(label), label, listed, first)
+            (space.display_name(label), label, listed, first)
             for label, listed, first in statistics.classes
         ],
         provenance=provenance,

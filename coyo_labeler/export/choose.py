@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from coyo_labeler.export.roll_up import RollUp, roll_up
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import check_label_lists, read_label_lists
 
@@ -28,13 +29,15 @@ class Reason(StrEnum):
 @dataclass(frozen=True)
 class Choice:
     """What to keep: labels of at least `threshold`, at most `max_labels` of them per image, and
-    images that have at least `min_labels` left. classes: size of the label space.
+    images that have at least `min_labels` left. classes: size of the label space. roll_up: what
+    becomes of the lists before that; None: nothing.
     """
 
     threshold: float
     min_labels: int
     max_labels: int | None
     classes: int
+    roll_up: RollUp | None = None
 
 
 def choose(rows: pa.Table, choice: Choice) -> tuple[pa.Table, pa.Table]:
@@ -49,6 +52,8 @@ def choose(rows: pa.Table, choice: Choice) -> tuple[pa.Table, pa.Table]:
     source = "export: labels"
     lists = read_label_lists(rows, source)
     check_label_lists(lists, source, classes=choice.classes, falling=True)
+    if choice.roll_up is not None:
+        lists = roll_up(lists, choice.roll_up)
     lengths, values = lists.lengths, lists.probability
     image = np.repeat(np.arange(len(lengths)), lengths)
     rank = np.arange(len(values)) - np.repeat(lists.offsets[:-1], lengths)

@@ -15,10 +15,12 @@ from coyo_labeler.export.job import ExportJob
 from coyo_labeler.export.on_spark import index_tars, write_images, write_rows
 from coyo_labeler.export.plan import Labels, find_labels, plan_shards
 from coyo_labeler.export.provenance import read_provenance
+from coyo_labeler.export.roll_up import RollUp
 from coyo_labeler.export.statistics import read_statistics
 from coyo_labeler.export.tars import find_tars
 from coyo_labeler.export.tfrecord import metadata_files
 from coyo_labeler.formats.label_spaces import load_label_space
+from coyo_labeler.formats.label_tree import LabelTree, find_label_tree, read_label_tree
 from coyo_labeler.formats.spark_tables import read_table
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
@@ -39,6 +41,11 @@ def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
     Raises: InputError naming the key, file, tar or image at fault.
     """
     labels = find_labels(settings.labels)
+    tree = _find_tree(settings)
+    if settings.tree and tree is not None:
+        # Readers of a folder of Parquet files try every file whose name does not begin with _.
+        name = "_tree.json" if settings.format == "parquet" else "tree.json"
+        storage.write_json(storage.join(settings.output, name), tree.to_json())
     if settings.format in WITH_IMAGES:
         return _with_images(spark, settings, run, labels)
     shards = plan_shards(labels.rows, settings.rows_per_shard)
@@ -52,6 +59,14 @@ def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
     counted = shard_receipts.total(done)
     rows = Counts(sum(labels.rows.values()), counted.rows_out, counted.rejected)
     return Outcome(rows, details=details(done), files=data_files(done))
+
+
+def _find_tree(settings: ExportSettings) -> LabelTree | None:
+    """The tree above the classes. Raises: InputError where roll_up needs one and there is none."""
+    space = load_label_space(settings.label_space)
+    if settings.roll_up != "none":
+        return read_label_tree(space)
+    return find_label_tree(space)
 
 
 def _with_images(
@@ -84,12 +99,14 @@ def _with_images(
 def make_job(settings: ExportSettings, run: Run, labels: Labels, shards: int) -> ExportJob:
     """The settings that all tasks share. shards: number of exported files."""
     space = load_label_space(settings.label_space)
-    choice = Choice(settings.threshold, settings.min_labels, settings.max_labels, space.size)
+    rule = None if settings.roll_up == "none" else RollUp(space, settings.roll_up)
+    choice = Choice(settings.threshold, settings.min_labels, settings.max_labels, space.size, rule)
     metadata = {
         "export.threshold": str(settings.threshold),
         "export.min_labels": str(settings.min_labels),
         "export.max_labels": str(settings.max_labels),
         "export.label_space": space.name,
+        "export.roll_up": settings.roll_up,
         **labels.metadata,
     }
     return ExportJob(

@@ -123,8 +123,8 @@ def confused_pairs(confusions: pa.Table, space: LabelSpace) -> list[dict[str, An
         {
             "true_label": int(pairs[i] // space.size),
             "voted_label": int(pairs[i] % space.size),
-            "true_name": space.name_of(int(pairs[i] // space.size)),
-            "voted_name": space.name_of(int(pairs[i] % space.size)),
+            "true_name": space.display_name(int(pairs[i] // space.size)),
+            "voted_name": space.display_name(int(pairs[i] % space.size)),
             "votes": round(float(votes[i]), 6),
         }
         for i in top

@@ -14,6 +14,7 @@ import pyarrow as pa
 from coyo_labeler.report.ranking import listed_areas
 from coyo_labeler.report.sums import PACKED, Aggregates, Cells, Ledger
 from coyo_labeler.report.tally import EXAMPLES, MATRIX_CLASSES, PAIRS, SCORES, Tally
+from coyo_labeler.report.tree_tally import TreeTally
 
 #: Buckets of classes that pairs and scores are split into, so that many tasks add them up.
 BUCKETS = 32
@@ -22,10 +23,10 @@ Packed = tuple[str, str, int, bytes]
 
 
 def tally_batches(
-    batches: Iterable[pa.RecordBatch], classes: int, examples: int
+    batches: Iterable[pa.RecordBatch], classes: int, examples: int, tree: TreeTally | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The packed tally (PACKED) of some rows of labels."""
-    tally = Tally(classes, examples)
+    tally = Tally(classes, examples, tree)
     for batch in batches:
         tally.add(batch)
     for (measure, name), cells in tally.total().items():

@@ -65,7 +65,7 @@ def describe(
         document["other_risk"] = metrics.unit_summary(sums, "other_risk")
         per_class = metrics.class_agreement(sums, space.size)
         for row in per_class:
-            row["name"] = space.name_of(row["label"])
+            row["name"] = space.display_name(row["label"])
         document["agreement"] = {
             **metrics.agreement(sums),
             "pairs": _pairs(sums, "moves", "was", space, settings.top),
@@ -120,7 +120,7 @@ def _classes(sums: Aggregates, space: LabelSpace, top: int) -> dict[str, Any]:
     entries = [
         {
             "label": int(c),
-            "name": space.name_of(int(c)),
+            "name": space.display_name(int(c)),
             "first": int(first[c]),
             "listed": int(listed[c]),
         }
@@ -169,7 +169,7 @@ def _against_gold(sums: Aggregates, space: LabelSpace, top: int, prefix: str) ->
     precisions = ranking.class_precisions(sums, space.size, prefix)
     scores = metrics.class_scores(sums, space.size, precisions, prefix)
     for score in scores:
-        score["name"] = space.name_of(score["label"])
+        score["name"] = space.display_name(score["label"])
     scored = {
         **metrics.accuracy(sums, prefix),
         "macro": metrics.macro(scores),
@@ -187,7 +187,7 @@ def _against_gold(sums: Aggregates, space: LabelSpace, top: int, prefix: str) ->
         matrix = np.zeros((space.size, space.size), dtype=np.int64)
         matrix[given.a, given.b] = given.count
         scored["matrix"] = {
-            "names": [space.name_of(c) for c in range(space.size)],
+            "names": [space.display_name(c) for c in range(space.size)],
             "counts": matrix.tolist(),
         }
     return scored
@@ -215,7 +215,7 @@ def _pairs(
 def _name(label: int, space: LabelSpace) -> str:
     if label < 0:
         return "no label"
-    return space.name_of(label) if label < space.size else str(label)
+    return space.display_name(label) if label < space.size else str(label)
 
 
 def _example(row: Mapping[str, Any], space: LabelSpace) -> dict[str, Any]:

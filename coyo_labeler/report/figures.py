@@ -46,6 +46,8 @@ def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
         plots["risk"] = _risk(document)
         plots["entropy"] = _entropy(posterior["entropy"])
         plots["votes"] = _votes(posterior["images_by_votes"])
+    if "accuracy" in document.get("tree", {}):
+        plots["tree_distance"] = _tree_distance(document["tree"])
     fit = document.get("fit", {})
     if len(fit.get("iterations", ())) > 1:
         plots["objective"] = _objective(fit["iterations"])
@@ -307,3 +309,29 @@ def _worker_histogram(workers: Sequence[Mapping[str, Any]]) -> Markup:
     ]
     plot.bars(edges, bars, titles)
     return plot.svg("Workers by accuracy")
+
+
+def _tree_distance(tree: Mapping[str, Any]) -> Markup:
+    bars, other = (
+        _mistakes(tree[key]["distances"]) if key in tree else [0.0]
+        for key in ("accuracy", "other_accuracy")
+    )
+    size = max(len(bars), len(other))
+    bars += [0.0] * (size - len(bars))
+    edges = [index - 0.5 for index in range(1, size + 2)]
+    titles = [f"{index + 1} steps: {n:,.0f} images" for index, n in enumerate(bars)]
+    shown = [(float(v), number(v)) for v in ticks(1, size, 8) if v == int(v)]
+    plot = Plot(
+        (0.5, size + 0.5), (0, _top(bars, other)), "steps from the first label to the true class",
+        "wrong images", x_ticks=shown,
+    )  # fmt: skip
+    plot.bars(edges, bars, titles)
+    if any(other):
+        plot.steps(edges, other + [0.0] * (size - len(other)), "l2")
+    return plot.svg("Mistakes by their distance in the tree of classes")
+
+
+def _mistakes(distances: Sequence[Sequence[int]]) -> list[float]:
+    """The images at distances 1, 2, …; at least one bar."""
+    counts = {steps: float(images) for steps, images in distances if steps}
+    return [counts.get(steps, 0.0) for steps in range(1, max(counts, default=1) + 1)]

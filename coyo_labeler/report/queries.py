@@ -17,6 +17,7 @@ from coyo_labeler.formats.spark_tables import read_parts, read_table, spark_sche
 from coyo_labeler.report.aggregate import add_batches, extremes, tally_batches, unpack
 from coyo_labeler.report.sums import PACKED, Aggregates
 from coyo_labeler.report.tally import EXAMPLES, TOP_K
+from coyo_labeler.report.tree_tally import TreeTally
 
 #: Rows of gold or slices that one task reads.
 _ROWS_PER_SPLIT = 500_000
@@ -92,15 +93,17 @@ def join_other(rows: DataFrame, other: DataFrame | None, gold: DataFrame | None)
     return rows.join(short, rows.id == short.other_id, "left").drop("other_id")
 
 
-def aggregate(rows: DataFrame, classes: int, examples: int, top: int) -> Aggregates:
+def aggregate(
+    rows: DataFrame, classes: int, examples: int, top: int, tree: TreeTally | None = None
+) -> Aggregates:
     """Everything that the report needs to know of the rows, in one pass over them (`tally.Tally`).
 
     classes: size of the label space. examples: images of each kind, top: pairs of classes, that the
-    report shows. Only these reach the driver (`aggregate.add_batches`).
+    report shows. Only these reach the driver (`aggregate.add_batches`). tree: see `Tally`.
     """
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return tally_batches(batches, classes, examples)
+        return tally_batches(batches, classes, examples, tree)
 
     def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return add_batches(batches, classes, examples, top)

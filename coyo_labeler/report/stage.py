@@ -13,6 +13,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_shards import find_shards
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.formats.label_tree import find_label_tree, read_label_tree
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
@@ -28,6 +29,8 @@ from coyo_labeler.report.queries import (
     read_pairs,
 )
 from coyo_labeler.report.summary import summarise
+from coyo_labeler.report.tree_section import describe_tree
+from coyo_labeler.report.tree_tally import TreeTally
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,8 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     other = read_labels(spark, "compare", settings.compare) if settings.compare else None
     with watch_spark(spark, "report"):
         joined = join_other(join_truth(rows, gold, slices), other, gold)
-        sums = aggregate(joined, space.size, settings.examples, settings.top)
+        tree = _tree_tally(settings, space)
+        sums = aggregate(joined, space.size, settings.examples, settings.top, tree)
         _refuse_duplicate_ids(sums.count("rows"), rows_in)
         examples = look_up(joined, sums)
         pictures = _pictures(spark, settings, examples)
@@ -63,6 +67,8 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
             download=provenance.read_download(settings),
         )
     document = describe(sums, space, settings, context)
+    if tree is not None:
+        document["tree"] = describe_tree(sums, tree, settings.top)
     text = summarise(document)
     storage.write_json(storage.join(settings.output, "report.json"), document)
     storage.write_bytes(storage.join(settings.output, "report.txt"), text.encode())
@@ -71,6 +77,22 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
     logger.info("%s", text)
     counts = Counts(rows_in, sums.count("rows"))
     return Outcome(counts, details={"summary": text.splitlines()})
+
+
+def _tree_tally(settings: ReportSettings, space: LabelSpace) -> TreeTally | None:
+    """What is counted along the tree; None for classes without one.
+
+    Raises: InputError where `nodes` are asked for and there is no tree, or none of that name.
+    """
+    if find_label_tree(space) is None and not settings.nodes:
+        return None
+    tree = read_label_tree(space)
+    for synset in settings.nodes:
+        try:
+            tree.node(synset)
+        except InputError as error:
+            raise InputError(f"report: nodes: {error}") from None
+    return TreeTally(space, tuple(settings.nodes), tuple(settings.levels))
 
 
 def _read_optional(

@@ -15,6 +15,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats.published import THRESHOLDS
 from coyo_labeler.report.ragged import F64, I64, Mask, Ragged, candidates_of, lengths_of, sets_of
 from coyo_labeler.report.sums import Cells, Ledger, key_of
+from coyo_labeler.report.tree_tally import TreeTally
 
 #: Equal bins of [0, 1] for distributions of probability and risk.
 UNIT_BINS = 300
@@ -41,11 +42,13 @@ EXAMPLES = ("uncertain", "changed", "wrong")
 class Tally:
     """The sums over all added batches.
 
-    classes: size of the label space. examples: number of images to keep of each kind.
+    classes: size of the label space. examples: number of images to keep of each kind. tree: what is
+    counted along the tree above the classes; None where there is none.
     """
 
     classes: int
     examples: int = 0
+    tree: TreeTally | None = None
     ledger: Ledger = field(default_factory=Ledger)
     by_class: dict[tuple[str, int], I64] = field(default_factory=dict)
     extremes: dict[str, tuple[I64, F64]] = field(default_factory=dict)
@@ -62,6 +65,8 @@ class Tally:
         ids = _integers(batch, "id")
         self._count_labels(own, first, confidence)
         self._count_sizes(batch)
+        if self.tree is not None:
+            self.tree.count_lists(self.ledger, own)
         self._keep("uncertain", ids, 1.0 - confidence, own.lengths > 0)
         votes = _integers(batch, "n_votes") if "n_votes" in columns else None
         if votes is not None:
@@ -135,6 +140,8 @@ class Tally:
         known = truth.lengths > 0
         right, within = np.zeros((2, own.images), dtype=bool)
         right[image[hit & (rank == 0)]] = True
+        if self.tree is not None:
+            self.tree.count_truth(self.ledger, prefix, own, truth)
         within[image[hit & (rank < TOP_K)]] = True
         ledger = self.ledger
         ledger.count(prefix + "known", int(known.sum()))

@@ -6,7 +6,9 @@ import pytest
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.export.choose import Choice, choose, count_reasons
+from coyo_labeler.export.roll_up import RollUp
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.label_spaces import LabelSpace
 
 
 def rows(*lists: tuple[list[int] | None, list[float] | None]) -> pa.Table:
@@ -110,3 +112,19 @@ def test_a_broken_row_is_named(labels: list[int], probs: list[float], message: s
         choose(table, Choice(0.0, 1, None, 9))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_lists_are_rolled_up_before_the_threshold() -> None:
+    # canine > dog > (beagle, pug); cat stands apart.
+    synsets = ("n02083346", "n02084071", "n02088364", "n02110958", "n02121620")
+    space = LabelSpace("pets.txt", 5, synsets)
+    table = rows(([2, 4, 3], [0.375, 0.25, 0.125]), ([1, 2], [0.75, 0.25]), (None, None))
+    ancestors = {"classes": 5, "roll_up": RollUp(space, "ancestors"), "min_labels": 0}
+    assert kept(table, **ancestors) == [[0, 1, 2, 4, 3], [0, 1, 2], []]
+    assert kept(table, **ancestors, threshold=0.5) == [[0, 1], [0, 1], []]
+    leaves = {**ancestors, "roll_up": RollUp(space, "leaves")}
+    assert kept(table, **leaves) == [[2, 4, 3], [2], []]
+    choice = Choice(0.0, 1, None, 5, RollUp(space, "ancestors_max"))
+    copy, _ = choose(table, choice)
+    assert copy["label_probs"].to_pylist()[0] == [0.375, 0.375, 0.375, 0.25, 0.125]
+    assert copy.schema == table.schema

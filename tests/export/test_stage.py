@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from tfrecord.reader import tfrecord_loader
 
 from coyo_labeler.config.export import ExportSettings
-from coyo_labeler.errors import WorkError
+from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import spark_schema
 from coyo_labeler.stages import STAGES, run_stage
@@ -281,3 +281,23 @@ def test_a_copy_holds_the_files_that_were_written_and_no_others(
         part.write_bytes(part.read_bytes()[:-9])
     run(spark, **given, rows_per_shard=5)
     assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == whole
+
+
+def test_the_tree_lies_beside_the_copy_and_lists_can_be_cut_to_its_leaves(
+    spark: SparkSession, given: dict[str, Any]
+) -> None:
+    given = {**given, "label_space": "imagenet21k"}
+    run(spark, **given, roll_up="leaves")
+    out = Path(given["output"])
+    tree = json.loads((out / "_tree.json").read_text())
+    assert (tree["classes"], len(tree["nodes"])) == (21_841, 23_546)
+    copy = pq.read_table(out)  # the tree does not get in the way
+    assert copy.schema.metadata[b"export.roll_up"] == b"leaves"
+    assert copy.num_rows == 11
+
+
+def test_classes_without_a_tree_cannot_be_rolled_up(
+    spark: SparkSession, given: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"label_space: names\.txt has no tree; imagenet21k and"):
+        run(spark, **given, roll_up="ancestors")
