@@ -31,6 +31,7 @@ def open_environment(package: str) -> Environment:
         "fine": lambda value: "–" if value is None else f"{value * 100:.2f}\u202f%",
         "decimal": lambda value: "–" if value is None else f"{value:.3f}",
         "duration": _duration,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
         "short": _short,
     }
     environment.filters |= filters

@@ -181,6 +181,9 @@ def _against_gold(sums: Aggregates, space: LabelSpace, top: int, prefix: str) ->
         "confused": _pairs(sums, prefix + "confusion", prefix + "support", space, top),
         "reliability": metrics.reliability(sums, prefix),
     }
+    scored["confused_by_confidence"] = sorted(
+        scored["confused"], key=lambda pair: (-pair["confidence"], -pair["count"])
+    )
     if space.size <= MATRIX_CLASSES:
         cells = sums.of_measure(prefix + "confusion")
         given = cells[cells.b >= 0]
@@ -196,7 +199,10 @@ def _against_gold(sums: Aggregates, space: LabelSpace, top: int, prefix: str) ->
 def _pairs(
     sums: Aggregates, measure: str, total_of_first: str, space: LabelSpace, top: int
 ) -> list[dict[str, Any]]:
-    """The most frequent pairs, with names and with their share of all images of the first class."""
+    """The most frequent pairs, with names and with their share of all images of the first class.
+
+    confidence: the mean probability of the second class; None for the pairs of two folders.
+    """
     cells = most_frequent(sums.of_measure(measure), top)
     totals = sums.dense(total_of_first, space.size)
     return [
@@ -205,10 +211,17 @@ def _pairs(
             "to": b,
             "count": n,
             "share": n / int(totals[a]) if a >= 0 and totals[a] else None,
+            "confidence": total / n if measure.endswith("confusion") else None,
             "from_name": _name(a, space),
             "to_name": _name(b, space),
         }
-        for a, b, n in zip(cells.a.tolist(), cells.b.tolist(), cells.count.tolist(), strict=True)
+        for a, b, n, total in zip(
+            cells.a.tolist(),
+            cells.b.tolist(),
+            cells.count.tolist(),
+            cells.total.tolist(),
+            strict=True,
+        )
     ]
 
 

@@ -159,7 +159,7 @@ class Tally:
         single = truth.lengths == 1
         expected = truth.labels[truth.starts[single]]
         given = first[single]
-        ledger.tally(prefix + "confusion", expected, given)
+        ledger.tally(prefix + "confusion", expected, given, confidence[single])
         self._count_classes(prefix + "support", expected)
         self._count_classes(prefix + "predicted", given[given >= 0])
         self._count_classes(prefix + "correct", expected[expected == given])

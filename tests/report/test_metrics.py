@@ -3,8 +3,11 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
+from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.report import metrics
+from coyo_labeler.report.document import Context, describe
 from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tally import Tally
 
@@ -138,3 +141,21 @@ def test_rows_that_break_the_schema_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         sums_of(batch(labels=labels, label_probs=probs))
+
+
+def test_confused_classes_are_listed_by_count_and_by_confidence() -> None:
+    rows = batch(
+        labels=[[1], [1], [2], [0], [1]],
+        label_probs=[[0.25], [0.5], [0.875], [0.75], [0.5]],
+        gold=[[0], [0], [1], [0], [1]],
+    )
+    settings = ReportSettings(labels="l", gold="g", output="o")
+    context = Context(series={"own": "a", "other": "b"}, about={})
+    space = LabelSpace("three.txt", 3, ("cat", "dog", "cat"))
+    document = describe(sums_of(rows, classes=3), space, settings, context)["accuracy"]
+    pairs = [
+        [(pair["from_name"], pair["to_name"], pair["count"], pair["confidence"]) for pair in listed]
+        for listed in (document["confused"], document["confused_by_confidence"])
+    ]
+    assert pairs[0] == [("cat (0)", "dog", 2, 0.375), ("dog", "cat (2)", 1, 0.875)]
+    assert pairs[1] == pairs[0][::-1]
