@@ -233,6 +233,10 @@ def _read_document(key: str, url: str) -> _Document:
         return msgspec.json.decode(data, type=_Document)
     except msgspec.ValidationError as error:
         raise InputError(f"compare: {key}: {url} {_what_it_is(data, error)}") from None
+    except RecursionError:
+        raise InputError(
+            f"compare: {key}: {url} is no COCO instance JSON: it nests lists thousands deep"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as first:
         repaired = _NO_JSON_NUMBER.sub(_quoted, bytes(data))
         try:

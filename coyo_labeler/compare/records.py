@@ -8,9 +8,13 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+
+from coyo_labeler.errors import one_line
+
+T = TypeVar("T")
 
 #: Sides of an image up to which run lengths stay within 32 bits.
 MAX_SIDE = 2**15
@@ -133,7 +137,7 @@ def read_image(raw: bytes | msgspec.Raw) -> Image:
     try:
         image = _IMAGES.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        image = msgspec.convert(_repaired("image", raw), Image)
+        image = _repair("image", raw, Image)
     for side in (image.width, image.height):
         if side is not None and not 0 < side <= MAX_SIDE:
             raise BrokenRecordError(
@@ -147,7 +151,7 @@ def read_category(raw: bytes | msgspec.Raw) -> Category:
     try:
         return _CATEGORIES.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.convert(_repaired("category", raw), Category)
+        return _repair("category", raw, Category)
 
 
 def read_keys(raw: bytes | msgspec.Raw) -> Keys:
@@ -155,7 +159,7 @@ def read_keys(raw: bytes | msgspec.Raw) -> Keys:
     try:
         return _KEYS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.convert(_repaired("annotation", raw), Keys)
+        return _repair("annotation", raw, Keys)
 
 
 def read_annotation(raw: bytes | msgspec.Raw, canvas: Canvas) -> Annotation:
@@ -163,7 +167,7 @@ def read_annotation(raw: bytes | msgspec.Raw, canvas: Canvas) -> Annotation:
     try:
         annotation = _ANNOTATIONS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        annotation = msgspec.convert(_repaired("annotation", raw), Annotation)
+        annotation = _repair("annotation", raw, Annotation)
     if isinstance(annotation.segmentation, RunLengths):
         _check_run_lengths(annotation.segmentation, canvas)
     elif annotation.segmentation:
@@ -264,6 +268,18 @@ def _limit(canvas: Canvas) -> float:
     return (1 + _BEYOND) * max(canvas) if canvas.height else float(MAX_SIDE)
 
 
+def _repair(kind: str, raw: bytes | msgspec.Raw, wanted: type[T]) -> T:
+    """A record that is not as it should be, where it can be read all the same.
+
+    Raises: BrokenRecordError that says what is wrong.
+    """
+    try:
+        return msgspec.convert(_repaired(kind, raw), wanted)
+    except msgspec.ValidationError as error:  # such as a number beyond 64 bits
+        reason = Reason.NOT_FINITE if "out of range" in str(error) else Reason.WRONG_TYPE
+        raise BrokenRecordError(reason, str(error)) from None
+
+
 def _repaired(kind: str, raw: bytes | msgspec.Raw) -> dict[str, Any]:
     """The record after all, where only whole numbers were written as 3.0 or true.
 
@@ -271,8 +287,8 @@ def _repaired(kind: str, raw: bytes | msgspec.Raw) -> dict[str, Any]:
     """
     try:
         record = json.loads(bytes(raw))
-    except UnicodeDecodeError:
-        raise BrokenRecordError(Reason.WRONG_TYPE, "text that is not UTF-8") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, thousands of digits, deep nesting
+        raise BrokenRecordError(Reason.WRONG_TYPE, one_line(error, 100)) from None
     if not isinstance(record, dict):
         raise BrokenRecordError(Reason.NOT_AN_OBJECT, f"{_short(record)}, where an object is due")
     for key in _NEEDED[kind]:

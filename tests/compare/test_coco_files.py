@@ -68,6 +68,10 @@ def infinite_area(a: dict[str, Any]) -> None:
     a["area"] = float("-inf")
 
 
+def endless_area(a: dict[str, Any]) -> None:
+    a["area"] = 10**400
+
+
 def negative_area(a: dict[str, Any]) -> None:
     a["area"] = -3
 
@@ -118,6 +122,7 @@ BROKEN = [
     (rle_garbage, "rle_counts"),
     (nan_in_polygon, "not_finite"),
     (infinite_area, "not_finite"),
+    (endless_area, "not_finite"),
     (negative_area, "area"),
     (text_box, "wrong_type"),
     (box_of_three, "box"),
@@ -260,21 +265,22 @@ def test_an_annotation_in_two_shards_counts_once(tmp_path: Path) -> None:
     assert document["b"]["instances"] == 13
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "is empty"),
-        (b"  \n", "is empty"),
-        (b'{"images": [', "is no JSON"),
-        (b'{"images": [], "annotations": [], "categories": []} x', "is no JSON"),
-        (b"\x00\x01\x02\x80", "is no JSON"),
-        (b"[]", "is a list, such as detection results"),
-        (b'"text"', "is no COCO instance JSON"),
-        (b'{"a": 1}', "has no list 'images'"),
-        (b'{"images": [], "categories": []}', "has no list 'annotations'"),
-        (b'{"images": {}, "annotations": [], "categories": []}', "is no COCO instance JSON"),
-    ],
-)
+NO_COCO = [
+    (b"", "is empty"),
+    (b"  \n", "is empty"),
+    (b'{"images": [', "is no JSON"),
+    (b'{"images": [], "annotations": [], "categories": []} x', "is no JSON"),
+    (b"\x00\x01\x02\x80", "is no JSON"),
+    (b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nests lists thousands deep"),
+    (b"[]", "is a list, such as detection results"),
+    (b'"text"', "is no COCO instance JSON"),
+    (b'{"a": 1}', "has no list 'images'"),
+    (b'{"images": [], "categories": []}', "has no list 'annotations'"),
+    (b'{"images": {}, "annotations": [], "categories": []}', "is no COCO instance JSON"),
+]
+
+
+@pytest.mark.parametrize(("content", "says"), NO_COCO, ids=[says for _, says in NO_COCO])
 def test_what_is_no_coco_file_is_refused_by_name(
     tmp_path: Path, content: bytes, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
