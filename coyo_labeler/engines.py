@@ -162,14 +162,10 @@ def report_instead(settings: "CompareSettings") -> tuple[str, Mapping[str, Any]]
 
 
 def _holds_labels(url: str) -> bool:
-    """Whether there are Parquet files, as label and merge write them in folders of their own."""
+    """Whether there are Parquet files, or the folder of them that merge writes."""
     if not storage.exists(url):
         return False
-    return bool(
-        storage.files_of(url)
-        or storage.locate(url, "posterior") != url
-        or storage.locate(url, "beliefs") != url
-    )
+    return bool(storage.files_of(url)) or storage.locate(url, "posterior") != url
 
 
 def _bytes_of(url: str) -> int:

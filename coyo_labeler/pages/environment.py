@@ -1,5 +1,6 @@
 """The environment in which the templates of pages are rendered."""
 
+import re
 from collections.abc import Callable
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
@@ -7,6 +8,8 @@ from markupsafe import Markup, escape
 
 #: Characters shown of the name of a class: WordNet's lists of synonyms can be long.
 _NAME = 30
+#: What `LabelSpace.display_name` puts behind a name that several classes have.
+_MARK = re.compile(r" \((?:n\d{8}|\d+)\)$")
 
 
 def open_environment(package: str) -> Environment:
@@ -47,8 +50,14 @@ def _duration(seconds: float) -> str:
 
 
 def _short(name: str) -> Markup:
-    """The first synonyms of a class; its tooltip shows all of them."""
+    """The first synonyms of a class; its tooltip shows all of them.
+
+    A synset or number behind the name stays: it tells classes of one name apart.
+    """
     if len(name) <= _NAME:
         return escape(name)
-    listed = name[: _NAME + 1].rpartition(",")[0] or name[: _NAME - 1]
-    return Markup('<span title="{}">{}…</span>').format(name, listed)
+    mark = _MARK.search(name)
+    words = name[: mark.start()] if mark else name
+    if len(words) > _NAME:
+        words = (words[: _NAME + 1].rpartition(",")[0] or words[: _NAME - 1]) + "…"
+    return Markup('<span title="{}">{}{}</span>').format(name, words, mark[0] if mark else "")

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from coyo_labeler.formats.label_tree import LabelTree, node_names
-from coyo_labeler.formats.published import THRESHOLDS
 from coyo_labeler.report.metrics import rate
 from coyo_labeler.report.sums import Aggregates
-from coyo_labeler.report.tree_tally import TreeTally
+from coyo_labeler.report.tree_tally import TreeTally, related_thresholds
 
 #: The depth of the branches: living things, artifacts, foods, natural objects, acts, …
 BRANCH_DEPTH = 4
@@ -25,7 +24,7 @@ def describe_tree(sums: Aggregates, tally: TreeTally, top: int) -> dict[str, Any
                 "threshold": threshold,
                 **rate(sums.count("related", index), sums.count("kept", index)),
             }
-            for index, threshold in enumerate(THRESHOLDS)
+            for index, threshold in related_thresholds()
         ],
     }
     for name, prefix in (("accuracy", ""), ("other_accuracy", "other_")):

@@ -16,6 +16,11 @@ from coyo_labeler.report.sums import Ledger
 NODE_PROBABILITY = 0.5
 
 
+def related_thresholds() -> list[tuple[int, float]]:
+    """The thresholds of `count_lists` with their indices. Without one, lists of 50 have it all."""
+    return [(index, threshold) for index, threshold in enumerate(THRESHOLDS) if threshold > 0]
+
+
 @dataclass(frozen=True)
 class TreeTally:
     """What is counted along the tree of a label space.
@@ -39,7 +44,7 @@ class TreeTally:
 
         Measure `related`: a is the index of the threshold.
         """
-        for index, threshold in enumerate(THRESHOLDS):
+        for index, threshold in related_thresholds():
             keep = own.probs >= threshold
             image = own.image[keep]
             offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=own.images))])
