@@ -1,0 +1,28 @@
+"""The accuracy of a labels table, with an interval, from questions that were drawn by chance.
+
+`inputs`     the judged images, the answers and the population
+`states`     the classes an image may have, and how probable each answer is under each
+`fit`        the most probable parameters of workers and table (Newton), and their covariance
+`draws`      draws of parameters, true classes and bootstrap weights
+`estimate`   the accuracy in each draw: weights, finite population, regression; its interval
+`stop`       how many more answers an interval takes; what the next answer gains
+"""
+
+from coyo_labeler.audit.estimate import Estimate, Frame, estimate, estimate_frames
+from coyo_labeler.audit.inputs import Answer, Answers, Judged, Lists, Population
+from coyo_labeler.audit.stop import answer_gain, further_answers, is_reached
+
+__all__ = [
+    "Answer",
+    "Answers",
+    "Estimate",
+    "Frame",
+    "Judged",
+    "Lists",
+    "Population",
+    "answer_gain",
+    "estimate",
+    "estimate_frames",
+    "further_answers",
+    "is_reached",
+]

@@ -1,0 +1,229 @@
+"""The accuracy of a labels table from answers to questions that were drawn by chance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from coyo_labeler.audit.draws import Draws, draw
+from coyo_labeler.audit.fit import fit
+from coyo_labeler.audit.inputs import Answers, Judged, Population
+from coyo_labeler.audit.states import build
+from coyo_labeler.em.segments import F64, I64, Bool
+from coyo_labeler.errors import InputError
+
+#: Draws by default: the ends of the interval then move by some 4 % of its width.
+DRAWS = 1000
+#: Answers that the slope of the regression on the table's probability is shrunk by.
+_SLOPE_ANSWERS = 15.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy with its 95 % interval.
+
+    images: that were drawn by chance. answers: about them. deviation: standard deviation.
+    from_workers: the part of it that comes from not knowing how good the workers are.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    answers: int
+    images: int
+    deviation: float
+    from_workers: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Part of the judged images, and the population that it stands for.
+
+    images: (n,) indices. population: of the table, or of a slice of it.
+    """
+
+    images: I64
+    population: Population
+
+
+def estimate(
+    judged: Judged,
+    answers: Answers,
+    population: Population,
+    classes: int,
+    workers: int,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Estimate:
+    """The accuracy of all labels of a table.
+
+    population: the whole table. classes, workers: how many there are.
+
+    Raises: InputError where no image has an inclusion probability, or a value cannot be.
+    """
+    frames = {"": Frame(np.arange(len(judged)), population)}
+    return estimate_frames(judged, answers, frames, classes, workers, draws=draws, seed=seed)[""]
+
+
+def estimate_frames(
+    judged: Judged,
+    answers: Answers,
+    frames: Mapping[str, Frame],
+    classes: int,
+    workers: int,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """The accuracy of several parts of a table, with one fit of all workers.
+
+    A frame without an image drawn by chance has no estimate.
+
+    Raises: as `estimate`.
+    """
+    judged.check(classes)
+    if np.isnan(judged.inclusion).all():
+        raise InputError(NO_PROBABILITY)
+    model = build(judged, answers, classes, workers)
+    fitted = fit(model)
+    random = np.random.default_rng(seed)
+    totals: dict[str, list[_Accuracies]] = {name: [] for name in frames}
+    for block in draw(model, judged, fitted, draws, random):
+        for name, frame in frames.items():
+            accuracy = _accuracies(judged, frame, block, random)
+            if accuracy is not None:
+                totals[name].append(accuracy)
+    drawn = ~np.isnan(judged.inclusion[answers.image])
+    per_image = np.bincount(answers.image[drawn], minlength=len(judged))
+    return {
+        name: _summarise(parts, per_image[frames[name].images])
+        for name, parts in totals.items()
+        if parts
+    }
+
+
+NO_PROBABILITY = (
+    "votes: no vote has an inclusion_probability, so nothing is known of how the images were "
+    "chosen, and no accuracy can be estimated from them; ask questions made by select, and give "
+    "collect's output"
+)
+
+
+@dataclass(frozen=True)
+class _Accuracies:
+    """Of a frame in each draw: value: (draws,). sampling: standard deviation if workers never erred."""
+
+    value: F64
+    sampling: float
+
+
+def _accuracies(
+    judged: Judged, frame: Frame, block: Draws, random: np.random.Generator
+) -> _Accuracies | None:
+    """The accuracy of a frame in each draw; None if no image was drawn by chance.
+
+    Images of a round stand for those that were not asked about until its end, each for 1 / its
+    inclusion probability − 1 of them. Images that were asked about stand for themselves (Des Raj
+    1956). The rounds' totals are weighted by the numbers of images that they are worth.
+    """
+    index, people = frame.images, frame.population
+    inclusion, rounds = judged.inclusion[index], judged.round[index]
+    by_chance = ~np.isnan(inclusion)
+    if not by_chance.any():
+        return None
+    base, label, chance = block.base_right[index], block.label_right[index], block.chance[index]
+    confidence = np.clip(judged.probability[index], 0.0, 1.0)
+    weight = np.where(by_chance, 1.0 / np.where(by_chance, inclusion, 1.0) - 1.0, 0.0)
+    scale = people.asked / len(index)  # above 1 where a sample of the asked images is judged
+    numbers = np.unique(rounds[by_chance & (weight > 0)])
+    totals, precisions, variances = [], [], []
+    for number in numbers:
+        mine = by_chance & (rounds == number) & (weight > 0)
+        until = ~by_chance | (rounds <= number)
+        rest = people.images - people.asked + scale * float((~until).sum())
+        sample = _Sample(base[mine], chance[mine], weight[mine], confidence[mine])
+        mean = sample.mean(0.5 / len(numbers), random)
+        if people.confidence is not None:
+            later = confidence[~until]
+            unasked = people.images - people.asked
+            goal = (unasked * people.confidence + scale * later.sum()) / max(rest, 1.0)
+            mean = mean + sample.slope() * (goal - sample.drawn_confidence())
+        mean = np.clip(mean, 0.0, 1.0)
+        noise = np.sqrt(rest * mean * (1 - mean)) * random.standard_normal(len(mean))
+        totals.append(scale * base[until].sum(axis=0) + np.clip(rest * mean + noise, 0.0, rest))
+        middle = float(mean.mean())
+        variances.append(middle * (1 - middle) * (rest**2 / sample.effective + rest))
+        precisions.append(sample.effective / max(rest, 1.0) ** 2)
+    gain = scale * (label.sum(axis=0) - base.sum(axis=0))
+    if people.images == people.asked:
+        return _Accuracies(label.mean(axis=0), 0.0)
+    if not totals:  # the images stand for nobody but themselves
+        return None
+    share = np.array(precisions) / np.sum(precisions)
+    total = np.tensordot(share, np.stack(totals), axes=1)
+    sampling = float(np.sqrt(share**2 @ np.array(variances))) / people.images
+    return _Accuracies(np.clip((total + gain) / people.images, 0.0, 1.0), sampling)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Images of a round; right, chance: (n, draws), weight, confidence: (n,)."""
+
+    right: Bool
+    chance: F64
+    weight: F64
+    confidence: F64
+
+    @property
+    def effective(self) -> float:
+        """The number of images of equal weight that these are worth."""
+        return float(self.weight.sum() ** 2 / (self.weight**2).sum())
+
+    def mean(self, prior: float, random: np.random.Generator) -> F64:
+        """The weighted share of right labels in each draw of weights, (draws,).
+
+        prior: images of average weight, right and wrong each, that are added (Jeffreys: 1/2), so
+        that a sample without a wrong label does not prove that there is none.
+        """
+        draws = self.right.shape[1]
+        weight = self.weight[:, None] * self.chance
+        unit = self.weight.sum() / self.effective
+        added = unit * random.standard_gamma(prior, (2, draws))
+        return np.asarray(
+            ((weight * self.right).sum(axis=0) + added[0])
+            / (weight.sum(axis=0) + added.sum(axis=0))
+        )
+
+    def drawn_confidence(self) -> F64:
+        """The weighted mean of the table's probability in each draw, (draws,)."""
+        weight = self.weight[:, None] * self.chance
+        return np.asarray((weight * self.confidence[:, None]).sum(axis=0) / weight.sum(axis=0))
+
+    def slope(self) -> F64:
+        """The slope of right on the table's probability in each draw, (draws,), shrunk towards 0."""
+        weight = self.weight[:, None] * self.chance
+        total = weight.sum(axis=0)
+        away = self.confidence[:, None] - self.drawn_confidence()
+        right = self.right - (weight * self.right).sum(axis=0) / total
+        squares = (weight * away**2).sum(axis=0)
+        shrunk = self.effective / (self.effective + _SLOPE_ANSWERS)
+        products = (weight * away * right).sum(axis=0)
+        return np.asarray(shrunk * products / np.maximum(squares, 1e-9 * total))
+
+
+def _summarise(parts: list[_Accuracies], answers: I64) -> Estimate:
+    """Mean and central 95 % of all draws. answers: of each image that was drawn by chance."""
+    values = np.concatenate([part.value for part in parts])
+    low, high = np.quantile(values, (0.025, 0.975))
+    deviation = float(values.std())
+    sampling = float(np.mean([part.sampling for part in parts]))
+    return Estimate(
+        accuracy=float(values.mean()),
+        low=float(low),
+        high=float(high),
+        answers=int(answers.sum()),
+        images=int((answers > 0).sum()),
+        deviation=deviation,
+        from_workers=float(np.sqrt(max(deviation**2 - sampling**2, 0.0))),
+    )
