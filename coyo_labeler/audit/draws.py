@@ -15,7 +15,7 @@ from scipy.special import log_expit
 from coyo_labeler.audit.fit import Fit
 from coyo_labeler.audit.inputs import Judged
 from coyo_labeler.audit.states import Model
-from coyo_labeler.em.segments import F64, Bool
+from coyo_labeler.em.segments import F64, I32, I64, Bool
 
 #: Numbers that one block of draws may hold.
 _BLOCK = 1 << 22
@@ -75,7 +75,7 @@ def _judge(model: Model, judged: Judged, score: F64, random: np.random.Generator
     )
 
 
-def _probability(model: Model, image: F64, wanted: F64, score: F64, total: F64) -> F64:
+def _probability(model: Model, image: I64, wanted: I32, score: F64, total: F64) -> F64:
     """The probability of one class per image, (images, draws); 0 where there is none."""
     hit = np.flatnonzero((model.label == wanted[image]) & (model.label >= 0))
     share = np.zeros(total.shape)

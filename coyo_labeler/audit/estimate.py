@@ -112,7 +112,7 @@ NO_PROBABILITY = (
 
 @dataclass(frozen=True)
 class _Accuracies:
-    """Of a frame in each draw: value: (draws,). sampling: standard deviation if workers never erred."""
+    """Of a frame. value: (draws,). sampling: standard deviation if workers never erred."""
 
     value: F64
     sampling: float
@@ -201,7 +201,7 @@ class _Sample:
         return np.asarray((weight * self.confidence[:, None]).sum(axis=0) / weight.sum(axis=0))
 
     def slope(self) -> F64:
-        """The slope of right on the table's probability in each draw, (draws,), shrunk towards 0."""
+        """The slope of right on the table's probability in each draw, (draws,), shrunk."""
         weight = self.weight[:, None] * self.chance
         total = weight.sum(axis=0)
         away = self.confidence[:, None] - self.drawn_confidence()

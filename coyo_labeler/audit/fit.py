@@ -25,7 +25,7 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Fit:
-    """parameters: (parameters,) the mode. covariance: (parameters, parameters). spread: of skills."""
+    """The mode (parameters,), the covariance around it, and the standard deviation of skills."""
 
     parameters: F64
     covariance: F64
@@ -99,7 +99,7 @@ def _is_positive(matrix: F64) -> bool:
 
 
 def _positive(complete: F64, precision: F64) -> F64:
-    """The complete-data information with its negative directions, of mixtures, left to the prior."""
+    """The complete-data information; the prior alone where mixtures make it negative."""
     values, vectors = linalg.eigh(complete)
     return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T + np.diag(precision))
 

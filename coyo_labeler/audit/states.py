@@ -1,7 +1,7 @@
 """The classes that an image may have, and how probable each answer is under each of them.
 
-Every probability is a product of constants and of logistic terms σ(± (x·p + offset)) to the power of
-1 or −1, so that fitting and sampling need no other formula. x is a row of `Model.design`, p the
+Every probability is a product of constants and of logistic terms σ(± (x·p + offset)) to the power
+of 1 or −1, so that fitting and sampling need no other formula. x is a row of `Model.design`, p the
 parameters. A mixture σ(−h) B + σ(h) S is such a product: B σ(−h) / σ(−(h + log S / B)).
 
 An image's state is its class: one of those that its answers, its labels or gold name, or any other
