@@ -16,6 +16,8 @@ from coyo_labeler.errors import InputError
 DRAWS = 1000
 #: Answers that the slope of the regression on the table's probability is shrunk by.
 _SLOPE_ANSWERS = 15.0
+#: Right or wrong labels, whichever there are fewer of, at which the added images are halved.
+_RARE = 4.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class Estimate:
 class Frame:
     """Part of the judged images, and the population that it stands for.
 
-    images: (n,) indices. population: of the table, or of a slice of it.
+    images: (n,) indices. population: of the table, or of a slice of it. round: only the images
+    drawn in this round stand for others; None: those of all rounds.
     """
 
     images: I64
     population: Population
+    round: int | None = None
 
 
 def estimate(
@@ -63,7 +67,21 @@ def estimate(
     Raises: InputError where no image has an inclusion probability, or a value cannot be.
     """
     frames = {"": Frame(np.arange(len(judged)), population)}
-    return estimate_frames(judged, answers, frames, classes, workers, draws=draws, seed=seed)[""]
+    audit = estimate_frames(judged, answers, frames, classes, workers, draws=draws, seed=seed)
+    if "" not in audit.estimates:
+        raise InputError(NO_CHANCE)
+    return audit.estimates[""]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """estimates: of each frame that has one. base_right, label_right: (images,) the probability
+    that `Judged.base` and `label` are right, given all answers.
+    """
+
+    estimates: dict[str, Estimate]
+    base_right: F64
+    label_right: F64
 
 
 def estimate_frames(
@@ -75,7 +93,7 @@ def estimate_frames(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, Estimate]:
+) -> Audit:
     """The accuracy of several parts of a table, with one fit of all workers.
 
     A frame without an image drawn by chance has no estimate.
@@ -89,24 +107,42 @@ def estimate_frames(
     fitted = fit(model)
     random = np.random.default_rng(seed)
     totals: dict[str, list[_Accuracies]] = {name: [] for name in frames}
+    log_weights, base_right, label_right = [], [], []
     for block in draw(model, judged, fitted, draws, random):
+        log_weights.append(block.log_weight)
+        base_right.append(block.base_right.mean(axis=1) * len(block.log_weight))
+        label_right.append(block.label_right.mean(axis=1) * len(block.log_weight))
         for name, frame in frames.items():
             accuracy = _accuracies(judged, frame, block, random)
             if accuracy is not None:
                 totals[name].append(accuracy)
+    weight = importance(np.concatenate(log_weights))
     drawn = ~np.isnan(judged.inclusion[answers.image])
     per_image = np.bincount(answers.image[drawn], minlength=len(judged))
-    return {
-        name: _summarise(parts, per_image[frames[name].images])
+    estimates = {
+        name: _summarise(parts, weight, per_image[_of_round(judged, frames[name])])
         for name, parts in totals.items()
         if parts
     }
+    return Audit(estimates, np.sum(base_right, axis=0) / draws, np.sum(label_right, axis=0) / draws)
+
+
+def _of_round(judged: Judged, frame: Frame) -> I64:
+    """The images of a frame that stand for others."""
+    if frame.round is None:
+        return frame.images
+    of_round = judged.round[frame.images] == frame.round
+    return np.asarray(frame.images[of_round])
 
 
 NO_PROBABILITY = (
     "votes: no vote has an inclusion_probability, so nothing is known of how the images were "
     "chosen, and no accuracy can be estimated from them; ask questions made by select, and give "
     "collect's output"
+)
+NO_CHANCE = (
+    "votes: every image that was asked about was chosen for sure, so none stands for the images "
+    "that nobody was asked about, and no accuracy can be estimated; give select an audit above 0"
 )
 
 
@@ -136,10 +172,13 @@ def _accuracies(
     confidence = np.clip(judged.probability[index], 0.0, 1.0)
     weight = np.where(by_chance, 1.0 / np.where(by_chance, inclusion, 1.0) - 1.0, 0.0)
     scale = people.asked / len(index)  # above 1 where a sample of the asked images is judged
-    numbers = np.unique(rounds[by_chance & (weight > 0)])
+    drawing = by_chance & (weight > 0)
+    if frame.round is not None:
+        drawing &= rounds == frame.round
+    numbers = np.unique(rounds[drawing])
     totals, precisions, variances = [], [], []
     for number in numbers:
-        mine = by_chance & (rounds == number) & (weight > 0)
+        mine = drawing & (rounds == number)
         until = ~by_chance | (rounds <= number)
         rest = people.images - people.asked + scale * float((~until).sum())
         sample = _Sample(base[mine], chance[mine], weight[mine], confidence[mine])
@@ -184,11 +223,15 @@ class _Sample:
         """The weighted share of right labels in each draw of weights, (draws,).
 
         prior: images of average weight, right and wrong each, that are added (Jeffreys: 1/2), so
-        that a sample without a wrong label does not prove that there is none.
+        that a sample without a wrong label does not prove that there is none. Where there are many
+        of both, fewer are added, for they would only draw the mean towards one half.
         """
         draws = self.right.shape[1]
         weight = self.weight[:, None] * self.chance
         unit = self.weight.sum() / self.effective
+        share = float(self.weight @ self.right.mean(axis=1) / self.weight.sum())
+        rare = self.effective * min(share, 1 - share)
+        prior = prior / (1 + rare / _RARE)
         added = unit * random.standard_gamma(prior, (2, draws))
         return np.asarray(
             ((weight * self.right).sum(axis=0) + added[0])
@@ -212,14 +255,24 @@ class _Sample:
         return np.asarray(shrunk * products / np.maximum(squares, 1e-9 * total))
 
 
-def _summarise(parts: list[_Accuracies], answers: I64) -> Estimate:
+def importance(log_weight: F64) -> F64:
+    """Weights of draws that sum to 1, (draws,); none above the mean · √draws (Ionides 2008)."""
+    weight = np.exp(log_weight - log_weight.max())
+    weight = np.minimum(weight, weight.mean() * np.sqrt(len(weight)))
+    return np.asarray(weight / weight.sum())
+
+
+def _summarise(parts: list[_Accuracies], weight: F64, answers: I64) -> Estimate:
     """Mean and central 95 % of all draws. answers: of each image that was drawn by chance."""
     values = np.concatenate([part.value for part in parts])
-    low, high = np.quantile(values, (0.025, 0.975))
-    deviation = float(values.std())
+    order = np.argsort(values)
+    below = np.cumsum(weight[order]) - weight[order] / 2
+    low, high = np.interp((0.025, 0.975), below, values[order])
+    mean = float(weight @ values)
+    deviation = float(np.sqrt(weight @ (values - mean) ** 2))
     sampling = float(np.mean([part.sampling for part in parts]))
     return Estimate(
-        accuracy=float(values.mean()),
+        accuracy=mean,
         low=float(low),
         high=float(high),
         answers=int(answers.sum()),

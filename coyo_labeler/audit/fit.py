@@ -25,11 +25,20 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Fit:
-    """The mode (parameters,), the covariance around it, and the standard deviation of skills."""
+    """The mode (parameters,), the covariance around it, and the standard deviation of skills.
+
+    mean, precision: (parameters,) of the prior, that of the skills with their estimated spread.
+    """
 
     parameters: F64
     covariance: F64
     spread: float
+    mean: F64
+    precision: F64
+
+    def log_prior(self, parameters: F64) -> F64:
+        """Log density of parameters (parameters, draws) before the answers, up to a constant."""
+        return np.asarray(-0.5 * self.precision @ (parameters - self.mean[:, None]) ** 2)
 
 
 def fit(model: Model) -> Fit:
@@ -40,16 +49,18 @@ def fit(model: Model) -> Fit:
     skill = model.skill[model.skill >= 0]
     deviation = _SPREAD
     parameters = mean.copy()
-    for _ in range(_SPREAD_STEPS):
+    for step in range(_SPREAD_STEPS):
         precision = _precision(model, size, deviation)
         parameters, information = _climb(model, parameters, mean, precision)
         covariance = _inverse(information)
         if not len(skill):
             break
+        if step == _SPREAD_STEPS - 1:
+            break
         squares = parameters[skill] ** 2 + np.diag(covariance)[skill]
         known = _SPREAD_WORKERS * _SPREAD**2
         deviation = float(np.sqrt((squares.sum() + known) / (len(skill) + _SPREAD_WORKERS)))
-    return Fit(parameters, covariance, deviation)
+    return Fit(parameters, covariance, deviation, mean, precision)
 
 
 def _precision(model: Model, size: int, deviation: float) -> F64:

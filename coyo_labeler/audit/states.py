@@ -18,7 +18,7 @@ from coyo_labeler.audit.inputs import NO_CLASS, Answer, Answers, Judged
 from coyo_labeler.em.segments import F64, I32, I64, Bool, bin_sum, distinct, find, offsets_of
 
 #: Probabilities of labels are kept within these bounds before their log-odds are taken.
-_P_LOW, _P_HIGH = 0.01, 0.99
+_P_LOW, _P_HIGH = 0.002, 0.998
 #: The label of the lumped state.
 OTHER = NO_CLASS
 #: The classes of a set that become states of their own.
@@ -26,24 +26,28 @@ _SET_CLASSES = 64
 
 #: Prior mean and standard deviation of each parameter that all workers share, in log-odds.
 #: choice: right answers of choices. wrong_base: how much more often where `base` is wrong. lure:
-#: how much more often a wrong choice falls on `base` than on another class. yes, no: right answers
-#: of verifications. unsure, unsure_true: unsure answers, and how much more often where yes is
-#: right. level, slope, weight: calibration of the table. even: how much of the probability outside
-#: `base` is spread evenly, against what the table says. alike: how many of the wrong choices are
-#: those that the table takes for probable too, where `base` is right.
+#: how much more often a wrong choice falls on `base` than on another class. verify: right answers
+#: of verifications. yes: how much more often where yes is right, and less often where no is.
+#: unsure, unsure_true: unsure answers, and how much more often where yes is right. level, slope,
+#: bend, weight: calibration of the table. even: how much of the probability outside `base` is
+#: spread evenly, against what the table says. alike: how many of the wrong choices are those that
+#: the table takes for probable too, where `base` is right. again: how many of the wrong choices
+#: repeat a wrong choice that another worker made for the image, beyond chance.
 PRIORS = {
-    "choice": (1.6, 0.8),
+    "choice": (1.4, 0.9),
     "wrong_base": (0.0, 0.4),
     "lure": (0.2, 0.8),
-    "yes": (1.6, 0.8),
-    "no": (1.6, 0.8),
+    "verify": (1.4, 0.9),
+    "yes": (0.0, 0.35),
     "unsure": (-2.5, 1.5),
     "unsure_true": (0.0, 0.5),
     "level": (1.0, 2.0),
     "slope": (0.8, 0.6),
+    "bend": (0.0, 0.1),
     "weight": (0.0, 0.7),
     "even": (-1.5, 1.0),
     "alike": (-1.5, 1.2),
+    "again": (-1.5, 1.2),
 }
 SHARED = tuple(PRIORS)
 _COLUMN = {name: index for index, name in enumerate(SHARED)}
@@ -233,7 +237,12 @@ def _calibrate(terms: _Terms, judged: Judged, image: I64, label: I32) -> None:
     n = len(judged)
     columns = [
         (np.full(n, _COLUMN[name]), values)
-        for name, values in (("level", np.ones(n)), ("slope", odds), ("weight", weight))
+        for name, values in (
+            ("level", np.ones(n)),
+            ("slope", odds),
+            ("bend", odds * np.abs(odds)),
+            ("weight", weight),
+        )
     ]
     rows = terms.rows_of(columns)
     free = ((judged.base >= 0) & (judged.truth < 0))[image]
@@ -326,13 +335,48 @@ def _choices(
         -np.log(astray[lured]),
     )
     even = ~right & ~lured & ~(offered_base & (options <= 2) & ~is_base)
-    alike = even & is_base & (said >= 0) & (options > 2)
-    even &= ~alike
+    strays = lured & ~on_base
+    wrong_before, same_before = _earlier_mistakes(answers, answer, said, truth, classes)
+    again = (even | strays) & (said >= 0) & (options > 2) & (wrong_before > 0)
+    share_before = same_before[again] / wrong_before[again]
+    others = options[again] - np.where(strays[again], 2, 1)
+    terms.mix(
+        constant,
+        state[again],
+        _COLUMN["again"],
+        1.0 / np.maximum(others, 1),
+        np.maximum(share_before, 1e-9),
+    )
+    alike = even & is_base & (said >= 0) & (options > 2) & ~again
+    even &= ~alike & ~again
+    strays &= ~again
     np.subtract.at(constant, state[even], np.log(np.maximum(options[even] - 1, 1)))
     likely = share[_state_of(judged, answers, offsets, label, classes)[answer[alike]]]
     terms.mix(constant, state[alike], _COLUMN["alike"], 1.0 / (options[alike] - 1), likely)
-    strays = lured & ~on_base
     np.subtract.at(constant, state[strays], np.log(astray[strays]))
+
+
+def _earlier_mistakes(
+    answers: Answers, answer: I64, said: I32, truth: I32, classes: int
+) -> tuple[I64, I64]:
+    """Of each pair of a choice and a state: earlier choices for the image that are wrong in that
+    state, and those of them for the same class, (pairs,) each.
+
+    Pólya's urn: in which order the answers are taken does not matter to their joint probability.
+    """
+    chosen = np.flatnonzero((answers.answer == Answer.CHOICE) & (answers.label >= 0))
+    size = np.int64(len(answers) + 1)
+    image = answers.image * classes
+    by_class = np.sort((image[chosen] + answers.label[chosen]) * size + chosen)
+    by_image = np.sort(answers.image[chosen] * size + chosen)
+
+    def earlier(keys: I64, key: I64) -> I64:
+        return np.searchsorted(keys, key * size + answer) - np.searchsorted(keys, key * size)
+
+    mine = answers.image[answer]
+    named = np.where(said >= 0, earlier(by_class, image[answer] + np.maximum(said, 0)), 0)
+    right = np.where(truth >= 0, earlier(by_class, image[answer] + np.maximum(truth, 0)), 0)
+    return earlier(by_image, mine) - right, np.where(said == truth, 0, named)
 
 
 def _state_of(judged: Judged, answers: Answers, offsets: I64, label: I32, classes: int) -> I64:
@@ -391,7 +435,8 @@ def _verifications(
     ones = np.ones(len(kinds))
     rows = terms.rows_of(
         [
-            (np.where(yes, _COLUMN["yes"], _COLUMN["no"]), ones),
+            (np.full(len(kinds), _COLUMN["verify"]), ones),
+            (np.full(len(kinds), _COLUMN["yes"]), np.where(yes, 1.0, -1.0)),
             (skill[kinds // 2], ones),
             (bias[kinds // 2], np.where(yes, 1.0, -1.0)),
         ]

@@ -15,6 +15,8 @@ class ReportSettings(StageSettings):
     inputs: ClassVar[tuple[str, ...]] = (
         "labels",
         "gold",
+        "gold_key",
+        "votes",
         "compare",
         "slices",
         "images",
@@ -22,6 +24,7 @@ class ReportSettings(StageSettings):
     )
     sections: ClassVar[Mapping[str, str]] = {
         "labels": "Input and output",
+        "votes": "Votes, and the accuracy that is estimated from them",
         "label_space": "The page",
     }
 
@@ -38,7 +41,7 @@ class ReportSettings(StageSettings):
         None, description="second labels folder, such as the teacher's beliefs before the votes"
     )
     slices: str | None = Field(
-        None, description="groups to compare (image_id, slice), Parquet or CSV; needs gold"
+        None, description="groups to compare (image_id, slice), Parquet or CSV; needs gold or votes"
     )
     images: str | None = Field(
         None, description="output of fetch: its rejects join the funnel, its tars give examples"
@@ -49,6 +52,29 @@ class ReportSettings(StageSettings):
         "no image has one, img2dataset's keys are ids; hash: instead of none, a hash of uid or key",
     )
     catalog: str | None = Field(None, description="output of ingest: its rejects join the funnel")
+    votes: str | None = Field(
+        None,
+        description="output of collect, or votes with inclusion_probability, Parquet or CSV: the "
+        "accuracy of labels and compare is estimated from them",
+    )
+    gold_key: str | None = Field(
+        None,
+        description="output of select, or its gold_key: the true classes of gold questions, for "
+        "the accuracy of each worker; gold is used for it too",
+    )
+    wanted_interval: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="half the width of the interval that is wanted: the page says how many more "
+        "answers that takes",
+    )
+    cost_per_answer: float | None = Field(
+        None, ge=0, description="what one answer costs, in any currency"
+    )
+    cost_per_hour: float | None = Field(
+        None, ge=0, description="what an hour of work costs, where cost_per_answer is not given"
+    )
     label_space: str = Field(
         "imagenet21k",
         description="imagenet21k, imagenet1k, or a text file with one class name per line",

@@ -6,6 +6,9 @@
 `aggregate`  counts of parts of the data to counts of all of it, cut to what the report shows
 `metrics`, `ranking`   rates with intervals, scores per class, calibration, average precision
 `tree_tally`, `tree_section`   what the tree above the classes adds: counts, and their section
+`asked`, `judged`   what Spark reads for the audit: votes, and the labels of their images
+`audit`, `crowd`    the audit's section: the estimated accuracy (package `audit`), who answered
+`audit_figures`     its plots
 `provenance`, `workers`, `examples`   what other stages left: counts, EM's history, workers, images
 `document`   all of it as one JSON document, from which everything below is drawn
 `summary`    the document as a few lines of text

@@ -26,7 +26,8 @@ class Context:
     series: the names of the two label folders, `own` and `other`. about: version and fingerprint.
     examples: rows worth a look, by kind. workers: rows of schemas.WORKERS. worker_pairs: (true
     class, voted class, expected votes). fit: as `provenance.read_fit` returns. funnel: counts of
-    every stage. catalog: histograms of ingest. download: figures of fetch's manifest.
+    every stage. audit: of `audit.describe_audit`. catalog: histograms of ingest. download: figures
+    of fetch's manifest.
     """
 
     series: Mapping[str, str]
@@ -38,6 +39,7 @@ class Context:
     funnel: Sequence[Mapping[str, Any]] = ()
     catalog: Mapping[str, Any] = field(default_factory=dict)
     download: Mapping[str, Any] = field(default_factory=dict)
+    audit: Mapping[str, Any] = field(default_factory=dict)
 
 
 def describe(
@@ -82,6 +84,8 @@ def describe(
 
 def _of_context(context: Context, space: LabelSpace) -> dict[str, Any]:
     sections: dict[str, Any] = {}
+    if context.audit:
+        sections["audit"] = dict(context.audit)
     if context.workers:
         sections["workers"] = [dict(row) for row in context.workers]
     if context.worker_pairs:

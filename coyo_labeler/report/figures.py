@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from coyo_labeler.plots import Plot, number, percent, ticks
+from coyo_labeler.report.audit_figures import audit_figures
 from coyo_labeler.report.metrics import coarsen
 
 #: Bars of a histogram over [0, 1].
@@ -57,6 +58,8 @@ def figures(document: Mapping[str, Any]) -> dict[str, Markup]:
         known = [worker for worker in document["workers"] if worker["accuracy"] is not None]
         draw = _workers if len(known) <= _MAX_WORKERS else _worker_histogram
         plots["workers"] = draw(known)
+    if "audit" in document:
+        plots |= audit_figures(document["audit"])
     return plots
 
 

@@ -19,6 +19,7 @@ from coyo_labeler.progress import watch_spark
 from coyo_labeler.report import provenance, workers
 from coyo_labeler.report.document import Context, describe
 from coyo_labeler.report.examples import locate, thumbnails
+from coyo_labeler.report.judged import read_audit
 from coyo_labeler.report.page import render
 from coyo_labeler.report.queries import (
     aggregate,
@@ -65,6 +66,7 @@ def report(spark: SparkSession, settings: ReportSettings, run: Run) -> Outcome:
             funnel=provenance.read_funnel(settings),
             catalog=provenance.read_catalog(settings),
             download=provenance.read_download(settings),
+            audit=read_audit(spark, settings, space, gold, slices) if settings.votes else {},
         )
     document = describe(sums, space, settings, context)
     if tree is not None:

@@ -27,6 +27,8 @@ def summarise(document: Mapping[str, Any]) -> str:
                 f" mean average precision {scores['mean_average_precision']['value']:.4f},"
                 f" calibration error {ece:.4f}, on {scores['images']:,} images with gold"
             )
+    if "audit" in document:
+        lines += _audit(document["audit"], series)
     if "agreement" in document:
         agreement = document["agreement"]
         lines.append(
@@ -34,3 +36,19 @@ def summarise(document: Mapping[str, Any]) -> str:
             "compared ones"
         )
     return "\n".join(lines) + "\n"
+
+
+def _audit(audit: Mapping[str, Any], series: Mapping[str, str]) -> list[str]:
+    lines = [f"{audit['answers']:,} answers about {audit['images']:,} images"]
+    notes = []
+    for key, name in (("compare", series["other"]), ("labels", series["own"])):
+        if key in audit:
+            of = audit[key]
+            lines.append(
+                f"audit, {name}: accuracy {of['accuracy']:.4f} ({of['low']:.4f}–{of['high']:.4f}) "
+                f"by {of['answers']:,} answers; {of['further_answers']:,} more for "
+                f"± {audit['wanted_interval']:g}"
+            )
+        elif audit.get(f"{key}_note"):
+            notes.append(f"no accuracy is estimated: {audit[f'{key}_note']}")
+    return lines + list(dict.fromkeys(notes))

@@ -1,0 +1,94 @@
+"""Votes with what collect knows of each answer: its question, how likely that was, its seconds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from coyo_labeler import storage
+from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.formats import schemas
+from coyo_labeler.formats.class_names import classes_or_null, why_no_class
+from coyo_labeler.formats.columns import Column, cast_column, check_types, is_text
+from coyo_labeler.formats.csv_files import read_columns, read_header
+from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.parquet_splits import Split, plan_splits, read_split
+
+#: The columns that are read. Those after `label` may be missing.
+COLUMNS = pa.schema([field for field in schemas.COLLECTED_VOTES if field.name != "source"])
+#: Times that cannot be read as such, and lists of classes, have no place in a CSV file.
+_NOT_IN_CSV = ("candidates", "timestamp")
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A CSV file of votes, and which of COLUMNS it has."""
+
+    key: str
+    url: str
+    columns: tuple[str, ...]
+
+
+def plan_collected(key: str, url: str, rows_per_split: int) -> list[Split | CsvFile]:
+    """What to read: the votes of collect's folder, or other Parquet or CSV files of votes.
+
+    key: the setting that named the URL, for messages.
+
+    Raises: InputError where there are no such files, or one lacks a column or has a wrong type.
+    """
+    folder = storage.locate(url, "votes")
+    files = sorted(storage.files_of(folder))
+    if files:
+        with storage.open_parquet(key, files[0]) as parquet:
+            present = parquet.schema_arrow.names
+        wanted = [f for f in COLUMNS if f.name in present or f.name in schemas.VOTES.names]
+        return [*plan_splits(key, folder, pa.schema(wanted), rows_per_split, texts=("label",))]
+    plan: list[Split | CsvFile] = []
+    for file in sorted(storage.files_of(folder, ".csv")):
+        header = read_header(key, file)
+        names = [f.name for f in COLUMNS if f.name in header and f.name not in _NOT_IN_CSV]
+        texts = pa.schema([pa.field(name, pa.string()) for name in header])
+        check_types(key, file, texts, schemas.VOTES)
+        plan.append(CsvFile(key, file, tuple(names)))
+    if not plan:
+        raise InputError(f"{key}: no Parquet or CSV files at {url}; give the output of collect")
+    return plan
+
+
+def read_collected(part: Split | CsvFile, space: LabelSpace) -> Iterator[pa.Table]:
+    """The rows of a part that was planned, with all of COLUMNS; null where the file has none.
+
+    Raises: InputError naming a value that cannot be cast, or that is no class of the label space.
+    """
+    row = part.first_row if isinstance(part, Split) else 0
+    where = f"{part.key}: {part.url}"
+    if isinstance(part, Split):
+        tables = read_split(part)
+    else:
+        tables = read_columns(part.key, part.url, part.columns)
+    for table in tables:
+        columns = []
+        for field in COLUMNS:
+            if field.name not in table.column_names:
+                columns.append(pa.nulls(table.num_rows, field.type))
+                continue
+            column = table[field.name]
+            source = f"{where}: column '{field.name}'"
+            if field.name == "label" and is_text(column.type):
+                column = _classes(column, space, source, row)
+            columns.append(cast_column(column, field.type, source, row))
+        yield pa.table(columns, schema=COLUMNS)
+        row += table.num_rows
+
+
+def _classes(labels: Column, space: LabelSpace, where: str, first_row: int) -> pa.Array:
+    """The class of each label. Raises: InputError naming the first that is none."""
+    classes = classes_or_null(labels, space)
+    if classes.null_count > labels.null_count:
+        unknown = (classes.is_null().to_numpy(False) & labels.is_valid().to_numpy()).argmax()
+        label = one_line(labels[int(unknown)].as_py())
+        raise InputError(
+            f"{where} in row {first_row + int(unknown) + 1}: {why_no_class(label, space)}; give "
+            "the number of the class, or drop that row"
+        )
+    return classes
