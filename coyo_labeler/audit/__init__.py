@@ -5,10 +5,14 @@
 `fit`        the most probable parameters of workers and table (Newton), and their covariance
 `draws`      draws of parameters, true classes and bootstrap weights
 `estimate`   the accuracy in each draw: weights, finite population, regression; its interval
+`agreement`  agreement of answers, and Krippendorff's alpha
+`tables`     tables of votes and labels to `inputs`; the label without an image's own answers
+`folders`    the same from folders, without Spark
 `stop`       how many more answers an interval takes; what the next answer gains
 """
 
 from coyo_labeler.audit.estimate import Estimate, Frame, estimate, estimate_frames
+from coyo_labeler.audit.folders import estimate_folders
 from coyo_labeler.audit.inputs import Answer, Answers, Judged, Lists, Population
 from coyo_labeler.audit.stop import answer_gain, further_answers, is_reached
 
@@ -22,6 +26,7 @@ __all__ = [
     "Population",
     "answer_gain",
     "estimate",
+    "estimate_folders",
     "estimate_frames",
     "further_answers",
     "is_reached",

@@ -29,21 +29,20 @@ _SET_CLASSES = 64
 #: how much more often a wrong choice falls on `base` than on another class. verify: right answers
 #: of verifications. yes: how much more often where yes is right, and less often where no is.
 #: unsure, unsure_true: unsure answers, and how much more often where yes is right. level, slope,
-#: bend, weight: calibration of the table. even: how much of the probability outside `base` is
+#: weight: calibration of the table. even: how much of the probability outside `base` is
 #: spread evenly, against what the table says. alike: how many of the wrong choices are those that
 #: the table takes for probable too, where `base` is right. again: how many of the wrong choices
 #: repeat a wrong choice that another worker made for the image, beyond chance.
 PRIORS = {
-    "choice": (1.4, 0.9),
+    "choice": (1.2, 0.9),
     "wrong_base": (0.0, 0.4),
     "lure": (0.2, 0.8),
-    "verify": (1.4, 0.9),
+    "verify": (1.2, 0.9),
     "yes": (0.0, 0.35),
     "unsure": (-2.5, 1.5),
     "unsure_true": (0.0, 0.5),
     "level": (1.0, 2.0),
     "slope": (0.8, 0.6),
-    "bend": (0.0, 0.1),
     "weight": (0.0, 0.7),
     "even": (-1.5, 1.0),
     "alike": (-1.5, 1.2),
@@ -240,7 +239,6 @@ def _calibrate(terms: _Terms, judged: Judged, image: I64, label: I32) -> None:
         for name, values in (
             ("level", np.ones(n)),
             ("slope", odds),
-            ("bend", odds * np.abs(odds)),
             ("weight", weight),
         )
     ]

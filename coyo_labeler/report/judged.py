@@ -9,21 +9,19 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from coyo_labeler import spark_versions, storage
+from coyo_labeler.audit.folders import beliefs_of
 from coyo_labeler.audit.tables import LabelRows, read_crowd, single_truths
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.em.segments import find
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.spark_tables import read_table
-from coyo_labeler.manifest import read_manifest
 from coyo_labeler.report import asked, audit
 from coyo_labeler.report.asked import Asked, Labelled
 from coyo_labeler.report.queries import read_labels
 
 #: Labels that votes did not change agree with those before them at least in this share of images.
 _SAME = 0.995
-#: Merges of merges that are followed back to their beliefs.
-_GENERATIONS = 100
 
 
 def read_audit(
@@ -198,20 +196,6 @@ def _before(
     if merged:
         return None, "the posterior, divided by the likelihood of the answers", False
     return labels, "", True
-
-
-def beliefs_of(url: str) -> str | None:
-    """Where the beliefs of a merge are, of the first one where it merged an earlier merge."""
-    for _ in range(_GENERATIONS):
-        manifest = read_manifest(url)
-        if manifest is None or manifest.stage != "merge":
-            return url
-        settings = manifest.config
-        beliefs = settings.get("beliefs") or settings.get("warm_start")
-        if not isinstance(beliefs, str):
-            return None
-        url = beliefs
-    return None
 
 
 def _same(labels: DataFrame, other: DataFrame, gathered: Asked) -> tuple[float, float]:

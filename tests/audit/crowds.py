@@ -4,21 +4,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from coyo_labeler import DawidSkene
 from coyo_labeler.audit.inputs import Answer, Answers, Judged, Lists, Population
 from coyo_labeler.em.segments import offsets_of
+from coyo_labeler.formats import schemas
 
 
 @dataclass(frozen=True)
 class Crowd:
     """How an audit is simulated.
 
-    accuracy: of the machine, about. sharpness: its stated log-odds over the true ones. audit: images
-    drawn evenly. risky: images taken by risk, of whose inclusion probabilities `spread` says how
-    much they vary (0: the riskiest for sure). votes: answers per image. gold: share of questions
-    with known truth. errors: uniform or confused (every class has favourite wrong ones, of machine
-    and workers alike). verify: share of verifications. unsure: share of unsure among them.
+    accuracy: of the machine, about. sharpness: its stated log-odds over the true ones. audit:
+    images drawn evenly. risky: images taken by risk; their probabilities go with risk to the power
+    of `spread` (0: the riskiest for sure). votes: answers per image. gold: share of questions with
+    known truth. confused: how many of the mistakes, of machine and workers alike, fall on favourite
+    wrong classes. verify: share of verifications. unsure: share of unsure among them.
+    candidates: classes that a choice offers, beside "none of these"; 0: all.
     """
 
     images: int = 2000
@@ -51,6 +54,9 @@ class Audit:
     merged_people: Population
     machine_accuracy: float
     merged_accuracy: float
+    truth: np.ndarray
+    beliefs: np.ndarray
+    asked: np.ndarray
 
 
 def beliefs(crowd: Crowd, random):
@@ -106,7 +112,7 @@ def choice(crowd: Crowd, truth, accuracy, random):
     return np.where(random.random(len(truth)) < accuracy, truth, wrong)
 
 
-def simulate(crowd: Crowd, seed: int, merge: bool = True) -> Audit:
+def simulate(crowd: Crowd, seed: int, merge: bool = True) -> Audit:  # noqa: PLR0915
     """One simulated audit."""
     random = np.random.default_rng(seed)
     truth, p = beliefs(crowd, random)
@@ -194,6 +200,9 @@ def simulate(crowd: Crowd, seed: int, merge: bool = True) -> Audit:
         people,
         float((machine == truth).mean()),
         float((after == truth).mean()),
+        truth,
+        p,
+        asked,
     )
 
 
@@ -225,20 +234,21 @@ def merged_labels(p, answers: Answers, crowd: Crowd):
     return labels
 
 
-def random_crowd(random) -> Crowd:
-    """A crowd drawn at random."""
+def random_crowd(random, small=False) -> Crowd:
+    """A crowd drawn at random. small: with fewer images and answers."""
     classes = int(random.choice([2, 3, 10, 100, 1000], p=[0.15, 0.15, 0.4, 0.2, 0.1]))
     floor = max(0.55, 1.3 / classes)
     low = random.uniform(0.55, 0.85)
+    sizes = [500, 800] if small else [800, 2000, 5000]
     return Crowd(
-        images=int(random.choice([800, 2000, 5000])) if classes < 1000 else 1000,
+        images=int(random.choice(sizes)) if classes < 1000 else 1000,
         classes=classes,
         accuracy=random.uniform(floor, 0.97),
         sharpness=float(np.exp(random.normal(0, 0.35))),
         workers=int(random.choice([2, 5, 10, 30])),
         skill=(low, min(0.99, low + random.uniform(0.05, 0.35))),
-        audit=int(random.choice([50, 100, 200, 400])),
-        risky=int(random.choice([0, 100, 300])),
+        audit=int(random.choice([30, 60, 120] if small else [50, 100, 200, 400])),
+        risky=int(random.choice([0, 60] if small else [0, 100, 300])),
         spread=float(random.choice([0.0, 0.5, 1.0])),
         votes=float(random.choice([1.0, 1.3, 2.0, 3.0])),
         gold=float(random.choice([0.0, 0.0, 0.1])),
@@ -248,3 +258,50 @@ def random_crowd(random) -> Crowd:
         rounds=int(random.choice([1, 1, 2, 3])),
         candidates=int(random.choice([0, 0, 5])) if classes >= 10 else 0,
     )
+
+
+def labels_table(p):
+    """All beliefs (n, C) in the schema of beliefs; ids are 10, 11, 12, …"""
+    k = min(10, p.shape[1])
+    top = np.argsort(-p, axis=1, kind="stable")[:, :k]
+    n = len(p)
+    columns = {
+        "id": np.arange(n) + 10,
+        "url": [f"http://127.0.0.1/{i}" for i in range(n)],
+        "imagehash": ["daf5a50aae4aa54a"] * n,
+        "labels": top.tolist(),
+        "label_probs": np.take_along_axis(p, top, 1).tolist(),
+        "width": [240] * n,
+        "height": [320] * n,
+    }
+    return pa.table(columns, schema=schemas.BELIEFS)
+
+
+def votes_table(audit: Audit):
+    """The answers in the schema of collected votes."""
+    answers, judged = audit.answers, audit.machine
+    image = audit.asked[answers.image] + 10
+    verifies = (answers.answer >= Answer.YES) & (answers.answer <= Answer.UNSURE)
+    words = np.array([None, "yes", "no", "unsure", "none"], dtype=object)
+    number = judged.round[answers.image] + 1
+    suffix = [f":{c}" if v else "" for c, v in zip(answers.label, verifies, strict=True)]
+    offered = answers.offered
+    candidates = [
+        offered.label[a:b].tolist() or None
+        for a, b in zip(offered.offsets[:-1], offered.offsets[1:], strict=True)
+    ]
+    n = len(answers)
+    columns = {
+        "image_id": image,
+        "worker_id": [f"worker {w:02d}" for w in answers.worker],
+        "label": pa.array([None if c < 0 else int(c) for c in answers.label], pa.int32()),
+        "response": words[answers.answer].tolist(),
+        "timestamp": pa.nulls(n, pa.timestamp("us", tz="UTC")),
+        "question_id": [f"{r}:{i}{s}" for r, i, s in zip(number, image, suffix, strict=True)],
+        "candidates": pa.array(candidates, pa.list_(pa.int32())),
+        "inclusion_probability": judged.inclusion[answers.image],
+        "purpose": ["audit"] * n,
+        "seconds": pa.array((np.arange(n) % 7 + 2.5).astype(np.float32)),
+        "source": ["csv"] * n,
+    }
+    return pa.table(columns, schema=schemas.COLLECTED_VOTES)
