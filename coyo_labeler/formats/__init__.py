@@ -13,6 +13,6 @@
 - `wordnet`: the synsets of ImageNet's classes and those above; `label_tree`: the tree that they
   form; `tree_labels`: lists of labels rolled up along it.
 - `columns`: a column cast to its type; `class_names`: labels by number or name; `pairs`: gold and
-  slices; `state_dicts`: the names in checkpoints.
+  slices; `collected`: votes with their questions; `state_dicts`: the names in checkpoints.
 - `parquet_splits`: the row groups that one task reads; `csv_files`: columns of CSV as text.
 """
