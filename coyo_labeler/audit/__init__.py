@@ -1,7 +1,8 @@
 """The accuracy of a labels table, with an interval, from questions that were drawn by chance.
 
 `inputs`     the judged images, the answers and the population
-`states`     the classes an image may have, and how probable each answer is under each
+`states`     the classes an image may have, with their prior; `answer_terms`: how probable each
+             answer is under each; `terms`: the logistic factors of both, and their parameters
 `fit`        the most probable parameters of workers and table (Newton), and their covariance
 `draws`      draws of parameters, true classes and bootstrap weights
 `estimate`   the accuracy in each draw: weights, finite population, regression; its interval

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import linalg, sparse
 from scipy.special import expit, log_expit
 
-from coyo_labeler.audit.states import PRIORS, SHARED, Model
+from coyo_labeler.audit.states import Model
+from coyo_labeler.audit.terms import PRIORS, SHARED
 from coyo_labeler.em.segments import F64, bin_sum, segment_max, segment_sum, spread
 
 #: Standard deviation of workers' skills in log-odds, as known beforehand, and how many workers
@@ -46,7 +47,7 @@ def fit(model: Model) -> Fit:
     size = model.design.shape[1]
     mean = np.zeros(size)
     mean[: len(SHARED)] = [PRIORS[name][0] for name in SHARED]
-    skill = model.skill[model.skill >= 0]
+    skill = np.unique(model.skill[model.skill >= 0])
     deviation = _SPREAD
     parameters = mean.copy()
     for step in range(_SPREAD_STEPS):

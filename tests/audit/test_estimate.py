@@ -218,3 +218,11 @@ def test_the_gain_of_an_answer_is_what_enumeration_finds():
         wanted = joint.max(axis=0).sum() - p.max()
         found = answer_gain(np.array([0, size]), p, accuracy, classes)
         assert found[0] == pytest.approx(max(wanted, 0.0), abs=1e-12)
+
+
+def test_a_thousand_workers_share_parameters():
+    audit = simulate(Crowd(images=900, audit=800, votes=1.0, workers=1000), 1, merge=False)
+    model = build(audit.machine, audit.answers, 10, 1000)
+    assert model.design.shape[1] < 600
+    found = estimate(audit.machine, audit.answers, audit.machine_people, 10, 1000, draws=50)
+    assert found.low - 0.02 < audit.machine_accuracy < found.high + 0.02
