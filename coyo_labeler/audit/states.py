@@ -17,6 +17,10 @@ from coyo_labeler.em.segments import F64, I32, I64, bin_sum, distinct, find, off
 
 #: Probabilities of labels are kept within these bounds before their log-odds are taken.
 _P_LOW, _P_HIGH = 0.002, 0.998
+#: The highest log-odds at which the prior accuracy of a table is put. A table whose log-odds vary
+#: less than this tells nothing: its prior is put there, and that much wider.
+_SUREST = 2.2
+_TELLING, _UNTOLD, _UNTOLD_SCALE = 0.05, 1.0, 1.7
 #: The label of the lumped state.
 OTHER = NO_CLASS
 #: Workers with a skill of their own, those with most answers, and skills that all others share.
@@ -158,26 +162,30 @@ def _shares(judged: Judged, image: I64, label: I32, classes: int) -> tuple[F64, 
 
 
 def _calibrate(terms: Terms, judged: Judged, image: I64, label: I32) -> None:
-    """The prior of `base`: a logistic function of its log-odds and of the image's weight."""
+    """The prior of `base`: a logistic function of its log-odds and of the image's weight.
+
+    At the mean of the log-odds it is near what the table says, but for tables that are surer than
+    `_SUREST` or say the same of every image: these are not believed.
+    """
     p = np.clip(judged.probability, _P_LOW, _P_HIGH)
     odds = np.log(p) - np.log1p(-p)
-    odds = odds - (odds.mean() if len(odds) else 0.0)
+    centre = float(odds.mean()) if len(odds) else 0.0
+    odds = odds - centre
     weight = -np.log(np.where(np.isnan(judged.inclusion), 1.0, judged.inclusion))
     spread = weight.std() if len(weight) else 0.0
     weight = (weight - weight.mean()) / spread if spread > 1e-3 else np.zeros(len(judged))
+    tells = odds.std() > _TELLING if len(odds) else False
+    start, scale = (min(centre, _SUREST), 1.0) if tells else (_UNTOLD, _UNTOLD_SCALE)
     n = len(judged)
     columns = [
         (np.full(n, COLUMN[name]), values)
-        for name, values in (
-            ("level", np.ones(n)),
-            ("slope", odds),
-            ("weight", weight),
-        )
+        for name, values in (("level", np.full(n, scale)), ("slope", odds), ("weight", weight))
     ]
     rows = terms.rows_of(columns)
     free = ((judged.base >= 0) & (judged.truth < 0))[image]
     is_base = label == judged.base[image]
-    terms.add(np.flatnonzero(free), rows[image[free]], np.where(is_base[free], 1.0, -1.0))
+    sign = np.where(is_base[free], 1.0, -1.0)
+    terms.add(np.flatnonzero(free), rows[image[free]], sign, start)
 
 
 def _columns(answers: Answers, workers: int) -> tuple[I64, I64, int]:
