@@ -68,7 +68,7 @@ def beliefs(crowd: Crowd, random):
         partner = (truth + 1 + (random.random(n) < 0.2)) % c
         noise[np.arange(n), partner] += 2.0 * crowd.confused
     low, high = 0.0, 12.0
-    for _ in range(30):
+    for _ in range(14):
         margin = (low + high) / 2
         shifted = noise.copy()
         shifted[np.arange(n), truth] += margin
@@ -241,7 +241,7 @@ def random_crowd(random, small=False) -> Crowd:
     low = random.uniform(0.55, 0.85)
     sizes = [500, 800] if small else [800, 2000, 5000]
     return Crowd(
-        images=int(random.choice(sizes)) if classes < 1000 else 1000,
+        images=int(random.choice(sizes)) if classes < 1000 else 500 if small else 1000,
         classes=classes,
         accuracy=random.uniform(floor, 0.97),
         sharpness=float(np.exp(random.normal(0, 0.35))),
