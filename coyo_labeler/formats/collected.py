@@ -12,7 +12,7 @@ from coyo_labeler.formats.class_names import classes_or_null, why_no_class
 from coyo_labeler.formats.columns import Column, cast_column, check_types, is_text
 from coyo_labeler.formats.csv_files import read_columns, read_header
 from coyo_labeler.formats.label_spaces import LabelSpace
-from coyo_labeler.formats.parquet_splits import Split, plan_splits, read_split
+from coyo_labeler.formats.parquet_splits import Split, read_footers, read_split, split_file
 
 #: The columns that are read. Those after `label` may be missing.
 COLUMNS = pa.schema([field for field in schemas.COLLECTED_VOTES if field.name != "source"])
@@ -37,19 +37,23 @@ def plan_collected(key: str, url: str, rows_per_split: int) -> list[Split | CsvF
     Raises: InputError where there are no such files, or one lacks a column or has a wrong type.
     """
     folder = storage.locate(url, "votes")
-    files = sorted(storage.files_of(folder))
-    if files:
-        with storage.open_parquet(key, files[0]) as parquet:
-            present = parquet.schema_arrow.names
-        wanted = [f for f in COLUMNS if f.name in present or f.name in schemas.VOTES.names]
-        return [*plan_splits(key, folder, pa.schema(wanted), rows_per_split, texts=("label",))]
     plan: list[Split | CsvFile] = []
+    files = sorted(storage.files_of(folder))
+    # Files of several rounds, and of before the loop, need not have the same columns.
+    for file, metadata in zip(files, read_footers(key, files), strict=True):
+        present = metadata.schema.to_arrow_schema()
+        wanted = [f for f in COLUMNS if f.name in present.names or f.name in schemas.VOTES.names]
+        check_types(key, file, present, wanted)
+        names = is_text(present.field("label").type)
+        types = [pa.string() if names and f.name == "label" else f.type for f in wanted]
+        schema = pa.schema([f.with_type(t) for f, t in zip(wanted, types, strict=True)])
+        plan += split_file(key, file, metadata, schema, rows_per_split)
     for file in sorted(storage.files_of(folder, ".csv")):
         header = read_header(key, file)
-        names = [f.name for f in COLUMNS if f.name in header and f.name not in _NOT_IN_CSV]
+        names_read = [f.name for f in COLUMNS if f.name in header and f.name not in _NOT_IN_CSV]
         texts = pa.schema([pa.field(name, pa.string()) for name in header])
         check_types(key, file, texts, schemas.VOTES)
-        plan.append(CsvFile(key, file, tuple(names)))
+        plan.append(CsvFile(key, file, tuple(names_read)))
     if not plan:
         raise InputError(f"{key}: no Parquet or CSV files at {url}; give the output of collect")
     return plan

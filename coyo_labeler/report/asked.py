@@ -138,8 +138,9 @@ def read_skipped(spark: SparkSession, votes: str) -> DataFrame | None:
 
     Raises: InputError where the rejects are not as collect writes them.
     """
-    url = storage.join(votes, "rejects")
-    if storage.is_glob(votes) or not storage.exists(url) or not storage.files_of(url):
+    folder, _, last = votes.rstrip("/").rpartition("/")
+    url = storage.join(folder if last == "votes" else votes, "rejects")
+    if not storage.exists(url) or not storage.files_of(url):
         return None
     rows = read_table(spark, "report: votes", url, schemas.COLLECT_REJECTS)
     return rows.where(F.col("reason") == "skipped")

@@ -10,6 +10,7 @@ from coyo_labeler.audit import Answer, Answers, Lists, estimate_folders
 from coyo_labeler.audit.agreement import agreement, units_of
 from coyo_labeler.audit.tables import LabelRows, divide_out, judge, read_crowd, single_truths
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.collected import plan_collected, read_collected
 from coyo_labeler.formats.label_spaces import load_label_space
 from tests.audit.crowds import Crowd, labels_table, simulate, votes_table
 
@@ -178,3 +179,23 @@ def test_votes_on_other_images_are_refused_and_say_so(folders, tmp_path):
     space = load_label_space(f"{folder}/names.txt")
     with pytest.raises(InputError, match="none of the images of"):
         estimate_folders(str(tmp_path), f"{folder}/beliefs", space)
+
+
+def test_files_of_several_rounds_keep_the_columns_that_they_have(folders, tmp_path):
+    """Votes from before the loop know nothing of their questions, and are listed first."""
+    folder, audit = folders
+    votes = votes_table(audit)
+    plain = (
+        votes.slice(0, 3)
+        .select(["image_id", "worker_id"])
+        .append_column("label", pa.array(["class 1", "2", "class 3"]))
+    )
+    storage.write_parquet(f"{tmp_path}/000/collected/votes/0.parquet", plain)
+    storage.write_parquet(f"{tmp_path}/001/collected/votes/0.parquet", votes)
+    (tmp_path / "000/collected/votes/1.csv").write_text("image_id,worker_id,label\n5,a,class 4\n")
+    space = load_label_space(f"{folder}/names.txt")
+    parts = plan_collected("votes", f"{tmp_path}/*/collected/votes", 100)
+    read = pa.concat_tables([t for part in parts for t in read_collected(part, space)])
+    assert read.num_rows == len(votes) + 4
+    assert read["inclusion_probability"].null_count == 4
+    assert read["label"].to_pylist()[:3] == [1, 2, 3]
