@@ -20,6 +20,7 @@ from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.parquet_pages import UnfoldedError, open_guarded
 from coyo_labeler.s3_uploads import abort_uploads
 from coyo_labeler.storage_errors import REFUSALS, DamagedFileError, filling, parsing, writing
 
@@ -253,11 +254,10 @@ def open_parquet(
     fs, path = resolve(url)
     with fs.open(path, "rb") as file:
         with parsing_parquet(key, url, remedy):
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            _ = parquet.schema_arrow
+            parquet = open_guarded(file)
         try:
             yield parquet
-        except OSError as error:
+        except (OSError, UnfoldedError) as error:
             with parsing_parquet(key, url, remedy):
                 raise error
 

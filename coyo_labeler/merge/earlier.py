@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, FiniteFloat
 
@@ -27,9 +26,11 @@ from coyo_labeler.em.segments import F64, I64, Bool, distinct, find
 from coyo_labeler.em.tallies import COLUMNS, COMPARED
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.columns import cast_table, check_types
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 from coyo_labeler.inputs import MANIFEST
 from coyo_labeler.manifest import read_manifest
+from coyo_labeler.parquet_pages import read_tables
 from coyo_labeler.storage_errors import parsing
 
 #: Folders of the tables that only another merge reads.
@@ -244,12 +245,19 @@ def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
 
 
 def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The files of a table that merge wrote, in name order; none where the folder is not there."""
+    """The files of a table that merge wrote, in name order; none where the folder is not there.
+
+    Raises: InputError naming a file that is not readable, lacks a column, or has other values.
+    """
     for file_url in sorted(storage.files_of(url)) if storage.exists(url) else ():
-        fs, path = storage.resolve(file_url)
-        yield pq.read_table(
-            path, filesystem=fs, columns=schema.names, page_checksum_verification=True
-        )
+        remedy = "merge all votes once more, anew, or leave warm_start out"
+        with storage.open_parquet("warm_start", file_url, remedy) as parquet:
+            check_types("warm_start", file_url, parquet.schema_arrow, schema, remedy)
+            with storage.parsing_parquet("warm_start", file_url, remedy):
+                tables = list(read_tables(parquet, schema.names))
+        source = f"warm_start: {file_url}"
+        cast = (cast_table(table, schema, source) for table in tables)
+        yield pa.concat_tables([schema.empty_table(), *cast])
 
 
 def _number_workers(table: pa.Table, names: pa.Array) -> tuple[NDArray[np.int32], Bool]:
