@@ -21,6 +21,7 @@ from fsspec.core import url_to_fs
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.parquet_pages import UnfoldedError, open_guarded
+from coyo_labeler.redact import redact
 from coyo_labeler.s3_uploads import abort_uploads
 from coyo_labeler.storage_errors import REFUSALS, DamagedFileError, filling, parsing, writing
 
@@ -99,6 +100,21 @@ def absolute(url: str) -> str:
     """The URL without what depends on the process: the working folder, and `~/`."""
     path = local_path(url)
     return url if path is None or url.startswith(("/", "file:///")) else path
+
+
+def shown(url: str) -> str:
+    """A URL for a page that is published: without secrets, and without the folder of its author.
+
+    A path below the working folder is given from there, one in the home folder from `~`.
+    """
+    path = local_path(url)
+    if path is None:
+        return redact(url)
+    for folder, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        inside = len(folder.parts) > 1 and Path(path).is_relative_to(folder)
+        if inside and Path(path) != folder:
+            return prefix + str(Path(path).relative_to(folder))
+    return path
 
 
 def is_local(fs: AbstractFileSystem) -> bool:
