@@ -36,6 +36,9 @@ from coyo_labeler.storage_errors import parsing
 #: Folders of the tables that only another merge reads.
 SKILLS_FOLDER, CLASSES_FOLDER, TALLY_FOLDER = "skills", "classes", "tally"
 
+#: What to do about a file of it that is damaged.
+_REMEDY = "merge all votes once more, anew, or leave warm_start out"
+
 #: A class that the earlier merge did not see starts with this part of an even share: it may occur
 #: now.
 _UNSEEN = 1e-3
@@ -229,7 +232,7 @@ def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
     manifest = read_manifest(url)
     if manifest is None or manifest.stage != "merge":
         raise InputError(f"warm_start: {url} is no finished output of merge; give one")
-    with parsing(storage.join(url, MANIFEST), "run its stage again"):
+    with parsing(storage.join(url, MANIFEST), _REMEDY):
         details = _Details.model_validate(manifest.details)
     before = details.worker_model
     if worker_model not in ("auto", before):
@@ -250,10 +253,9 @@ def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
     Raises: InputError naming a file that is not readable, lacks a column, or has other values.
     """
     for file_url in sorted(storage.files_of(url)) if storage.exists(url) else ():
-        remedy = "merge all votes once more, anew, or leave warm_start out"
-        with storage.open_parquet("warm_start", file_url, remedy) as parquet:
-            check_types("warm_start", file_url, parquet.schema_arrow, schema, remedy)
-            with storage.parsing_parquet("warm_start", file_url, remedy):
+        with storage.open_parquet("warm_start", file_url, _REMEDY) as parquet:
+            check_types("warm_start", file_url, parquet.schema_arrow, schema, _REMEDY)
+            with storage.parsing_parquet("warm_start", file_url, _REMEDY):
                 tables = list(read_tables(parquet, schema.names))
         source = f"warm_start: {file_url}"
         cast = (cast_table(table, schema, source) for table in tables)
