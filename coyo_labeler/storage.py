@@ -21,6 +21,7 @@ from fsspec.core import url_to_fs
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.parquet_pages import UnfoldedError, open_guarded
+from coyo_labeler.patterns import has_magic, move_file, pattern_of, remove_folder
 from coyo_labeler.redact import redact
 from coyo_labeler.s3_uploads import abort_uploads
 from coyo_labeler.storage_errors import REFUSALS, DamagedFileError, filling, parsing, writing
@@ -182,7 +183,7 @@ def _rename(fs: AbstractFileSystem, temporary: str, path: str) -> None:
     if is_local(fs):
         Path(temporary).replace(path)
     else:
-        fs.mv(temporary, path)
+        move_file(fs, temporary, path)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -346,7 +347,8 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
     """
     fs, path = resolve(url)
     matches: dict[str, dict[str, Any]]
-    matches = fs.glob(path, detail=True) if is_glob(url) else {path: fs.info(path)}
+    pattern = pattern_of(fs, path) if is_glob(url) else None
+    matches = fs.glob(pattern, detail=True) if pattern else {path: fs.info(path)}
     infos: dict[str, dict[str, Any]] = {}
     for name, info in matches.items():
         if info["type"] == "directory":
@@ -364,7 +366,7 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
 
 def is_glob(url: str) -> bool:
     """Whether a URL is a pattern: it has `*`, `?` or `[`, and nothing has that very name."""
-    if not any(character in url for character in "*?["):
+    if not has_magic(url):
         return False
     fs, path = resolve(url)
     return not fs.exists(path)
@@ -373,7 +375,7 @@ def is_glob(url: str) -> bool:
 def exists(url: str) -> bool:
     """Whether there is a file or folder, or anything that a glob matches."""
     fs, path = resolve(url)
-    return bool(fs.exists(path) or (is_glob(url) and fs.glob(path)))
+    return bool(fs.exists(path) or (is_glob(url) and fs.glob(pattern_of(fs, path))))
 
 
 def locate(url: str, subfolder: str) -> str:
@@ -386,7 +388,7 @@ def clear(url: str) -> None:
     """Remove a folder and everything in it."""
     fs, path = resolve(url)
     if fs.exists(path):
-        fs.rm(path, recursive=True)
+        remove_folder(fs, path)
 
 
 def remove(url: str) -> None:
