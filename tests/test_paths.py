@@ -1,4 +1,4 @@
-"""Every stage takes its paths as they are: with spaces, umlauts, `#`, `%`, `=`, braces and patterns."""
+"""Every stage takes its paths as they are: spaces, umlauts, `#`, `%`, `=`, braces, patterns."""
 
 import io
 import json
