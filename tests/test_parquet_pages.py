@@ -176,6 +176,13 @@ def test_a_page_of_a_side_table_that_unfolds_to_too_much_costs_its_shard(tmp_pat
         read_side_table(str(tmp_path / "00000.tar"))
 
 
+def test_a_side_table_with_two_columns_of_one_name_costs_its_shard(tmp_path):
+    table = pa.table([["000000000"], [1], [2]], names=["key", "id", "id"])
+    pq.write_table(table, tmp_path / "00000.parquet")
+    with pytest.raises(DamagedTarError, match="has two columns 'id'"):
+        read_side_table(str(tmp_path / "00000.tar"))
+
+
 def test_damaged_tables_of_an_earlier_merge_are_named(tmp_path):
     table = pa.table([["ann"], *[[1]] * 5], schema=schemas.TALLY)
     path = tmp_path / "tally.parquet"

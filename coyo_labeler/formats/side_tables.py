@@ -65,7 +65,8 @@ class SideTable:
 def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
     """The table beside a tar; empty if there is none, or if it has no keys.
 
-    Raises: DamagedTarError where it is no Parquet file, or larger than the bounds above.
+    Raises: DamagedTarError where it is no Parquet file, larger than the bounds above, or has two
+    columns of one name.
     """
     fs, path = storage.resolve(tar.removesuffix(".tar") + ".parquet")
     if not fs.exists(path):
@@ -76,10 +77,14 @@ def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
             guarded = GuardedFile(file, repeats_texts=False)
             footer = pq.read_metadata(guarded)
             guarded.watch(footer)
-            kinds = {field.name: field.type for field in footer.schema.to_arrow_schema()}
+            present = footer.schema.to_arrow_schema()
+            kinds = {field.name: field.type for field in present}
             names = [
                 name for name in columns if name in kinds and not pa.types.is_nested(kinds[name])
             ]
+            for name in names:
+                if present.names.count(name) > 1:
+                    raise DamagedTarError(tar, f"the table beside it has two columns '{name}'")
             if "key" not in names:
                 return SideTable()
             _check_size(tar, footer, names)
