@@ -119,9 +119,10 @@ def plain_column(column: pa.Array | pa.ChunkedArray, where: str) -> pa.ChunkedAr
     Raises: InputError where there are lists, or bytes that are no text.
     """
     column = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    if pa.types.is_dictionary(column.type):
+        column = without_views(column)
+        column = column.cast(column.type.value_type)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
     if isinstance(kind, pa.UuidType):
         return column
     if isinstance(kind, pa.BaseExtensionType) or pa.types.is_nested(kind):

@@ -282,16 +282,25 @@ def without_views(column: Column) -> Column:
         chunks = [without_views(chunk) for chunk in column.chunks]
         kind = without_views(pa.nulls(0, column.type)).type
         return pa.chunked_array(chunks, kind)
-    kind = column.type
+    kind, plain = column.type, column
     if isinstance(kind, pa.UuidType):
-        return _uuid_text(column)
-    if pa.types.is_string_view(kind):
-        return column.cast(pa.large_string())
-    if pa.types.is_binary_view(kind):
-        return column.cast(pa.large_binary())
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        return _laid_out(column)
-    return column
+        plain = _uuid_text(column)
+    elif pa.types.is_dictionary(kind):
+        plain = _plain_categories(column)
+    elif pa.types.is_string_view(kind):
+        plain = column.cast(pa.large_string())
+    elif pa.types.is_binary_view(kind):
+        plain = column.cast(pa.large_binary())
+    elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        plain = _laid_out(column)
+    return plain
+
+
+def _plain_categories(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    values = without_views(column.dictionary)
+    if values.type == column.type.value_type:
+        return column
+    return pa.DictionaryArray.from_arrays(column.indices, values)
 
 
 def _laid_out(lists: pa.Array) -> pa.Array:

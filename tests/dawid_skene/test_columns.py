@@ -46,6 +46,13 @@ def test_labels_of_all_plain_types(labels, expected):
     assert DawidSkene().fit(votes(label=labels)).labels_.tolist() == expected
 
 
+def categories(values):
+    """As Polars gives them to Arrow."""
+    texts = sorted(set(values))
+    indices = pa.array([texts.index(value) for value in values], pa.uint32())
+    return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string_view()))
+
+
 @pytest.mark.parametrize(
     "table",
     [
@@ -53,6 +60,7 @@ def test_labels_of_all_plain_types(labels, expected):
         pa.RecordBatch.from_pydict(VOTES),
         pa.table({name: pa.array(values, pa.string_view()) for name, values in VOTES.items()}),
         pa.table({name: pa.array(values).dictionary_encode() for name, values in VOTES.items()}),
+        pa.table({name: categories(values) for name, values in VOTES.items()}),
         pa.table(VOTES).to_pandas(types_mapper=pd.ArrowDtype),
         votes().assign(x=1, y=2).rename(columns={"y": "x"}),  # two columns that nobody reads
         votes().set_index(pd.Index([5, 5, 1, 1])),
