@@ -1,11 +1,10 @@
 """Tables as Spark DataFrames: read with a check of their schema, written completely or not."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -52,12 +51,15 @@ def read_table(
     files = sorted(storage.files_of(url))
     if not files:
         raise InputError(f"{key}: no Parquet files at {url}")
-    footers = dict(zip(files, read_footers(key, files), strict=True))
-    present = {name: footer.schema.to_arrow_schema() for name, footer in footers.items()}
+    kinds: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
+    present = {}
+    for name, footer in zip(files, read_footers(key, files), strict=True):
+        own = footer.schema.to_arrow_schema().remove_metadata()
+        present[name] = kinds.setdefault(own, own)
     wanted = common_schema(key, present, schema, optional or ())
-    if not _is_for_spark(list(present.values()), wanted):
+    if not _is_for_spark(list(kinds), wanted):
         # Spark's casts do not name the column and value that they fail on.
-        return _read_by_arrow(spark, key, footers, wanted)
+        return _read_by_arrow(spark, key, files, wanted)
     # Tars and JSON may be beside the table.
     reader = spark.read.option("pathGlobFilter", "*.parquet")
     frame = reader.parquet(*paths_to_read(url))
@@ -105,11 +107,11 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _read_by_arrow(
-    spark: SparkSession, key: str, footers: Mapping[str, pq.FileMetaData], schema: pa.Schema
+    spark: SparkSession, key: str, files: Sequence[str], schema: pa.Schema
 ) -> DataFrame:
     splits = [
         split
-        for url, footer in footers.items()
+        for url, footer in zip(files, read_footers(key, files), strict=True)
         for split in split_file(key, url, footer, schema, _ROWS_PER_SPLIT)
     ]
     return read_parts(spark, splits, read_split, schema)
