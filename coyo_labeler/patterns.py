@@ -5,6 +5,7 @@ as it is. So a folder `run [1]` needs its bracket escaped in the former.
 """
 
 import re
+from pathlib import Path
 
 from fsspec import AbstractFileSystem
 
@@ -35,14 +36,20 @@ def pattern_of(fs: AbstractFileSystem, path: str) -> str:
 
 def remove_folder(fs: AbstractFileSystem, path: str) -> None:
     """Remove a folder and all in it, and no other that its name matches."""
-    expands = "file" not in fs.protocol and has_magic(path)
+    expands = not _is_local(fs) and has_magic(path)
     fs.rm(literal(path) if expands else path, recursive=True)
 
 
 def move_file(fs: AbstractFileSystem, source: str, target: str) -> None:
-    """Rename a file, whatever its name."""
-    if type(fs).mv is AbstractFileSystem.mv:
+    """Rename a file, whatever its name. A folder of that name is an error: `mv` moves into it."""
+    if _is_local(fs):
+        Path(source).replace(target)
+    elif type(fs).mv is AbstractFileSystem.mv:
         fs.cp_file(source, target)
         fs.rm_file(source)
     else:
         fs.mv(source, target)
+
+
+def _is_local(fs: AbstractFileSystem) -> bool:
+    return "file" in fs.protocol

@@ -22,7 +22,6 @@ from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.parquet_pages import UnfoldedError, open_guarded
 from coyo_labeler.patterns import has_magic, move_file, pattern_of, remove_folder
-from coyo_labeler.redact import redact
 from coyo_labeler.s3_uploads import abort_uploads
 from coyo_labeler.storage_errors import REFUSALS, DamagedFileError, filling, parsing, writing
 
@@ -103,21 +102,6 @@ def absolute(url: str) -> str:
     return url if path is None or url.startswith(("/", "file:///")) else path
 
 
-def shown(url: str) -> str:
-    """A URL for a page that is published: without secrets, and without the folder of its author.
-
-    A path below the working folder is given from there, one in the home folder from `~`.
-    """
-    path = local_path(url)
-    if path is None:
-        return redact(url)
-    for folder, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        inside = len(folder.parts) > 1 and Path(path).is_relative_to(folder)
-        if inside and Path(path) != folder:
-            return prefix + str(Path(path).relative_to(folder))
-    return path
-
-
 def is_local(fs: AbstractFileSystem) -> bool:
     """Whether a filesystem is that of this machine."""
     return bool(_protocols(fs) & {"file", "local"})
@@ -154,7 +138,7 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
                     file.flush()
                     os.fsync(file.fileno())
             with writing(url):
-                _rename(fs, temporary, path)
+                move_file(fs, temporary, path)
         except BaseException:
             with suppress(OSError):  # the error above says more
                 fs.rm_file(temporary)
@@ -176,14 +160,6 @@ def _opened(fs: AbstractFileSystem, path: str, url: str) -> IO[bytes]:
     with writing(url):
         file: IO[bytes] = fs.open(path, "wb")
     return file
-
-
-def _rename(fs: AbstractFileSystem, temporary: str, path: str) -> None:
-    """Give a file its final name. A folder of that name is an error: `mv` would move into it."""
-    if is_local(fs):
-        Path(temporary).replace(path)
-    else:
-        move_file(fs, temporary, path)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -347,8 +323,8 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
     """
     fs, path = resolve(url)
     matches: dict[str, dict[str, Any]]
-    pattern = pattern_of(fs, path) if is_glob(url) else None
-    matches = fs.glob(pattern, detail=True) if pattern else {path: fs.info(path)}
+    is_pattern = is_glob(url)
+    matches = fs.glob(pattern_of(fs, path), detail=True) if is_pattern else {path: fs.info(path)}
     infos: dict[str, dict[str, Any]] = {}
     for name, info in matches.items():
         if info["type"] == "directory":

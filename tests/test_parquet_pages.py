@@ -15,7 +15,7 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.parquet_splits import plan_splits, read_split
 from coyo_labeler.formats.side_tables import read_side_table
 from coyo_labeler.formats.tars import DamagedTarError
-from coyo_labeler.merge.earlier import _read_tables, read_earlier
+from coyo_labeler.merge.earlier import _read_tables
 from coyo_labeler.parquet_pages import Chunk, UnfoldedError, check_pages
 from coyo_labeler.votes import read as votes_files
 from tests.memory import peak_growth
@@ -198,21 +198,6 @@ def test_damaged_tables_of_an_earlier_merge_are_named(tmp_path):
     pq.write_table(table.drop_columns("unsure"), path)
     with pytest.raises(InputError, match=f"tally.parquet has no column 'unsure' .*; {remedy}"):
         list(_read_tables(str(tmp_path), schemas.TALLY))
-
-
-@pytest.mark.parametrize(
-    "manifest",
-    [
-        {"stage": "merge"},
-        {"stage": "merge", "details": [], "config": {}},
-        {"stage": "merge", "details": {"worker_model": "two_coin"}, "config": {}},
-        {"stage": "merge", "details": {"worker_model": "perfect", "calibration": {"a": 1}}},
-    ],
-)
-def test_a_damaged_manifest_of_an_earlier_merge_is_named(tmp_path, manifest):
-    storage.write_json(str(tmp_path / "_manifest.json"), manifest)
-    with pytest.raises(InputError, match=r"_manifest.json is cut short or damaged .*; merge all"):
-        read_earlier(str(tmp_path), "auto")
 
 
 FUZZ = """

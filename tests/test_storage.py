@@ -152,19 +152,6 @@ def test_the_sha256_of_a_file_is_that_of_its_bytes_wherever_it_lies(tmp_path, fo
     assert storage.sha256_of(url) == hashlib.sha256(data).hexdigest()
 
 
-def test_a_published_path_does_not_show_whose_folder_it_was_in(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home" / "work").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "home" / "work")
-    assert storage.shown("out/labels") == "out/labels"
-    assert storage.shown(str(tmp_path / "home" / "work" / "out" / "labels")) == "out/labels"
-    assert storage.shown(storage.absolute("../other #1")) == "../other #1"
-    assert storage.shown(str(tmp_path / "home" / "labels")) == "~/labels"
-    assert storage.shown("~/labels") == "~/labels"
-    assert storage.shown("/data/labels") == "/data/labels"
-    assert storage.shown("s3://me:secret@bucket/labels") == "s3://***@bucket/labels"
-
-
 ODD = ["run [1]", "a*b", "why?", "[ab]", "]x[", "{a,b}", "!x", "**"]
 
 

@@ -7,7 +7,7 @@
 `metrics`, `ranking`   rates with intervals, scores per class, calibration, average precision
 `tree_tally`, `tree_section`   what the tree above the classes adds: counts, and their section
 `provenance`, `workers`, `examples`   what other stages left: counts, EM's history, workers, images
-`document`   all of it as one JSON document, from which everything below is drawn
+`document`   all of it as one JSON document, from which everything below is drawn; `paths` in it
 `summary`    the document as a few lines of text
 `page`, `figures`   the document as an HTML page (`pages`) with SVG plots (`coyo_labeler.plots`)
 """
