@@ -22,6 +22,7 @@ from coyo_labeler.inputs import (
     fingerprint_input,
     sha256_of_input,
 )
+from coyo_labeler.patterns import remove_folder
 from coyo_labeler.redact import redact_settings, redact_texts
 from coyo_labeler.storage_errors import DamagedFileError, parsing
 from coyo_labeler.table_files import FILES, Tables, count_tables, difference, list_tables, tables_of
@@ -260,7 +261,7 @@ class Run:
         fs.invalidate_cache(path)
         for name in fs.ls(path, detail=False):
             if name.rstrip("/").rpartition("/")[2] != RUN:
-                fs.rm(name, recursive=True)
+                remove_folder(fs, name)
 
     def reopen(self) -> None:
         """Begin to work on an output that is finished; it is unfinished again until `finish`."""

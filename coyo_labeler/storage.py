@@ -20,6 +20,8 @@ from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.parquet_pages import UnfoldedError, open_guarded
+from coyo_labeler.patterns import has_magic, move_file, pattern_of, remove_folder
 from coyo_labeler.s3_uploads import abort_uploads
 from coyo_labeler.storage_errors import REFUSALS, DamagedFileError, filling, parsing, writing
 
@@ -136,7 +138,7 @@ def open_atomic(url: str) -> Iterator[IO[bytes]]:
                     file.flush()
                     os.fsync(file.fileno())
             with writing(url):
-                _rename(fs, temporary, path)
+                move_file(fs, temporary, path)
         except BaseException:
             with suppress(OSError):  # the error above says more
                 fs.rm_file(temporary)
@@ -158,14 +160,6 @@ def _opened(fs: AbstractFileSystem, path: str, url: str) -> IO[bytes]:
     with writing(url):
         file: IO[bytes] = fs.open(path, "wb")
     return file
-
-
-def _rename(fs: AbstractFileSystem, temporary: str, path: str) -> None:
-    """Give a file its final name. A folder of that name is an error: `mv` would move into it."""
-    if is_local(fs):
-        Path(temporary).replace(path)
-    else:
-        fs.mv(temporary, path)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -253,11 +247,10 @@ def open_parquet(
     fs, path = resolve(url)
     with fs.open(path, "rb") as file:
         with parsing_parquet(key, url, remedy):
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            _ = parquet.schema_arrow
+            parquet = open_guarded(file)
         try:
             yield parquet
-        except OSError as error:
+        except (OSError, UnfoldedError) as error:
             with parsing_parquet(key, url, remedy):
                 raise error
 
@@ -330,7 +323,8 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
     """
     fs, path = resolve(url)
     matches: dict[str, dict[str, Any]]
-    matches = fs.glob(path, detail=True) if is_glob(url) else {path: fs.info(path)}
+    is_pattern = is_glob(url)
+    matches = fs.glob(pattern_of(fs, path), detail=True) if is_pattern else {path: fs.info(path)}
     infos: dict[str, dict[str, Any]] = {}
     for name, info in matches.items():
         if info["type"] == "directory":
@@ -348,7 +342,7 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
 
 def is_glob(url: str) -> bool:
     """Whether a URL is a pattern: it has `*`, `?` or `[`, and nothing has that very name."""
-    if not any(character in url for character in "*?["):
+    if not has_magic(url):
         return False
     fs, path = resolve(url)
     return not fs.exists(path)
@@ -357,7 +351,7 @@ def is_glob(url: str) -> bool:
 def exists(url: str) -> bool:
     """Whether there is a file or folder, or anything that a glob matches."""
     fs, path = resolve(url)
-    return bool(fs.exists(path) or (is_glob(url) and fs.glob(path)))
+    return bool(fs.exists(path) or (is_glob(url) and fs.glob(pattern_of(fs, path))))
 
 
 def locate(url: str, subfolder: str) -> str:
@@ -370,7 +364,7 @@ def clear(url: str) -> None:
     """Remove a folder and everything in it."""
     fs, path = resolve(url)
     if fs.exists(path):
-        fs.rm(path, recursive=True)
+        remove_folder(fs, path)
 
 
 def remove(url: str) -> None:

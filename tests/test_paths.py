@@ -1,4 +1,4 @@
-"""Every stage takes its paths as they are: with spaces, umlauts, `#`, `%`, `=` and braces."""
+"""Every stage takes its paths as they are: spaces, umlauts, `#`, `%`, `=`, braces, patterns."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from coyo_labeler.session import spark_path
 from coyo_labeler.stages import STAGES, run_stage
 from tests.tars import write_members
 
-NAME = "my lábels #1 %20 =x {a,b}"
+NAME = "my lábels #1 %20 =x {a,b} [1]?*"
 Spell = Callable[[str], str]
 
 

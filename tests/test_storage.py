@@ -150,3 +150,35 @@ def test_the_sha256_of_a_file_is_that_of_its_bytes_wherever_it_lies(tmp_path, fo
     url, data = f"{folder}{tmp_path}/weights.bin", bytes(range(256)) * 5000  # of several pieces
     storage.write_bytes(url, data)
     assert storage.sha256_of(url) == hashlib.sha256(data).hexdigest()
+
+
+ODD = ["run [1]", "a*b", "why?", "[ab]", "]x[", "{a,b}", "!x", "**"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("root", ["memory://", "file://"])
+def test_names_that_look_like_patterns_are_names(root, name, tmp_path):
+    """And what such a pattern would match stays where it is."""
+    base = f"{root}{tmp_path}"
+    others = ["run 1", "aXb", "whyX", "a", "b", "x", "]x["]
+    for folder in {name, *others}:
+        storage.write_bytes(storage.join(base, folder, "x.parquet"), folder.encode())
+        storage.write_bytes(storage.join(base, folder, f"{name}.parquet"), folder.encode())
+        storage.write_bytes(storage.join(base, folder, "deep", "y"), b"")
+    url = storage.join(base, name)
+    fs, path = storage.resolve(url)
+    assert not storage.is_glob(url)
+    assert storage.exists(url)
+    in_folder = [file.rpartition("/")[2] for file in storage.files_of(url)]
+    assert sorted(in_folder) == sorted([f"{name}.parquet", "x.parquet"])
+    for pattern in ("*.parquet", "?.parquet", "[x].parquet"):
+        found = storage.files_of(storage.join(url, pattern))
+        assert f"{path}/x.parquet" in [storage.resolve(file)[1] for file in found], pattern
+        assert {storage.resolve(file)[1].rpartition("/")[0] for file in found} == {path}
+    one = storage.join(url, f"{name}.parquet")
+    assert [storage.resolve(file)[1] for file in storage.files_of(one)] == [storage.resolve(one)[1]]
+    storage.clear(url)
+    assert not fs.exists(path)
+    for folder in {*others} - {name}:
+        assert storage.read_text(storage.join(base, folder, "x.parquet")) == folder
+    storage.clear(base)

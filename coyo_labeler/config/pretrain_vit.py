@@ -143,7 +143,9 @@ class PretrainVitSettings(StageSettings):
     empty: Choice = Field(
         "skip", description="images that threshold leaves without a label: skip or error"
     )
-    undecodable: Choice = Field("error", description="images that cannot be decoded: skip or error")
+    undecodable: Choice = Field(
+        "error", description="images that cannot be decoded, and damaged tars: skip or error"
+    )
 
     epochs: float = Field(7, gt=0, description="passes over the labelled images")
     steps: int | None = Field(None, ge=1, description="optimiser steps; overrides epochs")

@@ -22,7 +22,7 @@ from coyo_labeler.data.rows import (
     split_rows,
 )
 from coyo_labeler.data.targets import F32, I64
-from coyo_labeler.data.tars import Shard
+from coyo_labeler.data.tars import DamagedShardError, Shard
 from coyo_labeler.data.tars import read_ids as ids_of_shard
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.columns import check_types
@@ -108,9 +108,12 @@ class ById:
             del ids
 
             def count(shard: Shard) -> int:
-                wanted = np.unique(ids_of_shard(shard))
                 if not len(labelled):
                     return 0
+                try:
+                    wanted = np.unique(ids_of_shard(shard))
+                except DamagedShardError:
+                    return 0  # reading it stops, or leaves it out
                 index = np.searchsorted(labelled, wanted).clip(max=len(labelled) - 1)
                 return int((labelled[index] == wanted).sum())
 

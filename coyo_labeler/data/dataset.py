@@ -36,6 +36,9 @@ class LabelledImages(IterableDataset[Sample]):
     label. Samples without an id or a picture, and repeated ids, are left out and counted under
     the name of their fault (formats.faults.Fault); with unlabelled=error they are an error.
 
+    undecodable: with `skip`, a picture that cannot be decoded is left out and counted; so is what
+    comes behind the damage in a damaged tar. `damaged_shards` counts how often one was read.
+
     exclude: ids of images to hold out.
 
     rank, world_size: of this process; by default those of torch.distributed where it runs.

@@ -6,6 +6,7 @@ resuming needs. (torchdata's StatefulDataLoader does the same inside a copy of D
 parts; its last release is of February 2025. The reader's own `state_dict` works with it too.)
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -79,14 +80,18 @@ class Loader:
             states=self._states,
             turn=self._turn,
         )
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # else it would advance the trainer's random numbers
-            **self._options,
-        )
-        for worker, state, batch in cast(Iterator[_Item], iter(loader)):
+        with warnings.catch_warnings():
+            # The number of workers is chosen, and decides the order; they wait for a store, too.
+            warnings.filterwarnings("ignore", "This DataLoader will create .* worker processes")
+            loader = DataLoader(
+                batches,
+                batch_size=None,
+                collate_fn=_as_it_is,
+                generator=torch.Generator(),  # else it would advance the trainer's random numbers
+                **self._options,
+            )
+            items = iter(loader)
+        for worker, state, batch in cast(Iterator[_Item], items):
             if state is None:
                 raise InputError(str(batch))
             self._states[worker] = state

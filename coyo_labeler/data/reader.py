@@ -1,5 +1,6 @@
 """The samples of one consumer in one epoch: their order follows from a seed, and can be resumed."""
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +14,12 @@ from coyo_labeler.data.batch import Sample
 from coyo_labeler.data.labels import Labels, ShardLabels
 from coyo_labeler.data.split import parts_of, seed_of
 from coyo_labeler.data.targets import F32, I64, Checked, Choice
-from coyo_labeler.data.tars import Failure, Shard, read_samples
+from coyo_labeler.data.tars import DamagedShardError, Failure, Shard, read_samples
 from coyo_labeler.data.tars import Sample as Encoded
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.faults import Fault
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Reader:
 
     `state_dict` may be called between any two samples. A reader of the same recipe, consumer and
     number of consumers that loads the state continues with exactly the next sample. `counts` has
-    the number of images so far: `drawn`, and by reason those that were left out.
+    the number of images so far: `drawn`, and by reason those that were left out. Beside them,
+    `damaged_shards` counts how often a damaged tar was read.
     """
 
     recipe: Recipe
@@ -124,6 +128,17 @@ class Reader:
 
         track: keep `_position` at the member to be read next.
         """
+        try:
+            yield from self._read_members(number, skip, counts, track)
+        except DamagedShardError as error:
+            if self.recipe.undecodable == "error":
+                raise
+            counts["damaged_shards"] += 1
+            logger.warning("%s: what it holds behind the damage is left out", error)
+
+    def _read_members(
+        self, number: int, skip: int, counts: "Counter[str]", track: bool
+    ) -> Iterator[Drawn]:
         part, recipe = self._parts[number], self.recipe
         shard = recipe.shards[part.shard]
         rows = recipe.labels.open(shard)

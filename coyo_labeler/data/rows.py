@@ -13,6 +13,7 @@ from coyo_labeler.data.targets import F32, I64
 from coyo_labeler.formats import label_lists, schemas
 from coyo_labeler.formats.columns import check_types
 from coyo_labeler.formats.label_lists import check_label_lists, read_label_lists
+from coyo_labeler.parquet_pages import read_tables
 
 #: The columns that are read from a file of labels.
 COLUMNS = pa.schema([schemas.BELIEFS.field(name) for name in ("id", "labels", "label_probs")])
@@ -38,7 +39,8 @@ def open_rows(url: str) -> Iterator[pq.ParquetFile]:
 def read_ids(url: str) -> I64:
     """The ids of a file of labels, in its order."""
     with open_rows(url) as file:
-        return ids_of(url, file.read(columns=["id"], use_threads=False)["id"])
+        ids = [ids_of(url, table["id"]) for table in read_tables(file, ["id"])]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *ids])
 
 
 def ids_of(url: str, column: pa.Array) -> I64:

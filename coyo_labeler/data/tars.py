@@ -10,13 +10,25 @@ from coyo_labeler.formats import image_shards
 from coyo_labeler.formats.image_shards import Failure, Sample, Shard, find_shards
 from coyo_labeler.formats.tars import DamagedTarError
 
-__all__ = ["Failure", "Sample", "Shard", "find_shards", "read_ids", "read_samples"]
+__all__ = [
+    "DamagedShardError",
+    "Failure",
+    "Sample",
+    "Shard",
+    "find_shards",
+    "read_ids",
+    "read_samples",
+]
+
+
+class DamagedShardError(InputError):
+    """The tar of a shard, or the table beside it, cannot be read."""
 
 
 def read_samples(shard: Shard) -> Iterator[Sample | Failure]:
     """The samples of a tar, in its order.
 
-    Raises: InputError naming the shard where its tar or the table beside it cannot be read.
+    Raises: DamagedShardError naming the shard.
     """
     try:
         yield from image_shards.read_samples(shard)
@@ -27,7 +39,7 @@ def read_samples(shard: Shard) -> Iterator[Sample | Failure]:
 def read_ids(shard: Shard) -> npt.NDArray[np.int64]:
     """(images,) int64: the ids of a shard's images, each once.
 
-    Raises: InputError naming the shard where its tar or the table beside it cannot be read.
+    Raises: DamagedShardError naming the shard.
     """
     try:
         index = image_shards.read_index(shard)
@@ -36,7 +48,8 @@ def read_ids(shard: Shard) -> npt.NDArray[np.int64]:
     return np.fromiter((image_id for _, image_id in index), dtype=np.int64)
 
 
-def _damaged(shard: Shard, error: DamagedTarError) -> InputError:
-    return InputError(
-        f"images: shard {shard.name}: {error.url} is damaged ({error.why}); fetch it again"
+def _damaged(shard: Shard, error: DamagedTarError) -> DamagedShardError:
+    return DamagedShardError(
+        f"images: shard {shard.name}: {error.url} is damaged ({error.why}); fetch it again, or "
+        "undecodable=skip"
     )

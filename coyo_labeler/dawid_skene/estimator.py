@@ -124,8 +124,8 @@ class DawidSkene:
 
         Raises: InputError where a column is missing or a value is not usable.
         """
+        from coyo_labeler.dawid_skene.columns import is_spark, to_arrow  # noqa: PLC0415
         from coyo_labeler.dawid_skene.local import fit_locally  # noqa: PLC0415
-        from coyo_labeler.dawid_skene.tables import is_spark, to_arrow  # noqa: PLC0415
 
         self._clear()
         if is_spark(votes):
@@ -140,9 +140,9 @@ class DawidSkene:
             fit_locally(
                 settings,
                 self.labels,
-                to_arrow(votes),
-                None if beliefs is None else to_arrow(beliefs),
-                None if gold is None else to_arrow(gold),
+                to_arrow(votes, "votes"),
+                None if beliefs is None else to_arrow(beliefs, "beliefs"),
+                None if gold is None else to_arrow(gold, "gold"),
             )
         )
         return self

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from coyo_labeler import spark_versions, storage
+from coyo_labeler.dawid_skene.columns import LABEL, TASK, WORKER, column_name, label_index
 from coyo_labeler.dawid_skene.results import Results
 from coyo_labeler.dawid_skene.settings import merge_settings
-from coyo_labeler.dawid_skene.tables import LABEL, TASK, WORKER, column_name
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.spark_tables import paths_to_read, write_table
@@ -41,10 +41,10 @@ def fit_on_spark(
     spark = votes.sparkSession
     if estimator.labels is None:
         raise InputError("DawidSkene: on Spark the label space must be given: labels=21841")
-    names = range(estimator.labels) if isinstance(estimator.labels, int) else estimator.labels
+    classes = label_index(estimator.labels)
     folder = estimator.workdir or tempfile.mkdtemp(prefix="coyo_labeler-")
     space, output = storage.join(folder, "labels.txt"), storage.join(folder, "merged")
-    storage.write_bytes(space, "\n".join(map(str, names)).encode())
+    storage.write_bytes(space, "\n".join(map(str, classes)).encode())
     tables = {
         "votes": (
             _rename(votes, "votes", {"image_id": TASK, "worker_id": WORKER, "label": LABEL}),
@@ -67,7 +67,6 @@ def fit_on_spark(
     history = storage.read_json(storage.join(output, "history.json")) or {}
     calibration = manifest.details["calibration"]
     error = calibration["expected_calibration_error"]
-    classes: pd.Index[Any] = pd.Index(names)
     priors = pd.Series(1 / len(classes), index=classes.rename("label"), name="prior")
     if storage.exists(storage.join(output, "classes")):
         priors[:] = read("classes").orderBy("label").toPandas()["share"].to_numpy()

@@ -12,6 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coyo_labeler.dawid_skene.columns import (
+    LABEL,
+    TASK,
+    WORKER,
+    alike,
+    column_name,
+    label_index,
+    plain,
+)
 from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Truth
 from coyo_labeler.em.responses import Response
@@ -21,40 +30,12 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_lists import LabelLists, check_label_lists
 from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
 
-#: The names under which a column is looked up, crowd-kit's first.
-TASK, WORKER, LABEL = ("task", "image_id", "id"), ("worker", "worker_id"), ("label",)
-
 _RESPONSES = {None: Response.CHOICE, "yes": Response.YES}
 _RESPONSES |= {"no": Response.NO, "unsure": Response.UNSURE}
 
 
-def is_spark(table: Any) -> bool:
-    """Whether a table is a Spark DataFrame, without importing Spark."""
-    return type(table).__module__.startswith("pyspark.sql")
-
-
-def to_arrow(table: Any) -> pa.Table:
-    """A pandas DataFrame or Arrow table as an Arrow table.
-
-    Raises: InputError for anything else.
-    """
-    if isinstance(table, pa.Table):
-        return table
-    if isinstance(table, pd.DataFrame):
-        return pa.Table.from_pandas(table, preserve_index=False)
-    raise InputError(
-        f"DawidSkene: {type(table).__name__} is no pandas DataFrame, Arrow table or Spark DataFrame"
-    )
-
-
-def column_name(present: Sequence[str], names: Sequence[str], what: str) -> str:
-    """The first of `names` that is present. Raises: InputError where none is."""
-    matching = [name for name in names if name in present]
-    if not matching:
-        raise InputError(
-            f"{what}: no column '{names[0]}' (its columns: {', '.join(map(str, present))})"
-        )
-    return matching[0]
+#: What messages call a column, and the column.
+Named = tuple[str, pa.ChunkedArray]
 
 
 @dataclass(frozen=True)
@@ -112,13 +93,22 @@ def encode(
 
     Raises: InputError naming the column or value at fault.
     """
-    task = _column(votes, TASK, "votes")
-    worker = _column(votes, WORKER, "votes")
-    label = _column(votes, LABEL, "votes")
-    belief_task = None if beliefs is None else _column(beliefs, ("id", *TASK), "beliefs")
-    believed = None if beliefs is None else _flat(beliefs, "labels")
-    gold_task = None if gold is None else _column(gold, TASK, "gold")
-    gold_label = None if gold is None else _column(gold, LABEL, "gold")
+    task, belief_task, gold_task = _alike(
+        _column(votes, TASK, "votes"),
+        None if beliefs is None else _column(beliefs, ("id", *TASK), "beliefs"),
+        None if gold is None else _column(gold, TASK, "gold"),
+    )
+    (worker,) = _alike(_column(votes, WORKER, "votes"))
+    label_columns = (
+        _column(votes, LABEL, "votes"),
+        None if beliefs is None else ("beliefs: column 'labels'", _flat(beliefs, "labels")),
+        None if gold is None else _column(gold, LABEL, "gold"),
+    )
+    if labels is None:
+        label, believed, gold_label = _alike(*label_columns)
+    else:  # each is compared with them
+        label, believed, gold_label = (_series(column) for column in label_columns)
+    assert task is not None and worker is not None and label is not None
     tasks = _sorted_names([task, belief_task, gold_task])
     workers = _sorted_names([worker])
     classes = _classes(labels, [label, believed, gold_label])
@@ -138,19 +128,28 @@ def encode(
     )
 
 
-def _column(table: pa.Table, names: Sequence[str], what: str) -> pd.Series[Any]:
+def _column(table: pa.Table, names: Sequence[str], what: str) -> Named:
+    """A column, and what messages call it. Raises: InputError where a value is missing."""
     name = column_name(table.column_names, names, what)
-    column: pd.Series[Any] = table[name].to_pandas()
-    missing = np.flatnonzero(column.isna())
+    column = table[name]
+    missing = np.flatnonzero(np.asarray(pc.is_null(column, nan_is_null=True)))
     if len(missing):
         raise InputError(f"{what}: row {missing[0] + 1}: {name} is missing; fill or drop it")
-    return column
+    return f"{what}: column '{name}'", column
 
 
-def _flat(table: pa.Table, name: str) -> pd.Series[Any]:
-    column_name(table.column_names, [name], "beliefs")
-    flat: pd.Series[Any] = pa.chunked_array([pc.list_flatten(table[name])]).to_pandas()
-    return flat
+def _series(named: Named | None) -> pd.Series[Any] | None:
+    return None if named is None else named[1].to_pandas()
+
+
+def _alike(*named: Named | None) -> list[pd.Series[Any] | None]:
+    """Columns that name the same things, in one type."""
+    columns = iter(alike(dict(each for each in named if each is not None)))
+    return [None if each is None else next(columns).to_pandas() for each in named]
+
+
+def _flat(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([pc.list_flatten(table[name].combine_chunks())])
 
 
 def _sorted_names(columns: Sequence[pd.Series[Any] | None]) -> pd.Index[Any]:
@@ -170,11 +169,6 @@ def _classes(
     return names if len(names) > 1 else pd.Index([*names, "(any other)"], dtype=object)
 
 
-def label_index(labels: int | Sequence[Any]) -> pd.Index[Any]:
-    """The given labels, by position."""
-    return pd.RangeIndex(labels) if isinstance(labels, int) else pd.Index(labels)
-
-
 def _positions(index: pd.Index[Any], column: pd.Series[Any]) -> I64:
     """The position of each value in the index; −1: not in it."""
     return np.asarray(index.get_indexer(pd.Index(column)), dtype=np.int64)
@@ -185,8 +179,8 @@ def _labels(classes: pd.Index[Any], column: pd.Series[Any], what: str) -> I32:
     unknown = np.flatnonzero(positions < 0)
     if len(unknown):
         raise InputError(
-            f"{what}: row {unknown[0] + 1}: label {column.iloc[unknown[0]]!r} is not among the "
-            f"{len(classes)} labels; set labels, or drop the row"
+            f"{what}: row {unknown[0] + 1}: label {plain(column.iloc[unknown[0]])!r} is not among "
+            f"the {len(classes)} labels; set labels, or drop the row"
         )
     return positions.astype(np.int32)
 
@@ -239,7 +233,7 @@ def _beliefs(
     if table is None or task is None or labels is None:
         empty = np.zeros(0, dtype=np.int64)
         return Beliefs(empty, np.zeros(1, np.int64), empty.astype(np.int32), np.zeros(0))
-    probability = _flat(table, "label_probs").to_numpy(dtype=np.float64)
+    probability = _flat(table, "label_probs").to_numpy()
     lengths, probabilities = (
         np.asarray(pc.fill_null(pc.list_value_length(table[name]), 0))
         for name in ("labels", "label_probs")

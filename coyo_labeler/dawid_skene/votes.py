@@ -9,12 +9,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from coyo_labeler.dawid_skene.tables import LABEL, TASK, WORKER, column_name, label_index
+from coyo_labeler.dawid_skene.columns import (
+    LABEL,
+    OPTIONAL,
+    TASK,
+    WORKER,
+    column_name,
+    label_index,
+    plain,
+)
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.votes.checks import Checked, Reason, check, remedy, response_words
-
-_OPTIONAL = ("response", "timestamp")
 
 
 def check_votes(
@@ -32,12 +38,13 @@ def check_votes(
     classes = None if labels is None else label_index(labels)
     checked = _check(votes, columns, classes)
     row = checked.rejects["row"].to_numpy()
-    rejects = votes.select(columns).take(pa.array(row - 1)).to_pandas()
+    rejects = votes.select(columns).take(pa.array(row - 1))
+    rejects = rejects.to_pandas(integer_object_nulls=True)
     reasons = [Reason(word) for word in checked.rejects["reason"].to_pylist()]
     details = checked.rejects["detail"].to_pylist()
     rejects["reason"] = list(map(str, reasons))
     rejects["detail"] = [
-        f"label {label!r} is not among the {0 if classes is None else len(classes):,} labels"
+        f"label {plain(label)!r} is not among the {0 if classes is None else len(classes):,} labels"
         if reason == Reason.LABEL_OUTSIDE
         else detail.replace("image_id", "task").replace("worker_id", "worker")
         for reason, detail, label in zip(reasons, details, rejects[columns[2]], strict=True)
@@ -53,7 +60,11 @@ def check_votes(
 
 def _check(votes: pa.Table, columns: Sequence[str], classes: pd.Index[Any] | None) -> Checked:
     """The stage's check, on positions instead of names. columns: of task, worker and label."""
-    task, label = (votes[name].to_pandas() for name in (columns[0], columns[2]))
+    task, label = (
+        # Whole numbers beside a null would become floats.
+        votes[name].to_pandas(integer_object_nulls=True)
+        for name in (columns[0], columns[2])
+    )
     # Without a given label space every label is inside.
     position = np.zeros(len(label), np.int64)
     if classes is not None:
@@ -63,7 +74,7 @@ def _check(votes: pa.Table, columns: Sequence[str], classes: pd.Index[Any] | Non
         "worker_id": votes[columns[1]],
         "label": pa.array(position, mask=label.isna().to_numpy()),
     }
-    table |= {name: votes[name] for name in _OPTIONAL if name in votes.column_names}
+    table |= {name: votes[name] for name in OPTIONAL if name in votes.column_names}
     size = 1 if classes is None else len(classes)
     return check(pa.table(table), 0, 0, LabelSpace("labels", size))
 
@@ -74,7 +85,7 @@ def _usable(votes: pa.Table, checked: Checked) -> pa.Table:
         "response": response_words(checked.votes["response"]),
         "timestamp": checked.votes["timestamp"],
     }
-    for name in _OPTIONAL:
+    for name in OPTIONAL:
         if name in votes.column_names:
             usable = usable.set_column(usable.column_names.index(name), name, as_read[name])
     return usable

@@ -8,7 +8,7 @@ import pyarrow as pa
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.columns import check_types
+from coyo_labeler.formats.columns import common_schema
 from coyo_labeler.formats.parquet_splits import read_footers, read_rows
 
 #: The setting that names the labels, for messages.
@@ -65,14 +65,16 @@ def find_labels(labels: str) -> Labels:
             f"export: labels: no Parquet files at {url}; give what label or merge wrote"
         )
     footers = dict(zip(files, read_footers(_KEY, files), strict=True))
-    first = footers[files[0]].schema.to_arrow_schema()
-    optional = [field for field in _OPTIONAL if field.name in first.names]
-    schema = pa.schema([*schemas.BELIEFS, *optional])
-    for file, footer in footers.items():
-        remedy = "give beliefs or a posterior, all files alike"
-        check_types(_KEY, file, footer.schema.to_arrow_schema(), schema, remedy)
-    written = {key.decode(): value.decode() for key, value in (first.metadata or {}).items()}
-    metadata = {k: v for k, v in written.items() if k.startswith(_METADATA_PREFIXES)}
+    present = {file: footer.schema.to_arrow_schema() for file, footer in footers.items()}
+    remedy = "give beliefs or a posterior, all files alike"
+    schema = common_schema(_KEY, present, schemas.BELIEFS, _OPTIONAL, remedy)
+    first = present[files[0]].metadata or {}
+    written = {key.decode(errors="replace"): value for key, value in first.items()}
+    metadata = {
+        k: v.decode(errors="replace")
+        for k, v in written.items()
+        if k.startswith(_METADATA_PREFIXES)
+    }
     return Labels({file: footer.num_rows for file, footer in footers.items()}, schema, metadata)
 
 

@@ -25,6 +25,7 @@ from pydantic import FiniteFloat
 from coyo_labeler import storage
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.tar_digests import ROWS_DIGEST, STAGING
+from coyo_labeler.patterns import move_file
 from coyo_labeler.receipts import Details, Receipt, Receipts
 
 #: Name of a shard's statistics, which are also its receipt.
@@ -96,7 +97,7 @@ def publish(receipts: Receipts, staged: str, receipt: Receipt) -> None:
         # Another process may move the same files; one that is not here has been moved.
         with suppress(FileNotFoundError):
             if fs.exists(storage.join(source, name)):
-                fs.mv(storage.join(source, name), storage.join(folder, name))
+                move_file(fs, storage.join(source, name), storage.join(folder, name))
     with suppress(FileNotFoundError):
         storage.clear(staged)
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
@@ -27,6 +26,7 @@ from coyo_labeler.formats.tar_digests import (
     HashedWriter,
     check_sha256,
 )
+from coyo_labeler.parquet_pages import read_tables
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,7 @@ def write_rows(url: str, rows: Sequence[ImageRow], mark: str) -> None:
 
 def read_rows(url: str) -> list[ImageRow]:
     """The rows of a shard's Parquet file."""
-    fs, path = storage.resolve(url)
-    with fs.open(path, "rb") as file:
-        table = pq.read_table(file, columns=schemas.IMAGES.names, page_checksum_verification=True)
-        records = table.to_pylist()
+    with storage.open_parquet("fetch: output", url) as parquet:
+        tables = read_tables(parquet, schemas.IMAGES.names)
+        records = [record for table in tables for record in table.to_pylist()]
     return [ImageRow(**{**record, "status": Status(record["status"])}) for record in records]

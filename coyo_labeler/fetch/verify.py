@@ -17,21 +17,8 @@ from coyo_labeler.errors import one_line
 from coyo_labeler.fetch.phash import phash
 from coyo_labeler.fetch.status import FetchError, Status
 from coyo_labeler.formats.jpeg import MAX_SCANS, has_more_scans
+from coyo_labeler.formats.picture_formats import ENDING_OF, FETCHED
 
-#: File name extension by Pillow's format; no other format is opened.
-EXTENSIONS = {
-    "JPEG": "jpg",
-    "MPO": "jpg",  # a JPEG with further pictures; Pillow's JPEG plugin opens it
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-    "AVIF": "avif",
-}
-_OPENED = [name for name in EXTENSIONS if name != "MPO"]
-
-Image.init()  # registers all plugins, so that any of the formats can be asked for
 # The size is checked here, from the header, before a pixel is decoded.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -59,7 +46,7 @@ def verify(data: bytes, max_pixels: int, with_phash: bool = True) -> Verified:
     """
     with open_image(data, max_pixels) as image:
         width, height = image.size
-        extension = EXTENSIONS[image.format or ""]
+        extension = ENDING_OF[image.format or ""]
         if not with_phash:
             # Every byte is read all the same, but a JPEG is decoded at an eighth of its side.
             image.draft("RGB", (1, 1))
@@ -75,7 +62,7 @@ def open_image(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     Raises: FetchError (not_an_image, corrupt, too_many_pixels).
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
+        with Image.open(io.BytesIO(data), formats=FETCHED) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise FetchError(Status.TOO_MANY_PIXELS, f"{width} × {height} pixels by its header")

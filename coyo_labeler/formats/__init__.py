@@ -6,7 +6,8 @@
 - `tar_digests`: the sha256 of a tar, recorded and compared.
 - `tars`: samples in the bytes of a tar; `tar_headers`: its members, with bounds on what headers ask
   for; `side_tables`: the table beside a tar; `single_pictures`: the pictures of a few images.
-- `pictures`: image files to pixels; `jpeg`: what the markers of a JPEG say before that.
+- `pictures`: image files to pixels; `picture_formats`: those that are opened; `jpeg`: what the
+  markers of a JPEG say before that.
 - `label_lists`: the labels and probabilities of images; `label_spaces`: the classes that they
   index; `published`: figures from the card of COYO-Labeled-300M.
 - `embeddings`: the features of images.

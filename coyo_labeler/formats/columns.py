@@ -1,7 +1,7 @@
 """The one way in which a column of a file gets the type of its schema, or an error that helps."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -57,6 +57,39 @@ def check_types(
                 f"{key}: {url}: column '{field.name}' is {actual}, it must be {field.type}; write "
                 "it as that"
             )
+
+
+def common_schema(
+    key: str,
+    files: Mapping[str, pa.Schema],
+    schema: pa.Schema,
+    optional: Iterable[pa.Field] = (),
+    remedy: str | None = None,
+) -> pa.Schema:
+    """`schema`, and those of the optional columns that the files of a table have.
+
+    key: the setting that named the files. files: the schema of each, by URL. remedy: for a missing
+    column.
+
+    Raises: InputError naming the file and column: see `check_types`; and where some files have an
+    optional column that others lack.
+    """
+    for url, present in files.items():
+        check_types(key, url, present, schema, remedy)
+    shared = []
+    for field in optional:
+        having = [url for url, present in files.items() if field.name in present.names]
+        if not having:
+            continue
+        for url, present in files.items():
+            if field.name not in present.names:
+                raise InputError(
+                    f"{key}: {url} has no column '{field.name}', but {having[0]} has; "
+                    f"{remedy or 'give files that are alike'}"
+                )
+            check_types(key, url, present, [field], remedy)
+        shared.append(field)
+    return pa.schema([*schema, *shared])
 
 
 def _is_castable(actual: pa.DataType, wanted: pa.DataType) -> bool:
@@ -249,16 +282,25 @@ def without_views(column: Column) -> Column:
         chunks = [without_views(chunk) for chunk in column.chunks]
         kind = without_views(pa.nulls(0, column.type)).type
         return pa.chunked_array(chunks, kind)
-    kind = column.type
+    kind, plain = column.type, column
     if isinstance(kind, pa.UuidType):
-        return _uuid_text(column)
-    if pa.types.is_string_view(kind):
-        return column.cast(pa.large_string())
-    if pa.types.is_binary_view(kind):
-        return column.cast(pa.large_binary())
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        return _laid_out(column)
-    return column
+        plain = _uuid_text(column)
+    elif pa.types.is_dictionary(kind):
+        plain = _plain_categories(column)
+    elif pa.types.is_string_view(kind):
+        plain = column.cast(pa.large_string())
+    elif pa.types.is_binary_view(kind):
+        plain = column.cast(pa.large_binary())
+    elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        plain = _laid_out(column)
+    return plain
+
+
+def _plain_categories(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    values = without_views(column.dictionary)
+    if values.type == column.type.value_type:
+        return column
+    return pa.DictionaryArray.from_arrays(column.indices, values)
 
 
 def _laid_out(lists: pa.Array) -> pa.Array:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -59,15 +60,60 @@ def read_columns(
     fs, path = storage.resolve(url)
     try:
         with fs.open(path, "rb") as file:
-            yield from _tables(file, header, columns, delimiter)
+            counted = _CountedQuotes(file)
+            yield from _tables(counted, header, columns, delimiter)
+        if counted.quotes % 2:
+            _check_end(key, url, header, delimiter)
     except pa.ArrowInvalid as error:
         reason = one_line(error)
         if "UTF8" in reason:
             raise _other_encoding(key, url, f" ({reason})") from None
+        if "straddling" in reason:
+            raise InputError(
+                f"{key}: {url} has a row of more than {_BLOCK_BYTES:,} bytes; shorten its values, "
+                "or close the quote that is left open"
+            ) from None
         raise InputError(
             f"{key}: {url} is not a readable CSV file ({reason}); give every row the "
             f"{len(header)} columns of its first line, quoted where a value holds a comma"
         ) from None
+
+
+class _CountedQuotes(io.RawIOBase):
+    """A file that counts the double quotes that are read. In pairs, they leave no value open."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self.quotes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file's."""
+        data = self._file.read(size)
+        self.quotes += data.count(b'"')
+        return data
+
+    def readable(self) -> bool:
+        """As a file's."""
+        return True
+
+
+def _check_end(key: str, url: str, header: list[str], delimiter: str) -> None:
+    """See that the last row is no quoted value that was never closed: it holds all that follows it.
+
+    Raises: InputError where a value of the last row has a line break.
+    """
+    fs, path = storage.resolve(url)
+    last: dict[str, list[str | None]] = {}
+    with fs.open(path, "rb") as file:
+        for table in _tables(file, header, header, delimiter):
+            last = table.slice(max(table.num_rows - 1, 0)).to_pydict()
+    for name, values in last.items():
+        if any("\n" in (value or "") for value in values):
+            raise InputError(
+                f"{key}: {url}: column '{name}' of the last row has a quote that is left open, and "
+                "holds the rows behind it; close the quote"
+            )
 
 
 def _other_encoding(key: str, url: str, reason: str = "") -> InputError:

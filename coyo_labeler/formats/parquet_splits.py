@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.columns import cast_table, check_types, is_text
+from coyo_labeler.parquet_pages import read_tables
 
 #: Footers read at a time; object stores take some 50 ms to answer.
 _THREADS = 16
@@ -125,12 +126,7 @@ def _tables(
     columns: list[str],
     batch_rows: int | None,
 ) -> Iterator[pa.Table]:
-    tables: Iterator[pa.Table]
-    if batch_rows is None:
-        tables = (parquet.read_row_group(group, columns=columns) for group in groups)
-    else:
-        batches = parquet.iter_batches(batch_rows, groups, columns, use_threads=False)
-        tables = (pa.Table.from_batches([batch]) for batch in batches)
+    tables = read_tables(parquet, columns, groups, batch_rows)
     while True:
         with storage.parsing_parquet(key, url):
             table = next(tables, None)

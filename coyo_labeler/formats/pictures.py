@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from coyo_labeler.errors import one_line
 from coyo_labeler.formats.faults import Fault, ImageError
 from coyo_labeler.formats.jpeg import MAX_SCANS, has_more_scans, is_plain_jpeg
+from coyo_labeler.formats.picture_formats import FORMATS
 
 try:
     import cv2
@@ -32,11 +33,6 @@ MAX_PIXELS = 178_956_970
 #: sampled only where the resize looks.
 LARGE_PIXELS = 16_000_000
 _one_at_a_time = threading.Lock()
-
-#: Formats that are tried, by Pillow's names. Not EPS or PDF, which would start other programs.
-_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "ICO")
-Image.init()
-FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 
 
 def decode(data: bytes, exif_orientation: bool = False) -> npt.NDArray[np.uint8]:

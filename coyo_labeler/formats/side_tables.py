@@ -12,6 +12,7 @@ from coyo_labeler.errors import one_line
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.tar_digests import ROWS_DIGEST
 from coyo_labeler.formats.tars import DamagedTarError
+from coyo_labeler.parquet_pages import BATCH_ROWS, GuardedFile
 
 #: Columns of the pHash; the first that is present counts.
 HASHES = ("imagehash", "image_phash", "actual_imagehash")
@@ -31,8 +32,6 @@ _COLUMNS = (
 #: Rows of a table, and uncompressed bytes of its columns according to its footer, at most.
 MAX_ROWS = 500_000
 MAX_BYTES = 2**28
-
-_BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -66,24 +65,31 @@ class SideTable:
 def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
     """The table beside a tar; empty if there is none, or if it has no keys.
 
-    Raises: DamagedTarError where it is no Parquet file, or larger than the bounds above.
+    Raises: DamagedTarError where it is no Parquet file, larger than the bounds above, or has two
+    columns of one name.
     """
     fs, path = storage.resolve(tar.removesuffix(".tar") + ".parquet")
     if not fs.exists(path):
         return SideTable()
     try:
         with fs.open(path, "rb") as file:
-            footer = pq.read_metadata(file)
-            kinds = {field.name: field.type for field in footer.schema.to_arrow_schema()}
+            # Texts stay dictionaries, so that a long one that every row repeats is there once.
+            guarded = GuardedFile(file, repeats_texts=False)
+            footer = pq.read_metadata(guarded)
+            guarded.watch(footer)
+            present = footer.schema.to_arrow_schema()
+            kinds = {field.name: field.type for field in present}
             names = [
                 name for name in columns if name in kinds and not pa.types.is_nested(kinds[name])
             ]
+            for name in names:
+                if present.names.count(name) > 1:
+                    raise DamagedTarError(tar, f"the table beside it has two columns '{name}'")
             if "key" not in names:
                 return SideTable()
             _check_size(tar, footer, names)
-            # Texts stay dictionaries, so that a long one that every row repeats is there once.
             parquet = pq.ParquetFile(
-                file,
+                guarded,
                 metadata=footer,
                 page_checksum_verification=True,
                 read_dictionary=[name for name in names if pa.types.is_string(kinds[name])],
@@ -106,7 +112,7 @@ def read_side_table(tar: str, columns: Sequence[str] = _COLUMNS) -> SideTable:
 def _batches(tar: str, parquet: pq.ParquetFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows, as long as they are no larger than the footer may say."""
     size = 0
-    for batch in parquet.iter_batches(_BATCH_ROWS, columns=list(names), use_threads=False):
+    for batch in parquet.iter_batches(BATCH_ROWS, columns=list(names), use_threads=False):
         size += batch.nbytes
         if size > 2 * MAX_BYTES:  # Arrow's indices and offsets are wider than Parquet's
             raise DamagedTarError(

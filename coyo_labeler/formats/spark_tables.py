@@ -12,8 +12,8 @@ from pyspark.sql.types import StructType
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
-from coyo_labeler.formats.columns import check_types
-from coyo_labeler.formats.parquet_splits import plan_splits, read_split
+from coyo_labeler.formats.columns import common_schema
+from coyo_labeler.formats.parquet_splits import read_footers, read_split, split_file
 from coyo_labeler.session import spark_path
 
 #: What Hadoop takes for a pattern in a path that is read; a backslash makes it a plain character.
@@ -48,21 +48,40 @@ def read_table(
     Raises: InputError naming a missing file or column, or a type that cannot be cast; Spark's
     error, of an InputError that names a value that cannot be cast, when the rows are asked for.
     """
-    files = storage.files_of(url)
+    files = sorted(storage.files_of(url))
     if not files:
         raise InputError(f"{key}: no Parquet files at {url}")
-    with storage.open_parquet(key, min(files)) as file:
-        present = file.schema_arrow
-    wanted = [*schema, *(field for field in optional or () if field.name in present.names)]
-    check_types(key, url, present, wanted)
-    if not all(_is_wider(present.field(field.name).type, field.type) for field in wanted):
+    kinds: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
+    present = {}
+    for name, footer in zip(files, read_footers(key, files), strict=True):
+        own = footer.schema.to_arrow_schema().remove_metadata()
+        present[name] = kinds.setdefault(own, own)
+    wanted = common_schema(key, present, schema, optional or ())
+    if not _is_for_spark(list(kinds), wanted):
         # Spark's casts do not name the column and value that they fail on.
-        return _read_by_arrow(spark, key, url, pa.schema(wanted))
+        return _read_by_arrow(spark, key, files, wanted)
     # Tars and JSON may be beside the table.
     reader = spark.read.option("pathGlobFilter", "*.parquet")
     frame = reader.parquet(*paths_to_read(url))
-    types = spark_schema(pa.schema(wanted))
+    types = spark_schema(wanted)
     return frame.select(*(F.col(field.name).cast(field.dataType) for field in types))
+
+
+def _is_for_spark(present: Sequence[pa.Schema], wanted: pa.Schema) -> bool:
+    """Whether Spark reads the wanted columns of all files, and no value can fail to be cast.
+
+    It takes the types of all files from one of them, and does not tell `url` from `URL`.
+    """
+    for schema in present:
+        names = [name.lower() for name in schema.names]
+        if any(names.count(field.name.lower()) > 1 for field in wanted):
+            return False
+        kinds = [schema.field(field.name).type for field in wanted]
+        if kinds != [present[0].field(field.name).type for field in wanted]:
+            return False
+        if not all(map(_is_wider, kinds, wanted.types)):
+            return False
+    return True
 
 
 def _is_wider(kind: pa.DataType, wanted: pa.DataType) -> bool:
@@ -87,8 +106,14 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def _read_by_arrow(spark: SparkSession, key: str, url: str, schema: pa.Schema) -> DataFrame:
-    splits = plan_splits(key, url, schema, _ROWS_PER_SPLIT)
+def _read_by_arrow(
+    spark: SparkSession, key: str, files: Sequence[str], schema: pa.Schema
+) -> DataFrame:
+    splits = [
+        split
+        for url, footer in zip(files, read_footers(key, files), strict=True)
+        for split in split_file(key, url, footer, schema, _ROWS_PER_SPLIT)
+    ]
     return read_parts(spark, splits, read_split, schema)
 
 

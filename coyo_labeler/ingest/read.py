@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from coyo_labeler.errors import InputError, WorkError, one_line
 from coyo_labeler.formats.spark_tables import paths_to_read, spark_schema
 from coyo_labeler.ingest import types
 from coyo_labeler.ingest.columns import inside, outside, quoted
+from coyo_labeler.parquet_pages import open_guarded, read_tables
 from coyo_labeler.session import spark_path
 
 #: Name of the hash column in COYO-700M and in COYO-Labeled-300M.
@@ -155,9 +156,7 @@ def _damage(url: str, columns: Sequence[str]) -> str | None:
     """The fault of the pages of some columns, or None."""
 
     def read(stream: "_Stream") -> None:
-        for _ in pq.ParquetFile(stream, page_checksum_verification=True).iter_batches(
-            columns=list(columns)
-        ):
+        for _ in read_tables(open_guarded(stream), columns):
             pass
 
     return _fault_of(url, read)
@@ -174,7 +173,7 @@ def corrupt_message(file: str, fault: str) -> str:
 def _footer(url: str) -> pq.FileMetaData | str:
     """The footer, or its fault."""
     footers: list[pq.FileMetaData] = []
-    fault = _fault_of(url, lambda stream: footers.append(pq.read_metadata(stream)))
+    fault = _fault_of(url, lambda stream: footers.append(open_guarded(stream).metadata))
     return footers[0] if fault is None else fault
 
 
@@ -192,8 +191,11 @@ class _Stream:
             self.store_failed = True
             raise
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _fault_of(url: str, read: Callable[[_Stream], None]) -> str | None:
@@ -207,7 +209,7 @@ def _fault_of(url: str, read: Callable[[_Stream], None]) -> str | None:
         with fs.open(path, "rb") as file:
             stream = _Stream(file)
             read(stream)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         message = one_line(error)
         if stream is not None and not stream.store_failed:
             return message

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, FiniteFloat
 
@@ -27,13 +26,18 @@ from coyo_labeler.em.segments import F64, I64, Bool, distinct, find
 from coyo_labeler.em.tallies import COLUMNS, COMPARED
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.columns import cast_table, check_types
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 from coyo_labeler.inputs import MANIFEST
 from coyo_labeler.manifest import read_manifest
+from coyo_labeler.parquet_pages import read_tables
 from coyo_labeler.storage_errors import parsing
 
 #: Folders of the tables that only another merge reads.
 SKILLS_FOLDER, CLASSES_FOLDER, TALLY_FOLDER = "skills", "classes", "tally"
+
+#: What to do about a file of it that is damaged.
+_REMEDY = "merge all votes once more, anew, or leave warm_start out"
 
 #: A class that the earlier merge did not see starts with this part of an even share: it may occur
 #: now.
@@ -228,7 +232,7 @@ def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
     manifest = read_manifest(url)
     if manifest is None or manifest.stage != "merge":
         raise InputError(f"warm_start: {url} is no finished output of merge; give one")
-    with parsing(storage.join(url, MANIFEST), "run its stage again"):
+    with parsing(storage.join(url, MANIFEST), _REMEDY):
         details = _Details.model_validate(manifest.details)
     before = details.worker_model
     if worker_model not in ("auto", before):
@@ -244,12 +248,18 @@ def read_earlier(url: str | None, worker_model: str) -> Earlier | None:
 
 
 def _read_tables(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The files of a table that merge wrote, in name order; none where the folder is not there."""
+    """The files of a table that merge wrote, in name order; none where the folder is not there.
+
+    Raises: InputError naming a file that is not readable, lacks a column, or has other values.
+    """
     for file_url in sorted(storage.files_of(url)) if storage.exists(url) else ():
-        fs, path = storage.resolve(file_url)
-        yield pq.read_table(
-            path, filesystem=fs, columns=schema.names, page_checksum_verification=True
-        )
+        with storage.open_parquet("warm_start", file_url, _REMEDY) as parquet:
+            check_types("warm_start", file_url, parquet.schema_arrow, schema, _REMEDY)
+            with storage.parsing_parquet("warm_start", file_url, _REMEDY):
+                tables = list(read_tables(parquet, schema.names))
+        source = f"warm_start: {file_url}"
+        cast = (cast_table(table, schema, source) for table in tables)
+        yield pa.concat_tables([schema.empty_table(), *cast])
 
 
 def _number_workers(table: pa.Table, names: pa.Array) -> tuple[NDArray[np.int32], Bool]:

@@ -8,13 +8,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
+from coyo_labeler.errors import InputError, one_line
 from coyo_labeler.pretrain.model import device_of
 
 T = TypeVar("T")
 
 #: How long processes wait for one another. The first evaluates and writes while the others wait.
 _PATIENCE = timedelta(hours=6)
+#: How long the first waits for the others at the start, and the others for the first.
+_MEETING = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,33 @@ def local_rank() -> int:
 
 
 def join_group() -> None:
-    """Join the processes that torchrun started."""
+    """Join the processes that torchrun started.
+
+    Raises: InputError where there are more of them than GPUs, or they do not find each other.
+    """
     cuda = torch.cuda.is_available()
     if cuda:
+        if local_rank() >= torch.cuda.device_count():
+            raise InputError(
+                f"pretrain_vit: process {local_rank()} of this machine has no GPU, for there are "
+                f"{torch.cuda.device_count()}; start as many processes as GPUs"
+            )
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("cuda:nccl,cpu:gloo" if cuda else "gloo", timeout=_PATIENCE)
+    try:
+        store, rank, count = next(rendezvous("env://", timeout=_MEETING))
+        store.set_timeout(_PATIENCE)
+        backend = "cuda:nccl,cpu:gloo" if cuda else "gloo"
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
+        )
+    except (RuntimeError, ValueError) as error:  # PyTorch's errors of networks are RuntimeErrors
+        place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise InputError(
+            f"pretrain_vit: process {os.environ.get('RANK', '?')} of "
+            f"{os.environ.get('WORLD_SIZE', '?')} did not find the others at {place} "
+            f"({one_line(error, 200)}); give all of them the address and a free port of the first, "
+            "and start as many as WORLD_SIZE says"
+        ) from error
 
 
 def leave_group() -> None:

@@ -84,6 +84,8 @@ def train(settings: PretrainVitSettings, fingerprint: str, process: Process) -> 
     details = run.finish()
     counts = sum(process.gather(loader.counts), start=type(loader.counts)())
     waiting = sum(process.gather(loader.waiting))
+    if counts["damaged_shards"]:
+        details = {**details, "damaged_shards": counts["damaged_shards"]}
     return Outcome(_counts(counts, waiting, steps * settings.batch_size), details=details)
 
 

@@ -10,7 +10,7 @@
 `audit`, `crowd`    the audit's section: the estimated accuracy (package `audit`), who answered
 `audit_figures`     its plots
 `provenance`, `workers`, `examples`   what other stages left: counts, EM's history, workers, images
-`document`   all of it as one JSON document, from which everything below is drawn
+`document`   all of it as one JSON document, from which everything below is drawn; `paths` in it
 `summary`    the document as a few lines of text
 `page`, `figures`   the document as an HTML page (`pages`) with SVG plots (`coyo_labeler.plots`)
 """

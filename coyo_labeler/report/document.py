@@ -8,9 +8,9 @@ import numpy as np
 
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.formats.label_spaces import LabelSpace
-from coyo_labeler.redact import redact
 from coyo_labeler.report import metrics, ranking
 from coyo_labeler.report.aggregate import most_frequent
+from coyo_labeler.report.paths import shown
 from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tally import BINS_PER_OCTAVE, ENTROPY_BIN, MATRIX_CLASSES
 
@@ -48,9 +48,9 @@ def describe(
     """All figures of the report. Sections without data are absent."""
     document: dict[str, Any] = {
         "title": settings.title,
-        "labels": redact(settings.labels),
-        "compare": redact(settings.compare) if settings.compare else None,
-        "gold": redact(settings.gold) if settings.gold else None,
+        "labels": shown(settings.labels),
+        "compare": shown(settings.compare) if settings.compare else None,
+        "gold": shown(settings.gold) if settings.gold else None,
         "series": dict(context.series),
         "label_space": {"name": space.name, "classes": space.size},
         "about": dict(context.about),

@@ -2,17 +2,19 @@
 
 import base64
 import io
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from coyo_labeler.errors import InputError
 from coyo_labeler.formats.faults import ImageError
 from coyo_labeler.formats.image_shards import Shard, read_index
 from coyo_labeler.formats.pictures import open_picture, to_rgb
 from coyo_labeler.formats.single_pictures import read_pictures
 from coyo_labeler.formats.tars import DamagedTarError
+
+logger = logging.getLogger(__name__)
 
 #: Longest side of a thumbnail, in pixels: twice its size on the page, for dense screens.
 SIDE = 176
@@ -46,30 +48,26 @@ def locate(
 def thumbnails(locations: Mapping[int, tuple[str, str]]) -> dict[int, str]:
     """Small JPEGs as `data:` URIs, by id.
 
-    locations: {id: (URL of a tar, key in it)}. An image that does not decode has no thumbnail.
-
-    Raises: InputError naming a tar that breaks off before the images.
+    locations: {id: (URL of a tar, key in it)}. An image that does not decode has no thumbnail, nor
+    has one behind the damage of a tar, which the log names.
     """
     by_tar: dict[str, dict[str, int]] = {}
     for image_id, (tar, key) in locations.items():
         by_tar.setdefault(tar, {})[key] = image_id
     uris: dict[int, str] = {}
     for url, ids in sorted(by_tar.items()):
-        for key, data in _pictures(url, ids.keys()).items():
-            uri = _shrink(data)
-            if uri is not None:
-                uris[ids[key]] = uri
+        try:
+            for key, _, data in read_pictures(url, ids.keys()):
+                uri = _shrink(data)
+                if uri is not None:
+                    uris[ids[key]] = uri
+        except DamagedTarError as error:
+            logger.warning(
+                "report: images: %s is damaged (%s): examples lack its pictures; fetch it again",
+                error.url,
+                error.why,
+            )
     return uris
-
-
-def _pictures(url: str, keys: Collection[str]) -> dict[str, bytes]:
-    """The pictures of some keys of a tar."""
-    try:
-        return {key: data for key, _, data in read_pictures(url, keys)}
-    except DamagedTarError as error:
-        raise InputError(
-            f"report: images: {error.url} is damaged ({error.why}); fetch it again"
-        ) from None
 
 
 def _shrink(data: bytes) -> str | None:

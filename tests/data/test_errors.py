@@ -117,6 +117,32 @@ def test_a_tar_that_breaks_off_names_the_shard(folders: Folders, tmp_path: Path)
         list(LabelledImages(images, labels))
 
 
+@pytest.mark.parametrize("kind", ["co-indexed", "by id"])
+def test_a_damaged_tar_costs_what_is_behind_the_damage_where_that_is_wanted(
+    folders: Folders, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = folders(4, 3)
+    if kind == "by id":
+        labels = str(tmp_path / "other")
+        rows = {each: row_of(each) for each in range(FIRST_ID, FIRST_ID + 7)}
+        write_labels(tmp_path / "other/all.parquet", rows)
+    tar = tmp_path / "images/00000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: whole.index(b"000000002.json") + 100])
+    dataset = LabelledImages(images, labels, undecodable="skip", shuffle_buffer=3)
+    loader = Loader(dataset, 2)
+    ids = [image_id for batch in loader for image_id in batch.ids.tolist()]
+    # The sample at the damage may lack a part. By id, the whole tar is needed before its first.
+    before = [FIRST_ID] if kind == "co-indexed" else []
+    assert sorted(ids) == [*before, *range(FIRST_ID + 4, FIRST_ID + 7)]
+    assert loader.counts["damaged_shards"] == 1
+    assert loader.counts["drawn"] == loader.counts["used"] == len(ids)
+    assert "images: shard 00000: " in caplog.text and "is left out" in caplog.text
+    assert dataset.count() == {"co-indexed": 7, "by id": 3}[kind]  # by the labels' files, by ids
+    with pytest.raises(InputError, match="fetch it again, or undecodable=skip"):
+        list(LabelledImages(images, labels))
+
+
 @pytest.mark.parametrize("meta", [b"{}", b'{"id": null}', b"[1]", b"not json"])
 def test_a_sample_without_an_id_names_shard_and_key(
     folders: Folders, tmp_path: Path, meta: bytes

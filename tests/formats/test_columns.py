@@ -6,7 +6,7 @@ import pytest
 
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.columns import cast_column, cast_table, check_types
+from coyo_labeler.formats.columns import cast_column, cast_table, check_types, common_schema
 
 WHERE = "gold: g.parquet: column 'label'"
 INTEGERS = pa.list_(pa.int32())
@@ -96,3 +96,36 @@ def test_columns_that_cannot_be_read_are_told_by_the_footer(
 ) -> None:
     with pytest.raises(InputError, match=f"^gold: g.parquet.*{message}"):
         check_types("gold", "g.parquet", pa.schema(fields), schemas.GOLD)
+
+
+BELIEFS = pa.schema([("id", pa.int64()), ("url", pa.string())])
+RISK = pa.field("risk", pa.float32())
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"url": pa.string()}, r"b.parquet has no column 'id' \(its columns: url\)"),
+        ({"id": pa.int64(), "URL": pa.string()}, "b.parquet has no column 'url' .*id, URL"),
+        ({"id": pa.date32(), "url": pa.string()}, "b.parquet: column 'id' is date32"),
+        ({"id": pa.int64(), "url": pa.list_(pa.string())}, "b.parquet: column 'url' is list"),
+        (
+            {"id": pa.int64(), "url": pa.string()},
+            "b.parquet has no column 'risk', but a.parquet has",
+        ),
+    ],
+)
+def test_every_file_of_a_table_is_looked_at(second, message):
+    files = {"a.parquet": pa.schema([*BELIEFS, RISK]), "b.parquet": pa.schema(second)}
+    with pytest.raises(InputError, match=message):
+        common_schema("labels", files, BELIEFS, [RISK])
+    with pytest.raises(InputError, match=message):  # whichever is the first
+        common_schema("labels", dict(reversed(files.items())), BELIEFS, [RISK])
+
+
+def test_columns_that_can_be_cast_may_differ_from_file_to_file():
+    files = {
+        "a.parquet": pa.schema([("id", pa.int32()), ("url", pa.string()), ("x", pa.int8())]),
+        "b.parquet": pa.schema([("url", pa.large_string()), ("id", pa.uint64())]),
+    }
+    assert common_schema("labels", files, BELIEFS, [RISK]) == BELIEFS

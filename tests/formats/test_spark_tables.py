@@ -79,3 +79,26 @@ def test_a_value_that_does_not_fit_is_named(
     error = caught.value if isinstance(caught.value, InputError) else explain(caught.value)
     with pytest.raises(InputError, match=rf"^labels: .*b\.parquet: column {message}.*; write"):
         raise error or caught.value
+
+
+def test_files_whose_types_differ_are_read_right(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark takes the types of all files from one of them, and fails on the others."""
+    for number, kind in enumerate((pa.int64(), pa.int32(), pa.uint64(), pa.string())):
+        ids = pa.array([str(number)]).cast(kind)
+        kinds = (pa.list_(pa.float32()), pa.list_(pa.float64()), pa.large_list(pa.float16()))
+        probs = pa.array([[0.5]], kinds[number % 3])
+        table = pa.table({"label_probs": probs, "id": ids, "labels": pa.array([[number]])})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    rows = sorted(read_table(spark, "labels", str(tmp_path), WANTED).collect())
+    assert [row.asDict() for row in rows] == [
+        {"id": number, "labels": [number], "label_probs": [0.5]} for number in range(4)
+    ]
+
+
+def test_columns_that_differ_in_case_alone_are_told_apart(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    table = {"ID": [7], "id": [1], "labels": [[2]], "label_probs": [[0.5]]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    (row,) = read_table(spark, "labels", str(tmp_path), WANTED).collect()
+    assert row.asDict() == {"id": 1, "labels": [2], "label_probs": [0.5]}

@@ -16,6 +16,7 @@ from coyo_labeler.merge import state as state_files
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from coyo_labeler.storage import read_json, write_json
+from tests.merge.kills import kill_once
 from tests.merge.tables import assert_same_tables, read_rows
 from tests.merge.test_invariance import GIVEN, write
 from tests.merge.test_stage import labels_file, merge, write_votes
@@ -67,15 +68,7 @@ def test_bad_and_repeated_votes_are_set_aside_without_spark_too(spark, tmp_path)
 def test_a_killed_run_is_resumed_by_the_other_engine(spark, tmp_path, monkeypatch, first):
     inputs = write(tmp_path / "in", 0, 2)
     merge(None, tmp_path, "whole", **GIVEN, **inputs)
-    save, saved = StateFolder.save_checkpoint, []
-
-    def save_or_die(self, state):
-        save(self, state)
-        saved.append(len(state.history))
-        if saved == [0, 1, 2]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
+    saved = kill_once(monkeypatch, 2)
     sessions = [spark, None] if first == "spark" else [None, spark]
     with pytest.raises(KeyboardInterrupt):
         merge(sessions[0], tmp_path, "killed", **GIVEN, **inputs)
@@ -128,15 +121,7 @@ def test_copies_of_a_remote_state_are_used_again_and_removed_at_the_end(tmp_path
 def test_a_run_whose_skills_are_in_shards_is_resumed_in_threads(spark, tmp_path, monkeypatch):
     inputs = write(tmp_path / "in", 0, 2)
     merge(None, tmp_path, "whole", **GIVEN, **inputs)
-    save, saved = StateFolder.save_checkpoint, []
-
-    def save_or_die(self, state):
-        save(self, state)
-        saved.append(len(state.history))
-        if saved == [0, 1, 2]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
+    saved = kill_once(monkeypatch, 2)
     sharded = inputs | {"max_broadcast_mb": 0}
     with pytest.raises(KeyboardInterrupt):
         merge(spark, tmp_path, "killed", **GIVEN, **sharded)
@@ -149,15 +134,7 @@ def test_a_run_whose_skills_are_in_shards_is_resumed_in_threads(spark, tmp_path,
 def test_a_run_that_another_version_left_unfinished_starts_anew(tmp_path, monkeypatch, caplog):
     inputs = write(tmp_path / "in", 0, 2)
     merge(None, tmp_path, "whole", **GIVEN, **inputs)
-    save, saved = StateFolder.save_checkpoint, []
-
-    def save_or_die(self, state):
-        save(self, state)
-        saved.append(len(state.history))
-        if saved == [0, 1]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
+    saved = kill_once(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         merge(None, tmp_path, "killed", **GIVEN, **inputs)
     prepared = str(tmp_path / "killed" / "_state" / "prepared.json")

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import parquet_splits
-from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.storage import read_json, remove
 from tests.em.in_memory import never_falls
+from tests.merge.kills import kill_once
 from tests.merge.tables import assert_same_tables, posterior, read_rows
 from tests.merge.test_stage import merge, write_beliefs, write_votes
 
@@ -231,15 +231,7 @@ def test_spark_finds_the_same_and_goes_on_after_a_kill(
     pq.write_table(gold, tmp_path / "gold.parquet")
     workers["gold"] = tmp_path / "gold.parquet"
     increment(None, tmp_path, "here", **workers)
-    save, saved = StateFolder.save_checkpoint, []
-
-    def save_or_die(self, state):
-        save(self, state)
-        saved.append(len(state.history))
-        if saved in ([0, 1, 2], [1, 2]):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
+    saved = kill_once(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         increment(spark, tmp_path, "spark", **workers)
     increment(spark, tmp_path, "spark", **workers)

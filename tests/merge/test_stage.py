@@ -10,8 +10,8 @@ import pytest
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.merge import prepare as preparation
-from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
+from tests.merge.kills import kill_once
 from tests.merge.tables import assert_same_tables, posterior, read_rows
 
 BELIEFS = {
@@ -308,15 +308,7 @@ def test_a_killed_run_resumes_after_its_last_finished_iteration(
 ):
     settings = {"tolerance": 0, "max_iterations": 6, "max_broadcast_mb": way, **inputs}
     merge(spark, tmp_path, "whole", **settings)
-    save, saved = StateFolder.save_checkpoint, []
-
-    def save_or_die(self, state):
-        save(self, state)
-        saved.append(len(state.history))
-        if len(state.history) == 3 and saved.count(3) == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(StateFolder, "save_checkpoint", save_or_die)
+    saved = kill_once(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         merge(spark, tmp_path, "killed", **settings)
     merge(spark, tmp_path, "killed", **settings)
