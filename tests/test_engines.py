@@ -36,6 +36,6 @@ def test_only_label_merge_select_and_learn_have_a_choice():
     assert chosen.pop("merge") is engines.merge_on_spark
     assert chosen.pop("select") is engines.select_on_spark
     assert chosen.pop("learn") is engines.learn_on_spark
-    for name in ("send", "collect", "simulate", "pretrain_vit"):
+    for name in ("send", "collect", "simulate", "compare", "pretrain_vit"):
         assert chosen.pop(name) is engines.never
     assert set(chosen.values()) == {engines.always}
