@@ -6,10 +6,12 @@
 The shards are fakes of a few bytes. One of each kind is made by the stage itself, and copied under
 the numbers of all others with its receipt; ten are missing, so that a resumed run has work to do.
 Each case is a process of its own, as a user starts it. Python MB is the peak of the driver's Python
-process, JVM MB that of the JVM, which on local[*] runs the executor too.
+process, JVM MB that of the JVM, which on local[*] runs the executor too. `label` runs without
+Spark, so its Python process holds the teacher; `relabel` is the same with no shard missing.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.em import descendants, is_java, proportional_bytes
 from coyo_labeler.formats import schemas
+from tests.label.jobs import FILES
+from tests.label.tars import write_tar
+from tests.label.teachers import MODEL, save_teacher
 
 FOLDER = Path(__file__).parents[1] / "out" / "bench" / "driver"
 MISSING = 10
@@ -55,7 +60,7 @@ def run(words: list[str]) -> dict[str, float]:
 
 
 def copy_shards(output: Path, shards: int, names: tuple[str, ...], receipt: str) -> None:
-    """Copy the files of shard 0 under the numbers of all others but the last ten, which go."""
+    """Copy the files of shard 0, with its receipt, under the numbers of all others but ten."""
     contents = {name: (output / name.format(shard=0)).read_bytes() for name in names}
     document = json.loads((output / receipt.format(shard=0)).read_text())
 
@@ -70,11 +75,6 @@ def copy_shards(output: Path, shards: int, names: tuple[str, ...], receipt: str)
     for shard in range(max(shards - MISSING, 1), shards):
         for name in (*names, receipt):
             (output / name.format(shard=shard)).unlink(missing_ok=True)
-
-
-def unfinished(output: Path) -> None:
-    """Make a finished output one that a killed run left."""
-    (output / "_manifest.json").unlink()
 
 
 def write_beliefs(folder: Path, shards: int) -> None:
@@ -127,6 +127,43 @@ def fetch_case(shards: int) -> list[str]:
     return words
 
 
+def label_case(shards: int) -> list[str]:
+    """Tars of two small images, all labelled but ten: they were added since."""
+    images, teacher, output = FOLDER / "tars", FOLDER / "teacher", FOLDER / "labelled"
+    images.mkdir(parents=True)
+    teacher.mkdir()
+    save_teacher(teacher / "model.safetensors", 10, 64)
+    (teacher / "labels.txt").write_text("\n".join(f"class {i}" for i in range(10)))
+    tar = write_tar(images, 0, FILES[:2])
+    time_ns = tar.stat().st_mtime_ns
+    words = [
+        "label", f"images={images}", f"output={output}", "engine=local", "device=cpu",
+        f"model={MODEL}", f"checkpoint={teacher / 'model.safetensors'}", "activation=sigmoid",
+        f"label_space={teacher / 'labels.txt'}", "preprocess=automl_64", "precision=float32",
+    ]  # fmt: skip
+    run(words)
+    content = tar.read_bytes()
+
+    def write(shard: int) -> None:  # with the size and the time of the tar that was labelled
+        path = images / f"{shard:05d}.tar"
+        path.write_bytes(content)
+        os.utime(path, ns=(time_ns, time_ns))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(1, shards)))
+    tables = ("{shard:05d}.parquet", "failures/{shard:05d}.parquet")
+    copy_shards(output, shards, tables, "_receipts/{shard:05d}.json")
+    return words
+
+
+def relabel_case(shards: int) -> list[str]:
+    """What `label` has finished, as a run leaves it that was killed before its manifest."""
+    words = label_case(shards)
+    run(words)
+    (FOLDER / "labelled" / "_manifest.json").unlink()
+    return words
+
+
 def merge_case(_: int) -> list[str]:
     """A merge of few votes with the beliefs of all shards."""
     votes = pa.table(
@@ -153,6 +190,8 @@ def export_case(_: int) -> list[str]:
 
 CASES: dict[str, Callable[[int], list[str]]] = {
     "fetch": fetch_case,
+    "label": label_case,
+    "relabel": relabel_case,
     "merge": merge_case,
     "report": report_case,
     "export": export_case,
@@ -168,6 +207,7 @@ def main() -> None:
     print(f"{shards:,} shards", flush=True)
     for name in only:
         words = CASES[name](shards)
+        print(f"{name} begins", file=sys.stderr)
         figures = run(words)
         print(f"{name:<8}" + "  ".join(f"{k} {v:8.1f}" for k, v in figures.items()), flush=True)
     shutil.rmtree(FOLDER)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ RECEIPT = "_receipts/{shard:05d}.json"
 
 #: Receipts that are read concurrently.
 _READERS = 32
+
+#: Rest after a look at the receipts, in multiples of the time that the look took: a store lists
+#: the files of 70,000 shards in many seconds.
+_REST = 9
 
 
 @dataclass(frozen=True)
@@ -237,15 +242,24 @@ class Receipts:
         earlier = self.read() if known is None else known
         seen = {shard: receipt for shard, receipt in earlier.items() if shard not in redo}
 
+        next_look = 0.0
+
         def look(progress: Progress) -> None:
             listed = self._listed(detail=bool(redo))
             old = {shard for shard in redo if listed.get(shard) == before.get(shard)}
             seen.update(self._get_all(listed.keys() - seen.keys() - old))
             progress.update(len(seen), **facts(list(seen.values())))
 
+        def look_now_and_then(progress: Progress) -> None:
+            nonlocal next_look
+            began = time.monotonic()
+            if began >= next_look:
+                look(progress)
+                next_look = time.monotonic() + _REST * (time.monotonic() - began)
+
         with Progress(label, total_shards, "shards", done=len(seen)) as progress:
             try:
-                with every(interval_seconds, lambda: look(progress)):
+                with every(interval_seconds, lambda: look_now_and_then(progress)):
                     yield seen
             finally:
                 look(progress)

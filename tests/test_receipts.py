@@ -1,5 +1,6 @@
 import json
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -105,6 +106,33 @@ def test_shards_that_are_redone_count_when_their_receipts_are_replaced(tmp_path,
     with receipts.watch("fetch", 3, facts, interval_seconds=60, redo={0, 2}):
         receipts.write(receipt(2, generation=2))
     assert shown == [(1, [1]), (2, [1, 2])]
+
+
+def test_watching_rests_longer_than_it_looks(tmp_path, monkeypatch):
+    """A store takes many seconds to list 70,000 receipts: every two seconds is too often."""
+    receipts = Receipts(str(tmp_path), "f")
+    listed = []
+    list_shards = Receipts._listed
+
+    @contextmanager
+    def every(seconds, look):
+        for _ in range(5):
+            look()
+        yield
+
+    def slow(self, detail):
+        listed.append(detail)
+        clock.append(clock[-1] + 4.0)
+        return list_shards(self, detail)
+
+    clock = [0.0]
+    monkeypatch.setattr(receipts_module, "every", every)
+    monkeypatch.setattr(receipts_module.time, "monotonic", lambda: clock[-1])
+    monkeypatch.setattr(Receipts, "_listed", slow)
+    with receipts.watch("label", 1, lambda _: {}, known={}) as seen:
+        receipts.write(receipt(0))
+    assert len(listed) == 3  # before, once of five times, and at the end
+    assert seen == {0: receipt(0)}
 
 
 WRONG = ["three", None, [], {}, -1, 2.5, True, [1], {"a": 1}]

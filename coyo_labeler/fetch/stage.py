@@ -56,13 +56,14 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     generations.recover(receipts, token)
     catalog = read_catalog(spark, settings)
     sizes = shard_sizes(catalog)
-    work = plan(sizes, generations.valid(receipts), settings.retry)
+    finished = generations.valid(receipts)
+    work = plan(sizes, finished, settings.retry)
     if run.done is not None:
         if not work:
             return None
         run.reopen()
     shown = partial(facts, since=run.started)
-    with receipts.watch("fetch", len(sizes), shown, redo=work.keys()):
+    with receipts.watch("fetch", len(sizes), shown, known=finished, redo=work.keys()):
         if work:
             fetch_shards(spark, catalog, work, settings, receipts, run.check_owner, token)
     generations.recover(receipts, token)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
@@ -32,6 +33,9 @@ from coyo_labeler.formats.tars import IMAGE_ENDINGS, DamagedTarError, Group
 
 #: Bytes that are fetched at once from a remote filesystem.
 _READ_BYTES = 2**24
+
+#: Shards that are opened at once where the first ones hold no images.
+_SHARDS_AT_ONCE = 32
 
 #: Bytes and nesting levels of a JSON document, at most. Parsed, a byte takes some thirty.
 _MAX_JSON_BYTES = 8 * 2**20
@@ -140,10 +144,18 @@ def decide_ids(shards: Sequence[Shard], ids: Ids = "auto") -> IdRule:
     Its table decides if it has an `id`. Else its tar is read up to an image with an `id`, or with a
     key that is no number. A later image that contradicts the decision is a failure.
     """
-    for shard in shards:
-        rule = rule_of(ids, _ids_of_first(shard))
-        if rule is not None:
-            return rule
+
+    def rule_by(shard: Shard) -> IdRule | None:
+        return rule_of(ids, _ids_of_first(shard))
+
+    rule = rule_by(shards[0]) if shards else None
+    if rule is not None:
+        return rule
+    with ThreadPoolExecutor(_SHARDS_AT_ONCE, "ids") as pool:
+        for start in range(1, len(shards), _SHARDS_AT_ONCE):
+            for rule in pool.map(rule_by, shards[start : start + _SHARDS_AT_ONCE]):
+                if rule is not None:
+                    return rule
     return IdRule.HASH if ids == "hash" else IdRule.NUMBER
 
 
