@@ -113,6 +113,7 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
         "report": [
             f"labels={out}/merged",
             f"compare={out}/beliefs",
+            votes,
             f"gold={out}/gold",
             f"images={out}/images",
             f"catalog={out}/catalog",
