@@ -4,17 +4,21 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from coyo_labeler import extras, storage
 from coyo_labeler.config.demo import DemoSettings
+from coyo_labeler.config.read import default_config, read_settings
+from coyo_labeler.config.round import RoundSettings
 from coyo_labeler.demo import summary
 from coyo_labeler.demo.pretrain import pretrain
+from coyo_labeler.demo.rounds import ROUNDS, Runner, ask, counts
 from coyo_labeler.demo.server import serve
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest, Run, read_manifest
+from coyo_labeler.round.run import run_round
 from coyo_labeler.session import require_java
 from coyo_labeler.stages import STAGES, read_stage_settings, run_stage
 from coyo_labeler.storage_errors import parsing
@@ -23,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: The scripts for spark-submit.
 JOBS = Path(__file__).parents[1] / "jobs"
-
-#: Runs a stage, given its name and `key=value` arguments.
-Runner = Callable[[str, Sequence[str]], None]
 
 
 def run_demo(settings: DemoSettings) -> str:
@@ -51,8 +52,8 @@ def run_demo(settings: DemoSettings) -> str:
                 with _timed(seconds, "teacher"):
                     _teach(settings)
             if name == "merge":
-                with _timed(seconds, "votes"):
-                    _vote(settings)
+                with _timed(seconds, "rounds"):
+                    _ask(settings, run)
             if _is_done(name, words):
                 continue
             with _server(settings) if name == "fetch" else ExitStack():
@@ -63,7 +64,9 @@ def run_demo(settings: DemoSettings) -> str:
             "── a tiny ViT, trained twice: on the machine's labels and on the merged labels"
         )
     pretraining = pretrain(out)
-    document = summary.build(settings, _manifests(settings), seconds, pretraining)
+    document = summary.build(
+        settings, _manifests(settings), seconds, pretraining, counts(settings.output)
+    )
     if document == before:
         return f"Nothing to do: {out} is complete.\n\n{summary.text(document, out)}"
     storage.write_json(storage.join(out, "summary.json"), document)
@@ -110,6 +113,7 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
         "report": [
             f"labels={out}/merged",
             f"compare={out}/beliefs",
+            votes,
             f"gold={out}/gold",
             f"images={out}/images",
             f"catalog={out}/catalog",
@@ -142,7 +146,7 @@ def _claim(settings: DemoSettings) -> None:
     Raises: InputError if it holds a demo of other settings, or anything else.
     """
     marker = storage.join(settings.output, "demo.json")
-    shape = {"port": settings.port, "seed": settings.seed}
+    shape = {"port": settings.port, "seed": settings.seed, "rounds": ROUNDS}
     claimed = storage.read_json(marker)
     if settings.overwrite and claimed is not None:
         storage.clear(settings.output)
@@ -159,9 +163,13 @@ def _claim(settings: DemoSettings) -> None:
 
 
 def _runner_here(settings: DemoSettings) -> Runner:
-    """A runner that runs the stages in this process."""
+    """A runner that runs the stages, and the steps of the loop, in this process."""
 
     def run(name: str, words: Sequence[str]) -> None:
+        if name == "round":
+            loop = read_settings(RoundSettings, name, default_config(name), words)
+            logger.info("%s", run_round(loop.model_copy(update={"spark": settings.spark})))
+            return
         stage = STAGES[name]
         own = read_stage_settings(stage, words)
         run_stage(stage, own.model_copy(update={"spark": settings.spark}))
@@ -217,16 +225,11 @@ def _teach(settings: DemoSettings) -> None:
     train(storage.join(settings.output, "source"), folder)
 
 
-def _vote(settings: DemoSettings) -> None:
-    """Draw the simulated votes, unless they exist."""
-    folder = storage.join(settings.output, "votes")
-    if storage.exists(storage.join(folder, "votes.parquet")):
-        return
-    from coyo_labeler.demo.annotators import write_votes  # noqa: PLC0415
+def _ask(settings: DemoSettings, run: Runner) -> None:
+    """Run the rounds of questions and simulated answers, unless their votes exist."""
     from coyo_labeler.demo.source import truth  # noqa: PLC0415
 
-    logger.info("── 25 simulated annotators, 0.35 votes per image, on the images of highest risk")
-    write_votes(folder, storage.join(settings.output, "beliefs"), truth(), settings.seed)
+    ask(settings, truth(), run)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The demo's results: accuracy of the machine, of the votes and of both; rows by stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,14 @@ def build(
     manifests: Mapping[str, Manifest],
     seconds: Mapping[str, float],
     pretraining: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The document of `summary.json`.
 
     `accuracy` is over all images with gold; an image that nobody voted on has no label from votes
     alone and counts as wrong there. `accuracy_on_voted` is over the images with a vote.
-    `pretraining` is copied, except for its seconds.
+    `pretraining` is copied, except for its seconds. `rounds` is what each round asked and got.
+    `calibration_error` is that of `report.json`, over the images with gold.
     """
     out = settings.output
     gold = _labels(storage.join(out, "gold"), "image_id", "label")
@@ -48,6 +50,8 @@ def build(
         },
         "rows": {name: manifest.rows.to_json() for name, manifest in stages.items()},
         "votes": manifests["merge"].tables["votes"].to_json(),
+        "rounds": list(rounds),
+        "calibration_error": _calibration_errors(out),
         "pretraining": {key: value for key, value in pretraining.items() if key != "seconds"},
         "seconds": {
             **seconds,
@@ -79,6 +83,7 @@ def text(document: Mapping[str, Any], out: str) -> str:
         f"{votes:.2f} simulated votes per image",
         "an image without a vote has no label from votes alone, and counts as wrong there",
         "",
+        *_calibration_line(document["calibration_error"]),
         f"accuracy of a tiny ViT on {trained['held_out']:,} images that it has not seen: "
         f"{trained['accuracy']['machine']:.3f} trained on the machine's labels, "
         f"{trained['accuracy']['merged']:.3f} on the merged labels",
@@ -91,6 +96,7 @@ def text(document: Mapping[str, Any], out: str) -> str:
             f"{stage:<8}{rows['in']:>8,}{rows['out']:>8,}{sum(rows['rejected'].values()):>10,}"
             f"   {why}".rstrip()
         )
+    lines += ["", *_round_lines(document["rounds"])]
     folders = " ".join(f"{name}/" for name in _FOLDERS)
     lines += [
         "",
@@ -107,12 +113,48 @@ _FOLDERS = (
     "images",
     "teacher",
     "beliefs",
+    "rounds",
+    "answers",
     "votes",
     "gold",
     "merged",
     "report",
     "pretrain",
 )
+
+
+def _round_lines(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for number, asked in enumerate(rounds, 1):
+        answers = asked["answers"]
+        purposes = ", ".join(f"{n} {purpose}" for purpose, n in asked["questions"].items() if n)
+        kinds = [f"{answers['out']} votes"]
+        kinds += [f"{n} {reason}" for reason, n in answers["rejected"].items() if n]
+        lines.append(
+            f"round {number}: {sum(asked['questions'].values())} questions ({purposes}), "
+            f"{answers['in']} simulated answers ({', '.join(kinds)})"
+        )
+    return lines
+
+
+def _calibration_line(errors: Mapping[str, float]) -> list[str]:
+    if not errors:
+        return []
+    return [
+        f"expected calibration error: {errors['machine']:.3f} of the machine, "
+        f"{errors['merged']:.3f} after merging"
+    ]
+
+
+def _calibration_errors(out: str) -> dict[str, float]:
+    """Expected calibration error by set of labels, as the report has it."""
+    report = storage.read_json(storage.join(out, "report", "report.json")) or {}
+    sections = {"machine": "other_accuracy", "merged": "accuracy"}
+    return {
+        name: round(report[section]["reliability"]["ece"], 4)
+        for name, section in sections.items()
+        if section in report
+    }
 
 
 def _points(difference: float) -> str:
