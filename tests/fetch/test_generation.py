@@ -51,18 +51,16 @@ def test_a_generation_that_is_there_is_not_made_again(output, rows, web):
 
 def cut_off(output, rows, monkeypatch, moved):
     """Make a second generation, and die after so many of its moves."""
-    fs, _ = storage.resolve(output)
-    move, moves = type(fs).mv, []
+    move, moves = generation.move_file, []
 
-    def die_after(self, source, *rest, **options):
-        if "/_next/0" in source and not source.endswith(".tmp"):  # not of files being made
-            if len(moves) == moved:
-                raise KeyboardInterrupt
-            moves.append(source)
-        return move(self, source, *rest, **options)
+    def die_after(fs, source, target):
+        if len(moves) == moved:
+            raise KeyboardInterrupt
+        moves.append(source)
+        move(fs, source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(fs), "mv", die_after)
+        patch.setattr(generation, "move_file", die_after)
         with pytest.raises(KeyboardInterrupt):
             make(output, rows, 2)
 
@@ -108,18 +106,17 @@ def test_a_killed_process_leaves_a_shard_that_the_next_one_finishes(rows, web, t
     busy, web.answers["/1"] = web.answers["/1"], web.answers["/busy"]
     script = """if True:
         import json, os, signal, sys
-        from fsspec.implementations.local import LocalFileSystem
+        from coyo_labeler.fetch import generation
         from coyo_labeler.fetch.shard import CatalogRow
         from tests.fetch.shards import make
 
-        move = LocalFileSystem.mv
+        move = generation.move_file
 
-        def die(self, source, *rest, **options):
-            move(self, source, *rest, **options)
-            if "/_next/0" in source and not source.endswith(".tmp"):
-                os.kill(os.getpid(), signal.SIGKILL)
+        def die(fs, source, target):
+            move(fs, source, target)
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        LocalFileSystem.mv = die
+        generation.move_file = die
         make(sys.argv[1], [CatalogRow(*row) for row in json.loads(sys.argv[2])], 2)
     """
     given = json.dumps([(row.id, row.url, row.imagehash) for row in rows])
