@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from coyo_labeler.em.inputs import Gold
+from coyo_labeler.em.inputs import Gold, SetVotes
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.responses import Response
 from coyo_labeler.em.tallies import gather_tallies
@@ -65,14 +65,14 @@ def test_agreement_with_the_machine_counts_what_can_agree_or_not():
         ]
     )
     beliefs = beliefs_of({1: {2: 0.7, 4: 0.2}, 2: {1: 0.6}, 5: {0: 0.9}})
-    evidence = gather_tallies(votes, beliefs, NO_GOLD, 1, 1.0)
+    evidence = gather_tallies(votes, SetVotes.none(), beliefs, NO_GOLD, 1, 1.0)
     assert evidence.tally.tolist() == [[3, 2, 1, 3, 1]]
 
 
 def test_votes_on_gold_are_right_where_they_name_or_deny_rightly():
     votes = votes_of([(1, 0, 2), (1, 1, 3), (1, 0, 2, NO), (1, 0, 3, NO), (9, 0, 2)])
     gold = Gold(np.array([1]), np.array([2], np.int32))
-    assert gather_tallies(votes, NO_BELIEFS, gold, 2, 1.0).gold.tolist() == [2, 4]
+    assert gather_tallies(votes, SetVotes.none(), NO_BELIEFS, gold, 2, 1.0).gold.tolist() == [2, 4]
 
 
 @pytest.mark.parametrize("values", [3, 60])
