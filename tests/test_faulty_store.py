@@ -61,7 +61,7 @@ def test_merge_on_a_failing_store_writes_the_tables_of_a_sound_one(store, tmp_pa
         for key, value in inputs.items()
     }
     given = GIVEN | on_s3 | {"output": f"s3://{bucket}/out", "worker_model": "confusion"}
-    given["label_space"] = labels_file(tmp_path)
+    given |= {"label_space": labels_file(tmp_path), "class_prior": "estimated"}  # as merge() has it
     words = [f"{key}={value}" for key, value in given.items()]
     failing = run_stage(STAGES["merge"], read_stage_settings(STAGES["merge"], words))[0]
     assert set(proxy.injected) == set(FAULTS), proxy.injected
