@@ -257,5 +257,5 @@ def test_what_it_cannot_add_to_is_refused_in_one_line(tmp_path, inputs):
             incremental=True, label_space=other,
         )  # fmt: skip
     remove(str(tmp_path / "earlier" / "tally" / "part-00000.parquet"))
-    with pytest.raises(InputError, match="part-00000.parquet is missing"):
+    with pytest.raises(InputError, match=r"part-00000\.parquet is missing"):
         increment(None, tmp_path)
