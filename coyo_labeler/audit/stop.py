@@ -5,12 +5,14 @@ from math import ceil, inf
 import numpy as np
 
 from coyo_labeler.audit.estimate import Estimate
-from coyo_labeler.em.segments import F64, I64, bin_sum, segment_max, spread
+from coyo_labeler.em.segments import F64, I64, bin_sum, segment_argmax, segment_max, spread
 from coyo_labeler.errors import InputError
 
 
-def further_answers(estimate: Estimate, half_width: float) -> int:
+def further_answers(estimate: Estimate, half_width: float, images: int | None = None) -> int:
     """How many more answers of the kind an interval of ± half_width takes; 0 if it is reached.
+
+    images: of the table. It takes no more answers than asking about all of them does.
 
     The variance falls as 1 / answers. That holds for the part that comes from the workers as well,
     as long as some of the answers are about gold, or about images that others answered too.
@@ -21,6 +23,9 @@ def further_answers(estimate: Estimate, half_width: float) -> int:
         raise InputError(f"wanted_interval {half_width:g} is not above 0")
     now = (estimate.high - estimate.low) / 2
     more = estimate.answers * ((now / half_width) ** 2 - 1)
+    if images is not None:
+        per_image = estimate.answers / max(estimate.images, 1)
+        more = min(more, per_image * max(images - estimate.images, 0))
     return max(0, ceil(more - 1e-9))
 
 
@@ -42,7 +47,8 @@ def answer_gain(offsets: I64, probability: F64, accuracy: float, classes: int) -
     astray = (1 - accuracy) / max(classes - 1, 1)
     images = len(offsets) - 1
     top = segment_max(probability, offsets)
-    is_top = _first_top(probability, top, offsets)
+    is_top = np.zeros(len(probability), dtype=bool)
+    is_top[segment_argmax(probability, offsets)] = True
     # The vote for v ≠ top: v wins if a p(v) is above what the top class has left of it.
     other = np.maximum(accuracy * probability, astray * spread(top, offsets))
     second = np.where(is_top, -inf, probability)
@@ -52,15 +58,3 @@ def answer_gain(offsets: I64, probability: F64, accuracy: float, classes: int) -
     total = bin_sum(image, np.where(is_top, 0.0, other), images) + mine
     unlisted = classes - np.diff(offsets)
     return np.asarray(np.maximum(total + unlisted * astray * top - top, 0.0))
-
-
-def _first_top(
-    probability: F64, top: F64, offsets: I64
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    hits = np.flatnonzero(probability == spread(top, offsets))
-    segment = np.searchsorted(offsets, hits, side="right") - 1
-    first = np.ones(len(hits), dtype=bool)
-    first[1:] = segment[1:] != segment[:-1]
-    chosen = np.zeros(len(probability), dtype=bool)
-    chosen[hits[first]] = True
-    return chosen

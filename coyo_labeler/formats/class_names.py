@@ -1,10 +1,16 @@
 """Labels as people write them: the number of a class, or its name where only one class has it."""
 
+from collections.abc import Iterable, Iterator
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler.formats.columns import Column, is_text, whole_or_null
+from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.formats.columns import Column, cast_column, is_text, whole_or_null
 from coyo_labeler.formats.label_spaces import LabelSpace
+
+#: Columns that hold classes, by number or by name.
+CLASSES = ("label",)
 
 
 def classes_or_null(labels: Column, space: LabelSpace) -> pa.Array:
@@ -37,3 +43,41 @@ def why_no_class(label: object, space: LabelSpace) -> str:
     if space.names is not None:
         return why
     return f"{why}, which has no names"
+
+
+def in_schema(
+    tables: Iterable[pa.Table], schema: pa.Schema, source: str, first_row: int, space: LabelSpace
+) -> Iterator[pa.Table]:
+    """Tables in the types of `schema`, names of classes as their numbers; nulls stay.
+
+    A column that a table lacks is null. source: setting and file, first_row: rows of the file
+    before the first table, for messages.
+
+    Raises: InputError naming a value that cannot be cast, or that is no class of the label space.
+    """
+    row = first_row
+    for table in tables:
+        columns = []
+        for field in schema:
+            if field.name not in table.column_names:
+                columns.append(pa.nulls(table.num_rows, field.type))
+                continue
+            where, column = f"{source}: column '{field.name}'", table[field.name]
+            if field.name in CLASSES and is_text(column.type):
+                column = _classes(column, space, where, row)
+            columns.append(cast_column(column, field.type, where, row))
+        yield pa.table(columns, schema=schema)
+        row += table.num_rows
+
+
+def _classes(labels: Column, space: LabelSpace, where: str, first_row: int) -> pa.Array:
+    """The class of each label. Raises: InputError naming the first that is none."""
+    classes = classes_or_null(labels, space)
+    if classes.null_count > labels.null_count:
+        unknown = (classes.is_null().to_numpy(False) & labels.is_valid().to_numpy()).argmax()
+        label = one_line(labels[int(unknown)].as_py())
+        raise InputError(
+            f"{where} in row {first_row + int(unknown) + 1}: {why_no_class(label, space)}; give "
+            "the number of the class, or drop that row"
+        )
+    return classes

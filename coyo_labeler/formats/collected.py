@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.class_names import classes_or_null, why_no_class
-from coyo_labeler.formats.columns import Column, cast_column, check_types, is_text
+from coyo_labeler.formats.class_names import in_schema
+from coyo_labeler.formats.columns import check_types, is_text
 from coyo_labeler.formats.csv_files import read_columns, read_header
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split, read_footers, read_split, split_file
@@ -70,29 +70,4 @@ def read_collected(part: Split | CsvFile, space: LabelSpace) -> Iterator[pa.Tabl
         tables = read_split(part)
     else:
         tables = read_columns(part.key, part.url, part.columns)
-    for table in tables:
-        columns = []
-        for field in COLUMNS:
-            if field.name not in table.column_names:
-                columns.append(pa.nulls(table.num_rows, field.type))
-                continue
-            column = table[field.name]
-            source = f"{where}: column '{field.name}'"
-            if field.name == "label" and is_text(column.type):
-                column = _classes(column, space, source, row)
-            columns.append(cast_column(column, field.type, source, row))
-        yield pa.table(columns, schema=COLUMNS)
-        row += table.num_rows
-
-
-def _classes(labels: Column, space: LabelSpace, where: str, first_row: int) -> pa.Array:
-    """The class of each label. Raises: InputError naming the first that is none."""
-    classes = classes_or_null(labels, space)
-    if classes.null_count > labels.null_count:
-        unknown = (classes.is_null().to_numpy(False) & labels.is_valid().to_numpy()).argmax()
-        label = one_line(labels[int(unknown)].as_py())
-        raise InputError(
-            f"{where} in row {first_row + int(unknown) + 1}: {why_no_class(label, space)}; give "
-            "the number of the class, or drop that row"
-        )
-    return classes
+    yield from in_schema(tables, COLUMNS, where, row, space)

@@ -5,16 +5,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.class_names import classes_or_null, why_no_class
-from coyo_labeler.formats.columns import Column, cast_column, check_types, is_text
+from coyo_labeler.formats.class_names import CLASSES, in_schema
+from coyo_labeler.formats.columns import check_types
 from coyo_labeler.formats.csv_files import read_columns, read_header
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split, plan_splits, read_split
-
-#: Columns that hold classes, by number or by name.
-CLASSES = ("label",)
 
 
 def plan_pairs(key: str, url: str, schema: pa.Schema, rows_per_split: int) -> list[Split | str]:
@@ -53,29 +50,7 @@ def read_pairs(
         source, row, tables = f"{key}: {part.url}", part.first_row, read_split(part)
     else:
         source, row, tables = f"{key}: {part}", 0, read_columns(key, part, schema.names)
-    for table in tables:
-        columns = []
-        for field in schema:
-            where = f"{source}: column '{field.name}'"
-            column = table[field.name]
-            if field.name in CLASSES and is_text(column.type):
-                column = _classes(column, space, where, row)
-            columns.append(cast_column(column, field.type, where, row))
-        yield pa.table(columns, schema=schema)
-        row += table.num_rows
-
-
-def _classes(labels: Column, space: LabelSpace, where: str, first_row: int) -> pa.Array:
-    """The class of each label. Raises: InputError naming the first that is none."""
-    classes = classes_or_null(labels, space)
-    if classes.null_count > labels.null_count:
-        unknown = (classes.is_null().to_numpy(False) & labels.is_valid().to_numpy()).argmax()
-        label = one_line(labels[int(unknown)].as_py())
-        raise InputError(
-            f"{where} in row {first_row + int(unknown) + 1}: {why_no_class(label, space)}; give "
-            "the number of the class, or drop that row"
-        )
-    return classes
+    yield from in_schema(tables, schema, source, row, space)
 
 
 def read_gold(split: Split, space: LabelSpace) -> Iterator[pa.Table]:

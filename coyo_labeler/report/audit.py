@@ -133,7 +133,10 @@ def _estimate(
     found = audit.estimate_frames(judged, answers, frames, classes, len(crowd.workers))
     if "all" not in found.estimates:
         return None, NO_CHANCE
-    named = {name: _of_estimate(e, wanted) for name, e in found.estimates.items()}
+    named = {
+        name: _of_estimate(e, wanted, frames[name].population.images)
+        for name, e in found.estimates.items()
+    }
     document = named["all"] | {
         "rounds": {name[6:]: e for name, e in named.items() if name.startswith("round:")},
         "slices": {name[6:]: e for name, e in named.items() if name.startswith("slice:")},
@@ -143,7 +146,7 @@ def _estimate(
     return document, ""
 
 
-def _of_estimate(estimate: audit.Estimate, wanted: float) -> dict[str, Any]:
+def _of_estimate(estimate: audit.Estimate, wanted: float, images: int) -> dict[str, Any]:
     return {
         "accuracy": estimate.accuracy,
         "low": estimate.low,
@@ -152,7 +155,7 @@ def _of_estimate(estimate: audit.Estimate, wanted: float) -> dict[str, Any]:
         "images": estimate.images,
         "deviation": estimate.deviation,
         "from_workers": estimate.from_workers,
-        "further_answers": audit.further_answers(estimate, wanted),
+        "further_answers": audit.further_answers(estimate, wanted, images),
     }
 
 

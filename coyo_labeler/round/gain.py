@@ -8,32 +8,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
-from coyo_labeler.em.segments import F64, I64, segment_max, segment_sum
+from coyo_labeler.audit.stop import answer_gain
+from coyo_labeler.em.segments import F64, offsets_of
 
 #: Questions that are read at a time.
 _BATCH_ROWS = 65_536
-
-
-def choice_gain(offsets: I64, probability: F64, accuracy: float, classes: int) -> F64:
-    """The gain of one more choice about each image, (images,).
-
-    offsets: (images + 1,). probability: (nnz,) of the listed classes, none of the lists empty.
-    accuracy: of the worker, whose mistakes are spread evenly over the other classes.
-
-        Σ_v max_c p(c) θ(v | c) - max_c p(c),   θ(v | c) = a if v = c, else (1 - a) / (C - 1)
-
-    A choice of a class that is not listed leaves the order as it is.
-    """
-    lengths = np.diff(offsets)
-    astray = (1.0 - accuracy) / max(classes - 1, 1)
-    top = segment_max(probability, offsets)
-    is_top = np.zeros(len(probability), dtype=bool)
-    is_top[_first(probability == np.repeat(top, lengths), offsets)] = True
-    second = segment_max(np.where(is_top, 0.0, probability), offsets)
-    best_other = np.where(is_top, np.repeat(second, lengths), np.repeat(top, lengths))
-    after = segment_sum(np.maximum(accuracy * probability, astray * best_other), offsets)
-    unlisted = np.maximum(classes - lengths, 0) * astray * top
-    return np.asarray(np.maximum(after + unlisted - top, 0.0))
 
 
 def verification_gain(probability: F64, accuracy: float) -> F64:
@@ -61,10 +40,9 @@ def _gains(batch: pa.Table, accuracy: float, classes: int) -> F64:
     gains: NDArray[np.float64] = verification_gain(top, accuracy)
     lists = batch["candidate_probs"].filter(pa.array(is_choice)).combine_chunks()
     if len(lists):
-        lengths = np.asarray(lists.value_lengths())
-        offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+        offsets = offsets_of(np.asarray(lists.value_lengths()))
         probability = lists.flatten().to_numpy().astype(np.float64)
-        gains[is_choice] = choice_gain(offsets, probability, accuracy, classes)
+        gains[is_choice] = answer_gain(offsets, probability, accuracy, classes)
     return gains
 
 
@@ -74,10 +52,3 @@ def _read(questions: str) -> Iterator[pa.Table]:
             names = ["purpose", "risk", "candidate_probs"]
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=names):
                 yield pa.Table.from_batches([batch])
-
-
-def _first(marked: NDArray[np.bool_], offsets: I64) -> I64:
-    """The first marked entry of each segment, of which each has one."""
-    rows = np.flatnonzero(marked)
-    segment = np.searchsorted(offsets, rows, side="right") - 1
-    return rows[np.unique(segment, return_index=True)[1]]

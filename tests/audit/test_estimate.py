@@ -1,4 +1,5 @@
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import pytest
@@ -200,6 +201,10 @@ def test_an_interval_half_as_wide_takes_four_times_the_answers():
     half = (found.high - found.low) / 2
     assert further_answers(found, half / 2) == 3 * found.answers
     assert further_answers(found, half) == further_answers(found, 1.5 * half) == 0
+    # No more than it takes to ask about all 500 images.
+    per_image = found.answers / found.images
+    assert further_answers(found, 1e-4, 500) == ceil(per_image * (500 - found.images) - 1e-9)
+    assert further_answers(found, half / 2, 10**9) == 3 * found.answers
     assert is_reached(found, found.low - 0.01)
     assert not is_reached(found, found.low)
     with pytest.raises(InputError, match="not above 0"):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler import cli, storage
+from coyo_labeler.audit.stop import answer_gain
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.config.round import RoundSettings
 from coyo_labeler.errors import InputError, WorkError
@@ -17,7 +18,7 @@ from coyo_labeler.inputs import MANIFEST
 from coyo_labeler.manifest import Counts, Manifest
 from coyo_labeler.round import lock
 from coyo_labeler.round import run as runs
-from coyo_labeler.round.gain import choice_gain, verification_gain
+from coyo_labeler.round.gain import verification_gain
 from coyo_labeler.round.lock import locked
 from coyo_labeler.round.run import run_round
 from coyo_labeler.round.steps import run_words
@@ -305,7 +306,7 @@ def test_the_gain_is_the_rise_of_the_highest_posterior():
     classes, accuracy = 5, 0.7
     lists = [random.dirichlet(np.ones(n)) * 0.95 for n in (1, 2, 3, 5, 4)]
     offsets = np.append(0, np.cumsum([len(p) for p in lists]))
-    gains = choice_gain(offsets, np.concatenate(lists), accuracy, classes)
+    gains = answer_gain(offsets, np.concatenate(lists), accuracy, classes)
     astray = (1 - accuracy) / (classes - 1)
     for p, gain in zip(lists, gains, strict=True):
         full = np.append(p, np.zeros(classes - len(p)))
