@@ -134,7 +134,9 @@ def by_slice(
 
 
 def read_skipped(spark: SparkSession, votes: str) -> DataFrame | None:
-    """The answers that collect set aside because the worker skipped the question, if there are any.
+    """The answers that collect set aside because the worker skipped the question.
+
+    None where the rejects of collect do not lie beside the votes: then nothing is known of them.
 
     Raises: InputError where the rejects are not as collect writes them.
     """

@@ -49,7 +49,7 @@ class Votes:
     crowd: answers about chosen images. answers, images: in all; share: of the images, that are
     chosen. truth: (images,) of `crowd.image`, the class where gold has one. gold: numbers of images
     and their true classes, several per image where gold has several. slices: names of each image's
-    slices. skipped_workers, skipped_classes: questions that were skipped.
+    slices. skipped_workers, skipped_classes: questions that were skipped; None: unknown.
     """
 
     crowd: Crowd
@@ -59,8 +59,8 @@ class Votes:
     truth: I32
     gold: tuple[I64, I64]
     slices: Mapping[str, I64] = field(default_factory=dict)
-    skipped_workers: Mapping[str, int] = field(default_factory=dict)
-    skipped_classes: Mapping[int, int] = field(default_factory=dict)
+    skipped_workers: Mapping[str, int] | None = None
+    skipped_classes: Mapping[int, int] | None = None
 
 
 def describe_audit(

@@ -40,8 +40,13 @@ def gold_hits(answers: Answers, gold_image: I64, gold_label: I64, classes: int) 
     return np.where(judged, right, _NOT_JUDGED).astype(np.int32)
 
 
-def describe_workers(crowd: Crowd, hits: I32, skipped: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One row per worker, those with most answers first. hits: of `gold_hits`."""
+def describe_workers(
+    crowd: Crowd, hits: I32, skipped: Mapping[str, int] | None
+) -> list[dict[str, Any]]:
+    """One row per worker, those with most answers first.
+
+    hits: of `gold_hits`. skipped: questions by worker; None: unknown.
+    """
     worker, size = crowd.answers.worker, len(crowd.workers)
     answers = np.bincount(worker, minlength=size)
     unsure = np.bincount(worker[crowd.answers.answer == Answer.UNSURE], minlength=size)
@@ -53,7 +58,9 @@ def describe_workers(crowd: Crowd, hits: I32, skipped: Mapping[str, int]) -> lis
             "worker_id": name,
             "answers": int(answers[w]),
             "unsure": rate(int(unsure[w]), int(answers[w])),
-            "skipped": rate(skipped.get(name, 0), skipped.get(name, 0) + int(answers[w])),
+            "skipped": rate(0, 0)
+            if skipped is None
+            else rate(skipped.get(name, 0), skipped.get(name, 0) + int(answers[w])),
             "gold": rate(int(right[w]), int(judged[w])),
             "seconds": seconds[w],
         }
@@ -69,18 +76,19 @@ def describe_workers(crowd: Crowd, hits: I32, skipped: Mapping[str, int]) -> lis
             "gold": rate(0, 0),
             "seconds": None,
         }
-        for name, count in skipped.items()
+        for name, count in (skipped or {}).items()
         if name not in named
     ]
     return sorted(rows, key=lambda row: (-row["answers"], row["worker_id"]))
 
 
 def describe_classes(
-    crowd: Crowd, first: I32, skipped: Mapping[int, int], classes: int
+    crowd: Crowd, first: I32, skipped: Mapping[int, int] | None, classes: int
 ) -> list[dict[str, Any]]:
     """Classes by the lower end of their rate of unsure or skipped questions, the worst first.
 
-    first: (images,) first label of each image. The class of an answer is the one that was asked
+    first: (images,) first label of each image. skipped: questions by class; None: unknown.
+    The class of an answer is the one that was asked
     about, or else the image's label.
     """
     answers = crowd.answers
@@ -90,7 +98,7 @@ def describe_classes(
     total = np.bincount(label[inside], minlength=classes)
     unsure = np.bincount(label[inside & (answers.answer == Answer.UNSURE)], minlength=classes)
     skips = np.zeros(classes, dtype=np.int64)
-    for number, count in skipped.items():
+    for number, count in (skipped or {}).items():
         skips[number] = count
     units, values = units_of(answers, classes)
     rows: list[dict[str, Any]] = []
@@ -101,7 +109,7 @@ def describe_classes(
                 "label": int(c),
                 "asked": asked,
                 "unsure": int(unsure[c]),
-                "skipped": int(skips[c]),
+                "skipped": None if skipped is None else int(skips[c]),
                 "open": rate(int(unsure[c] + skips[c]), asked),
             }
         )

@@ -73,8 +73,8 @@ def _votes(
     images, labels = known["image_id"].to_numpy(), known["label"].to_numpy()
     number, there = find(crowd.image, images)
     skipped = asked.read_skipped(spark, settings.votes) if settings.votes else None
-    by_worker: dict[str, int] = {}
-    by_class: dict[int, int] = {}
+    by_worker: dict[str, int] | None = None
+    by_class: dict[int, int] | None = None
     if skipped is not None:
         labels_rows = read_labels(spark, "labels", settings.labels)
         by_worker, by_class = asked.count_skipped(skipped, labels_rows)

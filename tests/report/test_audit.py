@@ -172,3 +172,14 @@ def test_classes_with_open_questions_come_first() -> None:
         (1, 6, 0),
         (2, 0, 1),
     ]
+
+
+def test_skips_are_unknown_without_the_rejects_of_collect() -> None:
+    rows = {"image_id": [0, 1], "worker_id": ["a", "a"], "label": pa.array([1, 2], pa.int32())}
+    read = read_crowd(pa.table({name: pa.array(v) for name, v in rows.items()}), 5)
+    first, hits = np.array([1, 2]), np.full(2, -1, dtype=np.int32)
+    assert [row["skipped"] for row in crowd.describe_classes(read, first, None, 5)] == [None, None]
+    (worker,) = crowd.describe_workers(read, hits, None)
+    assert worker["skipped"]["n"] == 0
+    (worker,) = crowd.describe_workers(read, hits, {})
+    assert worker["skipped"]["n"] == 2
