@@ -88,8 +88,7 @@ def describe_classes(
     """Classes by the lower end of their rate of unsure or skipped questions, the worst first.
 
     first: (images,) first label of each image. skipped: questions by class; None: unknown.
-    The class of an answer is the one that was asked
-    about, or else the image's label.
+    The class of an answer is the one that was asked about, or else the image's label.
     """
     answers = crowd.answers
     asks = np.isin(answers.answer, (Answer.YES, Answer.NO, Answer.UNSURE)) & (answers.label >= 0)
