@@ -85,9 +85,9 @@ archive: ## pack dist/coyo-labeler-VERSION.tar.gz for clusters that have not got
 	$(ARCHIVE)/tools/bin/python -m pip install -q -c constraints.txt uv setuptools venv-pack==0.2.0
 	$(ARCHIVE)/tools/bin/uv build -q --wheel -o $(ARCHIVE) .
 	$(PYTHON) -m venv --without-pip $(ARCHIVE)/environment
-	$(ARCHIVE)/tools/bin/uv pip install -q --python $(ARCHIVE)/environment/bin/python -c constraints.txt $(UV_ARGS) "$$(echo $(ARCHIVE)/*.whl)[$(EXTRAS)]"
 	@# The cluster has Spark, at its own version.
-	$(ARCHIVE)/tools/bin/uv pip uninstall -q --python $(ARCHIVE)/environment/bin/python pyspark py4j
+	@echo "pyspark; sys_platform == 'none'" > $(ARCHIVE)/overrides.txt
+	$(ARCHIVE)/tools/bin/uv pip install -q --python $(ARCHIVE)/environment/bin/python -c constraints.txt --overrides $(ARCHIVE)/overrides.txt $(UV_ARGS) "$$(echo $(ARCHIVE)/*.whl)[$(EXTRAS)]"
 	$(ARCHIVE)/tools/bin/venv-pack -q -f -p $(ARCHIVE)/environment \
 	  -o $(DIST)/coyo-labeler-$$(basename $(ARCHIVE)/*.whl | cut -d- -f2).tar.gz
 	@chmod 644 $(DIST)/*.tar.gz && ls -lh $(DIST)/*.tar.gz

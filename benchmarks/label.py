@@ -88,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--loop", action=yes_or_no, default=True, help="also a DataLoader's loop")
     parser.add_argument("--peers", action=yes_or_no, default=not torch.cuda.is_available())
     parser.add_argument(
         "--ray", action=yes_or_no, default=False, help="also Ray Data (opens ports)"
@@ -180,6 +181,9 @@ def compare(arguments: argparse.Namespace, folder: Path, size: int) -> None:
 def open_peers(arguments: argparse.Namespace, folder: Path, spec: TeacherSpec) -> dict[str, Peer]:
     """Start the peers; returns them by name and version."""
     peers = {}
+    if arguments.loop:
+        python, device = sys.executable, arguments.device
+        peers["DataLoader, not compiled"] = Peer("DataLoader", python, folder, spec, device)
     if arguments.peers:
         name = "predict_batch_udf"
         peers[f"{name}, Spark {version('pyspark')}"] = Peer(name, sys.executable, folder, spec)

@@ -2,7 +2,7 @@
 
 Each peer is one process for the whole benchmark: it loads its model once, and its first round is
 not timed. Decoding, preprocessing and top k are the functions of `label`, so that only the engines
-differ.
+differ. predict_batch_udf and Ray Data run on the CPU cores.
 """
 
 import json
@@ -10,17 +10,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from coyo_labeler.formats.image_shards import Sample, read_samples
 from coyo_labeler.formats.pictures import decode
 from coyo_labeler.label.model import Teacher
-from coyo_labeler.label.preprocess import prepare
+from coyo_labeler.label.preprocess import Preset, prepare
 from coyo_labeler.label.shards import find_shards
 from coyo_labeler.label.spec import TeacherSpec
 from coyo_labeler.machine import cores_of_machine
@@ -40,7 +43,48 @@ class Model:
         return {"labels": labels.numpy(), "probs": probs.numpy()}
 
 
-def spark_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
+class Images(IterableDataset[tuple[int, torch.Tensor]]):
+    """Ids and prepared images out of tars, each read by one worker of a DataLoader."""
+
+    def __init__(self, folder: Path, preset: Preset) -> None:
+        self._folder, self._preset = folder, preset
+
+    def __iter__(self) -> Iterator[tuple[int, torch.Tensor]]:
+        worker = get_worker_info()
+        torch.set_num_threads(1)
+        shards = find_shards(str(self._folder / "images"))
+        for shard in shards[worker.id :: worker.num_workers] if worker else shards:
+            for sample in read_samples(shard):
+                if isinstance(sample, Sample):
+                    yield sample.id, prepare(decode(sample.image), self._preset)
+
+
+def loop_rounds(folder: Path, spec: TeacherSpec, device: str) -> Callable[[], int]:
+    """The loop that people write by hand: a DataLoader over the tars, and PyTorch as it comes."""
+    teacher = Teacher(replace(spec, compile=False), torch.device(device))
+    images = Images(folder, teacher.preset)
+    loader = DataLoader(
+        images,
+        teacher.batch,
+        num_workers=cores_of_machine(),
+        pin_memory=teacher.device.type == "cuda",
+        persistent_workers=True,
+    )
+
+    def run() -> int:
+        tables = []
+        for ids, batch in loader:
+            labels, probs, _ = teacher.answer(batch.to(teacher.device, non_blocking=True))
+            answers = {"labels": labels.cpu().numpy(), "probs": probs.float().cpu().numpy()}
+            lists = {name: pa.array(list(values)) for name, values in answers.items()}
+            tables.append(pa.table({"id": ids.numpy(), **lists}))
+        pq.write_table(pa.concat_tables(tables), folder / "loop.parquet")
+        return pq.read_metadata(folder / "loop.parquet").num_rows
+
+    return run
+
+
+def spark_rounds(folder: Path, spec: TeacherSpec, device: str) -> Callable[[], int]:
     """Spark's predict_batch_udf over rows of bytes in Parquet, written before the clock starts."""
     from pyspark.ml.functions import predict_batch_udf  # noqa: PLC0415
     from pyspark.sql.types import StructType  # noqa: PLC0415
@@ -76,11 +120,10 @@ def spark_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
     return run
 
 
-def ray_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
+def ray_rounds(folder: Path, spec: TeacherSpec, device: str) -> Callable[[], int]:
     """Ray Data: read_webdataset, then one actor per core, which keeps its model."""
     import logging  # noqa: PLC0415
 
-    import pyarrow.parquet as pq  # noqa: PLC0415
     import ray  # noqa: PLC0415
 
     cores = cores_of_machine()
@@ -117,13 +160,13 @@ def ray_rounds(folder: Path, spec: TeacherSpec) -> Callable[[], int]:
     return run
 
 
-PEERS = {"predict_batch_udf": spark_rounds, "Ray Data": ray_rounds}
+PEERS = {"DataLoader": loop_rounds, "predict_batch_udf": spark_rounds, "Ray Data": ray_rounds}
 
 
-def serve(name: str, folder: str, spec: str) -> None:
+def serve(name: str, folder: str, spec: str, device: str) -> None:
     """Run a round for each line of standard input, and print its images and seconds."""
     answers, sys.stdout = sys.stdout, sys.stderr
-    run = PEERS[name](Path(folder), TeacherSpec(**json.loads(spec)))
+    run = PEERS[name](Path(folder), TeacherSpec(**json.loads(spec)), device)
     for _ in sys.stdin:
         start = time.perf_counter()
         images = run()
@@ -133,10 +176,12 @@ def serve(name: str, folder: str, spec: str) -> None:
 class Peer:
     """A peer in its process. python: the interpreter whose packages it needs."""
 
-    def __init__(self, name: str, python: str, folder: Path, spec: TeacherSpec) -> None:
+    def __init__(
+        self, name: str, python: str, folder: Path, spec: TeacherSpec, device: str = "cpu"
+    ) -> None:
         command = [python, "-m", "benchmarks.label_peers", name, str(folder)]
         self._process = subprocess.Popen(
-            [*command, json.dumps(asdict(spec))],
+            [*command, json.dumps(asdict(spec)), device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(folder / "peer.log").open("w"),

@@ -2,16 +2,21 @@
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from pyspark.sql import SparkSession
 
 from coyo_labeler.config.base import SparkSettings
-from coyo_labeler.session import open_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
+def spark() -> "Iterator[SparkSession]":
+    # Here, so that tests without Spark also run on machines that have not got it.
+    from coyo_labeler.session import open_session  # noqa: PLC0415
+
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     conf = {
         "spark.sql.shuffle.partitions": "3",

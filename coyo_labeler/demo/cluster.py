@@ -119,6 +119,8 @@ def start_cluster(
 
     home = str(Path(pyspark.__file__).parent)
     environment = {
+        # What a killed process leaves behind lies with the rest of the cluster's files.
+        "SPARK_LOCAL_DIRS": str(folder / "local"),
         **os.environ,
         "SPARK_HOME": home,
         "SPARK_LOCAL_IP": "127.0.0.1",

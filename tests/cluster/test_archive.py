@@ -1,5 +1,6 @@
 """Workers that have not got the package run it from the archive of `make archive`."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from coyo_labeler.demo.cluster import start_cluster
 from coyo_labeler.formats import schemas
-from tests.cluster.conftest import words_of
+from tests.cluster.conftest import STEP_SECONDS, words_of
 from tests.label.tars import jpeg, write_tar
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
@@ -56,6 +57,7 @@ def archive(tmp_path_factory):
         check=False,
     )
     assert made.returncode == 0, made.stderr
+    shutil.rmtree(folder / "build")  # a gigabyte that is in the archive now
     [packed] = folder.glob("coyo-labeler-*.tar.gz")
     return packed
 
@@ -92,6 +94,8 @@ def test_ingest_label_and_merge_run_from_the_archive(
         capture_output=True,
         text=True,
         check=False,
+        # Executors that cannot unpack the archive, on a full disk say, are started anew for ever.
+        timeout=STEP_SECONDS,
     )
     assert "/environment/lib/python" in shown.stdout, shown.stdout + shown.stderr
     assert str(ROOT) not in shown.stdout
