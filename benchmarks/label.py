@@ -61,7 +61,8 @@ def main() -> None:
             f"{arguments.device}; torch {torch.__version__}, timm {timm.__version__}",
             flush=True,
         )
-        decoders(files)
+        if arguments.decoders:
+            decoders(files)
         for size in arguments.sizes:
             compare(arguments, Path(folder), size)
             if arguments.techniques:
@@ -93,6 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--ray", action=yes_or_no, default=False, help="also Ray Data (opens ports)"
     )
+    parser.add_argument("--decoders", action=yes_or_no, default=True)
     parser.add_argument("--precisions", action=yes_or_no, default=True)
     parser.add_argument("--techniques", action=yes_or_no, default=False)
     return parser.parse_args()

@@ -111,6 +111,10 @@ class CudaDevice:
     def __init__(self, teacher: Teacher, decode_threads: int) -> None:
         self._teacher = teacher
         self.pool = _threads(decode_threads, "decode")
+        # PyTorch would split each picture's copy among all cores, which decode: it then waits for
+        # the slowest of them, ten times as long as one core needs for the copy.
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(1)
         torch.cuda.set_device(teacher.device)
         self._copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._staging = [_Staging() for _ in range(self.depth)]
@@ -161,6 +165,7 @@ class CudaDevice:
         self.pool.shutdown(wait=True, cancel_futures=True)
         torch.cuda.synchronize(self._teacher.device)
         self._staging.clear()
+        torch.set_num_threads(self._threads_before)
 
 
 def _join(parts: Sequence[Done]) -> Done:

@@ -75,6 +75,24 @@ def test_batches_come_back_in_order_with_the_answers_of_a_cpu(make_teacher, prep
     assert_same(ours, answers_of(CpuDevice(teacher, 1), batches))
 
 
+@pytest.mark.usefixtures("played")
+def test_pictures_are_copied_on_one_thread_while_others_decode(make_teacher, monkeypatch):
+    used, send = [], devices._Staging.send
+
+    def counting(*arguments):
+        used.append(torch.get_num_threads())
+        return send(*arguments)
+
+    monkeypatch.setattr(devices._Staging, "send", counting)
+    torch.set_num_threads(3)
+    try:
+        answers_of(CudaDevice(make_teacher(), 2), [PICTURES[:4]])
+        assert used == [1]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
 def only_few(work, count_of):
     """`work`, which has the memory for two images."""
 
