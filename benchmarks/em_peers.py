@@ -14,7 +14,9 @@ from benchmarks.em_data import ROOT, Case
 
 ITERATIONS = 10
 #: Contenders that run the stage itself, with their settings: the model of the peers, or defaults.
-_CONFUSION = {"worker_model": "confusion", "calibration": "none"}
+_CONFUSION = {
+    "worker_model": "confusion", "class_prior": "estimated", "calibration": "none"
+}  # fmt: skip
 STAGES = {
     "merge": {"engine": "local", **_CONFUSION},
     "spark": {"engine": "spark", **_CONFUSION},
