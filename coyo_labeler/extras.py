@@ -43,6 +43,9 @@ EXTRAS_OF = {
     "yarl": ("spark",),
 }
 
+#: Extras that install what others do.
+_INCLUDES = {"demo": {"teacher", "spark"}, "train": {"teacher"}}
+
 #: What `pip install` calls a module, where the names differ.
 _DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -96,7 +99,8 @@ def remedy(module: str, extra: str = "") -> str:
     extra: the one that is asked for if it installs the module, or if no extra is known to.
     """
     extras = EXTRAS_OF.get(module, (extra,))
-    chosen = extra if extra in extras else extras[0]
+    installs = {extra, *_INCLUDES.get(extra, ())}
+    chosen = extra if installs.intersection(extras) else extras[0]
     return f"pip install 'coyo-labeler[{chosen}]'" if chosen else f"pip install {module}"
 
 

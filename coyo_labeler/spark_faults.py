@@ -47,7 +47,9 @@ class Fault:
 
 def _module(match: re.Match[str]) -> str:
     module = match[1].partition(".")[0]
-    what = "coyo-labeler" if module == "coyo_labeler" else f"it ({extras.remedy(module)})"
+    # Of the extras with PyTorch, the one that machines with tasks need: the teacher runs in tasks.
+    command = extras.remedy(module, "teacher" if module in extras.EXTRAS_OF else "")
+    what = "coyo-labeler" if module == "coyo_labeler" else f"it ({command})"
     return (
         f"the Python that runs Spark's tasks has no module {module}: install {what} on every "
         "machine, or send an environment that has it with spark.archives; PYSPARK_PYTHON names "

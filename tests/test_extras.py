@@ -52,6 +52,15 @@ def test_every_optional_import_is_in_the_table():
     assert optional | IMPORTED_FOR_US == extras.EXTRAS_OF.keys()
 
 
+@pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
+def test_the_extra_that_is_asked_for_is_advised_wherever_it_installs_the_module(extra):
+    declared = distributions(PROJECT["optional-dependencies"][extra])
+    for module in extras.EXTRAS_OF:
+        advised = f"coyo-labeler[{extra}]" in extras.remedy(module, extra)
+        if extra in extras.EXTRAS_OF[module] or extra in ("demo", "train"):
+            assert advised == (extras.distribution_of(module) in declared), module
+
+
 @pytest.mark.parametrize("module", extras.EXTRAS_OF)
 def test_the_extras_of_a_module_install_it(module):
     for extra in extras.EXTRAS_OF[module]:

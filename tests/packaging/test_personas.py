@@ -96,6 +96,9 @@ def test_without_extras_every_command_says_which_one_it_needs(
     for stage, (word, extra) in inputs.items():
         more = [f"images={tmp_path}/tars"] if stage == "pretrain_vit" else []
         more += [f"label_space={tmp_path}/classes.txt"] if stage == "merge" else []
+        more += (
+            ["user_agent=example-bot/1.0 (+https://example.org/bot)"] if stage == "fetch" else []
+        )
         says = base.refuse(stage, word, *more, f"output={output}")
         assert says.startswith(f"error: {stage}: "), says
         assert f"not installed: pip install 'coyo-labeler[{extra}]'" in says.replace(
