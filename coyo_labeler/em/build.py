@@ -19,6 +19,7 @@ from coyo_labeler.em.build_sets import (
     order_questions,
 )
 from coyo_labeler.em.cells import CellSpace
+from coyo_labeler.em.hierarchy import Hierarchy, make_ancestry, with_ancestors
 from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Model
 from coyo_labeler.em.priors import belief_value
@@ -55,19 +56,22 @@ def build_problems(
     model: Model,
     set_votes: SetVotes | None = None,
     inclusion: Inclusion | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> Problems:
     """The problems of all images that have a vote, or gold and a belief.
 
     set_votes: answers about sets of classes. inclusion: with what probability people were asked
-    about images, where it is known.
+    about images, where it is known. hierarchy: which classes imply which (`truth: multi`).
 
     Raises: InputError where a belief names a class twice.
     """
     set_votes = SetVotes.none() if set_votes is None else set_votes
     known = beliefs.image[find(distinct(gold.image), beliefs.image)[1]]
     images = distinct(np.concatenate([distinct(votes.image), set_votes.image, known]))
-    build = _build_questions if model.truth == "multi" else _build_images
-    problems = build(images, votes, set_votes, beliefs, gold, model)
+    if model.truth == "multi":
+        problems = _build_questions(images, votes, set_votes, beliefs, gold, model, hierarchy)
+    else:
+        problems = _build_images(images, votes, set_votes, beliefs, gold, model)
     if inclusion is None:
         return problems
     index, is_known = find(inclusion.image, problems.image)
@@ -76,10 +80,16 @@ def build_problems(
     return problems
 
 
-def problems_of(inputs: Inputs, model: Model) -> Problems:
+def problems_of(inputs: Inputs, model: Model, hierarchy: Hierarchy | None = None) -> Problems:
     """`build_problems` of inputs."""
     return build_problems(
-        inputs.votes, inputs.beliefs, inputs.gold, model, inputs.set_votes, inputs.inclusion
+        inputs.votes,
+        inputs.beliefs,
+        inputs.gold,
+        model,
+        inputs.set_votes,
+        inputs.inclusion,
+        hierarchy,
     )
 
 
@@ -304,7 +314,13 @@ def _image_keys(space: CellSpace, votes: Votes, pair_vote: I64, truth: I32) -> I
 
 
 def _build_questions(
-    images: I64, votes: Votes, set_votes: SetVotes, beliefs: Beliefs, gold: Gold, model: Model
+    images: I64,
+    votes: Votes,
+    set_votes: SetVotes,
+    beliefs: Beliefs,
+    gold: Gold,
+    model: Model,
+    hierarchy: Hierarchy | None,
 ) -> Problems:
     """One problem per image and candidate class; entries: true, false. A choice is a yes.
 
@@ -330,11 +346,13 @@ def _build_questions(
     image_has_gold[gold_key // c] = True
     has_gold = image_has_gold[image]
     true = np.zeros(n, dtype=bool)
-    true[question.of_candidate] = find(distinct(gold_key), candidates.key)[1]
+    true_key = distinct(with_ancestors(gold_key, hierarchy, c))
+    true[question.of_candidate] = find(true_key, candidates.key)[1]
     allowed = np.ones((n, 2), dtype=bool)
     allowed[has_gold & ~true, 0] = False
     allowed[has_gold & true, 1] = False
 
+    inferred = ~image_has_gold[candidates.key // c]  # gold says which classes are there
     offsets = 2 * np.arange(n + 1, dtype=np.int64)
     start = np.zeros((n, 2))
     np.add.at(start, (vote_question[response == Response.YES], 0), 1.0)
@@ -380,4 +398,7 @@ def _build_questions(
         set_entry=tied.state,
         set_cell=pair_cell[len(keys) :].astype(np.int64),
         joints=tied.joints,
+        ancestry=make_ancestry(
+            candidates.key[inferred], question.of_candidate[inferred], hierarchy, c
+        ),
     )

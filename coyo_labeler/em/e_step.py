@@ -9,6 +9,7 @@ from coyo_labeler.em.calibration import BINS, calibration_sums, reliability_of
 from coyo_labeler.em.class_prior import class_sums
 from coyo_labeler.em.coverage import problem_weights
 from coyo_labeler.em.exact_sum import ExactSum
+from coyo_labeler.em.hierarchy import raise_others
 from coyo_labeler.em.infer import infer
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.priors import log_prior, rule_out
@@ -28,7 +29,8 @@ def e_step(
     fitted = _calibrated_on(problems, model)
     prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
     inferred = infer(problems, parameters, rule_out(prior.log, problems), model, count=True)
-    posterior = inferred.posterior
+    # What the prior is of is what calibration and the share of true questions are fitted to.
+    posterior = inferred.cause
     # A label that only gold names is no draw from the questions that were asked (`true_share`).
     asked = problems.asked() | (problems.belief_size > 0)
     class_counts, class_ratios = _class_sums(problems, posterior, parameters, model)
@@ -36,14 +38,17 @@ def e_step(
     gradient, information = calibration_sums(prior, posterior, problems.offsets, weights)
     more = ExactSum.zeros()
     if model.fit_calibration == "votes" and (model.weighting or model.mean_inverse):
-        more = ExactSum.of(np.where(fitted, (weights - 1.0) * inferred.evidence, 0.0))
+        evidence = inferred.evidence + inferred.implied_evidence
+        more = ExactSum.of(np.where(fitted, (weights - 1.0) * evidence, 0.0))
     bins = np.zeros((GROUPS, 2, BINS, 3))
     if reliability:
         bins = _reliability(problems, parameters, prior.log, posterior, model)
     return Sums(
         counts=inferred.counts,
         log_likelihood=ExactSum.of(
-            np.concatenate([inferred.evidence[asked], inferred.joint_evidence])
+            np.concatenate(
+                [inferred.evidence[asked], inferred.joint_evidence, inferred.implied_evidence]
+            )
         ),
         weighted_more=more,
         gradient=gradient,
@@ -60,7 +65,8 @@ def e_step(
 def posterior_of(problems: Problems, parameters: Parameters, model: Model) -> F64:
     """The posterior of every entry, (nnz,); parameters: as of `e_step`."""
     prior = rule_out(log_prior(problems, parameters, model).log, problems)
-    return infer(problems, parameters, prior, model, count=False).posterior
+    posterior = infer(problems, parameters, prior, model, count=False).posterior
+    return raise_others(problems.ancestry, posterior)
 
 
 def evidence_of(problems: Problems, parameters: Parameters, model: Model) -> F64:
@@ -70,7 +76,7 @@ def evidence_of(problems: Problems, parameters: Parameters, model: Model) -> F64
     """
     prior = rule_out(log_prior(problems, parameters, model).log, problems)
     inferred = infer(problems, parameters, prior, model, count=False)
-    evidence, joints = inferred.evidence.copy(), problems.joints
+    evidence, joints = inferred.evidence + inferred.implied_evidence, problems.joints
     if len(joints.question):
         first = joints.pair_region[np.searchsorted(joints.pair_state, joints.state_offsets[:-1])]
         np.add.at(evidence, joints.question[joints.region_offsets[first]], inferred.joint_evidence)

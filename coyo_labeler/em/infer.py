@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coyo_labeler.em.hierarchy import implied_posterior
 from coyo_labeler.em.joint import JointPosterior, joint_posterior
 from coyo_labeler.em.model import Model, Parameters
 from coyo_labeler.em.passes import e_step_pass
@@ -27,7 +28,9 @@ from coyo_labeler.em.segments import (
 class Inferred:
     """posterior: (nnz,). evidence: (n,) natural log. top: (n,) the most probable entry of each
     problem. counts: (cells,), empty unless asked for. joint_evidence: (components,) natural log,
-    what answers about sets add to the evidence in `truth: multi`.
+    what answers about sets add to the evidence in `truth: multi`. cause: (nnz,) of what the prior
+    is of: the posterior, but for classes that others imply (`hierarchy`). implied_evidence: (n,)
+    what that adds to the evidence.
     """
 
     posterior: F64
@@ -35,6 +38,8 @@ class Inferred:
     top: I64
     counts: F64
     joint_evidence: F64
+    cause: F64
+    implied_evidence: F64
 
 
 def infer(
@@ -49,13 +54,13 @@ def infer(
     if first:
         prior = _first_prior(problems, prior)
     if len(problems.set_cell) == 0:
-        return _walk(problems, parameters, prior, model, count)
+        return _imply(problems, parameters, prior, model, count)
     answers = np.zeros(len(problems.set_cell))
     if parameters.log_theta is not None:
         answers = parameters.log_theta[problems.set_cell]
     if len(problems.joints.question) == 0:
         prior = _with_answers(problems, prior, answers)
-        inferred = _walk(problems, parameters, prior, model, count)
+        inferred = _imply(problems, parameters, prior, model, count)
         states, offsets = inferred.posterior, problems.offsets
     else:
         inferred, joint = _tied(problems, parameters, prior, answers, model, count)
@@ -67,17 +72,40 @@ def infer(
     return inferred
 
 
+def _imply(
+    problems: Problems, parameters: Parameters, prior: F64, model: Model, count: bool
+) -> Inferred:
+    """`_walk`, where classes may imply those above them: that changes the priors of the questions.
+
+    The first pass finds the posterior of each question by itself, which that depends on.
+    """
+    if len(problems.ancestry.question) == 0:
+        return _walk(problems, parameters, prior, model, count)
+    alone = _walk(problems, parameters, prior, model, count=False)
+    implied = implied_posterior(problems.ancestry, prior, alone.posterior)
+    together = _walk(problems, parameters, implied.prior, model, count)
+    return replace(
+        together,
+        evidence=alone.evidence,
+        cause=implied.cause,
+        implied_evidence=implied.evidence,
+    )
+
+
 def _walk(
     problems: Problems, parameters: Parameters, prior: F64, model: Model, count: bool
 ) -> Inferred:
     """One pass over all votes but those about sets."""
     log_theta = np.zeros(0) if parameters.log_theta is None else parameters.log_theta
+    posterior = np.empty(len(problems.label))
     walked = Inferred(
-        posterior=np.empty(len(problems.label)),
+        posterior=posterior,
         evidence=np.empty(len(problems)),
         top=np.empty(len(problems), dtype=np.int64),
         counts=np.zeros(len(problems.cells) if count else 0),
         joint_evidence=np.zeros(0),
+        cause=posterior,
+        implied_evidence=np.zeros(len(problems)),
     )
     e_step_pass(
         problems.offsets,
@@ -139,9 +167,8 @@ def _tied(
     possible = alone.posterior > 0
     factor = np.where(possible, joint.posterior, 1.0) / np.where(possible, alone.posterior, 1.0)
     with np.errstate(divide="ignore"):
-        together = _walk(problems, parameters, prior + np.log(factor), model, count)
-    evidence = replace(together, evidence=alone.evidence, joint_evidence=joint.evidence)
-    return evidence, joint
+        together = _imply(problems, parameters, prior + np.log(factor), model, count)
+    return replace(together, evidence=alone.evidence, joint_evidence=joint.evidence), joint
 
 
 def _weights(posterior: F64, offsets: I64, model: Model) -> F64:

@@ -57,6 +57,23 @@ class Joints:
 
 
 @dataclass(frozen=True)
+class Ancestry:
+    """How the listed classes of images lie below one another (`truth: multi`, `hierarchy`).
+
+    question: (m,) the problems of classes with a listed class above or below them, from the top
+    down. level_offsets: (levels + 1,) how many listed classes stand above them. parent: (m,) the
+    nearest class above each, an index of `question`; −1 at the top. below, above: (k,) problems:
+    what else lies below what.
+    """
+
+    question: I64 = field(default_factory=_no_integers)
+    parent: I64 = field(default_factory=_no_integers)
+    level_offsets: I64 = field(default_factory=_no_offsets)
+    below: I64 = field(default_factory=_no_integers)
+    above: I64 = field(default_factory=_no_integers)
+
+
+@dataclass(frozen=True)
 class Problems:
     """The inference problems of some images, and their votes.
 
@@ -81,7 +98,7 @@ class Problems:
     Of answers about sets of classes, apart from the votes above: n_set_votes: (n,) how many, in
     `truth: multi` with one question of each set. set_entry: (set pairs,) index of an entry, in
     `truth: multi` of a state of `joints`; set_cell: (set pairs,) as pair_cell. groups, joints: what
-    such questions need besides.
+    such questions need besides. ancestry: of the classes, where one implies those above it.
 
     inverse_inclusion: (n,) 1 / the probability that people were asked about the image; NaN where it
     is not known.
@@ -105,6 +122,7 @@ class Problems:
     set_cell: I64 = field(default_factory=_no_integers)
     groups: Groups = field(default_factory=Groups)
     joints: Joints = field(default_factory=Joints)
+    ancestry: Ancestry = field(default_factory=Ancestry)
 
     def multiplicity(self) -> I64:
         """How many classes each entry has: 1, or as many as it lumps, (nnz,)."""

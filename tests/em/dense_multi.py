@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.em.dense import Choices, Image, Skill
+from tests.em.dense import Choices, Image, Skill, TieError
 
 RIGHT_IF = {("yes", True), ("no", False)}
 
@@ -118,6 +118,47 @@ def tie(images, asked, true, skill, choices) -> tuple[list[dict], float]:
     return every, evidence
 
 
+def implied(keys, above, prior, say) -> tuple[dict, dict, float]:
+    """The questions of an image whose classes imply those above, over all combinations of causes.
+
+    above: {class: all classes above it}. prior: probability of each cause. say: of what was
+    answered to each question, where it is true and where it is false. Returns the posterior of
+    the questions, of the causes, and the log evidence.
+    """
+    total, true, cause = 0.0, defaultdict(float), defaultdict(float)
+    for causes in itertools.product([True, False], repeat=len(keys)):
+        there = {k for k, x in zip(keys, causes, strict=True) if x}
+        implied_there = there | {k for k in keys if any(k[1] in above[d] for _, d in there)}
+        weight = math.prod(prior[k] if k in there else 1 - prior[k] for k in keys)
+        weight *= math.prod(say[k][k not in implied_there] for k in keys)
+        total += weight
+        for k in implied_there:
+            true[k] += weight
+        for k in there:
+            cause[k] += weight
+    if not total:  # perfect workers who contradict each other
+        raise TieError
+    return (
+        {k: true[k] / total for k in keys},
+        {k: cause[k] / total for k in keys},
+        math.log(total),
+    )
+
+
+def imply(images, asked, above, prior, say, true) -> tuple[dict, float]:
+    """Update `true` by what classes imply; returns causes, and log evidence of images with gold
+    left out: there each question is by itself."""
+    causes, evidence = dict(true), 0.0
+    for i, image in enumerate(images):
+        keys = [key for key in asked if key[0] == i]
+        if image.gold is None and keys:
+            posterior, own, log_evidence = implied(keys, above, prior, say)
+            true |= posterior
+            causes |= own
+            evidence += log_evidence
+    return causes, evidence
+
+
 def prior(question: Question, share: float, choices: Choices) -> float:
     if question.belief is None:
         return share
@@ -174,8 +215,16 @@ def true_share(asked, true, in_set) -> float:
     return min(max(sum(free) / len(free), 1e-6), 1 - 1e-6) if free else 0.5
 
 
-def expectation_maximisation(images: list[Image], choices: Choices, iterations: int) -> Fit:
+def expectation_maximisation(
+    images: list[Image], choices: Choices, iterations: int, above: dict[int, set[int]] | None = None
+) -> Fit:
+    """above: all classes above each, where a class implies them; then there are no sets."""
     asked = questions(images)
+    if above is not None:
+        for i, image in enumerate(images):
+            for key, question in asked.items():
+                if key[0] == i and image.gold is not None:
+                    question.truth = any(key[1] in {g, *above[g]} for g in image.gold)
     fit = Fit({key: start(question, choices) for key, question in asked.items()})
 
     def in_set(key) -> bool:
@@ -183,23 +232,33 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
         return label < 0 or any(label in classes for _, classes, _ in images[i].sets)
 
     of_sets, _ = tie(images, asked, fit.true, None, choices)
+    causes = fit.true
+    if above is not None:
+        nothing = dict.fromkeys(asked, (1.0, 1.0))
+        causes, _ = imply(images, asked, above, dict(fit.true), nothing, fit.true)
     for _ in range(iterations):
         skill = Skill(count(asked, fit.true, choices, of_sets), choices)
-        fit.share = true_share(asked, fit.true, in_set)
-        likelihood = 0.0
+        fit.share = true_share(asked, causes, in_set)
+        likelihood, say, before_all = 0.0, {}, {}
         for key, question in asked.items():
             before = prior(question, fit.share, choices)
             yes, no = log(before), log(1 - before)
             for worker, response in question.answers:
                 yes += math.log(theta(skill, cell(worker, True, response, choices)))
                 no += math.log(theta(skill, cell(worker, False, response, choices)))
+            before_all[key] = before
+            say[key] = math.exp(yes - log(before)), math.exp(no - log(1 - before))
             if question.truth is not None:
                 yes, no = (yes, -math.inf) if question.truth else (-math.inf, no)
             either = float(np.logaddexp(yes, no))
-            if question.answers or question.belief is not None or in_set(key):
+            counted = question.answers or question.belief is not None or in_set(key)
+            if counted and (above is None or question.truth is not None):
                 likelihood += either
             fit.true[key] = math.exp(yes - either)
         of_sets, evidence = tie(images, asked, fit.true, skill, choices)
+        causes = fit.true
+        if above is not None:
+            causes, evidence = imply(images, asked, above, before_all, say, fit.true)
         estimated = choices.worker_model != "perfect" and choices.alpha
         log_prior = skill.log_prior() if estimated else 0.0
         fit.objective.append(likelihood + evidence + log_prior)

@@ -71,7 +71,7 @@ def beliefs_of(rows):
     )
 
 
-def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1, sets=()):
+def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1, sets=(), hierarchy=None):
     """Problems of votes (a `Votes`), partitioned by image id; sets: rows of `set_votes_of`."""
     parts = []
     for number in range(partitions):
@@ -90,7 +90,7 @@ def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1, sets=())
         true = gold.image % partitions == number
         known = Gold(gold.image[true], gold.label[true])
         asked = set_votes_of(row for row in sets if row[0] % partitions == number)
-        parts.append(build_problems(chosen, some, known, model, asked))
+        parts.append(build_problems(chosen, some, known, model, asked, None, hierarchy))
     return InMemoryEStep(parts, model)
 
 
