@@ -55,6 +55,12 @@ class MergeSettings(StageSettings):
     truth: Literal["single", "multi"] = Field(
         "single", description="single: one class per image; multi: a set of labels per image"
     )
+    tree: bool = Field(
+        False,
+        description="true: an answer about a class speaks for all classes below it in the tree "
+        "(WordNet), and votes may name a node above the classes; with truth=multi a class is there "
+        "wherever one below it is",
+    )
     beliefs_are: Literal["sigmoid", "categorical"] = Field(
         "sigmoid",
         description="sigmoid: one probability per class, each on its own; categorical: a "

@@ -14,6 +14,7 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     e_step       posteriors and sums of one partition
     infer        the posterior of one partition, answers about sets apart
     joint        questions that such answers tie together (`truth: multi`)
+    hierarchy    classes that imply those above them (`truth: multi`)
     bayes        Bayes' rule over flat problems
     passes       the compiled loops over votes and over cells
     threads      ranges of an array, worked on side by side

@@ -82,14 +82,9 @@ def build_problems(
 
 def problems_of(inputs: Inputs, model: Model, hierarchy: Hierarchy | None = None) -> Problems:
     """`build_problems` of inputs."""
+    votes, beliefs, gold = inputs.votes, inputs.beliefs, inputs.gold
     return build_problems(
-        inputs.votes,
-        inputs.beliefs,
-        inputs.gold,
-        model,
-        inputs.set_votes,
-        inputs.inclusion,
-        hierarchy,
+        votes, beliefs, gold, model, inputs.set_votes, inputs.inclusion, hierarchy
     )
 
 

@@ -33,6 +33,7 @@ from coyo_labeler.em.coverage import (
 )
 from coyo_labeler.em.curve import straight
 from coyo_labeler.em.e_step import evidence_of
+from coyo_labeler.em.hierarchy import Hierarchy
 from coyo_labeler.em.inputs import Inputs
 from coyo_labeler.em.loop import State, StoppingRule, fit
 from coyo_labeler.em.model import Calibration, Model, WorkerModel
@@ -129,12 +130,17 @@ def first_calibration(model: Model, begin: Calibration) -> Calibration:
 
 
 def choose_model(
-    sample: Inputs, model: Model, wanted: Wanted, begin: Calibration, least_to_calibrate: float
+    sample: Inputs,
+    model: Model,
+    wanted: Wanted,
+    begin: Calibration,
+    least_to_calibrate: float,
+    hierarchy: Hierarchy | None = None,
 ) -> Choice:
     """What the votes of a sample support. model: what is not wanted is as it is to be.
 
     begin: the calibration to begin from. least_to_calibrate: votes with a belief in the sample, or
-    gold images, that a calibration takes.
+    gold images, that a calibration takes. hierarchy: as of `problems_of`.
     """
     votes = len(sample.votes.image) + len(sample.set_votes)
     if not wanted.any():
@@ -145,7 +151,7 @@ def choose_model(
     evidence = calibration_evidence(problems_of(sample, model))
     if fit_on != "none" and evidence[0 if fit_on == "votes" else 1] < least_to_calibrate:
         model = replace(model, fit_calibration="none")
-    trial = _Trial(sample, begin, votes)
+    trial = _Trial(sample, begin, votes, hierarchy)
     document: dict[str, Any] = {"votes": votes, "held_out": trial.held_out}
     curved = wanted.calibration and model.fit_calibration == "votes"
     if curved:
@@ -175,8 +181,10 @@ def _by_default(sample: Inputs, model: Model, wanted: Wanted) -> Model:
 class _Trial:
     """Fits models to some tenths of a sample and evaluates them on the others."""
 
-    def __init__(self, sample: Inputs, begin: Calibration, votes: int) -> None:
-        self._begin = begin
+    def __init__(
+        self, sample: Inputs, begin: Calibration, votes: int, hierarchy: Hierarchy | None
+    ) -> None:
+        self._begin, self._hierarchy = begin, hierarchy
         self._tenths = int(np.clip(-(-_HELD_OUT * _TENTHS // votes), 1, _TENTHS))
         self._parts = [
             (_tenth(sample, number, held=False), _tenth(sample, number, held=True))
@@ -206,7 +214,8 @@ class _Trial:
         return np.concatenate(values)
 
     def _evaluate(self, model: Model, kept: Inputs, held: Inputs, weighted: bool) -> F64:
-        problems = (problems_of(kept, model), problems_of(held, model))
+        hierarchy = self._hierarchy
+        problems = tuple(problems_of(part, model, hierarchy) for part in (kept, held))
         fitting = PartitionedEStep(InMemory([problems[0]]), model)
         begin = State(calibration=first_calibration(model, self._begin))
         fitted = fit(fitting, model, _RULE, begin, lambda _: None)

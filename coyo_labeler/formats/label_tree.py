@@ -86,9 +86,25 @@ class LabelTree:
 
     def node_set(self, node: int) -> I32:
         """The classes at or below a node, in rising order: what a question about it asks."""
-        offsets, below = self._below
-        found = below[offsets[node] : offsets[node + 1]]
-        return found[found < self.classes]
+        starts, classes = self._classes_below
+        return classes[starts[node] : starts[node + 1]]
+
+    def node_sets(self, nodes: I64) -> tuple[I64, I32]:
+        """`node_set` of several nodes (n,): offsets (n + 1,) and classes, rising in each."""
+        starts, classes = self._classes_below
+        sizes = starts[nodes + 1] - starts[nodes]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        index = np.arange(offsets[-1]) + np.repeat(starts[nodes] - offsets[:-1], sizes)
+        return offsets, classes[index]
+
+    @property
+    def set_sizes(self) -> I64:
+        """How many classes are at or below each node, (nodes,)."""
+        return np.diff(self._classes_below[0])
+
+    def find_above(self, name: str) -> int | None:
+        """The node that is no class and has this synset id, or this name alone among such nodes."""
+        return self._above_by_name.get(name)
 
     def is_at_or_below(self, node: int | I64, above: int) -> NDArray[np.bool_]:
         """Whether nodes are `above` or lie below it, in the shape of `node`."""
@@ -172,6 +188,22 @@ class LabelTree:
 
     def _chain(self, node: int) -> list[int]:
         return [above for above in self._way(node) if above < self.classes]
+
+    @cached_property
+    def _classes_below(self) -> tuple[I64, I32]:
+        """`_below` without the nodes that are no classes."""
+        offsets, below = self._below
+        kept = np.concatenate([[0], np.cumsum(below < self.classes)])
+        return kept[offsets], below[below < self.classes]
+
+    @cached_property
+    def _above_by_name(self) -> Mapping[str, int | None]:
+        nodes: dict[str, int | None] = {}
+        for node in range(self.classes, self.nodes):
+            name = self.names[node]
+            nodes[name] = None if name in nodes else node
+        nodes.update({self.synsets[node]: node for node in range(self.classes, self.nodes)})
+        return nodes
 
     @cached_property
     def _node_of(self) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ prepare        all that comes before EM, in order; kept in the state
 read           tasks that read and check votes, gold and beliefs
 voted_filter   which images have votes, so that only their beliefs are moved
 assemble       the rows of a partition → EM's problems; `belief_table`: beliefs as arrays
+implied        which classes imply which (the tree), and lists that agree with it
 iterate        EM from the first state or the last checkpoint until it stops
 broadcast      the E-step where skills are sent to every task
 sharded        the E-step where skills stay in shards; `cell_shards`: which cells are in which

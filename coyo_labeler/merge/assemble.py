@@ -29,6 +29,7 @@ from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge.belief_table import to_beliefs
 from coyo_labeler.merge.cell_shards import sample_cells
+from coyo_labeler.merge.implied import hierarchy_of
 from coyo_labeler.merge.read import is_copied_whole, read_beliefs, read_gold
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.voted_filter import VotedFilter
@@ -166,17 +167,23 @@ def _assemble_partition(
 
 
 def build_partitions(
-    executor: Executor, state: StateFolder, partitions: int, model: Model
+    executor: Executor, state: StateFolder, partitions: int, model: Model, tree: LabelSpace | None
 ) -> list[BuiltSummary]:
-    """Build the problems of all partitions; the state then holds them instead of the inputs."""
-    build = partial(_build_partition, state=state, model=model)
+    """Build the problems of all partitions; the state then holds them instead of the inputs.
+
+    tree: the classes whose tree counts, or None.
+    """
+    build = partial(_build_partition, state=state, model=model, tree=tree)
     summaries = executor.map(range(partitions), build)
     state.remove_inputs(partitions)
     return summaries
 
 
-def _build_partition(partition: int, state: StateFolder, model: Model) -> BuiltSummary:
-    problems = problems_of(state.read_inputs(partition), model)
+def _build_partition(
+    partition: int, state: StateFolder, model: Model, tree: LabelSpace | None
+) -> BuiltSummary:
+    hierarchy = hierarchy_of(tree, model.truth)
+    problems = problems_of(state.read_inputs(partition), model, hierarchy)
     state.write_problems(problems, partition)
     return BuiltSummary(
         cells=len(problems.cells),

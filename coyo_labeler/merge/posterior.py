@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coyo_labeler.em.hierarchy import Hierarchy
 from coyo_labeler.em.model import Calibration, Model
 from coyo_labeler.em.priors import belief_prior, belief_value, calibrated_logit, sigmoid
 from coyo_labeler.em.problems import Problems
@@ -19,6 +20,7 @@ from coyo_labeler.em.segments import (
     segment_sum,
 )
 from coyo_labeler.formats import schemas
+from coyo_labeler.merge.implied import imply
 
 #: The columns of a belief that EM does not read, carried along.
 CARRIED = ("url", "imagehash", "width", "height")
@@ -55,10 +57,13 @@ def voted_rows(problems: Problems, posterior: F64, carried: pa.Table, model: Mod
     )
 
 
-def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> pa.Table:
+def believed_rows(
+    beliefs: pa.Table, calibration: Calibration, model: Model, hierarchy: Hierarchy | None = None
+) -> pa.Table:
     """Posterior rows of images without votes: their calibrated beliefs.
 
     beliefs: schemas.BELIEFS; or schemas.POSTERIOR of an earlier merge, whose rows stay as they are.
+    hierarchy: which classes imply which.
     """
     if beliefs.schema.equals(schemas.POSTERIOR):
         return beliefs
@@ -84,6 +89,8 @@ def believed_rows(beliefs: pa.Table, calibration: Calibration, model: Model) -> 
         ) + _entropy_terms(prior.rest, others)
     else:
         probability = sigmoid(calibrated_logit(value, calibration))
+        of_entry = np.repeat(np.arange(len(lengths)), lengths)
+        probability = imply(of_entry, label, probability, hierarchy, model.classes)
         both = _entropy_terms(probability, np.ones(len(probability)))
         both += _entropy_terms(1 - probability, np.ones(len(probability)))
         entropy[filled] = segment_sum(both, segments)

@@ -38,6 +38,7 @@ from coyo_labeler.merge.assemble import (
     duplicates_name,
 )
 from coyo_labeler.merge.cell_shards import Shards, plan_shards
+from coyo_labeler.merge.implied import hierarchy_of, nodes_of
 from coyo_labeler.merge.read import VotesSummary, partition_votes, reject_name
 from coyo_labeler.merge.settings import ROWS_PER_SPLIT, Plan, enough_to_calibrate
 from coyo_labeler.merge.sharded import gather_shards
@@ -130,7 +131,13 @@ def _prepare_anew(
     partitions = plan.partitions or _partitions(executor, expected, plan.beliefs)
     with executor.watch("merge: reading votes"):
         summaries = partition_votes(
-            executor, state, votes_splits, space, partitions, plan.reject_bad_votes
+            executor,
+            state,
+            votes_splits,
+            space,
+            partitions,
+            plan.reject_bad_votes,
+            nodes_of(plan.tree, model.truth),
         )
         _stop_at_bad_votes(summaries)
         voted = _filter_voted(executor, state, partitions, expected, plan)
@@ -152,7 +159,7 @@ def _prepare_anew(
         )
         state.remove_votes(partitions)
         choice = _choose(parts, plan, model, share)
-        built = build_partitions(executor, state, partitions, choice.model)
+        built = build_partitions(executor, state, partitions, choice.model, plan.tree)
     tally = np.sum([part.tallies.tally for part in parts], axis=0)
     if plan.add_to is not None:
         tally = plan.add_to.add_tally(workers, tally)
@@ -221,7 +228,12 @@ def _choose(parts: Sequence[PartitionSummary], plan: Plan, model: Model, share: 
         model = replace(model, prior_accuracy=accuracy_on_gold(on_gold))
     sample = concatenate_inputs([part.sample for part in parts])
     return choose_model(
-        sample, model, plan.wanted, plan.calibration, plan.min_calibration_votes * share
+        sample,
+        model,
+        plan.wanted,
+        plan.calibration,
+        plan.min_calibration_votes * share,
+        hierarchy_of(plan.tree, model.truth),
     )
 
 

@@ -34,6 +34,7 @@ from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.votes import checks
 from coyo_labeler.votes import read as votes_files
+from coyo_labeler.votes.nodes import Nodes
 from coyo_labeler.votes.read import VotesSplit
 
 
@@ -54,19 +55,23 @@ class VotesSummary:
 
 
 def read_votes(
-    split: VotesSplit, space: LabelSpace, partitions: int, rejects: str | None
+    split: VotesSplit,
+    space: LabelSpace,
+    partitions: int,
+    rejects: str | None,
+    nodes: Nodes | None = None,
 ) -> Iterator[VotesSummary | tuple[int, Batch]]:
     """Check a split of votes: batches with their partitions, and at the end the summary.
 
     rejects: the file that bad votes are written to, or None: the first one ends the split, and the
-    summary has the message.
+    summary has the message. nodes: as of `checks.check`.
     """
     used = rows = 0
     workers: set[str] = set()
     rejected: list[pa.Table] = []
     error = None
     for first_row, table in votes_files.read(split):
-        checked = checks.check(table, split.file, first_row, space)
+        checked = checks.check(table, split.file, first_row, space, nodes)
         rows += table.num_rows
         used += checked.votes.num_rows
         workers.update(checked.votes["worker_id"].unique().to_pylist())
@@ -94,14 +99,15 @@ def partition_votes(
     space: LabelSpace,
     partitions: int,
     keep_rejects: bool,
+    nodes: Nodes | None,
 ) -> list[VotesSummary]:
     """Read and check all votes, once; the state then holds those of each partition.
 
-    keep_rejects: whether bad votes are written to files of their own, see `read_votes`. Returns the
-    summary of each split, in their order.
+    keep_rejects: whether bad votes are written to files of their own, see `read_votes`. nodes:
+    as of `checks.check`. Returns the summary of each split, in their order.
     """
     output = state.output if keep_rejects else None
-    send = partial(_send_votes, space=space, partitions=partitions, output=output)
+    send = partial(_send_votes, space=space, partitions=partitions, output=output, nodes=nodes)
     store = partial(_store_votes, state=state)
     summaries = executor.exchange(list(enumerate(splits)), send, Round(partitions, store))
     return [summary for _, summary in sorted(summaries, key=lambda numbered: numbered[0])]
@@ -113,11 +119,15 @@ def reject_name(split: int) -> str:
 
 
 def _send_votes(
-    numbered: tuple[int, VotesSplit], space: LabelSpace, partitions: int, output: str | None
+    numbered: tuple[int, VotesSplit],
+    space: LabelSpace,
+    partitions: int,
+    output: str | None,
+    nodes: Nodes | None,
 ) -> Iterator[tuple[int, Batch | tuple[int, VotesSummary]]]:
     number, split = numbered
     url = None if output is None else storage.join(output, reject_name(number))
-    for item in read_votes(split, space, partitions, url):
+    for item in read_votes(split, space, partitions, url, nodes):
         if isinstance(item, VotesSummary):
             yield number % partitions, (number, item)  # any partition hands it to the driver
         else:

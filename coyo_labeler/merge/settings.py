@@ -18,6 +18,7 @@ from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.label_tree import read_label_tree
 from coyo_labeler.formats.pairs import plan_gold
 from coyo_labeler.formats.parquet_splits import Split, plan_splits
 from coyo_labeler.merge.earlier import Earlier
@@ -35,7 +36,8 @@ _LARGEST_FULL_SUPPORT = 2_000
 class Plan:
     """All that the stage needs to know of its settings, but for the model.
 
-    votes: their URL. beliefs, gold: the splits to read. earlier: the merge to begin from.
+    votes: their URL. tree: the classes whose tree counts, or None. beliefs, gold: the splits to
+    read. earlier: the merge to begin from.
     incremental: whether the votes are added to those of the earlier merge. worker_model: as wanted;
     `auto` is settled by the votes. wanted: what they are to settle.
     class_prior_as_earlier: whether an increment has the class prior of the earlier merge.
@@ -45,6 +47,7 @@ class Plan:
     """
 
     votes: str
+    tree: LabelSpace | None
     beliefs: tuple[Split, ...]
     gold: tuple[Split, ...]
     earlier: Earlier | None
@@ -70,8 +73,11 @@ class Plan:
 def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | None) -> Plan:
     """The plan; earlier: the merge at `settings.warm_start`.
 
-    Raises: InputError where an input cannot be read, or votes cannot be added to the earlier merge.
+    Raises: InputError where an input cannot be read, votes cannot be added to the earlier merge, or
+    the classes have no tree.
     """
+    if settings.tree:
+        read_label_tree(space)
     if earlier is not None and settings.incremental:
         earlier.check_increment(space)
         beliefs = _plan_posterior(earlier)
@@ -80,6 +86,7 @@ def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | Non
     worker_model = settings.worker_model if earlier is None else earlier.worker_model
     return Plan(
         votes=settings.votes,
+        tree=space if settings.tree else None,
         beliefs=beliefs,
         gold=_plan_gold(settings.gold),
         earlier=earlier,

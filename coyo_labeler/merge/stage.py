@@ -37,7 +37,7 @@ def merge(spark: "SparkSession | None", settings: MergeSettings, run: Run) -> Ou
     prepared = prepare(executor, state, model, plan, space, run.check_owner)
     e_step = make_e_step(executor, state, prepared, plan)
     fitted = iterate(e_step, prepared, plan, state, run.check_owner)
-    rows = write_posterior(executor, state, e_step, fitted, prepared, plan.beliefs)
+    rows = write_posterior(executor, state, e_step, fitted, prepared, plan)
     details = write_reports(run.output, e_step, fitted, prepared, space)
 
     run.check_owner()  # what follows would take the state from another run

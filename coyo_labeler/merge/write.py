@@ -1,6 +1,7 @@
 """The posterior of every image, written by as many tasks as there are partitions and splits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,15 @@ from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.executor import Executor
 from coyo_labeler.formats import parquet_splits, schemas
+from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.merge.assemble import CARRIED, FALSE_POSITIVES
+from coyo_labeler.merge.implied import hierarchy_of
 from coyo_labeler.merge.iterate import StageEStep
 from coyo_labeler.merge.posterior import believed_rows, voted_rows
 from coyo_labeler.merge.prepare import Prepared
 from coyo_labeler.merge.read import image_ids, is_copied_whole
+from coyo_labeler.merge.settings import Plan
 from coyo_labeler.merge.state import StateFolder, Written
 from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.written import check_written, describe_files, differing, refuse_strangers
@@ -33,7 +37,7 @@ def write_posterior(
     e_step: StageEStep,
     fitted: State,
     prepared: Prepared,
-    beliefs: Sequence[Split],
+    plan: Plan,
 ) -> int:
     """Write the posterior of every image; returns how many rows it has.
 
@@ -42,33 +46,46 @@ def write_posterior(
 
     Raises: WorkError where another file lies among them, or one of them has changed.
     """
-    model = prepared.model
+    kind = _Kind(prepared.model, plan.tree)
     with executor.watch("merge: writing posterior"):
-        written = e_step.map(partial(_write_voted, state=state, model=model), fitted)
+        written = e_step.map(partial(_write_voted, state=state, kind=kind), fitted)
         with executor.share((fitted.calibration, prepared.voted)) as shared:
-            write = partial(_write_not_voted, shared=shared, state=state, model=model)
-            written += executor.map(beliefs, write)
+            write = partial(_write_not_voted, shared=shared, state=state, kind=kind)
+            written += executor.map(plan.beliefs, write)
     files = {each.name: each.file for each in written}
     check_written("merge", state.output, files)
     refuse_strangers("merge", state.output, [POSTERIOR], files)
     return sum(each.rows for each in written)
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What the posterior is of. tree: the classes whose tree counts, or None."""
+
+    model: Model
+    tree: LabelSpace | None
+
+    def believed_rows(self, beliefs: pa.Table, calibration: Calibration) -> pa.Table:
+        """See `posterior.believed_rows`."""
+        hierarchy = hierarchy_of(self.tree, self.model.truth)
+        return believed_rows(beliefs, calibration, self.model, hierarchy)
+
+
 def _write_voted(
-    partition: int, problems: Problems, parameters: Parameters, state: StateFolder, model: Model
+    partition: int, problems: Problems, parameters: Parameters, state: StateFolder, kind: _Kind
 ) -> Written:
     name = f"{POSTERIOR}/voted-{partition:05d}.parquet"
-    rows = partial(_voted_rows, partition, problems, parameters, state, model)
+    rows = partial(_voted_rows, partition, problems, parameters, state, kind)
     return _keep_or_write(name, state, partial(_write_rows, rows))
 
 
-def _write_not_voted(split: Split, shared: Any, state: StateFolder, model: Model) -> Written:
+def _write_not_voted(split: Split, shared: Any, state: StateFolder, kind: _Kind) -> Written:
     """The images of a split of beliefs that have no vote and no gold."""
     calibration, voted = shared.value
     name = f"{POSTERIOR}/{split.name}.parquet"
     if is_copied_whole(split, voted, state):
         return _keep_or_write(name, state, partial(_copy, split))
-    rows = partial(_not_voted_rows, split, voted, calibration, model)
+    rows = partial(_not_voted_rows, split, voted, calibration, kind)
     return _keep_or_write(name, state, partial(_write_rows, rows))
 
 
@@ -96,17 +113,17 @@ def _copy(split: Split, url: str) -> int:
 
 
 def _voted_rows(
-    partition: int, problems: Problems, parameters: Parameters, state: StateFolder, model: Model
+    partition: int, problems: Problems, parameters: Parameters, state: StateFolder, kind: _Kind
 ) -> Iterator[pa.Table]:
-    posterior = posterior_of(problems, parameters, model)
-    yield voted_rows(problems, posterior, state.read_table(CARRIED, partition), model)
+    posterior = posterior_of(problems, parameters, kind.model)
+    yield voted_rows(problems, posterior, state.read_table(CARRIED, partition), kind.model)
     false_positives = state.read_table(FALSE_POSITIVES, partition)
-    yield believed_rows(false_positives, parameters.calibration, model)
+    yield kind.believed_rows(false_positives, parameters.calibration)
 
 
 def _not_voted_rows(
-    split: Split, voted: VotedFilter, calibration: Calibration, model: Model
+    split: Split, voted: VotedFilter, calibration: Calibration, kind: _Kind
 ) -> Iterator[pa.Table]:
     for table in parquet_splits.read_split(split):
         not_voted = ~voted.may_have(image_ids(table, split))
-        yield believed_rows(table.filter(pa.array(not_voted)), calibration, model)
+        yield kind.believed_rows(table.filter(pa.array(not_voted)), calibration)

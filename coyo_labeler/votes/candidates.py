@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coyo_labeler.formats.class_names import classes_or_null
 from coyo_labeler.formats.columns import is_text, without_views
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.votes.nodes import Nodes
 
 #: What stands between the classes of a text.
 _BETWEEN = re.compile(r"[\s,;|]+")
@@ -32,11 +33,15 @@ class Sets:
 
 
 def read_sets(
-    column: pa.ChunkedArray | pa.Array | None, wanted: NDArray[np.bool_], space: LabelSpace
+    column: pa.ChunkedArray | pa.Array | None,
+    wanted: NDArray[np.bool_],
+    space: LabelSpace,
+    nodes: Nodes | None = None,
 ) -> Sets:
     """The sets of the rows that are wanted (n,); the others are not looked at.
 
     column: lists of classes (numbers or names), or texts such as "3 17 29" or "[3, 17, 29]".
+    nodes: where a class, or a node above, stands for all classes at or below it.
     """
     n = len(wanted)
     missing, bad, outside = (np.zeros(n, dtype=bool) for _ in range(3))
@@ -51,11 +56,15 @@ def read_sets(
         lists = _split(lists.cast(pa.string()))
     lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
     of_row = np.repeat(np.arange(len(rows)), lengths)
-    number = classes_or_null(pc.list_flatten(lists), space)
+    values = pc.list_flatten(lists)
+    number = classes_or_null(values, space)
+    outside_number = pc.or_(pc.less(number, 0), pc.greater_equal(number, space.size))
+    outside[rows[of_row[np.asarray(pc.fill_null(outside_number, False)).astype(bool)]]] = True
+    if nodes is not None:
+        number = nodes.numbers(values, number)
     known = np.asarray(pc.is_valid(number)).astype(bool)
     label = np.asarray(pc.fill_null(number, -1).to_numpy(zero_copy_only=False)).astype(np.int64)
     bad[rows[of_row[~known]]] = True
-    outside[rows[of_row[known & ((label < 0) | (label >= space.size))]]] = True
     missing[rows[lengths == 0]] = True
     usable = ~(missing | bad | outside)[rows]
     kept = usable[of_row]
@@ -65,7 +74,7 @@ def read_sets(
     classes = pa.ListArray.from_arrays(
         offsets, pa.array(pairs[:, 1], pa.int32()), mask=pa.array(sizes == 0)
     )
-    return Sets(classes, missing, bad, outside)
+    return Sets(classes if nodes is None else nodes.close(classes), missing, bad, outside)
 
 
 def _split(texts: pa.Array) -> pa.Array:

@@ -13,7 +13,9 @@ from coyo_labeler.formats import schemas
 from coyo_labeler.formats.class_names import classes_or_null, why_no_class
 from coyo_labeler.formats.columns import is_text, whole_or_null, without_views
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.label_tree import find_label_tree
 from coyo_labeler.votes.candidates import read_sets
+from coyo_labeler.votes.nodes import Nodes
 
 #: Characters of a value in a message.
 _SHOWN = 60
@@ -60,12 +62,15 @@ class Checked:
     rejects: pa.Table
 
 
-def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Checked:
+def check(
+    table: pa.Table, file: int, first_row: int, space: LabelSpace, nodes: Nodes | None = None
+) -> Checked:
     """Divide the votes of a table into those that can be used and the rejects.
 
     table: image_id, worker_id, label and perhaps response, timestamp, candidates and
     inclusion_probability, of any type. file: number of its file. first_row: rows of the file before
-    the table. An answer about a set of one class is about that class.
+    the table. An answer about a set of one class is about that class. nodes: where answers about a
+    node of the tree are about all classes at or below it.
     """
     n = table.num_rows
     reasons = np.full(n, "", dtype=object)
@@ -80,13 +85,19 @@ def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Chec
     response, is_none, unknown = _responses(table)
     unlabelled = np.asarray(pc.is_null(label, nan_is_null=True)).astype(bool)
     about_set = unlabelled & (is_none | _has_candidates(table)) & (response != Response.CHOICE)
-    sets = read_sets(_column(table, "candidates"), about_set, space)
+    sets = read_sets(_column(table, "candidates"), about_set, space, nodes)
     no_label = pa.array(~about_set & ~is_none & unlabelled)
     _mark(reasons, no_label, Reason.MISSING_LABEL)
     _mark(reasons, pa.array(is_none & ~unlabelled), Reason.UNEXPECTED_LABEL)
     _mark(reasons, pa.array(sets.missing), Reason.MISSING_CANDIDATES)
     _mark(reasons, pa.array(sets.bad), Reason.BAD_CANDIDATES)
     _mark(reasons, pa.array(sets.outside), Reason.CANDIDATE_OUTSIDE)
+    classes = sets.classes
+    if nodes is not None:
+        asks = ~unlabelled & ~is_none & (response != Response.CHOICE)
+        label_number, about_set, classes = _about_nodes(
+            label, label_number, asks, about_set, classes, nodes
+        )
     _mark(reasons, pc.and_(pc.is_null(label_number), pa.array(~about_set)), Reason.BAD_LABEL)
     outside = pc.or_(pc.less(label_number, 0), pc.greater_equal(label_number, space.size))
     _mark(reasons, pc.fill_null(outside, False), Reason.LABEL_OUTSIDE)
@@ -99,7 +110,7 @@ def check(table: pa.Table, file: int, first_row: int, space: LabelSpace) -> Chec
     bad = reasons != ""
     rows = np.arange(first_row + 1, first_row + n + 1)
     good = pa.array(~bad)
-    within, candidates = _labels(pc.if_else(good, label_number, 0), about_set, sets.classes)
+    within, candidates = _labels(pc.if_else(good, label_number, 0), about_set, classes)
     votes = pa.table(
         [
             _combine(image_number),
@@ -158,7 +169,7 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
         " (a float from 2^53 on is not exact)",
         Reason.MISSING_WORKER: "worker_id is missing",
         Reason.MISSING_LABEL: "label is missing",
-        Reason.BAD_LABEL: f"label {why_no_class(vote['label'], space)}",
+        Reason.BAD_LABEL: f"label {why_no_class(vote['label'], space)}{_why_no_node(vote, space)}",
         Reason.LABEL_OUTSIDE: f"label {vote['label']} is outside {space.describe()}",
         Reason.UNKNOWN_RESPONSE: f"response '{vote['response']}' is none of yes, no, unsure, none",
         Reason.UNEXPECTED_LABEL: f"response none names no class, but label is '{vote['label']}'; "
@@ -174,6 +185,13 @@ def explain(reason: Reason, vote: dict[str, str | None], space: LabelSpace) -> s
         Reason.BAD_TIMESTAMP: f"timestamp '{vote.get('timestamp')}' is not an ISO 8601 time",
         Reason.DUPLICATE: DUPLICATE_DETAIL,
     }[reason]
+
+
+def _why_no_node(vote: dict[str, str | None], space: LabelSpace) -> str:
+    tree = find_label_tree(space)
+    if tree is None or tree.find_above((vote["label"] or "").strip()) is None:
+        return ""
+    return ", but a node above the classes; with tree=true a verification may be about it"
 
 
 def remedy(reason: str) -> str:
@@ -215,6 +233,33 @@ def _has_candidates(table: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_
     if column is None:
         return np.zeros(table.num_rows, dtype=bool)
     return np.asarray(pc.is_valid(column)).astype(bool)
+
+
+def _about_nodes(
+    label: pa.ChunkedArray,
+    label_number: pa.Array,
+    asks: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    about_set: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    classes: pa.Array,
+    nodes: Nodes,
+) -> tuple[pa.Array, np.ndarray[tuple[int], np.dtype[np.bool_]], pa.Array]:
+    """The label numbers, which votes are about sets, and the sets, where nodes are asked about.
+
+    asks: the verifications with a label.
+    """
+    number = _combine(nodes.numbers(label, label_number))
+    node = np.asarray(pc.fill_null(number, -1)).astype(np.int64)
+    known = asks & (node >= 0) & (node < nodes.tree.nodes)
+    known &= (node < nodes.tree.classes) | np.asarray(label_number.is_null()).astype(bool)
+    node = np.where(known, node, -1)
+    as_set = nodes.is_set(node)
+    if as_set.any():
+        mask = pa.array(as_set)
+        classes = pc.if_else(mask, nodes.sets_of(np.where(as_set, node, -1)), classes)
+    whole = nodes.whole_classes(classes)
+    is_class = pa.array(whole >= 0)
+    label_number = pc.if_else(is_class, pa.array(whole), _combine(label_number))
+    return label_number, (about_set | as_set) & (whole < 0), classes
 
 
 def _labels(

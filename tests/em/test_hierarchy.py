@@ -41,7 +41,7 @@ def forests(draw):
     return images, workers, choices, draw(trees(choices.classes))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(forests(), st.integers(1, 3), st.integers(1, 3))
 def test_posterior_objective_and_share_equal_the_dense_loops(problem, iterations, partitions):
     images, workers, choices, above = problem
@@ -61,7 +61,7 @@ def test_posterior_objective_and_share_equal_the_dense_loops(problem, iterations
         assert posterior[key] == pytest.approx(expected, rel=1e-8, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(forests(), st.booleans())
 def test_calibration_on_the_votes_never_lowers_the_objective(problem, calibrate):
     images, workers, choices, above = problem
@@ -103,7 +103,9 @@ def test_without_votes_of_its_own_a_class_has_its_cause_or_one_below():
 
 def test_with_several_parents_no_class_is_above_any_of_them():
     above = {0: [], 1: [], 2: [0, 1], 3: [], 4: []}
-    found = fit_dogs([(0, 2, Response.YES), (1, 2, Response.YES)], dict.fromkeys(range(3), 0.2), above)
+    found = fit_dogs(
+        [(0, 2, Response.YES), (1, 2, Response.YES)], dict.fromkeys(range(3), 0.2), above
+    )
     assert min(found[7, 0], found[7, 1]) >= found[7, 2] > 0.7
 
 
