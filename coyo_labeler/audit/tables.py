@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from coyo_labeler.audit.inputs import NO_CLASS, Answer, Answers, Judged, Lists
 from coyo_labeler.em.segments import F64, I32, I64, Bool, distinct, find, offsets_of
+from coyo_labeler.em.sets import set_questions
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.collected import COLUMNS
 from coyo_labeler.formats.label_lists import check_label_lists, read_label_lists
@@ -138,7 +139,11 @@ def _last(
     """The rows that count: the last of a worker's answers to a question, by time, then row."""
     worker = votes["worker_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     asks = (answer >= Answer.YES) & (answer <= Answer.UNSURE)
-    asked = np.where(asks, label, np.where(asks & (label < 0), -3, -2))
+    asked = np.where(asks, label.astype(np.int64), -2)
+    sets = np.flatnonzero(asks & (label < 0))
+    lists = votes["candidates"].combine_chunks().take(pa.array(sets))
+    lengths = np.asarray(pc.list_value_length(lists)).astype(np.int64)
+    asked[sets] = set_questions(offsets_of(lengths), np.asarray(pc.list_flatten(lists)))
     time = pc.fill_null(votes["timestamp"].cast(pa.int64()), np.iinfo(np.int64).min).to_numpy()
     order = np.lexsort((np.arange(len(ids)), time, asked, worker, ids))
     same = np.ones(max(len(ids) - 1, 0), dtype=bool)

@@ -50,9 +50,17 @@ class SelectSettings(StageSettings):
         description="which images come first; risk: highest 1 - top probability; entropy: highest "
         "entropy; margin: smallest lead of the first class over the second; random: by chance",
     )
-    kind: Literal["choice", "verify"] = Field(
+    kind: Literal["choice", "verify", "tree"] = Field(
         "choice",
-        description="choice: which of these classes is it? verify: is it this class, yes or no?",
+        description="choice: which of these classes is it? verify: is it this class, yes or no? "
+        "tree: is it one of the classes below a node of the tree (WordNet), that about which an "
+        "answer says most: a dog, before which of 120?",
+    )
+    max_node_classes: int = Field(
+        1000,
+        ge=1,
+        description="classes below a node that is asked about, at most (kind=tree): people know "
+        "dogs and tools, but no wholes and abstractions",
     )
     candidates: int = Field(10, ge=1, description="classes that a choice offers, at most")
     max_per_class: int | None = Field(

@@ -64,13 +64,17 @@ class LabelTree:
 
         Raises: InputError where the tree has none.
         """
-        try:
-            return self._node_of[synset]
-        except KeyError:
+        node = self.find(synset)
+        if node is None:
             raise InputError(
                 f"{synset} is no synset of the tree above {self.classes:,} classes; give an id "
                 "such as n02084071 (dog), as `label_tree` or wordnet.tsv.gz lists them"
-            ) from None
+            )
+        return node
+
+    def find(self, synset: str) -> int | None:
+        """The node of a synset id; None where the tree has none."""
+        return self._node_of.get(synset)
 
     def ancestors(self, node: int) -> I32:
         """The nodes above a node, the nearest first, the root last; [] for the root."""
@@ -102,9 +106,31 @@ class LabelTree:
         """How many classes are at or below each node, (nodes,)."""
         return np.diff(self._classes_below[0])
 
+    def children(self, node: int) -> I32:
+        """The nodes right below a node, in rising order; [] for a leaf."""
+        return np.array(self._children[node], dtype=np.int32)
+
+    def find_set(self, classes: Sequence[int]) -> int | None:
+        """The node whose `node_set` these classes are; of several the nearest to them."""
+        wanted = np.unique(np.asarray(classes, dtype=np.int64))
+        if not len(wanted) or wanted[0] < 0 or wanted[-1] >= self.classes:
+            return None
+        starts, above = self.lineages
+        way = above[starts[wanted[0]] : starts[wanted[0] + 1]]
+        for node in way[self.set_sizes[way] == len(wanted)].tolist():
+            if np.array_equal(self.node_set(node), wanted):
+                return int(node)
+        return None
+
     def find_above(self, name: str) -> int | None:
         """The node that is no class and has this synset id, or this name alone among such nodes."""
         return self._above_by_name.get(name)
+
+    @property
+    def lineages(self) -> tuple[I64, I32]:
+        """Each node with all above it: offsets (nodes + 1,), and nodes, itself first."""
+        offsets, above, _ = self._above
+        return offsets, above
 
     def is_at_or_below(self, node: int | I64, above: int) -> NDArray[np.bool_]:
         """Whether nodes are `above` or lie below it, in the shape of `node`."""
@@ -210,16 +236,20 @@ class LabelTree:
         return {synset: node for node, synset in enumerate(self.synsets)}
 
     @cached_property
-    def _from_the_root(self) -> list[int]:
-        """All nodes, each behind all of its parents."""
+    def _children(self) -> list[list[int]]:
         children: list[list[int]] = [[] for _ in range(self.nodes)]
-        missing = [len(parents) for parents in self.parents]
         for node, parents in enumerate(self.parents):
             for parent in parents:
                 children[parent].append(node)
+        return children
+
+    @cached_property
+    def _from_the_root(self) -> list[int]:
+        """All nodes, each behind all of its parents."""
+        missing = [len(parents) for parents in self.parents]
         order = [node for node in range(self.nodes) if not missing[node]]
         for node in order:  # grows while it is read
-            for child in children[node]:
+            for child in self._children[node]:
                 missing[child] -= 1
                 if not missing[child]:
                     order.append(child)

@@ -5,7 +5,7 @@ owns [offsets[i], offsets[i + 1]). Results have the same form, most probable fir
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ Lists = tuple[I64, F64, I64]
 #: sum: the classes of a list exclude one another (a softmax, a posterior of one class). max: they
 #: do not (sigmoids, truth=multi); then a node is at least as probable as any class below it.
 Combine = Literal["sum", "max"]
+
+#: Lists that are worked on at once: of 50 labels, some 5 million pairs of a label and a node above.
+_CHUNK: Final = 8_192
 
 
 def with_ancestors(
@@ -73,32 +76,68 @@ def leaves_only(tree: LabelTree, labels: I64, probs: F64, offsets: I64) -> Lists
     return labels[keep], probs[keep], kept[offsets]
 
 
-def node_probabilities(tree: LabelTree, labels: I64, probs: F64) -> tuple[I32, F64]:
-    """The nodes at or above the labels of one list, in rising order, and the sums below each."""
-    above = [np.append(tree.ancestors(int(label)), np.int32(label)) for label in labels]
-    if not above:
-        return np.zeros(0, np.int32), np.zeros(0)
-    spread = np.repeat(probs, [len(nodes) for nodes in above])
-    nodes, index = np.unique(np.concatenate(above), return_inverse=True)
-    return nodes, np.bincount(index, spread).astype(np.float64)
-
-
 def torn_node(tree: LabelTree, labels: I64, probs: F64) -> int:
-    """The node about which a yes or no says most: whose probability is nearest to one half.
-
-    labels, probs: one list, its classes excluding one another; probability that is missing to 1 is
-    that of unlisted classes, outside of every node. "Is it a dog?" is asked where the dogs of the
-    list sum to 0.6, whatever their breeds; one breed, where it has 0.5 by itself. Of nodes with
-    equal probabilities the deepest, then the lowest number.
+    """`torn_nodes` of one list, of classes that exclude one another.
 
     Raises: ValueError for an empty list.
     """
-    nodes, sums = node_probabilities(tree, labels, probs)
-    if not len(nodes):
+    (node,) = torn_nodes(tree, labels, probs, np.array([0, len(labels)])).tolist()
+    if node < 0:
         raise ValueError("a list without labels is torn nowhere")
+    return int(node)
+
+
+def torn_nodes(
+    tree: LabelTree,
+    labels: I64,
+    probs: F64,
+    offsets: I64,
+    combine: Combine = "sum",
+    most: int | None = None,
+) -> I64:
+    """The node of each list about which a yes or no says most: that closest to one half, (images,).
+
+    "Is it a dog?" is asked where the dogs of the list sum to 0.6, whatever their breeds; one breed,
+    where it has 0.5 by itself. Probability that is missing to 1 is that of unlisted classes, which
+    are outside of every node; a list of more than 1 in all is scaled to 1 (combine = sum). Of nodes
+    with equal probabilities the deepest, then the lowest number. Nodes of more than `most` classes
+    come last: people cannot tell "a whole" from others. −1 for an empty list.
+    """
+    nodes = np.full(len(offsets) - 1, -1, dtype=np.int64)
+    for start in range(0, len(nodes), _CHUNK):
+        part = offsets[start : start + _CHUNK + 1]
+        entries = slice(part[0], part[-1])
+        own = part - part[0]
+        nodes[start : start + _CHUNK] = _torn(
+            tree, labels[entries], probs[entries], own, combine, most
+        )
+    return nodes
+
+
+def _torn(
+    tree: LabelTree, labels: I64, probs: F64, offsets: I64, combine: Combine, most: int | None
+) -> I64:
+    images = len(offsets) - 1
+    image = np.repeat(np.arange(images), np.diff(offsets))
+    if combine == "sum":
+        probs = probs / np.maximum(np.bincount(image, probs, images), 1.0)[image]
+    starts, above = tree.lineages
+    entry, index = _expand(starts[labels], starts[labels + 1])
+    key, group = np.unique(image[entry] * tree.nodes + above[index], return_inverse=True)
+    total = np.zeros(len(key))
+    add = np.add if combine == "sum" else np.maximum
+    add.at(total, group, probs[entry])
+    owner, node = np.divmod(key, tree.nodes)
     # Sums of the same labels in another order differ in the last bits.
-    gap = np.round(np.abs(sums - 0.5), 9)
-    return int(nodes[np.lexsort((nodes, -tree.depth[nodes], gap))[0]])
+    gap = np.round(np.abs(total - 0.5), 9)
+    if most is not None:
+        gap += tree.set_sizes[node] > most
+    order = np.lexsort((node, -tree.depth[node], gap, owner))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = owner[order][1:] != owner[order][:-1]
+    nodes = np.full(images, -1, dtype=np.int64)
+    nodes[owner[order][first]] = node[order][first]
+    return nodes
 
 
 def _spread(

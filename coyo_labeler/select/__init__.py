@@ -13,6 +13,7 @@ class_cuts   the most wanted images of each class
 rows         a partition of the index in memory
 passes       the passes over the index that find the cuts
 gather       chosen rows of the labels → questions in files
+nodes        nodes of the tree that are asked about
 ask          the columns of a question, from a list of classes
 finish       keys of tars, gold's classes and workers for the questions
 workers      who can be asked, and how accurate each is; `assign`: who is asked

@@ -8,13 +8,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler.em.segments import I64, Bool
+from coyo_labeler.em.sets import set_hashes
 from coyo_labeler.formats.class_names import classes_or_null
 from coyo_labeler.formats.columns import whole_or_null
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.votes import read as votes_files
+from coyo_labeler.votes.candidates import read_sets
 from coyo_labeler.votes.read import VotesSplit
 
-#: Votes on their way to their images. label: -1 where none is named. answer: of `Answer`.
+#: Votes on their way to their images. label: -1 where none is named, below that a number for the
+#: set that a verification is about. answer: of `Answer`.
 ANSWERS = pa.schema(
     [
         pa.field("image_id", pa.int64()),
@@ -32,7 +35,7 @@ class Answer(IntEnum):
     YES = 1
     NO = 2
     NONE = 3
-    OTHER = 4  # unsure, or nothing that is known: somebody was asked, that is all
+    OTHER = 4  # unsure, about a set, or nothing that is known: somebody was asked, that is all
 
 
 _WORDS = {"yes": Answer.YES, "no": Answer.NO, "none": Answer.NONE}
@@ -62,9 +65,28 @@ def _answers(table: pa.Table, space: LabelSpace) -> pa.Table:
     for word, code in (("", Answer.CHOICE), *_WORDS.items()):
         answer[np.asarray(pc.equal(words, word))] = code
     answer[(answer != Answer.NONE) & (np.asarray(label) < 0)] = Answer.OTHER
+    label = _with_sets(table, label, answer, space)
     columns = [image, worker, label, pa.array(answer)]
     known = pc.and_(image.is_valid(), pc.not_equal(pc.fill_null(worker, ""), ""))
     return pa.table(columns, schema=ANSWERS).filter(known)
+
+
+def _with_sets(
+    table: pa.Table, label: pa.Array, answer: NDArray[np.int8], space: LabelSpace
+) -> pa.Array:
+    """The labels, with a number for each set, so that answers to two of them count as two."""
+    asked = (answer == Answer.OTHER) & (np.asarray(label) < 0)
+    if "candidates" not in table.column_names or not asked.any():
+        return label
+    asked &= np.asarray(table["candidates"].is_valid()).astype(bool)
+    sets = read_sets(table["candidates"], asked, space).classes
+    known = np.flatnonzero(np.asarray(sets.is_valid()))
+    lists = sets.take(pa.array(known))
+    offsets = np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64)
+    numbers = set_hashes(offsets, pc.list_flatten(lists).to_numpy()) >> np.uint64(34)
+    numbered = np.asarray(label).copy()
+    numbered[known] = -2 - numbers.astype(np.int32)
+    return pa.array(numbered, pa.int32())
 
 
 def count_answers(
@@ -73,7 +95,7 @@ def count_answers(
     """The images (n,) in order, how many answers each has, and whether these disagree.
 
     All arguments are (votes,), in any order; worker: a number for each. A worker counts once for
-    each question of an image: a choice, or the verification of one class.
+    each question of an image: a choice, or the verification of one class or set.
 
     Answers disagree where no class can be behind all of them: two classes are named, or one that
     somebody else denies, or one although somebody was shown others and said that it is none.

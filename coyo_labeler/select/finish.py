@@ -245,20 +245,24 @@ def _assign(
     # Those that fewest may answer come first, then the riskiest: they get the best of who is left.
     fewest = np.array([-len(barred.get(question, ())) for question in others.tolist()])
     order = others[np.lexsort((random[others], -risk, fewest))]
-    lists = _lists_of(questions, plan.verify)
+    lists = _lists_of(questions)
     greedily = assign.assign_greedily(lists, order, barred, left, workers)
     return np.where(by_chance, chosen, greedily)
 
 
-def _lists_of(questions: pa.Table, verify: bool) -> LabelLists:
-    """The classes that a question is about: those that it offers, or the one that it asks for."""
-    labels, probs = questions["candidates"], questions["candidate_probs"]
-    if verify:
-        ends = pa.array(np.arange(len(questions) + 1), pa.int32())
-        certain = pa.array(np.ones(len(questions), dtype=np.float32))
-        labels = pa.ListArray.from_arrays(ends, questions["label"].combine_chunks())
-        probs = pa.ListArray.from_arrays(ends, certain)
-    rows = {"id": questions["image_id"], "labels": labels, "label_probs": probs}
+def _lists_of(questions: pa.Table) -> LabelLists:
+    """The classes that a question offers or is about; the one that it asks for is certain."""
+    label = questions["label"].combine_chunks()
+    one = pa.array(np.asarray(label.is_valid()).astype(np.int32))
+    ends = pa.array(np.append(0, np.cumsum(one)), pa.int32())
+    certain = pa.array(np.ones(len(label) - label.null_count, dtype=np.float32))
+    rows = {"id": questions["image_id"]}
+    for name, column, values in (
+        ("labels", "candidates", label.drop_null()),
+        ("label_probs", "candidate_probs", certain),
+    ):
+        asked = pa.ListArray.from_arrays(ends, values)
+        rows[name] = pc.if_else(label.is_valid(), asked, questions[column].combine_chunks())
     return read_label_lists(pa.table(rows), "labels")
 
 

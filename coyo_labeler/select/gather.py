@@ -18,11 +18,12 @@ from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
 from coyo_labeler.executor import Round
 from coyo_labeler.formats import parquet_splits, schemas
-from coyo_labeler.formats.label_lists import check_label_lists, read_label_lists
+from coyo_labeler.formats.label_lists import LabelLists, check_label_lists, read_label_lists
 from coyo_labeler.formats.parquet_splits import Split
 from coyo_labeler.select import hashes, score
-from coyo_labeler.select.ask import question_table
+from coyo_labeler.select.ask import Asked, ask_choice, ask_class, question_table
 from coyo_labeler.select.choose import Cuts, choose
+from coyo_labeler.select.nodes import ask_nodes
 from coyo_labeler.select.passes import Passes
 from coyo_labeler.select.plan import Plan
 from coyo_labeler.select.rows import read_rows
@@ -141,9 +142,16 @@ def _questions(rows: pa.Table, chosen: pa.Table, plan: Plan, number: int) -> pa.
         chosen["probability"].to_numpy(),
         overlap.astype(np.int32),
         plan.round,
-        plan.verify,
-        plan.candidates,
+        _ask(lists, plan),
     )
+
+
+def _ask(lists: LabelLists, plan: Plan) -> Asked:
+    if plan.kind == "choice":
+        return ask_choice(lists, plan.candidates)
+    if plan.node_rule is not None:
+        return ask_nodes(lists, plan.node_rule)
+    return ask_class(score.question_class(lists))
 
 
 def chosen_url(state: str, file: int) -> str:

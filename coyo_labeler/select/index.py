@@ -186,7 +186,7 @@ def read_images(number: int, split: Split, plan: Plan) -> Iterator[pa.Table]:
         votes = table["n_votes"].to_numpy() if plan.has_votes else np.zeros(n, dtype=np.int32)
         top, pair = np.full(n, -1, dtype=np.int32), np.full(n, -1, dtype=np.int64)
         if lists is not None and plan.reads_labels:
-            top = score.question_class(lists) if plan.verify else score.top_of(lists)
+            top = score.question_class(lists) if plan.kind == "verify" else score.top_of(lists)
             if plan.max_per_pair is not None:
                 pair = score.pair_of(lists, plan.space.size)
         hashes = table["imagehash"] if plan.has_hashes else None
@@ -374,7 +374,7 @@ def _kinds(
     reason = np.full(len(rows), "", dtype=object)
     settled = (kind == Kind.REPEAT) & ~(open_again & bool(plan.votes))
     reason[settled] = ASKED_BEFORE
-    if plan.verify:
+    if plan.kind != "choice":
         reason[rows["top"].to_numpy() < 0] = NO_CLASS
     reason[n_votes >= plan.max_votes] = MAX_VOTES
     reason[~first] = TWIN

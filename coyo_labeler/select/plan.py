@@ -11,9 +11,12 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_shards import Shard, find_shards
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.formats.label_tree import read_label_tree
 from coyo_labeler.formats.pairs import plan_pairs
 from coyo_labeler.formats.parquet_splits import Split, plan_splits, read_footers
+from coyo_labeler.manifest import read_manifest
 from coyo_labeler.select import hashes
+from coyo_labeler.select.nodes import NodeRule
 from coyo_labeler.votes import read as votes_files
 from coyo_labeler.votes.read import VotesSplit
 
@@ -30,7 +33,8 @@ class Plan:
 
     labels, votes, gold, images: the parts to read. columns: of the labels, for the index. has_…:
     whether the labels have that column. reads_…: whether the index needs the risk column, the lists
-    of probabilities, their classes. The other fields are the settings of these names.
+    of probabilities, their classes. node_rule: for kind=tree. The other fields are the settings of
+    these names.
     """
 
     labels: tuple[Split, ...]
@@ -39,7 +43,8 @@ class Plan:
     images: tuple[Shard, ...]
     space: LabelSpace
     strategy: Literal["risk", "entropy", "margin", "random"]
-    verify: bool
+    kind: Literal["choice", "verify", "tree"]
+    node_rule: NodeRule | None
     candidates: int
     max_per_class: int | None
     max_per_pair: int | None
@@ -88,7 +93,7 @@ class Plan:
     def reads_labels(self) -> bool:
         """See Plan."""
         capped = self.max_per_class is not None or self.max_per_pair is not None
-        return self.verify or capped
+        return self.kind != "choice" or capped
 
     @property
     def reads_lists(self) -> bool:
@@ -125,7 +130,7 @@ class Plan:
 
 
 def make_plan(settings: SelectSettings) -> Plan:
-    """The plan. Raises: InputError where an input cannot be read."""
+    """The plan. Raises: InputError where an input cannot be read, or a tree is missing."""
     space = load_label_space(settings.label_space)
     url = storage.locate(settings.labels, "posterior")
     labels = tuple(plan_splits("labels", url, _schema_of(url), ROWS_PER_SPLIT))
@@ -139,7 +144,8 @@ def make_plan(settings: SelectSettings) -> Plan:
         images=_plan_images(settings),
         space=space,
         strategy=settings.strategy,
-        verify=settings.kind == "verify",
+        kind=settings.kind,
+        node_rule=_node_rule(settings, space),
         candidates=settings.candidates,
         max_per_class=settings.max_per_class,
         max_per_pair=settings.max_per_pair,
@@ -151,6 +157,15 @@ def make_plan(settings: SelectSettings) -> Plan:
         repeat_risk=settings.repeat_risk,
         seed=settings.seed,
     )
+
+
+def _node_rule(settings: SelectSettings, space: LabelSpace) -> NodeRule | None:
+    if settings.kind != "tree":
+        return None
+    read_label_tree(space)
+    merged = read_manifest(settings.labels)
+    is_multi = merged is not None and merged.config.get("truth") == "multi"
+    return NodeRule(space, "max" if is_multi else "sum", settings.max_node_classes)
 
 
 def _plan_images(settings: SelectSettings) -> tuple[Shard, ...]:

@@ -91,7 +91,7 @@ def tasks_of(
 def _name(name: str, group: Group, number: int, wording: Wording) -> str:
     """`r0001 2 lamp (8087)`: the class comes last, so that collect finds it in an export."""
     asks = group.key.asks
-    first = wording.text_of(asks[0])
+    what = wording.title("", asks)
     words = [
         name,
         *([f"{group.overlap} answers"] if group.overlap > 1 else []),
@@ -100,9 +100,9 @@ def _name(name: str, group: Group, number: int, wording: Wording) -> str:
     if len(asks) > 1:
         # Sets of classes can begin alike, so the name ends in a digest of all of them.
         digest = zlib.crc32(repr(asks).encode())
-        front = " ".join([*words, f"{first.name} or {len(asks) - 1} more"])[: _LONGEST_NAME - 20]
+        front = " ".join([*words, what])[: _LONGEST_NAME - 20]
         return f"{front} (set {digest:08x})"
-    front = " ".join([*words, first.name])[: _LONGEST_NAME - 20]
+    front = " ".join([*words, what])[: _LONGEST_NAME - 20]
     return f"{front} ({asks[0]})"
 
 

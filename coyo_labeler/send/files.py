@@ -111,14 +111,14 @@ def write_csv(
 
 
 def _csv_row(question: Question, image: str, wording: Wording) -> tuple[Any, ...]:
-    classes = wording.options(question)
     if question.kind == CHOICE:
+        classes = wording.options(question)
         words = [f"{each.label} = {each.line}" for each in classes]
         options = [*words, f"{NONE[0]} = {NONE[1]}", f"{UNSURE[0]} = {UNSURE[1]}"]
         definition = ""
     else:
         options = [value for value, _ in ANSWERS]
-        definition = "\n".join(each.line for each in classes)
+        definition = "\n".join(wording.lines(question))
     return (
         question.question_id,
         image,

@@ -10,14 +10,15 @@ from html import escape
 
 from coyo_labeler.annotation_tools.questions import CHOICE, Question
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.label_tree import find_label_tree
 
 #: Answers besides the classes of a choice, with the words that are shown.
 NONE, UNSURE = ("none", "none of these"), ("unsure", "I am not sure")
 #: Answers to a verification, with their keys on the keyboard.
 ANSWERS = (("yes", "y"), ("no", "n"), ("unsure", "u"))
 
-#: Classes that a question lists; people do not read more.
-_LISTED = 30
+#: Classes that a question lists; people do not read more. Kinds of a node that it lists.
+_LISTED, _KINDS = 30, 12
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,12 @@ class Wording:
 
     def __init__(self, space: LabelSpace) -> None:
         self._space = space
+        self._tree = find_label_tree(space)
 
     def text_of(self, label: int) -> ClassText:
         """A class in words."""
+        if self._space.given is not None and self._tree is not None:  # its names are synsets
+            return self._node_text(label)
         name, _, more = self._space.name_of(label).partition(", ")
         return ClassText(
             label,
@@ -72,6 +76,9 @@ class Wording:
         """What is asked, in one sentence."""
         if question.kind == CHOICE:
             return "Which of these does the image show?"
+        node = self.node_of(question)
+        if node is not None:
+            return f"Does the image show this, of any kind: {self._node_text(node).name}?"
         classes = self.options(question)
         if len(classes) == 1:
             return f"Does the image show this: {classes[0].name}?"
@@ -83,7 +90,56 @@ class Wording:
         """What the classes of a verification are, as HTML; "" for a choice."""
         if question.kind == CHOICE:
             return ""
-        return "<br/>".join(each.html for each in self.options(question)[:_LISTED])
+        node = self.node_of(question)
+        if node is None:
+            return "<br/>".join(each.html for each in self.options(question)[:_LISTED])
+        return f"{self._node_text(node).html}<br/>{escape(self._kinds(node))}"
+
+    def lines(self, question: Question) -> list[str]:
+        """What the classes of a verification are, as lines of plain text; [] for a choice."""
+        if question.kind == CHOICE:
+            return []
+        node = self.node_of(question)
+        if node is None:
+            return [each.line for each in self.options(question)[:_LISTED]]
+        return [self._node_text(node).line, self._kinds(node)]
+
+    def title(self, question_id: str, asks: Sequence[int]) -> str:
+        """A few words for the classes that a verification is about."""
+        node = self._find_node(question_id, asks)
+        if node is not None:
+            return f"{self._node_text(node).name} of any kind"
+        first = self.text_of(asks[0]).name
+        return first if len(asks) == 1 else f"{first} or {len(asks) - 1} more"
+
+    def node_of(self, question: Question) -> int | None:
+        """The node of the label tree that a verification of several classes is about, if any."""
+        if question.kind == CHOICE or question.label is not None:
+            return None
+        return self._find_node(question.question_id, question.candidates or ())
+
+    def _find_node(self, question_id: str, classes: Sequence[int]) -> int | None:
+        """By the end of the question's id, as select writes it, else by the classes alone."""
+        tree = self._tree
+        if tree is None or len(classes) < 2:
+            return None
+        named = tree.find(question_id.rpartition(":")[2])
+        if named is not None and tree.node_set(named).tolist() == sorted(set(classes)):
+            return named
+        return tree.find_set(classes)
+
+    def _node_text(self, node: int) -> ClassText:
+        assert self._tree is not None
+        name, _, more = self._tree.names[node].partition(", ")
+        return ClassText(node, name, more, self._tree.synsets[node], self._tree.definitions[node])
+
+    def _kinds(self, node: int) -> str:
+        """The nodes right below a node, by their first names."""
+        assert self._tree is not None
+        children = self._tree.children(node).tolist()
+        names = [self._node_text(child).name for child in children[:_KINDS]]
+        more = f" and {len(children) - _KINDS} more" if len(children) > _KINDS else ""
+        return f"Kinds: {', '.join(names)}{more}"
 
 
 def _nth(texts: Sequence[str] | None, label: int) -> str:

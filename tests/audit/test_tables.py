@@ -40,6 +40,20 @@ def test_every_kind_of_answer_is_read():
     assert (crowd.image.tolist(), crowd.rounds) == ([7], ("",))
 
 
+def test_answers_about_two_sets_are_two():
+    crowd = read_crowd(
+        votes(
+            worker_id=["a", "a", "a"],
+            label=pa.array([None] * 3, pa.int32()),
+            response=["yes", "no", "no"],
+            candidates=pa.array([[1, 2], [3, 4], [1, 2]], pa.list_(pa.int32())),
+        ),
+        10,
+    )
+    assert crowd.answers.answer.tolist() == [Answer.NO, Answer.NO]
+    assert crowd.answers.offered.label.tolist() == [3, 4, 1, 2]
+
+
 def test_the_last_answer_of_a_worker_to_a_question_counts():
     day = [datetime(2026, 1, day, tzinfo=UTC) for day in (3, 1, 2, 2)]
     crowd = read_crowd(

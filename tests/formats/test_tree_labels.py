@@ -11,8 +11,8 @@ from coyo_labeler.formats.tree_labels import (
     at_nodes,
     has_listed_below,
     leaves_only,
-    node_probabilities,
     torn_node,
+    torn_nodes,
     with_ancestors,
 )
 
@@ -103,8 +103,23 @@ def test_the_question_does_not_depend_on_the_order_of_the_list() -> None:
         probs = rng.dirichlet(np.ones(12)) * 0.95
         order = rng.permutation(12)
         assert torn_node(tree, labels, probs) == torn_node(tree, labels[order], probs[order])
-        nodes, sums = node_probabilities(tree, labels, probs)
-        assert sums[nodes == tree.root] == pytest.approx(0.95)
+        at_root = at_nodes(tree, labels, probs, np.array([0, 12]), [tree.root], "sum")
+        assert at_root[1] == pytest.approx(0.95)
+
+
+def test_many_lists_at_once_are_torn_where_each_is(tree: LabelTree) -> None:
+    beliefs = [{BEAGLE: 0.3, PUG: 0.3, CAT: 0.3}, {}, {BEAGLE: 0.55, PUG: 0.35}, {CANINE: 0.6}]
+    assert torn_nodes(tree, *lists(*beliefs)).tolist() == [DOG, -1, BEAGLE, CANINE]
+    # Where classes do not exclude one another, a node is there where one of its classes is.
+    twice = lists({CANINE: 0.9, DOG: 0.85, BEAGLE: 0.45})
+    assert torn_nodes(tree, *twice, combine="max").tolist() == [BEAGLE]
+    # Sigmoids can sum to more than 1: then they are shares.
+    assert torn_nodes(tree, *lists({BEAGLE: 0.8, PUG: 0.8, CAT: 0.8})).tolist() == [BEAGLE]
+
+
+def test_nodes_of_many_classes_are_asked_about_last(tree: LabelTree) -> None:
+    belief = lists({BEAGLE: 0.25, PUG: 0.25, CAT: 0.3}, {CANINE: 0.5})
+    assert torn_nodes(tree, *belief, most=2).tolist() == [CAT, CANINE]
 
 
 def test_an_empty_list_is_torn_nowhere(tree: LabelTree) -> None:
