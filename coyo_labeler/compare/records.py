@@ -288,7 +288,10 @@ def _repaired(kind: str, raw: bytes | msgspec.Raw) -> dict[str, Any]:
     try:
         record = json.loads(bytes(raw))
     except (ValueError, RecursionError) as error:  # no UTF-8, thousands of digits, deep nesting
-        raise BrokenRecordError(Reason.WRONG_TYPE, one_line(error, 100)) from None
+        why = one_line(error, 100)
+        if "integer string conversion" in why:  # Python goes on about its own settings
+            why = "a number of thousands of digits"
+        raise BrokenRecordError(Reason.WRONG_TYPE, why) from None
     if not isinstance(record, dict):
         raise BrokenRecordError(Reason.NOT_AN_OBJECT, f"{_short(record)}, where an object is due")
     for key in _NEEDED[kind]:

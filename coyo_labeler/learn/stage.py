@@ -133,7 +133,7 @@ def _say_what_is_missing(targets: Targets, data: TrainingSet, space: LabelSpace)
         )
     missing = np.setdiff1d(np.arange(space.size), data.classes)
     if len(missing):
-        names = ", ".join(space.name_of(int(label)) for label in missing[:_NAMED])
+        names = ", ".join(space.display_name(int(label)) for label in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
         logger.warning(
             "learn: %s of %s classes have no training image (%s%s): the learner has no opinion "

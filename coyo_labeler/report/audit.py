@@ -97,7 +97,7 @@ def describe_audit(
     document["gold_answers"] = int((hits >= 0).sum())
     first, _ = first_labels(own.rows.of(crowd.image))
     rows = people.describe_classes(crowd, first, votes.skipped_classes, classes)
-    document["classes"] = [row | {"name": space.name_of(row["label"])} for row in rows[:top]]
+    document["classes"] = [row | {"name": space.display_name(row["label"])} for row in rows[:top]]
     document["agreement"] = people.describe_agreement(crowd.answers, classes)
     for row in document["slices"]:
         images = np.zeros(len(crowd.image), dtype=bool)

@@ -89,7 +89,10 @@ def tasks_of(
 
 
 def _name(name: str, group: Group, number: int, wording: Wording) -> str:
-    """`r0001 2 lamp (8087)`: the class comes last, so that collect finds it in an export."""
+    """`r0001 2 lamp: an artificial source … (8087)`: collect finds the class at the end.
+
+    CVAT has no other place for the definition, and names of classes have several meanings.
+    """
     asks = group.key.asks
     what = wording.title("", asks)
     words = [

@@ -19,6 +19,8 @@ ANSWERS = (("yes", "y"), ("no", "n"), ("unsure", "u"))
 
 #: Classes that a question lists; people do not read more. Kinds of a node that it lists.
 _LISTED, _KINDS = 30, 12
+#: Characters of a title.
+_TITLE = 120
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,10 @@ class Wording:
         """A few words for the classes that a verification is about."""
         node = self._find_node(question_id, asks)
         if node is not None:
-            return f"{self._node_text(node).name} of any kind"
-        first = self.text_of(asks[0]).name
-        return first if len(asks) == 1 else f"{first} or {len(asks) - 1} more"
+            text = self._node_text(node)
+            return _cut(f"{text.name} of any kind: {text.definition}")
+        first = self.text_of(asks[0])
+        return _cut(first.line) if len(asks) == 1 else f"{first.name} or {len(asks) - 1} more"
 
     def node_of(self, question: Question) -> int | None:
         """The node of the label tree that a verification of several classes is about, if any."""
@@ -140,6 +143,10 @@ class Wording:
         names = [self._node_text(child).name for child in children[:_KINDS]]
         more = f" and {len(children) - _KINDS} more" if len(children) > _KINDS else ""
         return f"Kinds: {', '.join(names)}{more}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TITLE else f"{text[: _TITLE - 1]}…"
 
 
 def _nth(texts: Sequence[str] | None, label: int) -> str:

@@ -114,7 +114,7 @@ def test_a_spreadsheet_says_what_the_node_is(tmp_path, given):
     # CVAT has a task for each node.
     run("send", to="cvat_files", output=tmp_path / "cvat", **words)
     sent = [path.read_text() for path in (tmp_path / "cvat").rglob("*.json")]
-    assert any('"name": "1 dog of any kind (set ' in text for text in sent)
+    assert any('"name": "1 dog of any kind: a member of the genus Canis' in text for text in sent)
 
 
 def test_classes_without_a_tree_have_no_nodes_to_ask_about(tmp_path, given):
