@@ -33,7 +33,7 @@ MOST_VOTES = 10
 MATRIX_CLASSES = 25
 
 #: Measures of pairs of classes, of scores by class, and of single images worth a look.
-PAIRS = ("confusion", "other_confusion", "moves")
+PAIRS = ("confusion", "other_confusion", "moves", "tree_confusion", "other_tree_confusion")
 SCORES = ("scores", "other_scores")
 EXAMPLES = ("uncertain", "changed", "wrong")
 

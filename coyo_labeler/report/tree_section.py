@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from coyo_labeler.formats.label_tree import LabelTree, node_names
+from coyo_labeler.report.aggregate import most_frequent
 from coyo_labeler.report.metrics import rate
 from coyo_labeler.report.sums import Aggregates
 from coyo_labeler.report.tree_tally import TreeTally, related_thresholds
@@ -29,7 +30,7 @@ def describe_tree(sums: Aggregates, tally: TreeTally, top: int) -> dict[str, Any
     }
     for name, prefix in (("accuracy", ""), ("other_accuracy", "other_")):
         if prefix + "tree_distance" in sums:
-            section[name] = _against_gold(sums, tally, prefix)
+            section[name] = _against_gold(sums, tally, prefix, top)
     return section
 
 
@@ -48,7 +49,7 @@ def _branches(sums: Aggregates, tree: LabelTree, top: int) -> list[dict[str, Any
     return [*rows, {"node": None, "name": "all others", "first": rest}] if rest else rows
 
 
-def _against_gold(sums: Aggregates, tally: TreeTally, prefix: str) -> dict[str, Any]:
+def _against_gold(sums: Aggregates, tally: TreeTally, prefix: str, top: int) -> dict[str, Any]:
     distance = sums.of_measure(prefix + "tree_distance")
     images = int(sums.of_measure(prefix + "support").count.sum())
     wrong = distance.a > 0
@@ -59,13 +60,31 @@ def _against_gold(sums: Aggregates, tally: TreeTally, prefix: str) -> dict[str, 
             float((distance.a * distance.count)[wrong].sum() / mistakes) if mistakes else None
         ),
         "levels": [
-            {"depth": level, **rate(sums.count(prefix + "tree_level", index, 1), images)}
+            {
+                "depth": level,
+                **rate(sums.count(prefix + "tree_level", index, 1), images),
+                "confused": _confused(sums, tally.tree, prefix, index, top),
+            }
             for index, level in enumerate(tally.levels)
         ],
         "nodes": [
             _node(sums, tally, prefix, index, synset) for index, synset in enumerate(tally.nodes)
         ],
     }
+
+
+def _confused(
+    sums: Aggregates, tree: LabelTree, prefix: str, index: int, top: int
+) -> list[dict[str, Any]]:
+    """The most frequent pairs of a true and a given node at a level."""
+    cells = most_frequent(sums.of_measure(prefix + "tree_confusion", str(index)), top)
+    names = (node_names(tree, nodes.tolist()) for nodes in (cells.a, cells.b))
+    return [
+        {"from": tree.synsets[a], "to": tree.synsets[b], "count": n, "from_name": c, "to_name": d}
+        for a, b, n, c, d in zip(
+            cells.a.tolist(), cells.b.tolist(), cells.count.tolist(), *names, strict=True
+        )
+    ]
 
 
 def _node(

@@ -55,9 +55,10 @@ class TreeTally:
         """Count first labels against the truth along the tree. prefix: of the measures.
 
         `tree_distance`: a is the steps from the first label to the only true class. `tree_level`: a
-        is the index of the level, b whether both have the same node there. `tree_node`: a is the
-        index of the node, b is 4 × (a true class is at or below it) + 2 × (the first label is) +
-        (the labels at or below it sum to `NODE_PROBABILITY` or more).
+        is the index of the level, b whether both have the same node there. `tree_confusion`, by the
+        index of the level: a is the true node and b the given one, where they differ. `tree_node`:
+        a is the index of the node, b is 4 × (a true class is at or below it) + 2 × (the first label
+        is) + (the labels at or below it sum to `NODE_PROBABILITY` or more).
         """
         first, _ = own.first()
         single = (truth.lengths == 1) & (first >= 0)
@@ -66,6 +67,8 @@ class TreeTally:
         for index, nodes in enumerate(self._nodes_at_levels):
             same = nodes[expected] == nodes[given]
             ledger.tally(prefix + "tree_level", np.full(len(same), index), same)
+            a, b = nodes[expected][~same], nodes[given][~same]
+            ledger.tally(prefix + "tree_confusion", a, b, name=str(index))
         known = truth.lengths > 0
         for index, inside in enumerate(self._inside):
             is_true = _any(inside[truth.labels], truth)

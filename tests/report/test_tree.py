@@ -70,6 +70,15 @@ def test_levels_go_from_all_alike_to_top_1(section: dict[str, Any]) -> None:
     assert (leaf["value"], leaf["n"]) == (2 / 5, 5)
 
 
+def test_at_each_level_it_says_what_is_taken_for_what(section: dict[str, Any]) -> None:
+    root, _, leaf = section["accuracy"]["levels"]
+    assert root["confused"] == []
+    pug, beagle, cat = SPACE.given[PUG], SPACE.given[BEAGLE], SPACE.given[CAT]  # type: ignore[index]
+    pairs = [(row["from"], row["to"], row["count"]) for row in leaf["confused"]]
+    assert pairs == [(beagle, cat, 1), (pug, beagle, 1)]
+    assert leaf["confused"][0]["from_name"] == f"beagle ({beagle})"
+
+
 def test_dog_or_not_by_the_first_label_and_by_the_sum(section: dict[str, Any]) -> None:
     dog, carnivore = section["accuracy"]["nodes"]
     assert dog["name"] == "dog, domestic dog, Canis familiaris (n02084071)"
@@ -131,5 +140,6 @@ def test_the_page_shows_the_tree_where_there_is_one(section: dict[str, Any]) -> 
     assert 'href="#tree"' in page
     assert "Mistakes by distance" in page
     assert page.count("sum ≥ 0.5") == 4  # two nodes, both folders
-    for figure in ("First labels by branch", "Accuracy by level", "dog, domestic dog"):
+    figures = ("First labels by branch", "Accuracy by level", "What is taken for what")
+    for figure in (*figures, "dog, domestic dog"):
         assert figure in page
