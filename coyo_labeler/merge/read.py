@@ -38,6 +38,10 @@ from coyo_labeler.votes.nodes import Nodes
 from coyo_labeler.votes.read import VotesSplit
 
 
+#: Votes that are checked at once where each may become a set of up to 21,841 classes.
+_ROWS_WITH_NODES = 50_000
+
+
 @dataclass(frozen=True)
 class VotesSummary:
     """What a split of votes holds.
@@ -70,7 +74,7 @@ def read_votes(
     workers: set[str] = set()
     rejected: list[pa.Table] = []
     error = None
-    for first_row, table in votes_files.read(split):
+    for first_row, table in _pieces(split, nodes):
         checked = checks.check(table, split.file, first_row, space, nodes)
         rows += table.num_rows
         used += checked.votes.num_rows
@@ -90,6 +94,14 @@ def read_votes(
             for entry in pc.value_counts(table["reason"]).to_pylist()
         }
     yield VotesSummary(rows, used, tuple(sorted(workers)), by_reason, error)
+
+
+def _pieces(split: VotesSplit, nodes: Nodes | None) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of a split as `votes_files.read` yields them; few at once where each may be a set."""
+    for first_row, table in votes_files.read(split):
+        rows = max(table.num_rows, 1) if nodes is None else _ROWS_WITH_NODES
+        for start in range(0, table.num_rows, rows):
+            yield first_row + start, table.slice(start, rows)
 
 
 def partition_votes(
