@@ -37,7 +37,6 @@ from coyo_labeler.votes import read as votes_files
 from coyo_labeler.votes.nodes import Nodes
 from coyo_labeler.votes.read import VotesSplit
 
-
 #: Votes that are checked at once where each may become a set of up to 21,841 classes.
 _ROWS_WITH_NODES = 50_000
 
@@ -97,7 +96,7 @@ def read_votes(
 
 
 def _pieces(split: VotesSplit, nodes: Nodes | None) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of a split as `votes_files.read` yields them; few at once where each may be a set."""
+    """The rows of a split, with those before them; few at once where each may be about a set."""
     for first_row, table in votes_files.read(split):
         rows = max(table.num_rows, 1) if nodes is None else _ROWS_WITH_NODES
         for start in range(0, table.num_rows, rows):
