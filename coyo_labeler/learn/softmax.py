@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.sparse import csr_matrix, issparse
-from threadpoolctl import threadpool_limits
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -43,6 +42,9 @@ class Map(Protocol):
 @contextmanager
 def one_thread_blas() -> Iterator[None]:
     """Keep BLAS at one thread inside the `with` block: its sums depend on how many it has."""
+    # Training on a GPU does not need it.
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
     with threadpool_limits(1, "blas"):
         yield
 
