@@ -1,127 +1,112 @@
+"""How fast a learner scores, against a bare matrix product, and against files that are read.
+
+Pairs of timings in turn: the product of a batch's features with the weights alone, then all that
+`learn` does with the batch (lengths, product, out-of-fold rows, softmax, most probable classes, the
+table). Both have the same features in memory, the same batches and the same cores; the median of
+the ratios counts. Then, once, a file of features is scored and written, and only read.
+"""
+
 import argparse
-import resource
+import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_matrix
+import pyarrow.parquet as pq
 
-from coyo_labeler.config.learn import LearnSettings
-from coyo_labeler.learn.features import normalise
+from coyo_labeler.formats.embeddings import find_embeddings, read_embeddings
 from coyo_labeler.learn.model import Learner
-from coyo_labeler.learn.out_of_fold import folds_of, lowest_hash_first
 from coyo_labeler.learn.pool import Pool
-from coyo_labeler.learn.score import Job, Scorer, batch_rows
-from coyo_labeler.learn.softmax import one_thread_blas
-from coyo_labeler.learn.train import Fitted, train
-from coyo_labeler.learn.training_set import TrainingSet
+from coyo_labeler.learn.score import Job, Scorer, batch_rows, score_file
+from coyo_labeler.learn.softmax import Softmax, one_thread_blas
 from coyo_labeler.machine import cores_of_machine
 
-
-def training_set(images: int, classes: int, features: int, folds: int) -> TrainingSet:
-    """Random features with posteriors of 5 classes each, as gather() orders them."""
-    rng = np.random.default_rng(0)
-    ids = np.arange(images, dtype=np.int64)
-    fold = folds_of(ids, folds)
-    order = np.lexsort((lowest_hash_first(ids), fold))
-    few = min(5, classes)
-    top = rng.integers(0, classes, images)
-    label = (top[:, None] + np.arange(few)) % classes
-    share = np.tile(np.array([0.8, *[0.2 / (few - 1)] * (few - 1)], np.float32), images)
-    matrix = csr_matrix(
-        (share, label.ravel(), np.arange(images + 1) * few), shape=(images, classes)
-    )
-    vectors = np.empty((images, features), np.float32)
-    for first in range(0, images, 65_536):
-        rows = slice(first, min(first + 65_536, images))
-        vectors[rows] = normalise(
-            rng.standard_normal((rows.stop - rows.start, features), dtype=np.float32)
-        )
-    present = np.flatnonzero(np.asarray(matrix.sum(axis=0)).ravel() > 0)
-    return TrainingSet(ids[order], vectors, matrix[order][:, present], present, fold[order], images)
+_FOLDS = 5
 
 
-def learner_of(data: TrainingSet, fitted: Fitted, classes: int) -> Learner:
+def random_learner(features: int, classes: int) -> Learner:
+    """A learner of random weights; none of the images that are scored was trained on."""
+    weights = np.random.default_rng(0).standard_normal((features, classes), np.float32)
+    model = Softmax(weights, np.zeros(classes, np.float32))
     return Learner(
-        data.classes, classes, np.sort(data.image), fitted.centre, fitted.whole, fitted.by_fold,
-        5, 1.0, Pool(0.0, 1.0), {"unseen_mass": 0.0}, "",
-    )  # fmt: skip
+        classes=np.arange(classes),
+        of_classes=classes,
+        image=np.arange(20_000),
+        centre=np.zeros(features, np.float32),
+        whole=model,
+        by_fold=dict.fromkeys(range(_FOLDS), model),
+        folds=_FOLDS,
+        sharpness=0.9,
+        pool=Pool(0.0, 1.0),
+        metrics={"unseen_mass": 0.0},
+        fingerprint="",
+    )
 
 
-def score(learner: Learner, rounds: int, batches: int) -> tuple[float, float, float]:
+def ratio_to_product(learner: Learner, rounds: int) -> tuple[float, float, float]:
     """Images per second of scoring, of the bare product, and the median ratio of pairs."""
-    d, classes = learner.whole.coefficients.shape
-    rows = batch_rows(classes)
-    rng = np.random.default_rng(1)
-    features = rng.standard_normal((rows, d), dtype=np.float32)
-    ids = np.arange(rows, dtype=np.int64) + 10**9  # none was trained on
-    scorer = Scorer(learner, Job("", "", d, 50, None))
     weights = learner.whole.coefficients
+    d, classes = weights.shape
+    rows = batch_rows(classes)
+    features = np.random.default_rng(1).standard_normal((rows, d), np.float32)
+    ids = np.arange(rows) + 10**9
+    scorer = Scorer(learner, Job("", "", d, 50, None))
+    cores = cores_of_machine()
+    # Long enough that the start of threads does not count.
+    batches = cores * max(2, int(4e10 / (2 * rows * d * classes)))
 
-    def ours(_: int) -> pa.Table:
-        return scorer.score(ids, features, None)
+    def ours(_: int) -> None:
+        scorer.score(ids, features, None)
 
     def bare(_: int) -> None:
         features @ weights
 
-    ratios, speeds = [], []
-    with one_thread_blas(), ThreadPoolExecutor(cores_of_machine()) as threads:
+    speeds = []
+    with one_thread_blas(), ThreadPoolExecutor(cores) as threads:
+
+        def speed_of(work: Callable[[int], None]) -> float:
+            started = time.perf_counter()
+            list(threads.map(work, range(batches)))
+            return rows * batches / (time.perf_counter() - started)
+
         for _ in range(rounds):
-            pair = []
-            for work in (bare, ours):
-                started = time.perf_counter()
-                list(threads.map(work, range(batches)))
-                pair.append(rows * batches / (time.perf_counter() - started))
-            speeds.append(pair)
-            ratios.append(pair[1] / pair[0])
-    bare_speed, own_speed = np.median(np.array(speeds), axis=0)
-    return float(own_speed), float(bare_speed), float(np.median(ratios))
+            speeds.append((speed_of(ours), speed_of(bare)))
+    own, product = np.array(speeds).T
+    return float(np.median(own)), float(np.median(product)), float(np.median(own / product))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--classes", type=int, nargs="+", default=[10, 1000, 21_841])
-    parser.add_argument("--images", type=int, default=20_000, help="training images")
-    parser.add_argument("--features", type=int, default=1280)
-    parser.add_argument("--epochs", type=int, default=1, help="of minibatches")
-    parser.add_argument("--rounds", type=int, default=7, help="pairs of timings")
-    parser.add_argument("--no-training", action="store_true", help="score random weights")
-    arguments = parser.parse_args()
-    print(f"{cores_of_machine()} cores; {arguments.images:,} images × {arguments.features:,}")
+def speed_of_files(learner: Learner, images: int) -> tuple[float, float]:
+    """Images per second: a file of float16 features to a file of beliefs, and only read."""
+    d = len(learner.centre)
+    with tempfile.TemporaryDirectory(prefix="learn-") as folder:
+        values = np.random.default_rng(2).standard_normal(images * d, np.float32)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.astype(np.float16)), d)
+        source = Path(folder) / "features.parquet"
+        pq.write_table(pa.table({"id": np.arange(images) + 10**9, "embedding": vectors}), source)
+        (file,) = find_embeddings("embeddings", str(source)).files
+        scorer = Scorer(learner, Job(f"{folder}/out", "", d, 50, None))
+        cores = cores_of_machine()
+        with one_thread_blas(), ThreadPoolExecutor(cores) as threads:
+            started = time.perf_counter()
+            score_file(scorer, 0, file, threads, cores)
+            scored = images / (time.perf_counter() - started)
+        started = time.perf_counter()
+        for _ in read_embeddings(file, d, batch_rows(len(learner.classes))):
+            pass
+        return scored, images / (time.perf_counter() - started)
+
+
+def measure_all(arguments: argparse.Namespace) -> None:
+    """Print a line for each number of classes."""
     for classes in arguments.classes:
-        data = training_set(arguments.images, classes, arguments.features, 5)
-        settings = LearnSettings(
-            embeddings="", labels="", output="", epochs=arguments.epochs, device="cpu"
-        )
-        if arguments.no_training:
-            rng = np.random.default_rng(0)
-            shape = (arguments.features, len(data.classes))
-            learner = random_learner(data, rng.standard_normal(shape, dtype=np.float32), classes)
-            trained = "not trained"
-        else:
-            with one_thread_blas(), ThreadPoolExecutor(cores_of_machine()) as threads:
-                data, fitted = train(data, settings, threads.map)
-            learner = learner_of(data, fitted, classes)
-            trained = f"{fitted.solver} {fitted.seconds:.1f} s for 6 fits"
-        own, bare, ratio = score(learner, arguments.rounds, 2 * cores_of_machine())
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        learner = random_learner(arguments.features, classes)
+        own, bare, ratio = ratio_to_product(learner, arguments.rounds)
+        file, read = speed_of_files(learner, 8192)
         print(
-            f"{classes:>6,} classes: training {trained}; scoring {own:,.0f} images/s, bare "
-            f"product {bare:,.0f}, ratio {ratio:.2f}; peak memory so far {peak:.1f} GiB",
+            f"{classes:>6,} classes: scoring {own:,.0f} images/s, bare product {bare:,.0f}, ratio "
+            f"{ratio:.2f}; a file to a file {file:,.0f}, only read {read:,.0f}",
             flush=True,
         )
-
-
-def random_learner(data: TrainingSet, weights: np.ndarray, classes: int) -> Learner:
-    from coyo_labeler.learn.softmax import Softmax  # noqa: PLC0415
-
-    model = Softmax(weights, np.zeros(weights.shape[1], np.float32))
-    centre = np.zeros(len(weights), np.float32)
-    empty = np.zeros((0, weights.shape[1]), np.float32)
-    fitted = Fitted(model, {n: model for n in range(5)}, centre, "", data.image[:0], empty, 0.0)
-    return learner_of(data, fitted, classes)
-
-
-if __name__ == "__main__":
-    main()

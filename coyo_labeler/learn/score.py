@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -30,12 +30,18 @@ from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt, Receipts
 from coyo_labeler.written import describe_files
 
+I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
 T = TypeVar("T")
 R = TypeVar("R")
 
 #: Rows of a batch: as many as keep its logits in a cache, but enough to multiply well.
 _FEWEST_ROWS, _MOST_ROWS, _NUMBERS = 192, 4096, 1_000_000
+#: Rows of features that stay in a cache, for few classes.
+_BLOCK_ROWS, _FEW_CLASSES = 512, 100
+#: Columns of the teacher's beliefs that are written as they are.
+_CARRIED = ("url", "imagehash", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -59,19 +65,17 @@ class Scorer:
         self.learner, self.job = learner, job
         self._whole = _folded(learner.whole, learner)
         self._by_fold = {fold: _folded(model, learner) for fold, model in learner.by_fold.items()}
+        self._labels = learner.classes.astype(np.int32)
         self._unseen = float(learner.metrics["unseen_mass"])
 
-    def score(self, image: I64, features: F32, rows: pa.Table | None) -> pa.Table:
-        """Beliefs (schemas.BELIEFS) of some images.
+    def score(self, image: I64, features: F32, rows: pa.Table | None) -> tuple[pa.Table, int]:
+        """Beliefs (schemas.BELIEFS) of some images, and how many of them are out of fold.
 
         image: (n,). features: (n, d). rows: the teacher's of these images, those that it has.
         """
         learner, job = self.learner, self.job
-        scores = self._scores(image, features)
-        n = len(image)
-        believed = np.zeros(n, dtype=bool)
-        elsewhere = np.full(n, self._unseen)
-        place = np.zeros(n, np.int64)
+        scores, trained = self._scores(image, features)
+        believed: Bool | None = None
         if rows is not None and rows.num_rows:
             ids = rows["id"].to_numpy()
             place = np.minimum(np.searchsorted(ids, image), len(ids) - 1)
@@ -82,41 +86,60 @@ class Scorer:
             teacher *= np.float32(weights.teacher)
             teacher += np.float32(weights.learner) * scores[believed]
             scores[believed] = teacher
-            elsewhere[believed] = mass_elsewhere(own, learner.classes, learner.of_classes)
         column, value = top_k(scores, job.top_k)
-        scores -= value[:, :1]
-        total = np.exp(scores, out=scores).sum(axis=1)
-        chance = np.exp((value - value[:, :1]).astype(np.float64)) / total[:, np.newaxis]
-        probability = chance * (1 - elsewhere)[:, np.newaxis]
-        label = learner.classes[column]
-        if believed.any():
-            label, probability = self._with_others(label, probability, believed, own)
-        return _table(image, label, probability, believed, place, rows)
+        chance = np.exp(value - value[:, :1])
+        if value.shape[1] == scores.shape[1]:
+            total = _row_sums(chance)
+        else:
+            scores -= value[:, :1]
+            total = _row_sums(np.exp(scores, out=scores))
+        within = np.full(len(image), 1 - self._unseen, np.float32)
+        if believed is not None:
+            within[believed] = 1 - mass_elsewhere(own, learner.classes, learner.of_classes)
+        chance *= (within / total)[:, np.newaxis]
+        label = self._labels[column]
+        if rows is None or believed is None or not believed.any():
+            return _table(image, label, chance, {}), trained
+        label, chance = self._with_others(label, chance, believed, own)
+        carried = {
+            name: rows[name].take(pa.array(place, mask=~believed)) for name in _CARRIED
+        }  # null where the teacher has no row
+        return _table(image, label, chance, carried), trained
 
-    def _scores(self, image: I64, features: F32) -> F32:
-        """Logits of the learner's classes, (n, C); out of fold for images it was trained on."""
+    def _scores(self, image: I64, features: F32) -> tuple[F32, int]:
+        """Logits of the learner's classes, (n, C); out of fold for images it was trained on.
+
+        Their number is the second.
+        """
         learner = self.learner
-        length = np.sqrt(np.einsum("nd,nd->n", features, features))
-        scale = np.where(length > 0, 1.0 / np.maximum(length, 1e-30), 0.0).astype(np.float32)
-        scores = _logits(self._whole, features, scale)
+        scores = np.empty((len(image), len(learner.classes)), np.float32)
+        scale = np.empty(len(image), np.float32)
+        # Few classes: the lengths take as long as the product, unless features are still in a cache
+        block = _BLOCK_ROWS if scores.shape[1] <= _FEW_CLASSES else max(len(image), 1)
+        for first in range(0, len(image), block):
+            part = slice(first, first + block)
+            scale[part] = _inverse_lengths(features[part])
+            _logits(self._whole, features[part], scale[part], scores[part])
         index = np.minimum(np.searchsorted(learner.image, image), len(learner.image) - 1)
         trained = learner.image[index] == image
         if trained.any():
             fold = np.where(trained, folds_of(image, learner.folds), -1)
             for number in np.unique(fold[trained]):
-                own = fold == number
-                scores[own] = _logits(self._by_fold[int(number)], features[own], scale[own])
+                own = np.flatnonzero(fold == number)
+                held_out = np.empty((len(own), scores.shape[1]), np.float32)
+                _logits(self._by_fold[int(number)], features[own], scale[own], held_out)
+                scores[own] = held_out
         if learner.sharpness != 1.0:
             scores *= np.float32(learner.sharpness)
-        return scores
+        return scores, int(trained.sum())
 
     def _with_others(
         self,
-        label: I64,
-        probability: NDArray[np.float64],
-        believed: NDArray[np.bool_],
+        label: I32,
+        probability: F32,
+        believed: Bool,
         own: pa.Table,
-    ) -> tuple[I64, NDArray[np.float64]]:
+    ) -> tuple[I32, F32]:
         """The classes of the teacher that the learner does not know, among the others."""
         learner = self.learner
         lists = checked_lists(own, learner.of_classes)
@@ -131,8 +154,8 @@ class Scorer:
         row = row[entry]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         width = int(rank.max()) + 1
-        extra = np.zeros((len(label), width), np.int64)
-        share = np.full((len(label), width), -1.0)
+        extra = np.zeros((len(label), width), np.int32)
+        share = np.full((len(label), width), -1.0, np.float32)
         target = np.flatnonzero(believed)[row]
         extra[target, rank] = lists.label[entry]
         share[target, rank] = lists.probability[entry] * scale[row]
@@ -148,41 +171,52 @@ def _folded(model: Softmax, learner: Learner) -> Softmax:
     return Softmax(model.coefficients, (model.intercept - shift).astype(np.float32))
 
 
-def _logits(model: Softmax, features: F32, scale: F32) -> F32:
+def _inverse_lengths(features: F32) -> F32:
+    """1 / length of each row, (n,); 0 of a row of zeros."""
+    # A product of each row with itself: BLAS is twice as fast at it as einsum.
+    squares = np.matmul(features[:, np.newaxis, :], features[:, :, np.newaxis])[:, 0, 0]
+    length = np.sqrt(squares, out=squares)
+    with np.errstate(divide="ignore"):
+        return np.where(length > 0, np.reciprocal(length), np.float32(0))
+
+
+def _logits(model: Softmax, features: F32, scale: F32, logits: F32) -> None:
+    """Write the logits (n, C) of features that are scaled first."""
     d, classes = model.coefficients.shape
     if d < classes:  # whichever is less to multiply
-        scores: NDArray[Any] = (features * scale[:, np.newaxis]) @ model.coefficients
+        np.matmul(features * scale[:, np.newaxis], model.coefficients, out=logits)
     else:
-        scores = features @ model.coefficients
-        scores *= scale[:, np.newaxis]
-    scores += model.intercept
-    return np.asarray(scores)
+        np.matmul(features, model.coefficients, out=logits)
+        logits *= scale[:, np.newaxis]
+    logits += model.intercept
 
 
-def _table(
-    image: I64,
-    label: I64,
-    probability: NDArray[np.float64],
-    believed: NDArray[np.bool_],
-    place: I64,
-    rows: pa.Table | None,
-) -> pa.Table:
+def _row_sums(values: F32) -> F32:
+    """(n,); a product with ones is faster than a sum over short rows."""
+    return np.asarray(values @ np.ones(values.shape[1], np.float32))
+
+
+def _table(image: I64, label: I32, probability: F32, carried: Mapping[str, Any]) -> pa.Table:
+    """label, probability: (n, k), of which those are listed that are above 0. carried: columns."""
     kept = probability > 0
-    offsets = np.append(0, np.cumsum(kept.sum(axis=1))).astype(np.int32)
-    columns: dict[str, Any] = {
-        "id": pa.array(image),
-        "labels": pa.ListArray.from_arrays(offsets, pa.array(label[kept].astype(np.int32))),
-        "label_probs": pa.ListArray.from_arrays(
-            offsets, pa.array(probability[kept].astype(np.float32))
-        ),
-    }
-    for name in ("url", "imagehash", "width", "height"):
+    n, k = label.shape
+    if kept.all():
+        offsets = np.arange(n + 1, dtype=np.int32) * np.int32(k)
+        label, probability = label.ravel(), probability.ravel()
+    else:
+        offsets = np.append(0, np.cumsum(kept.sum(axis=1))).astype(np.int32)
+        label, probability = label[kept], probability[kept]
+    columns: dict[str, Any] = {"id": pa.array(image), **carried}
+    for name, values in (("labels", label), ("label_probs", probability)):
         kind = schemas.BELIEFS.field(name).type
-        if rows is None or not rows.num_rows:
-            columns[name] = pa.nulls(len(image), kind)
-        else:
-            columns[name] = rows[name].take(pa.array(place, mask=~believed))
-    return pa.table(columns).select(schemas.BELIEFS.names).cast(schemas.BELIEFS)
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values), type=kind)
+    return pa.Table.from_arrays(
+        [
+            columns[field.name] if field.name in columns else pa.nulls(n, field.type)
+            for field in schemas.BELIEFS
+        ],
+        schema=schemas.BELIEFS,
+    )
 
 
 def in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
@@ -213,9 +247,8 @@ def score_file(
     def score(batch: tuple[I64, F32]) -> tuple[pa.Table, int, int]:
         image, features = batch
         rows = None if job.beliefs is None else read_beliefs(job.beliefs, image)
-        trained = int(np.isin(image, learner.image, assume_unique=True).sum())
         missing = 0 if rows is None else len(image) - rows.num_rows
-        return scorer.score(image, features, rows), trained, missing
+        return *scorer.score(image, features, rows), missing
 
     def tables() -> Iterator[pa.Table]:
         nonlocal images, out_of_fold, without_belief
