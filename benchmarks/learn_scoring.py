@@ -2,8 +2,10 @@
 
 Pairs of timings in turn: the product of a batch's features with the weights alone, then all that
 `learn` does with the batch (lengths, product, out-of-fold rows, softmax, most probable classes, the
-table). Both have the same features in memory, the same batches and the same cores; the median of
-the ratios counts. Then, once, a file of features is scored and written, and only read.
+table). Both go over the same features, the same batches, on the same cores; the median of the
+ratios counts. Features lie in memory, in more than a cache holds; the ratio for one batch again and
+again, whose features stay in a cache, is told too. Then, once, a file of features is scored and
+written, and only read.
 """
 
 import argparse
@@ -21,10 +23,12 @@ from coyo_labeler.formats.embeddings import find_embeddings, read_embeddings
 from coyo_labeler.learn.model import Learner
 from coyo_labeler.learn.pool import Pool
 from coyo_labeler.learn.score import Job, Scorer, batch_rows, score_file
-from coyo_labeler.learn.softmax import Softmax, one_thread_blas
+from coyo_labeler.learn.softmax import F32, Softmax, one_thread_blas
 from coyo_labeler.machine import cores_of_machine
 
 _FOLDS = 5
+#: Bytes of features: more than a cache holds.
+_MEMORY = 300e6
 
 
 def random_learner(features: int, classes: int) -> Learner:
@@ -46,23 +50,29 @@ def random_learner(features: int, classes: int) -> Learner:
     )
 
 
-def ratio_to_product(learner: Learner, rounds: int) -> tuple[float, float, float]:
+def ratio_to_product(
+    learner: Learner, rounds: int, distinct_batches: int
+) -> tuple[float, float, float]:
     """Images per second of scoring, of the bare product, and the median ratio of pairs."""
     weights = learner.whole.coefficients
     d, classes = weights.shape
     rows = batch_rows(classes)
-    features = np.random.default_rng(1).standard_normal((rows, d), np.float32)
+    features = np.random.default_rng(1).standard_normal((rows * distinct_batches, d), np.float32)
     ids = np.arange(rows) + 10**9
     scorer = Scorer(learner, Job("", "", d, 50, None))
     cores = cores_of_machine()
     # Long enough that the start of threads does not count.
-    batches = cores * max(2, int(4e10 / (2 * rows * d * classes)))
+    batches = cores * max(8, int(4e10 / (2 * rows * d * classes)))
 
-    def ours(_: int) -> None:
-        scorer.score(ids, features, None)
+    def batch(number: int) -> F32:
+        first = number % distinct_batches * rows
+        return features[first : first + rows]
 
-    def bare(_: int) -> None:
-        features @ weights
+    def ours(number: int) -> None:
+        scorer.score(ids, batch(number), None)
+
+    def bare(number: int) -> None:
+        batch(number) @ weights
 
     speeds = []
     with one_thread_blas(), ThreadPoolExecutor(cores) as threads:
@@ -103,10 +113,14 @@ def measure_all(arguments: argparse.Namespace) -> None:
     """Print a line for each number of classes."""
     for classes in arguments.classes:
         learner = random_learner(arguments.features, classes)
-        own, bare, ratio = ratio_to_product(learner, arguments.rounds)
+        rows = batch_rows(classes)
+        many = max(1, int(_MEMORY / (4 * arguments.features * rows)))
+        own, bare, ratio = ratio_to_product(learner, arguments.rounds, many)
+        cached = ratio_to_product(learner, arguments.rounds, 1)[2]
         file, read = speed_of_files(learner, 8192)
         print(
             f"{classes:>6,} classes: scoring {own:,.0f} images/s, bare product {bare:,.0f}, ratio "
-            f"{ratio:.2f}; a file to a file {file:,.0f}, only read {read:,.0f}",
+            f"{ratio:.2f} (in a cache {cached:.2f}); a file to a file {file:,.0f}, only read "
+            f"{read:,.0f}",
             flush=True,
         )
