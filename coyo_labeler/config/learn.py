@@ -11,7 +11,7 @@ from coyo_labeler.config.base import StageSettings
 class LearnSettings(StageSettings):
     """Learn from voted images, and believe of every image what they teach: for the next merge."""
 
-    inputs: ClassVar[tuple[str, ...]] = ("embeddings", "labels", "beliefs")
+    inputs: ClassVar[tuple[str, ...]] = ("embeddings", "labels", "beliefs", "votes")
     by_content: ClassVar[frozenset[str]] = frozenset({"label_space"})
     operational: ClassVar[frozenset[str]] = StageSettings.operational | {"engine", "device"}
     sections: ClassVar[Mapping[str, str]] = {
@@ -37,6 +37,11 @@ class LearnSettings(StageSettings):
         description="the teacher's beliefs (output of label): learner and teacher become one "
         "belief, with weights that held-out images decide",
     )
+    votes: str | None = Field(
+        None,
+        description="the votes that merge was given: with beliefs, held-out votes decide these "
+        "weights by the workers' accuracies in labels; null: held-out posteriors do",
+    )
     label_space: str = Field(
         "imagenet21k",
         description="classes that labels index: imagenet21k, imagenet1k, or a text file with one "
@@ -54,7 +59,7 @@ class LearnSettings(StageSettings):
         500_000,
         ge=1,
         description="training images at most, those of the lowest hash; their features must fit "
-        "in memory as float16",
+        "in memory as float32",
     )
     images_per_class: int | None = Field(
         None,

@@ -11,7 +11,7 @@ from coyo_labeler.config.base import Settings, SparkSettings
 #: Stages of a round that have settings of their own, and the keys that the round sets.
 NESTED: Mapping[str, frozenset[str]] = {
     "merge": frozenset({"beliefs", "votes", "output"}),
-    "learn": frozenset({"embeddings", "labels", "beliefs", "output"}),
+    "learn": frozenset({"embeddings", "labels", "beliefs", "votes", "output"}),
     "report": frozenset({"labels", "votes", "gold_key", "output"}),
     "select": frozenset({"labels", "votes", "round", "output"}),
     "send": frozenset({"questions", "output"}),

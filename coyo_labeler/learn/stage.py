@@ -1,7 +1,7 @@
 """Features and posteriors to a learner, and to its beliefs of every image: the wiring."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,13 @@ from coyo_labeler import storage
 from coyo_labeler.config.learn import LearnSettings
 from coyo_labeler.formats.embeddings import Embeddings, find_embeddings
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.learn.evidence import read_accuracies, read_evidence
+from coyo_labeler.learn.judge import HeldOut, judge
 from coyo_labeler.learn.model import Learner, load_learner, save_learner
-from coyo_labeler.learn.pool import Pool, fit_pool
 from coyo_labeler.learn.score import Job, Scorer, score_file
-from coyo_labeler.learn.softmax import F32, one_thread_blas
-from coyo_labeler.learn.teacher import RowGroups, index_beliefs, log_beliefs, read_beliefs
-from coyo_labeler.learn.train import (
-    Fitted,
-    held_out_metrics,
-    learner_log_probability,
-    sharpness_of,
-    train,
-)
+from coyo_labeler.learn.softmax import one_thread_blas
+from coyo_labeler.learn.teacher import RowGroups, index_beliefs
+from coyo_labeler.learn.train import learner_log_probability, sharpness_of, train
 from coyo_labeler.learn.training_set import Targets, TrainingSet, gather, read_targets
 from coyo_labeler.machine import cores_of_machine
 from coyo_labeler.manifest import Outcome, Run
@@ -41,9 +36,9 @@ _NAMED = 5
 def learn(spark: "SparkSession | None", settings: LearnSettings, run: Run) -> Outcome:
     """Train a learner on posteriors, and write what it believes of every image with features.
 
-    Reads `settings.embeddings`, `settings.labels` (schemas.POSTERIOR) and `settings.beliefs`
-    (schemas.BELIEFS); writes {file:05d}.parquet (schemas.BELIEFS), weights.safetensors and
-    metrics.json.
+    Reads `settings.embeddings`, `settings.labels` (schemas.POSTERIOR), `settings.beliefs`
+    (schemas.BELIEFS) and `settings.votes`; writes {file:05d}.parquet (schemas.BELIEFS),
+    weights.safetensors and metrics.json.
     Raises: InputError naming the key at fault; WorkError where a file is missing in the end.
     """
     embeddings = find_embeddings("embeddings", settings.embeddings)
@@ -83,7 +78,19 @@ def _train(
         )
         data, fitted = train(data, settings, threads.map)
         sharpness = sharpness_of(fitted, data.targets)
-        pool, metrics = _judge(data, fitted, sharpness, beliefs, space)
+        held_out = HeldOut(
+            data.image[fitted.judged],
+            data.targets[fitted.judged].toarray(),
+            learner_log_probability(fitted, sharpness),
+            data.classes,
+        )
+        evidence = None
+        if settings.votes is not None:
+            accuracies = read_accuracies(settings.labels)
+            evidence = read_evidence(
+                settings.votes, accuracies, held_out.image, data.classes, space, threads.map
+            )
+        pool, metrics = judge(held_out, beliefs, evidence, space)
     order = np.argsort(data.image)
     return Learner(
         classes=data.classes,
@@ -143,66 +150,6 @@ def _say_what_is_missing(targets: Targets, data: TrainingSet, space: LabelSpace)
             names,
             more,
         )
-
-
-def _judge(
-    data: TrainingSet,
-    fitted: Fitted,
-    sharpness: float,
-    beliefs: RowGroups | None,
-    space: LabelSpace,
-) -> tuple[Pool, Mapping[str, Any]]:
-    """The weights of teacher and learner, by images that the learner has not seen."""
-    targets = data.targets[fitted.judged].toarray()
-    learner = learner_log_probability(fitted, sharpness)
-    metrics: dict[str, Any] = {
-        "judged_images": len(fitted.judged),
-        "learner": held_out_metrics(learner, targets),
-    }
-    if beliefs is None:
-        return Pool(0.0, 1.0, 0.0, len(fitted.judged)), metrics
-    image = data.image[fitted.judged]
-    rows = read_beliefs(beliefs, image)
-    own, place, index = np.intersect1d(image, rows["id"].to_numpy(), return_indices=True)
-    if not len(own):
-        logger.warning(
-            "learn: the teacher has no belief of any image to learn from; where it has one, its "
-            "belief stays as it is"
-        )
-        return Pool(), metrics
-    teacher = log_beliefs(rows.take(index), data.classes, space.size)
-    pool = fit_pool(teacher, learner[place], targets[place], own)
-    metrics |= {
-        "teacher": held_out_metrics(teacher, targets[place]),
-        "teacher_and_learner": held_out_metrics(
-            _pooled(pool, teacher, learner[place]), targets[place]
-        ),
-        "pool": {
-            "teacher": round(pool.teacher, 6),
-            "learner": round(pool.learner, 6),
-            "gain": round(pool.gain, 6),
-            "images": pool.images,
-        },
-    }
-    if pool.learner == 0:
-        logger.warning(
-            "learn: held-out images do not gain by the learner (%+.4f nats per image, %s images): "
-            "beliefs are the teacher's",
-            pool.gain,
-            f"{pool.images:,}",
-        )
-    else:
-        logger.info(
-            "learn: teacher^%.2f × learner^%.2f gains %.4f nats per held-out image",
-            pool.teacher,
-            pool.learner,
-            pool.gain,
-        )
-    return pool, metrics
-
-
-def _pooled(pool: Pool, teacher: F32, learner: F32) -> F32:
-    return np.asarray(np.log(np.maximum(pool.apply(teacher, learner), np.float32(1e-30))))
 
 
 def _score(

@@ -175,19 +175,6 @@ def sharpness_of(fitted: Fitted, targets: csr_matrix) -> float:
     return min(1.0, fit_sharpness(fitted.logits, dense))
 
 
-def held_out_metrics(log_probability: F32, targets: F32) -> dict[str, float]:
-    """Of some held-out images: mean log likelihood of the posteriors, and agreement of top classes.
-
-    log_probability, targets: (m, C).
-    """
-    likelihood = np.einsum("nc,nc->n", targets, log_probability, dtype=np.float64)
-    agrees = log_probability.argmax(axis=1) == targets.argmax(axis=1)
-    return {
-        "log_likelihood": round(float(likelihood.mean()), 6),
-        "agreement": round(float(agrees.mean()), 6),
-    }
-
-
 def learner_log_probability(fitted: Fitted, sharpness: float) -> F32:
     """Log probabilities of the judged images, (m, C)."""
     return log_softmax(fitted.logits * np.float32(sharpness))

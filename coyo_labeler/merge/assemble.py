@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.batches import BELIEFS, GOLD, Batch, concat_batches
@@ -19,7 +18,6 @@ from coyo_labeler.em.inputs import Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Model, Truth
 from coyo_labeler.em.model_choice import is_sampled
 from coyo_labeler.em.segments import I64, Bool, distinct, find
-from coyo_labeler.em.sets import set_questions
 from coyo_labeler.em.tallies import Tallies, gather_tallies
 from coyo_labeler.errors import InputError
 from coyo_labeler.executor import Executor, Round
@@ -34,7 +32,14 @@ from coyo_labeler.merge.read import is_copied_whole, read_beliefs, read_gold
 from coyo_labeler.merge.state import StateFolder
 from coyo_labeler.merge.voted_filter import VotedFilter
 from coyo_labeler.votes.checks import DUPLICATE_DETAIL, Reason, response_words
-from coyo_labeler.votes.questions import NO_TIME, Duplicates, as_answers, order_votes, superseded
+from coyo_labeler.votes.questions import (
+    NO_TIME,
+    Duplicates,
+    as_answers,
+    asked_about,
+    order_votes,
+    superseded,
+)
 
 #: Tables of a partition in the state: what is carried along of voted images' beliefs, and the
 #: beliefs of images that were taken for voted on and are not.
@@ -239,7 +244,7 @@ def _arrange_votes(
     response = as_answers(table["response"].to_numpy(), truth)
     moment = pc.fill_null(table["timestamp"], NO_TIME).to_numpy()
     file, row = table["file"].to_numpy(), table["row"].to_numpy()
-    asked = _asked(table, label)
+    asked = asked_about(table, label)
     order = order_votes(image, worker, asked, response, moment, file, row)
     image, worker, asked = image[order], worker[order], asked[order]
     label, response = label[order], response[order]
@@ -267,18 +272,6 @@ def _arrange_votes(
 
 def _is_any_of(image: I64, images: I64) -> Bool:
     return find(images, image)[1]
-
-
-def _asked(table: pa.Table, label: NDArray[np.int32]) -> NDArray[np.integer[Any]]:
-    """What each vote is about, (votes,): its label, or the number of its set of classes."""
-    about_set = label < 0
-    if not about_set.any():
-        return label
-    lists = table["candidates"].combine_chunks().filter(pa.array(about_set))
-    offsets = np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64)
-    asked = label.astype(np.int64)
-    asked[about_set] = set_questions(offsets, lists.flatten().to_numpy())
-    return asked
 
 
 def _arrange_inclusion(table: pa.Table) -> Inclusion:

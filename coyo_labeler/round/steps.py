@@ -86,6 +86,7 @@ class Steps:
             embeddings=settings.embeddings,
             labels=voted,
             beliefs=settings.beliefs,
+            votes=votes,
         )
         categorical = {"beliefs_are": "categorical"}
         return self._stage("merge", number, MERGED, beliefs=learned, votes=votes, **categorical)

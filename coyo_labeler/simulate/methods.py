@@ -29,7 +29,7 @@ from coyo_labeler.learn.out_of_fold import (
     sample_by_class,
     shrunk_sharpness,
 )
-from coyo_labeler.learn.pool import fit_pool
+from coyo_labeler.learn.pool import ByPosteriors, fit_pool
 from coyo_labeler.learn.softmax import F32, Softmax, class_weights, fit_sharpness, fit_softmax
 from coyo_labeler.simulate.inference import (
     SkillPrior,
@@ -143,7 +143,8 @@ class OwnMethod:
         if self.teacher is None:
             return learned
         log_teacher, log_learner = _log(self.teacher), _log(learned)
-        weights = fit_pool(log_teacher[rows], log_learner[rows], targets, world.image[rows])
+        judge = ByPosteriors(targets)
+        weights = fit_pool(log_teacher[rows], log_learner[rows], judge, world.image[rows])
         return weights.apply(log_teacher, log_learner)
 
 

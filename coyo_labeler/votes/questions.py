@@ -3,9 +3,12 @@
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler.em.responses import Response
+from coyo_labeler.em.sets import set_questions
 
 #: Where no time is known: before every time.
 NO_TIME = np.iinfo(np.int64).min
@@ -24,6 +27,21 @@ def as_answers(response: NDArray[np.int8], truth: Literal["single", "multi"]) ->
         return response
     yes = np.int8(Response.YES)
     return np.where(response == Response.CHOICE, yes, response)
+
+
+def asked_about(table: pa.Table, label: NDArray[np.int32]) -> NDArray[np.integer[Any]]:
+    """What each vote is about, (votes,): its label, or the number of its set of classes.
+
+    table: schemas.VOTES_CHECKED. label: its labels, −1 where a vote is about a set.
+    """
+    about_set = label < 0
+    if not about_set.any():
+        return label
+    lists = table["candidates"].combine_chunks().filter(pa.array(about_set))
+    offsets = np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64)
+    asked = label.astype(np.int64)
+    asked[about_set] = set_questions(offsets, lists.flatten().to_numpy())
+    return asked
 
 
 def order_votes(

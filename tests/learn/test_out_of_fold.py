@@ -11,7 +11,7 @@ from coyo_labeler.learn.out_of_fold import (
     sample_by_class,
     shrunk_sharpness,
 )
-from coyo_labeler.learn.pool import Pool, fit_pool
+from coyo_labeler.learn.pool import ByPosteriors, Pool, fit_pool
 from tests.learn.blobs import blobs, one_hot
 
 IMAGES = np.arange(300, dtype=np.int64) * 17 + 5
@@ -87,7 +87,7 @@ def test_a_good_learner_joins_the_teacher():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 4, 300)
     teacher, learner = beliefs_of(truth, 0.6, rng), beliefs_of(truth, 0.8, rng)
-    pool = fit_pool(teacher, learner, one_hot(truth, 4), IMAGES)
+    pool = fit_pool(teacher, learner, ByPosteriors(one_hot(truth, 4)), IMAGES)
     assert pool.learner > pool.teacher > 0
     assert pool.gain > 0
     both = pool.apply(teacher, learner).argmax(axis=1)
@@ -99,12 +99,12 @@ def test_a_learner_of_noise_leaves_the_teacher_alone():
     truth = rng.integers(0, 4, 300)
     teacher, noise = beliefs_of(truth, 0.9, rng), beliefs_of(rng.permutation(truth), 0.9, rng)
     # The teacher's own probabilities are the targets: nothing can be better.
-    pool = fit_pool(teacher, noise, probabilities(teacher), IMAGES)
+    pool = fit_pool(teacher, noise, ByPosteriors(probabilities(teacher)), IMAGES)
     assert (pool.teacher, pool.learner) == (1.0, 0.0)
     assert pool.apply(teacher, noise) == pytest.approx(probabilities(teacher), abs=1e-6)
 
 
 def test_few_images_decide_nothing():
     few = np.zeros((10, 4), np.float32)
-    pool = fit_pool(few, few, np.full((10, 4), 0.25, np.float32), IMAGES[:10])
+    pool = fit_pool(few, few, ByPosteriors(np.full((10, 4), 0.25, np.float32)), IMAGES[:10])
     assert pool == Pool(images=10)

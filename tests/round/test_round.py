@@ -232,6 +232,7 @@ def test_with_embeddings_each_round_learns_from_all_votes(step, tmp_path):
     assert tool.words["merge"]["beliefs"].endswith("002/learned")
     assert tool.words["merge"]["beliefs_are"] == "categorical"
     assert tool.words["learn"]["labels"].endswith("002/voted")
+    assert tool.words["learn"]["votes"] == tool.words["merge"]["votes"]
 
 
 def test_votes_from_before_the_loop_are_merged_at_once(step, tmp_path):
