@@ -18,9 +18,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 1000, 21_841])
     parser.add_argument("--features", type=int, default=1280)
     parser.add_argument("--images", type=int, default=500_000, help="training images")
-    parser.add_argument(
-        "--steps", type=int, help="minibatches that are timed; default: 12 on cores"
-    )
+    parser.add_argument("--steps", type=int, help="minibatches that are timed, on cores 12 to 200")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of training")
     parser.add_argument("--rounds", type=int, default=7, help="pairs of timings of scoring")
     only = parser.add_mutually_exclusive_group()

@@ -3,11 +3,12 @@
     python -m benchmarks.learn --train-only                    # on this machine's cores
     python -m benchmarks.learn --train-only --device cuda      # on a GPU, in under 90 seconds
 
-Nothing else has to be installed: neither this package, Spark, Java nor Arrow. Half a million images
-of 1,280 features are in memory. On a GPU a whole epoch is run; on cores some steps, of which an
-epoch's time is reckoned. Each number of classes has a process of its own, so that its peak memory
-is its own. At last, a small problem is fitted on the device twice and on the CPU: the first two
-must be equal bit by bit, the third nearly.
+Run it from the repository's root. Nothing else has to be installed: no Spark, Java nor Arrow.
+
+Half a million images of 1,280 features are in memory. On a GPU a whole epoch is run; on cores some
+steps, from which an epoch's time is extrapolated. Each number of classes has a process of its own,
+so that its peak memory is its own. At last, a small problem is fitted on the device twice and on
+the CPU: the first two must be equal bit by bit, the third nearly.
 """
 
 import argparse
@@ -22,12 +23,14 @@ import torch
 from scipy.sparse import csr_matrix
 
 from coyo_labeler.learn.minibatch import Schedule, fit_minibatches
-from coyo_labeler.learn.softmax import F32, R, Softmax, T, blocks_of, fit_softmax
+from coyo_labeler.learn.softmax import F32, R, Softmax, T, blocks_of, fit_softmax, one_thread_blas
 from coyo_labeler.machine import cores_of_machine
 
 #: Labels of a posterior.
 _LABELS = 5
 _MINIBATCH = 512
+#: Minibatches that are timed on cores: fewer with more classes, some seconds each.
+_FEWEST_STEPS, _MOST_STEPS, _PRODUCTS = 12, 200, 100_000_000
 #: Weights up to which few classes are fitted by L-BFGS, as learn.train has it.
 _FULL_BATCH_WEIGHTS = 2_000_000
 
@@ -85,7 +88,7 @@ def pass_of_lbfgs(vectors: F32, targets: csr_matrix, blocks: Sequence[slice]) ->
     """Seconds of one value and gradient of the loss, by all cores."""
     passes = 0
     weights = np.ones(len(vectors), np.float32)
-    with ThreadPoolExecutor(cores_of_machine()) as threads:
+    with one_thread_blas(), ThreadPoolExecutor(cores_of_machine()) as threads:
 
         def counted(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             nonlocal passes
@@ -124,11 +127,12 @@ def measure_all(arguments: argparse.Namespace) -> None:
     device = arguments.device
     if device == "cuda":
         print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)
-    steps: int | None = arguments.steps
-    if steps is None and device == "cpu":
-        steps = 12
-    sizes: Sequence[int] = arguments.classes
-    for classes in sizes:
+    for classes in arguments.classes:
+        steps: int | None = arguments.steps
+        if steps is None and device == "cpu":
+            steps = max(
+                _FEWEST_STEPS, min(_MOST_STEPS, _PRODUCTS // (arguments.features * classes))
+            )
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             case = (arguments.images, arguments.features, classes, steps, device)
             print(process.submit(measure, *case).result(), flush=True)

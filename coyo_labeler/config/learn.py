@@ -84,7 +84,7 @@ class LearnSettings(StageSettings):
     solver: Literal["auto", "lbfgs", "minibatch"] = Field(
         "auto",
         description="lbfgs: full batches, to convergence; minibatch: Adam on sparse targets; auto: "
-        "lbfgs up to two million weights",
+        "lbfgs up to two million weights, and 10^11 images times weights",
     )
     top_k: int = Field(50, ge=1, description="classes kept per image")
     seed: int = Field(0, ge=0, lt=2**31, description="of the order of minibatches")

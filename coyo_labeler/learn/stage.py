@@ -175,11 +175,19 @@ def _score(
 
 
 def _score_locally(job: Job, learner: Learner, files: Sequence[tuple[int, Any]]) -> None:
+    """Score some files at once: reading one takes longer than to score it with few classes."""
     cores = cores_of_machine()
+    at_once = min(cores, len(files))
+    threads = max(1, cores // at_once)
     scorer = Scorer(learner, job)
-    with one_thread_blas(), ThreadPoolExecutor(cores, "score") as threads:
-        for number, file in files:
-            score_file(scorer, number, file, threads, cores)
+
+    def score(item: tuple[int, Any]) -> None:
+        with ThreadPoolExecutor(threads, "score") as own:
+            score_file(scorer, *item, own, threads)
+
+    with one_thread_blas(), ThreadPoolExecutor(at_once, "file") as readers:
+        for _ in readers.map(score, files):
+            pass
 
 
 def _speed(receipts: Sequence[Receipt]) -> dict[str, str]:

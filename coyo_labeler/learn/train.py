@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 
 I64 = NDArray[np.int64]
 
-#: Weights up to which L-BFGS works on full batches.
-_FULL_BATCH_WEIGHTS = 2_000_000
+#: Weights, and images times weights, up to which L-BFGS works on full batches. Beyond, its hundred
+#: passes and more take longer than some epochs of minibatches.
+_FULL_BATCH_WEIGHTS, _FULL_BATCH_PRODUCTS = 2_000_000, 100_000_000_000
 #: Held-out images that sharpness and the pool are fitted on, at most, and numbers in their logits.
 _JUDGED_IMAGES, _JUDGED_NUMBERS = 20_000, 40_000_000
 
@@ -61,8 +62,10 @@ def train(data: TrainingSet, settings: LearnSettings, run: Map) -> tuple[Trainin
         data.features[block] -= centre
     solver = settings.solver
     if solver == "auto":
-        few = (d + 1) * len(data.classes) <= _FULL_BATCH_WEIGHTS
-        solver = "lbfgs" if few else "minibatch"
+        weights = (d + 1) * len(data.classes)
+        few = weights <= _FULL_BATCH_WEIGHTS
+        quick = weights * len(data.image) <= _FULL_BATCH_PRODUCTS
+        solver = "lbfgs" if few and quick else "minibatch"
     folds = sorted(set(data.fold.tolist()))
     fit = _solver(solver, data, settings, run, len(folds) + 1)
     whole = fit(None)

@@ -213,7 +213,7 @@ def gather(
         )
     chosen = order[filled]
     if not filled.all():
-        features = features[filled]
+        features = _closed_up(features, filled)
     matrix = targets.matrix[chosen]
     classes = np.flatnonzero(np.asarray(matrix.sum(axis=0)).ravel() > 0)
     return TrainingSet(
@@ -224,6 +224,15 @@ def gather(
         fold[chosen],
         len(chosen),
     )
+
+
+def _closed_up(features: F32, kept: NDArray[np.bool_]) -> F32:
+    """The rows that are kept, at the front of the same memory: two copies may not fit."""
+    rows = np.flatnonzero(kept)
+    for first in range(0, len(rows), _BATCH):
+        block = rows[first : first + _BATCH]
+        features[first : first + len(block)] = features[block]  # no row moves down
+    return features[: len(rows)]
 
 
 def _wanted(file: EmbeddingFile, features: int, image: I64) -> Iterator[tuple[I64, F32]]:

@@ -1,5 +1,7 @@
 """Held-out votes say by the workers' accuracies whether a learner helps a teacher."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -146,7 +148,8 @@ def make(tmp_path):
 
 
 def accuracy(settings, truth):
-    rows = pq.read_table(settings.output).sort_by("id")
+    files = sorted(Path(settings.output).glob("*.parquet"))
+    rows = pa.concat_tables([pq.read_table(file) for file in files]).sort_by("id")
     return np.mean(
         [row[0] == label for row, label in zip(rows["labels"].to_pylist(), truth, strict=True)]
     )

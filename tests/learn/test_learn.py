@@ -140,7 +140,8 @@ def test_a_learner_of_noise_leaves_the_teacher_s_beliefs(make, tmp_path):
     settings = make(beliefs=teacher, embeddings=write_embeddings(tmp_path / "noise", IDS, noise))
     manifest, _ = run_stage(STAGES["learn"], settings)
     assert manifest.details["pool"] | {"gain": 0} == {
-        "teacher": 1.0, "learner": 0.0, "gain": 0, "images": IMAGES // 2,
+        "judged_by": "posteriors", "teacher": 1.0, "learner": 0.0, "gain": 0,
+        "images": IMAGES // 2,
     }  # fmt: skip
     for image, row in rows_of(settings).items():
         at = np.flatnonzero(image == IDS)[0]
