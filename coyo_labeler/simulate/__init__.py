@@ -10,6 +10,7 @@
 `audit`         the estimate of accuracy that needs no truth
 `curve`         one simulation from the first round to the last
 `work`, `processes`   a policy and a seed to a curve, each in a process
+`notes`         what is out of the ordinary about images and workers
 `answers`       what the curves say in words
 `page`          the curves as an HTML page
 """

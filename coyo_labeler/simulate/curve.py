@@ -88,7 +88,7 @@ def simulate(
     progress(budget.rounds)
     why = "the budget is spent" if budget.votes else "the budget is zero"
     if spent < budget.votes:
-        why = _why_nobody(world, labels, method, budget)
+        why = _why_nobody(world, labels, method, budget, spent)
     return pa.Table.from_pylist(rows, schema=CURVE), why
 
 
@@ -130,14 +130,19 @@ def _open(world: World, labels: Labels, method: Method, budget: Budget) -> I64:
     return rows
 
 
-def _why_nobody(world: World, labels: Labels, method: Method, budget: Budget) -> str:
+def _why_nobody(world: World, labels: Labels, method: Method, budget: Budget, spent: int) -> str:
     most = min(budget.most, world.crowd.workers)
     all_votes = f"has its {most} {'vote' if most == 1 else 'votes'}"
     if not (world.votes[world.unknown] < most).any():
         return f"every image {all_votes}"
     if method.finishes and not len(_open(world, labels, method, budget)):
         return f"every image is finished (risk below {budget.finished_risk:g}) or {all_votes}"
-    return "fewer could be asked than wanted: finished images, votes per image or quotas of workers"
+    finished = f"was finished (risk below {budget.finished_risk:g}), " if method.finishes else ""
+    return (
+        f"fewer could be asked than wanted, {spent:,} of {budget.votes:,} votes: at times every "
+        f"other image {finished}had its {most} {'vote' if most == 1 else 'votes'}, or no worker "
+        "was left within worker_quota"
+    )
 
 
 def _row(

@@ -3,7 +3,7 @@
 import logging
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from coyo_labeler.simulate.answers import curves_of, summary_of
 from coyo_labeler.simulate.crowd import Crowd
 from coyo_labeler.simulate.crowd_table import largest_label, read_crowd
 from coyo_labeler.simulate.inputs import Images, read_images
+from coyo_labeler.simulate.notes import notes_of
 from coyo_labeler.simulate.page import render
 from coyo_labeler.simulate.processes import Task, processes_for, run_all
 from coyo_labeler.simulate.work import Simulator
@@ -78,7 +79,7 @@ def _write(
 ) -> Outcome:
     curves = curves_of(table, settings.policies, stopped)
     counted = int((~images.known).sum())
-    facts = {
+    facts: dict[str, Any] = {
         "images": counted,
         "known_at_start": int(images.known.sum()),
         "classes": images.classes,
@@ -88,6 +89,7 @@ def _write(
         "worker_accuracy": None if crowd is None else round(crowd.accuracy, 4),
         "seeds": settings.seeds,
         "left_out": images.left_out,
+        "notes": notes_of(images, _accuracy_of(settings, crowd)),
     }
     summary = summary_of(curves, settings.wanted_accuracy, facts)
     run.check_owner()
@@ -95,6 +97,8 @@ def _write(
     storage.write_json(storage.join(settings.output, "summary.json"), summary)
     page = render(curves, summary, settings)
     storage.write_bytes(storage.join(settings.output, "index.html"), page.encode())
+    for note in facts["notes"]:
+        logger.warning("simulate: %s", note)
     logger.info("simulate: %s", summary["answer"])
     for curve in curves:
         for why in curve.stopped:
@@ -103,5 +107,14 @@ def _write(
     return Outcome(
         Counts(rows, rows),
         {"curve": Counts(table.num_rows, table.num_rows)},
-        {"answer": summary["answer"], "stopped": {k: sorted(set(v)) for k, v in stopped.items()}},
+        {
+            "answer": summary["answer"],
+            "notes": facts["notes"],
+            "stopped": {k: sorted(set(v)) for k, v in stopped.items()},
+        },
     )
+
+
+def _accuracy_of(settings: SimulateSettings, crowd: Crowd | None) -> float:
+    """The mean accuracy of the workers: of a table, or what a drawn crowd aims at."""
+    return float(settings.crowd.partition(":")[2]) if crowd is None else crowd.accuracy
