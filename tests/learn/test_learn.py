@@ -11,6 +11,7 @@ import pytest
 from coyo_labeler.config.learn import LearnSettings
 from coyo_labeler.config.read import check_settings
 from coyo_labeler.errors import InputError
+from coyo_labeler.learn import train
 from coyo_labeler.stages import STAGES, run_stage
 from tests.learn.blobs import blobs, one_hot, write_classes, write_embeddings, write_posterior
 
@@ -169,6 +170,25 @@ def test_confident_images_teach_without_votes(make):
     settings = make(votes=None, train_on="confident", confidence=0.8)
     manifest, _ = run_stage(STAGES["learn"], settings)
     assert manifest.details["training_images"] == IMAGES
+
+
+def test_images_without_features_are_as_if_they_had_no_posterior(make, tmp_path):
+    some = np.flatnonzero(np.arange(IMAGES) % 5 != 1)
+    features = write_embeddings(tmp_path / "some", IDS[some], VECTORS[some])
+    without = make("without", embeddings=features)
+    manifest, _ = run_stage(STAGES["learn"], without)
+    assert manifest.details["posteriors_without_features"] == IMAGES // 10
+    fewer = make(
+        "fewer", ids=IDS[some], posterior=POSTERIOR[some], votes=VOTES[some], embeddings=features
+    )
+    run_stage(STAGES["learn"], fewer)
+    assert rows_of(without) == rows_of(fewer)
+
+
+def test_many_images_of_some_classes_go_by_minibatches(make, monkeypatch):
+    monkeypatch.setattr(train, "_FULL_BATCH_PRODUCTS", 5_000)
+    manifest, _ = run_stage(STAGES["learn"], make())
+    assert manifest.details["solver"] == "minibatch"
 
 
 def test_the_largest_training_set_is_a_bound(make):
