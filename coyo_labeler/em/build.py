@@ -40,6 +40,7 @@ from coyo_labeler.em.segments import (
     unique_inverse,
 )
 from coyo_labeler.em.sets import MOST_JOINT_REGIONS, find_regions
+from coyo_labeler.em.tails import Tails
 from coyo_labeler.errors import InputError
 
 #: The mass of a belief is added up in integer units of 2^-40: finer than float32 can tell.
@@ -93,11 +94,24 @@ class _Candidates:
     """The classes that become states of their own.
 
     key: (n,) index of the image · C + class, sorted. belief: (n,) `belief_value`, NaN where the
-    belief does not have the class.
+    belief does not have the class. left_out: (m,) such keys of classes of the belief that do not
+    become states. left_out_belief: (m,) their value.
     """
 
     key: I64
     belief: F64
+    left_out: I64
+    left_out_belief: F64
+
+    def where(self, kept: Bool) -> "_Candidates":
+        """Some of them; the others are left out."""
+        dropped = ~kept & ~np.isnan(self.belief)
+        return _Candidates(
+            self.key[kept],
+            self.belief[kept],
+            np.concatenate([self.left_out, self.key[dropped]]),
+            np.concatenate([self.left_out_belief, self.belief[dropped]]),
+        )
 
 
 def _candidates(
@@ -127,13 +141,13 @@ def _candidates(
             f"{belief_key[twice[0]] % c} twice; drop one"
         )
     kept = _within_mass(belief_key // c, probability, mass) | find(named, belief_key)[1]
-    belief_key, probability = belief_key[kept], probability[kept]
-    keys = distinct(np.concatenate([named, belief_key]))
+    value = belief_value(probability, model)
+    keys = distinct(np.concatenate([named, belief_key[kept]]))
     if model.support_all:
         keys = np.arange(len(images) * c, dtype=np.int64)
     belief = np.full(len(keys), np.nan)
-    belief[find(keys, belief_key)[0]] = belief_value(probability, model)
-    return _Candidates(keys, belief)
+    belief[find(keys, belief_key[kept])[0]] = value[kept]
+    return _Candidates(keys, belief, belief_key[~kept], value[~kept])
 
 
 def _gold_keys(images: I64, gold: Gold, classes: int) -> I64:
@@ -188,7 +202,7 @@ def _limit_pairs(
     kept[order] = np.arange(len(order)) - first < np.maximum(
         _PAIRS_PER_IMAGE // np.maximum(n_votes[image[order]], 1), 2
     )
-    return _Candidates(key[kept], candidates.belief[kept])
+    return candidates.where(kept)
 
 
 def _names_label(votes: Votes) -> Bool:
@@ -264,10 +278,18 @@ def _build_images(
         pair_cell=pair_cell[: len(keys)],
         cells=cells,
         inverse_inclusion=np.full(n, np.nan),
+        tails=_tails(candidates, n, model),
         set_entry=set_entry,
         set_cell=pair_cell[len(keys) :].astype(np.int64),
         groups=make_groups(groups, group_entry, regions, believed, c),
     )
+
+
+def _tails(candidates: _Candidates, images: int, model: Model) -> Tails:
+    """Only categorical beliefs need them: what sigmoids leave over is in the rest already."""
+    if model.beliefs_are != "categorical":
+        return Tails.none(images)
+    return Tails.of(images, candidates.left_out // model.classes, candidates.left_out_belief)
 
 
 def _shares(counts: F64, offsets: I64, without_belief: Bool) -> F64:
@@ -390,6 +412,7 @@ def _build_questions(
         pair_cell=pair_cell[: len(keys)],
         cells=cells,
         inverse_inclusion=np.full(n, np.nan),
+        tails=Tails.none(n),
         set_entry=tied.state,
         set_cell=pair_cell[len(keys) :].astype(np.int64),
         joints=tied.joints,

@@ -4,7 +4,7 @@ The belief of image i gives each of its classes a calibrated probability. What i
 spread evenly over all other classes. In `truth: multi` every class has its own calibrated sigmoid.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from coyo_labeler.em.segments import (
     segment_sum,
     spread,
 )
+from coyo_labeler.em.tails import Tails
 
 #: Probabilities are clipped to these: closer to 0 or 1, float16 cannot tell.
 _LEAST = 1e-8
@@ -54,7 +55,8 @@ class BeliefPrior:
 
     probability: (nnz,) of the classes of the belief; they sum to 1 − ρ. rest: (n,) ρ, what is left
     for all other classes. slope: (nnz, 2), rest_slope: (n, 2): of their logs by (a, b), or None.
-    basis: (n, knots) `curve.basis`; None where the calibration has no curve.
+    basis: (n, knots) `curve.basis`; None where the calibration has no curve. of_tail: (n,) what of
+    the rest are classes of the belief that are no entries.
     """
 
     probability: F64
@@ -62,6 +64,7 @@ class BeliefPrior:
     slope: F64 | None = None
     rest_slope: F64 | None = None
     basis: F64 | None = None
+    of_tail: F64 | None = None
 
 
 def belief_prior(
@@ -72,51 +75,96 @@ def belief_prior(
     calibration: Calibration,
     model: Model,
     slopes: bool = False,
+    tails: Tails | None = None,
 ) -> BeliefPrior:
     """A distribution over all classes from each belief (`truth: single`).
 
         sigmoid      q = sigmoid(a · logit p + b)    ρ = max(floor, 1 − Σ q)
         categorical  q = p^a                         ρ = max(floor, 1 − Σ p)
-        probability  q (1 − ρ) / Σ q
+        probability  q (1 − ρ) / (Σ q + T)           rest  ρ + T (1 − ρ) / (Σ q + T)
 
     value: (nnz,) `belief_value`; any value where not inside. inside: (nnz,) whether the belief has
     the entry's class. full: (n,) whether the belief has all classes: then ρ = 0. slopes: compute
     them too.
     """
     bends = None
-    a: F64 | float = calibration.a
-    b: F64 | float = calibration.b
+    a, b = np.full(len(full), calibration.a), np.full(len(full), calibration.b)
     if calibration.curve is not None:
         confidence = confidence_of(value, inside, offsets, model.beliefs_are == "sigmoid")
         bends = basis(confidence, calibration.curve) if slopes else None
-        a, b = (spread(each, offsets) for each in local_map(calibration, confidence))
+        a, b = local_map(calibration, confidence)
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
-        q = np.where(inside, sigmoid(a * value + b), 0.0)
-        total = segment_sum(q, offsets)
-        left_over = 1.0 - total
-        loose = (left_over > model.prior_floor) & ~full
+        prior = _sigmoid_prior(value, inside, offsets, full, a, b, model.prior_floor, slopes)
     else:
-        q = np.where(inside, np.exp(np.maximum(a * value, _LEAST_LOG)), 0.0)
-        total = segment_sum(q, offsets)
-        left_over = 1.0 - segment_sum(np.where(inside, np.exp(value), 0.0), offsets)
-        loose = np.zeros(len(full), dtype=bool)  # ρ does not depend on the temperature
-    rest = np.where(full, 0.0, np.maximum(model.prior_floor, left_over))
+        tails = Tails.none(len(full)) if tails is None else tails
+        prior = _categorical_prior(
+            value, inside, offsets, full, a, tails, model.prior_floor, slopes
+        )
+    return replace(prior, basis=bends)
+
+
+def _sigmoid_prior(
+    value: F64,
+    inside: Bool,
+    offsets: np.ndarray,
+    full: Bool,
+    a: F64,
+    b: F64,
+    floor: float,
+    slopes: bool,
+) -> BeliefPrior:
+    """a, b: (n,)."""
+    q = np.where(inside, sigmoid(spread(a, offsets) * value + spread(b, offsets)), 0.0)
+    total = segment_sum(q, offsets)
+    left_over = 1.0 - total
+    loose = (left_over > floor) & ~full
+    rest = np.where(full, 0.0, np.maximum(floor, left_over))
     total = np.maximum(total, np.finfo(float).tiny)  # no belief
     probability = q * spread((1.0 - rest) / total, offsets)
     if not slopes:
         return BeliefPrior(probability, rest)
-    if model.beliefs_are == "sigmoid":
-        log_slope = (1.0 - q)[:, None] * np.stack([value, np.ones_like(value)], axis=1)
-    else:
-        log_slope = np.stack([value, np.zeros_like(value)], axis=1)
+    log_slope = (1.0 - q)[:, None] * np.stack([value, np.ones_like(value)], axis=1)
     mean = np.stack([segment_sum(q * log_slope[:, k], offsets) / total for k in range(2)], axis=1)
     # Where 1 − ρ = Σ q, the probabilities are the q, and ρ moves with them. Else ρ is fixed.
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
-    rest_slope = -mean * moved[:, None]
     slope = np.where(inside[:, None], slope, 0.0)
-    return BeliefPrior(probability, rest, slope, rest_slope, bends)
+    return BeliefPrior(probability, rest, slope, -mean * moved[:, None])
+
+
+def _categorical_prior(
+    value: F64,
+    inside: Bool,
+    offsets: np.ndarray,
+    full: Bool,
+    a: F64,
+    tails: Tails,
+    floor: float,
+    slopes: bool,
+) -> BeliefPrior:
+    """a: (n,). ρ does not depend on it."""
+    q = np.where(inside, np.exp(np.maximum(spread(a, offsets) * value, _LEAST_LOG)), 0.0)
+    tail, tail_slope = tails.mass(a)
+    # No belief: the sum is 0.
+    total = np.maximum(segment_sum(q, offsets) + tail, np.finfo(float).tiny)
+    listed = segment_sum(np.where(inside, np.exp(value), 0.0), offsets) + tails.whole
+    unlisted = np.where(full, 0.0, np.maximum(floor, 1.0 - listed))
+    probability = q * spread((1.0 - unlisted) / total, offsets)
+    of_tail = tail * (1.0 - unlisted) / total
+    rest = unlisted + of_tail
+    if not slopes:
+        return BeliefPrior(probability, rest, of_tail=of_tail)
+    mean = (segment_sum(q * value, offsets) + tail * tail_slope) / total
+    slope = np.where(inside, value - spread(mean, offsets), 0.0)
+    rest_slope = of_tail * (tail_slope - mean) / np.where(of_tail > 0, rest, 1.0)
+    return BeliefPrior(
+        probability,
+        rest,
+        np.stack([slope, np.zeros_like(slope)], axis=1),
+        np.stack([rest_slope, np.zeros_like(rest_slope)], axis=1),
+        of_tail=of_tail,
+    )
 
 
 def spread_rows(values: F64, offsets: np.ndarray) -> F64:
@@ -155,12 +203,12 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
         with np.errstate(divide="ignore"):
             return Prior(np.log(unbelieved), np.zeros((len(unbelieved), 2)) if slopes else None)
     inside = ~np.isnan(problems.belief)
-    full = problems.belief_size >= c
+    tails = problems.tails
+    full = problems.belief_size + tails.count >= c
     prior = belief_prior(
-        problems.belief, inside, offsets, full, parameters.calibration, model, slopes
+        problems.belief, inside, offsets, full, parameters.calibration, model, slopes, tails
     )
-    outside_classes = spread(np.maximum(c - problems.belief_size, 1), offsets)
-    share = spread(prior.rest, offsets) * multiplicity / outside_classes
+    share, steep = _rest_shares(problems, prior, multiplicity, c)
     with np.errstate(divide="ignore"):
         log = np.log(
             np.where(
@@ -169,9 +217,39 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
         )
     if prior.slope is None or prior.rest_slope is None:
         return Prior(log)
-    slope = np.where(inside[:, None], prior.slope, spread_rows(prior.rest_slope, offsets))
+    rest_slope = spread_rows(prior.rest_slope, offsets) * steep[:, None]
+    slope = np.where(inside[:, None], prior.slope, rest_slope)
     slope = np.where(spread(believed, offsets)[:, None], slope, 0.0)
     return Prior(log, slope, prior.basis)
+
+
+def _rest_shares(
+    problems: Problems, prior: BeliefPrior, multiplicity: I64, classes: int
+) -> tuple[F64, F64]:
+    """How much of the rest each entry has that is no class of the belief, (nnz,).
+
+    The rest is spread evenly over all classes that the belief does not have. Classes that it has,
+    but that are no entries, are in lumped entries alone. Also what the slope of the log of the rest
+    is to be multiplied by for that of the share.
+    """
+    offsets, tails = problems.offsets, problems.tails
+    outside = np.maximum(classes - problems.belief_size, 1)
+    share = spread(prior.rest / outside, offsets) * multiplicity
+    steep = np.ones(len(share))
+    if prior.of_tail is None or not (tails.count > 0).any():
+        return np.asarray(share), steep
+    even = (prior.rest - prior.of_tail) / np.maximum(outside - tails.count, 1)
+    lumped = problems.label < 0
+    named = np.isnan(problems.belief) & ~lumped
+    of_lumped = prior.rest - even * segment_sum(named.astype(np.float64), offsets)
+    lumps = segment_sum(np.where(lumped, multiplicity, 0).astype(np.float64), offsets)
+    has_tail = spread(tails.count > 0, offsets)
+    per_class = spread(of_lumped / np.maximum(lumps, 1), offsets)
+    share = np.where(
+        has_tail, np.where(lumped, per_class * multiplicity, spread(even, offsets)), share
+    )
+    steeper = spread(prior.rest / np.maximum(of_lumped, np.finfo(float).tiny), offsets)
+    return np.asarray(share), np.where(has_tail, np.where(lumped, steeper, 0.0), steep)
 
 
 def entry_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from coyo_labeler.em.segments import F64, I32, I64, Bool, spread
+from coyo_labeler.em.tails import Tails
 
 #: The label of the state that lumps all classes outside the support, and of the state "false".
 OUTSIDE = -1
@@ -83,8 +84,8 @@ class Problems:
 
     Of problems: image: (n,) id. n_votes: (n,). others: (n,) how many classes OUTSIDE lumps,
     without those of groups.
-    belief_size: (n,) classes of the belief, 0 without one. gold: (n,) whether the truth is given.
-    offsets: (n + 1,).
+    belief_size: (n,) states that are classes of the belief, 0 without one. gold: (n,) whether the
+    truth is given. offsets: (n + 1,).
 
     Of entries: label: (nnz,) class. belief: (nnz,) logit (sigmoid) or log (categorical) of the
     machine's probability, NaN where the belief does not have the class. start: (nnz,) share of the
@@ -101,7 +102,7 @@ class Problems:
     such questions need besides. ancestry: of the classes, where one implies those above it.
 
     inverse_inclusion: (n,) 1 / the probability that people were asked about the image; NaN where it
-    is not known.
+    is not known. tails: what categorical beliefs say of classes that are no states of their own.
     """
 
     image: I64
@@ -118,6 +119,7 @@ class Problems:
     cells: I64
     n_set_votes: I32
     inverse_inclusion: F64
+    tails: Tails
     set_entry: I64 = field(default_factory=_no_integers)
     set_cell: I64 = field(default_factory=_no_integers)
     groups: Groups = field(default_factory=Groups)

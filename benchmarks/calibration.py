@@ -1,0 +1,253 @@
+"""How well calibrated images without votes are: `python -m benchmarks.calibration`.
+
+Many small worlds, drawn at random: a machine whose beliefs are too sure, not sure enough, both or
+right already; a crowd; and images that people are asked about, mostly those of highest risk. Each
+world is calibrated as `merge` does it, and in simpler ways. Then the images that nobody was asked
+about are compared with their true classes: the expected calibration error, and how much more
+probable the true classes became (nats per image; below 0: less probable than the machine said).
+
+The machines of `--machines trained` are scikit-learn classifiers, whose errors nobody designed.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.datasets import make_classification
+from sklearn.ensemble import AdaBoostClassifier, ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from coyo_labeler.em.build import problems_of
+from coyo_labeler.em.calibration import expected_calibration_error, reliability_of
+from coyo_labeler.em.exact_sum import count_unit
+from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
+from coyo_labeler.em.loop import State, StoppingRule, fit
+from coyo_labeler.em.model import Calibration, Model
+from coyo_labeler.em.model_choice import Wanted, choose_model, first_calibration
+from coyo_labeler.em.partitions import InMemory, PartitionedEStep
+from coyo_labeler.em.priors import belief_prior, belief_value
+from coyo_labeler.em.segments import F64, I64, Bool
+
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class World:
+    """truth: (n,) classes. p: (n, C) what the machine says. name: of the machine."""
+
+    name: str
+    truth: I64
+    p: F64
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """votes: answers in all, one or two per image. audit: share of them drawn by chance.
+
+    known: whether inclusion probabilities are. accuracy: of the workers, about.
+    """
+
+    votes: int = 2_000
+    audit: float = 0.1
+    known: bool = True
+    accuracy: float = 0.85
+    twice: float = 0.0
+    workers: int = 20
+
+    def __str__(self) -> str:
+        known = "" if self.known else ", not known"
+        return f"{self.votes} votes, {self.audit:.0%} by chance{known}"
+
+
+def normalised(logits: F64) -> F64:
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+
+def sharpened(p: F64, unsure: float, sure: float) -> F64:
+    """p^k, where k goes from one factor at log-odds 0 to the other at 3."""
+    top = p.max(axis=1)
+    odds = np.log(top) - np.log1p(-np.minimum(top, 1 - 1e-9))
+    power = np.interp(odds, [0, 3], [unsure, sure])
+    return normalised(power[:, None] * np.log(np.maximum(p, 1e-30)))
+
+
+#: How the beliefs of a machine that is right are changed.
+DISTORTIONS: Mapping[str, tuple[float, float]] = {
+    "right": (1.0, 1.0),
+    "1.44 too sure": (1.44, 1.44),
+    "2.5 too sure": (2.5, 2.5),
+    "0.6 of sure": (0.6, 0.6),
+    "2.5 where unsure": (2.5, 1.0),
+    "1.7, 1.4 where sure": (1.7, 1.4),
+    "2 where sure": (1.0, 2.0),
+}
+
+
+def simulated(random: np.random.Generator, classes: int, ease: float) -> tuple[I64, F64]:
+    """True classes, and what a machine that is right says of them."""
+    n = 10_000
+    truth = random.integers(0, classes, n)
+    clear = random.gamma(2.0, ease / 2.0, n)
+    logits = random.standard_normal((n, classes))
+    logits[np.arange(n), truth] += clear
+    return truth, normalised(logits * clear[:, None])
+
+
+def simulated_worlds(seed: int) -> Iterator[World]:
+    for classes, ease in ((2, 2.0), (10, 4.0), (20, 3.0), (100, 5.0)):
+        random = np.random.default_rng([seed, classes])
+        truth, p = simulated(random, classes, ease)
+        for name, (unsure, sure) in DISTORTIONS.items():
+            yield World(f"{name}, {classes} classes", truth, sharpened(p, unsure, sure))
+        shift = random.normal(0, 0.7, classes)
+        yield World(
+            f"classes shifted, {classes} classes", truth, normalised(np.log(p + 1e-30) + shift)
+        )
+
+
+CLASSIFIERS: Mapping[str, Callable[[], object]] = {
+    "naive Bayes": GaussianNB,
+    "logistic": lambda: LogisticRegression(C=100.0, max_iter=300),
+    "trees": lambda: ExtraTreesClassifier(60, min_samples_leaf=2, random_state=0),
+    "neighbours": lambda: KNeighborsClassifier(15),
+    "network": lambda: MLPClassifier((100,), max_iter=60, random_state=0),
+    "boosting": lambda: AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), n_estimators=30),
+}
+
+
+def trained_worlds(seed: int) -> Iterator[World]:
+    for classes, separation, flipped in ((3, 0.8, 0.0), (10, 1.5, 0.0), (10, 1.0, 0.1)):
+        x, y = make_classification(
+            11_000,
+            30,
+            n_informative=12,
+            n_redundant=8,
+            n_classes=classes,
+            n_clusters_per_class=2,
+            class_sep=separation,
+            flip_y=flipped,
+            random_state=seed,
+        )
+        for name, make in CLASSIFIERS.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some do not converge
+                p = make().fit(x[:1000], y[:1000]).predict_proba(x[1000:])  # type: ignore[attr-defined]
+            p = np.clip(p, 1e-6, None)
+            p /= p.sum(axis=1, keepdims=True)
+            yield World(f"{name}, {classes} classes, sep. {separation}", y[1000:], p)
+
+
+def asked(world: World, crowd: Crowd, random: np.random.Generator) -> tuple[Bool, F64]:
+    """Which images are asked about, and with what probability each was."""
+    n = len(world.truth)
+    images = round(crowd.votes / (1 + crowd.twice))
+    even = images * crowd.audit / n
+    riskiest = np.argsort(world.p.max(axis=1), kind="stable")[: round(images * (1 - crowd.audit))]
+    inclusion = np.full(n, even)
+    inclusion[riskiest] = 1.0
+    return random.random(n) < inclusion, inclusion
+
+
+def inputs_of(world: World, crowd: Crowd, random: np.random.Generator) -> tuple[Inputs, Bool]:
+    """What `merge` would read, and which images nobody was asked about."""
+    chosen, inclusion = asked(world, crowd, random)
+    images, classes = np.flatnonzero(chosen), world.p.shape[1]
+    accuracy = np.clip(random.normal(crowd.accuracy, 0.08, crowd.workers), 0.5, 0.99)
+    times = 1 + (random.random(len(images)) < crowd.twice)
+    image = np.repeat(images, times)
+    first = random.integers(0, crowd.workers, len(images))
+    start = np.repeat(np.cumsum(times) - times, times)
+    worker = (np.repeat(first, times) + np.arange(len(image)) - start) % crowd.workers
+    right = random.random(len(image)) < accuracy[worker]
+    wrong = (world.truth[image] + random.integers(1, classes, len(image))) % classes
+    label = np.where(right, world.truth[image], wrong)
+    order = np.lexsort((worker, image))
+    votes = Votes(
+        image[order],
+        worker[order].astype(np.int32),
+        label[order].astype(np.int32),
+        np.zeros(len(image), np.int8),
+    )
+    listed, probability = top(world.p[images])
+    beliefs = Beliefs(
+        images,
+        listed.shape[1] * np.arange(len(images) + 1),
+        listed.ravel().astype(np.int32),
+        probability.ravel(),
+    )
+    nothing = np.zeros(0, np.int64)
+    known = images if crowd.known else nothing
+    return Inputs(
+        votes,
+        SetVotes.none(),
+        beliefs,
+        Gold(nothing, nothing.astype(np.int32)),
+        Inclusion(known, inclusion[known]),
+    ), ~chosen
+
+
+def top(p: F64) -> tuple[I64, F64]:
+    """The classes that a belief lists, most probable first, and their probabilities."""
+    label = np.argsort(-p, axis=1, kind="stable")[:, :LISTED]
+    return label, np.take_along_axis(p, label, axis=1)
+
+
+@dataclass(frozen=True)
+class Score:
+    """error: expected calibration error. log: (n,) log probability of each image's true class."""
+
+    error: float
+    log: F64
+
+
+def score(world: World, rest: Bool, calibration: Calibration, model: Model) -> Score:
+    """The images that nobody was asked about, under a calibration."""
+    truth = world.truth[rest]
+    label, probability = top(world.p[rest])
+    n, k = label.shape
+    offsets = k * np.arange(n + 1)
+    inside, full = np.ones(n * k, bool), np.full(n, k == world.p.shape[1])
+    value = belief_value(probability.ravel(), model)
+    prior = belief_prior(value, inside, offsets, full, calibration, model)
+    q = prior.probability
+    right = (label == truth[:, None]).ravel().astype(np.float64)
+    error = expected_calibration_error(reliability_of(np.log(q), right, offsets, np.ones(n)))
+    others = max(world.p.shape[1] - k, 1)
+    of_truth = np.where(right, q, 0.0).reshape(n, k).sum(axis=1)
+    listed = right.reshape(n, k).any(axis=1)
+    of_truth = np.where(listed, of_truth, prior.rest / others)
+    return Score(error or 0.0, np.log(np.maximum(of_truth, 1e-12)))
+
+
+def calibrate(inputs: Inputs, model: Model) -> Calibration:
+    """By EM, as `merge` does it."""
+    step = PartitionedEStep(InMemory([problems_of(inputs, model)]), model)
+    begin = State(calibration=first_calibration(model, Calibration()))
+    return fit(step, model, StoppingRule(60), begin, lambda _: None).calibration
+
+
+def compare(world: World, crowd: Crowd, seed: int) -> dict[str, Score]:
+    """The machine, one temperature without weights, and what `merge` chooses."""
+    random = np.random.default_rng(seed)
+    inputs, rest = inputs_of(world, crowd, random)
+    busiest = int(np.bincount(inputs.votes.worker).max())
+    model = Model(
+        classes=world.p.shape[1],
+        workers=crowd.workers,
+        worker_model="one_coin",
+        beliefs_are="categorical",
+        fit_calibration="votes",
+        count_unit=count_unit(busiest),
+    )
+    chosen = choose_model(inputs, model, Wanted(calibration=True), Calibration(), 200).model
+    return {
+        "machine": score(world, rest, Calibration(), model),
+        "one": score(world, rest, calibrate(inputs, model), model),
+        "merge": score(world, rest, calibrate(inputs, chosen), chosen),
+    }
