@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import IO, Any
 
+from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
 from coyo_labeler.collect.answers import Answer, clean, malformed, text_or_none, worker_or_none
@@ -75,6 +76,8 @@ def _events(file: IO[bytes], where: str) -> Iterator[tuple[str, Any]]:
         events = iter(iterparse(file, ("start", "end"), forbid_dtd=True))
         while (event := next(events, None)) is not None:
             yield event
+    except DefusedXmlException:
+        raise InputError(f"{where} has a document type, which CVAT does not write") from None
     # An encoding that is not known is a LookupError, one that expat cannot use a ValueError.
     except (ParseError, LookupError, ValueError) as error:
         raise InputError(

@@ -24,6 +24,9 @@ _KEY = "collect: source"
 _HEAD_BYTES = 4096
 _LOOKED_AT = 200
 
+#: First bytes of files that hold other files; CVAT's exports come as zip.
+_PACKED = ((b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"\x1f\x8b", "gzip"))
+
 _LOSSY = (
     "is Label Studio's {what}, which leaves out skipped tasks and renames the answers' column; "
     "export it again as JSON, or take what is there with format=columns "
@@ -99,6 +102,9 @@ def _kind_of(url: str) -> tuple[str, str]:
         head = file.read(_HEAD_BYTES)
     if head.startswith(b"PAR1"):
         return "parquet", ""
+    packed = next((name for start, name in _PACKED if head.startswith(start)), None)
+    if packed is not None:
+        raise InputError(f"{_KEY}: {url} is a {packed} file; give what is in it, unpacked")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise InputError(f"{_KEY}: {url} is empty; export it again")
@@ -116,7 +122,10 @@ def _format_of(file: SourceFile) -> str:
         return "cvat"
     if file.kind == "table":
         return _format_of_table(file, set(read_header(_KEY, file.url, file.delimiter)))
-    return "columns" if file.kind == "parquet" else _format_of_json(file)
+    if file.kind == "parquet":
+        with storage.open_parquet(_KEY, file.url) as parquet:
+            return _format_of_table(file, set(parquet.schema_arrow.names))
+    return _format_of_json(file)
 
 
 def _format_of_json(file: SourceFile) -> str:

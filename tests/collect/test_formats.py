@@ -1,11 +1,15 @@
 """The forms of answers of tools other than Label Studio."""
 
+import gzip
+import io
 import json
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from coyo_labeler.errors import InputError
 from tests.annotation_tools.tables import FIRST, question, rows_of, run, write_questions
 from tests.collect import exports
 
@@ -184,3 +188,42 @@ def test_a_verification_of_a_set_keeps_the_set(collect, tmp_path):
 def test_a_choice_may_be_named_in_several_ways(collect, answer, label, response):
     text = f"question_id,worker_id,answer\n{exports.QUESTIONS[0]['question_id']},ann,{answer}\n"
     assert collect(text, "votes.csv")[0] == [(0, "file:ann", label, response)]
+
+
+def archive(**files):
+    """A zip file, as CVAT's exports are."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as opened:
+        for name, text in files.items():
+            opened.writestr(name, text)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (archive(annotations=exports.CVAT_XML), "is a zip file; give what is in it, unpacked"),
+        (archive(), "is a zip file"),
+        (gzip.compress(exports.MTURK.encode()), "is a gzip file"),
+        (json.dumps(exports.LABEL_STUDIO).encode("utf-16"), "is not encoded as UTF-8"),
+        (exports.MTURK.replace("Approve,Reject", "Reject,Reject").encode(), "columns of one name"),
+        (exports.CVAT_XML.replace("?>", "?><!DOCTYPE a>", 1).encode(), "has a document type"),
+        (b"<!doctype html><p>Please log in</p>", "is not readable XML"),
+        (b"PAR1", "is not a readable Parquet file"),
+    ],
+)
+def test_what_is_no_export_is_named(tmp_path, content, error):
+    asked = write_questions(tmp_path, exports.QUESTIONS)
+    (tmp_path / "export").write_bytes(content)
+    with pytest.raises(InputError, match=error):
+        run("collect", questions=asked, source=tmp_path / "export", output=tmp_path / "out")
+
+
+def test_parquet_with_the_columns_of_crowdkit_is_taken_for_it(tmp_path):
+    asked = write_questions(tmp_path, exports.QUESTIONS)
+    question_id = exports.QUESTIONS[0]["question_id"]
+    row = {"task": [question_id], "worker": ["w1"], "label": [8087]}
+    pq.write_table(pa.table(row), tmp_path / "votes.parquet")
+    run("collect", questions=asked, source=tmp_path / "votes.parquet", output=tmp_path / "out")
+    (vote,) = rows_of(tmp_path / "out", "votes")
+    assert (vote["worker_id"], vote["label"]) == ("crowdkit:w1", 8087)
