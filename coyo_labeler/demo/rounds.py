@@ -14,8 +14,10 @@ from coyo_labeler.round.standing import COLLECTED, QUESTIONS, SENT, find_standin
 logger = logging.getLogger(__name__)
 
 #: Rounds of questions, and answers wanted in each: 0.35 votes per image over both (Liao, Kar &
-#: Fidler 2021).
-ROUNDS, ANSWERS_PER_ROUND = 2, 310
+#: Fidler 2021), but for those about gold.
+ROUNDS, ANSWERS_PER_ROUND = 2, 342
+#: Share of the questions that are about digits whose class is known.
+GOLD_SHARE = 0.095
 #: Answers per question. Two people who contradict each other show who errs.
 OVERLAP = 2
 #: Digits that a question offers; what the image shows is sometimes none of them.
@@ -66,6 +68,8 @@ def _words(out: str) -> list[str]:
         f"source={_answers(out, '{round}')}",
         f"select.budget={ANSWERS_PER_ROUND}",
         f"select.overlap={OVERLAP}",
+        f"gold={out}/known",
+        f"select.gold_share={GOLD_SHARE}",
         f"select.candidates={CANDIDATES}",
         "send.to=label_studio_files",
         f"collect.users={_answers(out, 'users')}",

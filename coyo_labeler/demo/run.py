@@ -14,7 +14,7 @@ from coyo_labeler.config.read import default_config, read_settings
 from coyo_labeler.config.round import RoundSettings
 from coyo_labeler.demo import summary
 from coyo_labeler.demo.pretrain import pretrain
-from coyo_labeler.demo.rounds import ROUNDS, Runner, ask, counts
+from coyo_labeler.demo.rounds import GOLD_SHARE, ROUNDS, Runner, ask, counts
 from coyo_labeler.demo.server import serve
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.manifest import Manifest, Run, read_manifest
@@ -114,6 +114,7 @@ def _stages(settings: DemoSettings) -> dict[str, list[str]]:
             f"labels={out}/merged",
             f"compare={out}/beliefs",
             votes,
+            f"gold_key={out}/rounds/*/questions/gold_key",
             f"gold={out}/gold",
             f"images={out}/images",
             f"catalog={out}/catalog",
@@ -146,7 +147,7 @@ def _claim(settings: DemoSettings) -> None:
     Raises: InputError if it holds a demo of other settings, or anything else.
     """
     marker = storage.join(settings.output, "demo.json")
-    shape = {"port": settings.port, "seed": settings.seed, "rounds": ROUNDS}
+    shape = {"port": settings.port, "seed": settings.seed, "rounds": ROUNDS, "gold": GOLD_SHARE}
     claimed = storage.read_json(marker)
     if settings.overwrite and claimed is not None:
         storage.clear(settings.output)
@@ -203,14 +204,17 @@ def _cluster_runner(settings: DemoSettings, stack: ExitStack) -> Runner:
 
 
 def _prepare(settings: DemoSettings) -> None:
-    """Write source/ and gold/, unless they exist."""
-    source, gold = (storage.join(settings.output, name) for name in ("source", "gold"))
+    """Write source/, known/ and gold/, unless they exist."""
+    source, known, gold = (
+        storage.join(settings.output, name) for name in ("source", "known", "gold")
+    )
     if storage.exists(storage.join(gold, "gold.parquet")):
         return
-    from coyo_labeler.demo.source import write_gold, write_source  # noqa: PLC0415
+    from coyo_labeler.demo.source import write_gold, write_known, write_source  # noqa: PLC0415
 
     logger.info("── 1,797 scanned digits as image files, and a table of their URLs")
     write_source(source, settings.port)
+    write_known(known)
     write_gold(gold)
 
 

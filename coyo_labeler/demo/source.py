@@ -190,10 +190,29 @@ def truth() -> dict[int, int]:
 
 def write_gold(folder: str) -> None:
     """Write `gold.parquet`: the class of every scan that the teacher did not learn from."""
-    taught = {coyo_id(number) for number in range(TEACHER_SCANS)}
+    taught = _taught()
     gold = {image: label for image, label in truth().items() if image not in taught}
-    table = pa.table({"image_id": list(gold), "label": list(gold.values())}, schema=schemas.GOLD)
-    storage.write_parquet(storage.join(folder, "gold.parquet"), table)
+    storage.write_parquet(storage.join(folder, "gold.parquet"), _gold_table(gold))
+
+
+def write_known(folder: str) -> None:
+    """Write `known.parquet`: the class of every scan that the teacher learnt from.
+
+    Somebody must have known these, so annotators can be examined on them. Nothing else is
+    measured on them: `write_gold` has none.
+    """
+    taught = _taught()
+    known = {image: label for image, label in truth().items() if image in taught}
+    storage.write_parquet(storage.join(folder, "known.parquet"), _gold_table(known))
+
+
+def _taught() -> set[int]:
+    return {coyo_id(number) for number in range(TEACHER_SCANS)}
+
+
+def _gold_table(classes: dict[int, int]) -> pa.Table:
+    columns = {"image_id": list(classes), "label": list(classes.values())}
+    return pa.table(columns, schema=schemas.GOLD)
 
 
 def _shuffled(count: int) -> npt.NDArray[np.int64]:

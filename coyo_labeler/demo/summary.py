@@ -116,6 +116,7 @@ _FOLDERS = (
     "rounds",
     "answers",
     "votes",
+    "known",
     "gold",
     "merged",
     "report",

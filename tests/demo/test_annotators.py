@@ -39,6 +39,11 @@ def write_beliefs(folder):
         )
     table = pa.Table.from_pylist(rows, schemas.BELIEFS)
     storage.write_parquet(str(folder / "beliefs/00000.parquet"), table)
+    known = [row["id"] for row in rows[:40]]
+    gold = pa.table(
+        {"image_id": known, "label": [TRUTH[image] for image in known]}, schema=schemas.GOLD
+    )
+    storage.write_parquet(str(folder / "known/known.parquet"), gold)
     (folder / "source").mkdir()
     (folder / "source/labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
 
@@ -78,11 +83,14 @@ def test_two_rounds_ask_for_035_votes_per_image_of_the_demo(asked):
     assert votes.schema.names == schemas.COLLECTED_VOTES.names
     found = rounds.counts(str(asked))
     assert sum(each["answers"]["out"] for each in found) == votes.num_rows
-    assert 0.9 * 620 < votes.num_rows <= 620
+    purposes = Counter(votes["purpose"].to_pylist())
+    gold = purposes.pop("gold")
+    assert 0.9 * 620 < votes.num_rows - gold <= 620
+    assert 0.9 * 64 < gold <= 64
+    assert purposes.keys() == {"uncertain", "audit", "repeat"}
     assert {each["answers"]["rejected"].keys() == {"skipped"} for each in found} == {True}
     responses = Counter(votes["response"].to_pylist())
     assert responses.keys() == {None, "none", "unsure"}
-    assert set(votes["purpose"].to_pylist()) == {"uncertain", "audit", "repeat"}
 
 
 def test_what_has_been_asked_and_answered_stays(asked):

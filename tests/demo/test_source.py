@@ -55,6 +55,10 @@ def test_gold_holds_no_digit_that_the_teacher_learnt_from(folder, tmp_path):
     assert len(taught) == source.TEACHER_SCANS
     assert taught.isdisjoint(gold["image_id"].to_pylist())
     assert taught | set(gold["image_id"].to_pylist()) == source.truth().keys()
+    source.write_known(str(tmp_path))
+    known = pq.read_table(tmp_path / "known.parquet").to_pylist()
+    assert {row["image_id"] for row in known} == taught
+    assert all(row["label"] == source.truth()[row["image_id"]] for row in known[:20])
 
 
 def test_a_photograph_is_the_same_every_time():
