@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler import storage
-from coyo_labeler.audit.estimate import DRAWS, Estimate, estimate
+from coyo_labeler.audit.estimate import Estimate, estimate
 from coyo_labeler.audit.inputs import NO_CLASS, Population
 from coyo_labeler.audit.tables import (
     TOP_LABELS,
@@ -57,7 +57,7 @@ def estimate_folders(
     *,
     gold: str | None = None,
     gold_key: str | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
 ) -> Estimate:
     """The accuracy of a labels folder by a folder of votes (see `estimate`).

@@ -22,6 +22,7 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     sums         what the E-step adds up
     exact_sum    sums that do not depend on their order
     priors       the prior of each problem, from beliefs or class prior
+    tails        classes of a belief that are no states: their mass at any temperature
     skill        M-step: expected counts → θ
     class_prior  M-step: how frequent classes are
     calibration  M-step: the map of beliefs; how reliable they are

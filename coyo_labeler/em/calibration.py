@@ -29,8 +29,10 @@ BINS = 15
 _MOST_FACTOR, _MOST_SHIFT = 2.0, 2.0
 #: a stays between the first two, b between ± the third.
 _LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
-#: Standard deviations of the prior of a curve's a and b, around 1 and 0.
-_DEVIATION_A, _DEVIATION_B = 0.25, 0.5
+#: The prior of a curve's a and b at each knot, around 1 and 0: Student's t with these degrees of
+#: freedom and scales. Where few votes are it stays near the identity; what many votes say, it does
+#: not hold back.
+_FREEDOM, _SCALE_A, _SCALE_B = 2.0, 0.25, 0.5
 
 
 def calibration_evidence(problems: Problems) -> I64:
@@ -107,19 +109,28 @@ def _limited(a: float, b: float, step_a: float, step_b: float) -> tuple[float, f
 
 
 def _with_prior(curve: Curve, gradient: F64, information: F64) -> tuple[F64, F64]:
-    count = len(curve.knots)
-    precision = np.repeat([_DEVIATION_A**-2, _DEVIATION_B**-2], count)
-    away = np.concatenate([np.array(curve.a) - 1.0, np.array(curve.b)])
+    """Both with those of the log prior.
+
+    Student's t is a mixture of normal distributions; the information is that of the normal one
+    that touches it here (Lange, Little & Taylor, JASA 84, 1989), so that it is never negative.
+    """
+    away, scale = _away(curve)
+    precision = (_FREEDOM + 1) / (_FREEDOM * scale**2 + away**2)
     return gradient - precision * away, information + np.diag(precision)
+
+
+def _away(curve: Curve) -> tuple[F64, F64]:
+    """How far a at all knots, then b, are from the identity, and the scales of that, (2 k,)."""
+    away = np.concatenate([np.array(curve.a) - 1.0, np.array(curve.b)])
+    return away, np.repeat([_SCALE_A, _SCALE_B], len(curve.knots))
 
 
 def log_prior_of_curve(calibration: Calibration) -> float:
     """The log density of a curve's prior, but for a constant; 0 without a curve."""
-    curve = calibration.curve
-    if curve is None:
+    if calibration.curve is None:
         return 0.0
-    a, b = np.array(curve.a) - 1.0, np.array(curve.b)
-    return -0.5 * float((a * a).sum() / _DEVIATION_A**2 + (b * b).sum() / _DEVIATION_B**2)
+    away, scale = _away(calibration.curve)
+    return -(_FREEDOM + 1) / 2 * float(np.log1p((away / scale) ** 2 / _FREEDOM).sum())
 
 
 def halfway(one: Calibration, other: Calibration) -> Calibration:

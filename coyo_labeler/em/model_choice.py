@@ -14,7 +14,7 @@ no evidence of better labels. The margins were found on simulated and on real vo
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,6 +57,9 @@ _TENTH, _SAMPLED = 50, 51
 _MARGIN, _MARGIN_PRIOR, _LEAST_PRIOR = 0.25, 0.02, 0.001
 _VIEWS = 3
 _ERRORS = 2.0
+#: The same for calibrations (the rule of one standard error: Breiman et al., Classification and
+#: Regression Trees, 1984, section 3.4.3).
+_ONE_ERROR = 1.0
 _RULE = StoppingRule(max_iterations=50, tolerance=1e-5)
 
 #: Worker models, by how much they can tell apart. pooled: confusion with a skill that all share.
@@ -163,6 +166,7 @@ def choose_model(
         model, document["class_prior"] = _choose_class_prior(trial, model)
     if curved:
         model, document["calibration"] = _choose_calibration(trial, model)
+        fit_on = model.fit_calibration
     return Choice(replace(model, fit_calibration=fit_on), document)
 
 
@@ -205,15 +209,24 @@ class _Trial:
             self._coverage = gather_coverage(problems_of(self._sample, model), model)
         return with_calibration(model, self._coverage, curved)
 
-    def evaluate(self, model: Model, weighted: bool = False) -> F64:
-        """Log evidence of each image that was held out, (images,), in one order for all models.
+    def evaluate(self, model: Model) -> F64:
+        """Log evidence of each image that was held out, (images,), in one order for all models."""
+        return np.concatenate([self._evaluate(model, *parts) for parts in self._parts])
 
-        weighted: times the image's weight, over the mean weight.
-        """
-        values = [self._evaluate(model, *parts, weighted) for parts in self._parts]
-        return np.concatenate(values)
+    def weights(self, model: Model) -> F64:
+        """How many images each image that was held out stands for, over their mean, (images,)."""
+        values = []
+        for _, held in self._parts:
+            problems = problems_of(held, model, self._hierarchy)
+            images = distinct(problems.image)
+            weight = np.zeros(len(images))
+            index = np.searchsorted(images, problems.image)
+            np.maximum.at(weight, index, problem_weights(problems, model))
+            values.append(weight)
+        every = np.concatenate(values)
+        return np.asarray(every / max(float(every.mean()), 1e-12))
 
-    def _evaluate(self, model: Model, kept: Inputs, held: Inputs, weighted: bool) -> F64:
+    def _evaluate(self, model: Model, kept: Inputs, held: Inputs) -> F64:
         hierarchy = self._hierarchy
         problems = tuple(problems_of(part, model, hierarchy) for part in (kept, held))
         fitting = PartitionedEStep(InMemory([problems[0]]), model)
@@ -226,12 +239,7 @@ class _Trial:
         evidence = both.map(_Evidence(model), replace(fitted, counts=counts))[1]
         images = distinct(problems[1].image)
         index = np.searchsorted(images, problems[1].image)
-        total = bin_sum(index, evidence, len(images))
-        if not weighted:
-            return total
-        weights = np.zeros(len(images))
-        np.maximum.at(weights, index, problem_weights(problems[1], replace(model, mean_inverse=())))
-        return np.asarray(total * weights / max(float(weights.mean()), 1e-12))
+        return bin_sum(index, evidence, len(images))
 
 
 @dataclass(frozen=True)
@@ -281,9 +289,9 @@ class _Gain:
         error = float(difference.std()) * np.sqrt(count) if count > 1 else np.inf
         return cls(float(difference.sum()) / votes, float(error) / votes)
 
-    def above(self, margin: float) -> bool:
-        """Whether it is evidence of the better model."""
-        return self.mean > margin + _ERRORS * self.error
+    def above(self, margin: float, errors: float = _ERRORS) -> bool:
+        """Whether it is evidence of the better model; errors: standard errors that it takes."""
+        return self.mean > margin + errors * self.error
 
 
 def _per_vote(values: Mapping[str, F64], votes: int) -> dict[str, float]:
@@ -312,31 +320,36 @@ def _choose_class_prior(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
         for name in ("uniform", "estimated")
     }
     margin = _LEAST_PRIOR + _MARGIN_PRIOR * trial.blind
-    return _choose_of_two(trial, models, margin, trial.evaluate)
+    values = {name: trial.evaluate(each) for name, each in models.items()}
+    gain = _Gain.of(values["estimated"], values["uniform"], trial.held_out)
+    chosen = "estimated" if gain.above(margin) else "uniform"
+    return models[chosen], _document(chosen, values, "uniform", margin, trial)
 
 
 def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, Any]]:
-    models = {
-        "constant": trial.calibrated(model, curved=False),
-        "curve": trial.calibrated(model, curved=True),
-    }
-    if not models["curve"].mean_inverse:
-        return models["curve"], {"chosen": "curve"}  # no probability is known
+    """The simplest of none, one a and b, or a curve that is within one standard error.
 
-    def evaluate(each: Model) -> F64:
-        return trial.evaluate(each, weighted=True)
+    Most votes are on images that the machine is unsure of. A curve says little of others, so it is
+    judged by all votes alike. One a and b speaks of all images: it must gain on all images too,
+    by votes that are weighted by the images they stand for. Where these weights are not known, it
+    is no candidate.
+    """
+    none = replace(model, fit_calibration="none")
+    curve, constant = (trial.calibrated(model, curved=each) for each in (True, False))
+    models = {"none": none, "curve": curve}
+    if curve.mean_inverse:
+        models["constant"] = constant
+    values = {name: trial.evaluate(each) for name, each in models.items()}
+    weights = trial.weights(constant)
 
-    return _choose_of_two(trial, models, 0.0, evaluate)
+    def gain(name: str, of: F64 | float = 1.0) -> _Gain:
+        return _Gain.of(values[name] * of, values["none"] * of, trial.held_out)
 
-
-def _choose_of_two(
-    trial: _Trial, models: Mapping[str, Model], margin: float, evaluate: Callable[[Model], F64]
-) -> tuple[Model, dict[str, Any]]:
-    simple, other = models
-    values = {name: evaluate(each) for name, each in models.items()}
-    gain = _Gain.of(values[other], values[simple], trial.held_out)
-    chosen = other if gain.above(margin) else simple
-    return models[chosen], _document(chosen, values, simple, margin, trial)
+    able = [name for name in models if name != "none" and gain(name).above(0.0, _ONE_ERROR)]
+    if "constant" in able and not gain("constant", weights).above(0.0, _ONE_ERROR):
+        able.remove("constant")
+    chosen = max(able, key=lambda name: gain(name, weights).mean, default="none")
+    return models[chosen], _document(chosen, values, "none", 0.0, trial)
 
 
 def _document(

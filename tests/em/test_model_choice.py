@@ -1,5 +1,7 @@
 """Worker model, class prior and form of the calibration are chosen by votes that were held out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,13 +134,44 @@ def test_without_probabilities_the_calibration_does_not_reach_beyond_the_votes(p
         known = Inclusion(images, np.where(images % 2, probability, 1.0))
     sample = Inputs(sample.votes, sample.set_votes, sample.beliefs, sample.gold, known)
     choice = choose(sample, Wanted(calibration=True), fit_calibration="votes")
-    if probability is None:
-        assert choice.document["calibration"] == {"chosen": "curve"}
-        assert choice.model.fades
-    else:
-        assert choice.document["calibration"]["gain"].keys() == {"curve"}
-        assert not choice.model.fades
-        assert (choice.model.weighting is None) == bool(choice.model.knots)
+    document = choice.document["calibration"]
+    assert document["log_likelihood_per_vote"]["none"] != 0
+    # One a and b would reach beyond the votes, so it is tried only where probabilities are known.
+    assert document["gain"].keys() == {"curve"} | ({"constant"} if probability else set())
+    assert choice.model.fit_calibration == ("none" if document["chosen"] == "none" else "votes")
+
+
+@pytest.mark.parametrize(
+    ("power", "probability", "chosen"),
+    [(1.0, 0.25, "none"), (3.0, 0.25, "constant curve"), (3.0, None, "curve")],
+)
+def test_a_machine_that_is_right_is_left_alone_and_one_that_is_too_sure_is_not(
+    power, probability, chosen
+):
+    """Beliefs in ten classes, true as often as they say; then to a power."""
+    random = np.random.default_rng(2)
+    images, classes = 1_500, 10
+    p = random.dirichlet(np.full(classes, 0.3), images)
+    truth = (p.cumsum(axis=1) > random.random((images, 1))).argmax(axis=1)
+    wrong = (truth + random.integers(1, classes, images)) % classes
+    label = np.where(random.random(images) < 0.9, truth, wrong)
+    said = p**power + 1e-6
+    said /= said.sum(axis=1, keepdims=True)
+    known = NO_PROBABILITY
+    if probability is not None:
+        known = Inclusion(np.arange(images), np.full(images, probability))
+    sample = Inputs(
+        votes_of(list(zip(range(images), random.integers(0, 4, images), label, strict=True))),
+        SetVotes.none(),
+        beliefs_of({i: dict(enumerate(said[i])) for i in range(images)}),
+        NO_GOLD,
+        known,
+    )
+    model = Model(classes=classes, workers=4, worker_model="one_coin", beliefs_are="categorical")
+    model = replace(model, fit_calibration="votes")
+    choice = choose_model(sample, model, Wanted(calibration=True), Calibration(), 200)
+    assert choice.document["calibration"]["chosen"] in chosen.split()
+    assert choice.model.fades == (choice.model.fit_calibration == "votes" and probability is None)
 
 
 @pytest.mark.parametrize("classes", [10, 1_000])
