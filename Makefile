@@ -8,7 +8,7 @@ OUT ?= out/demo
 PORT ?= 18127
 
 .DEFAULT_GOAL := setup
-BENCHES := ingest fetch label em learn select reader report compare
+BENCHES := ingest fetch label em calibration learn select reader report compare
 ARGS ?=
 # How many test files run side by side; each takes up to 4 GB.
 JOBS ?= 3
@@ -111,6 +111,9 @@ bench-label: java $(READY) ## label against the bare model's forward pass and ot
 
 bench-em: java $(READY) ## merge against crowd-kit, Spark DataFrames and the bare kernel
 	@$(BIN)/python -m benchmarks.em $(or $(ARGS),full)
+
+bench-calibration: $(READY) ## calibration of images without votes, over many machines and crowds
+	@$(BIN)/python -m benchmarks.calibration $(ARGS)
 
 bench-select: java $(READY) ## select of 10 M rows against Spark's plain orderBy and limit
 	@$(BIN)/python -m benchmarks.selection $(ARGS)
