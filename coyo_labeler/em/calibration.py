@@ -32,7 +32,7 @@ _LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
 #: The prior of a curve's a and b at each knot, around 1 and 0: Student's t with these degrees of
 #: freedom and scales. Where few votes are it stays near the identity; what many votes say, it does
 #: not hold back.
-_FREEDOM, _SCALE_A, _SCALE_B = 2.0, 0.25, 0.5
+_FREEDOM, _SCALE_A, _SCALE_B = 2.0, 0.125, 0.25
 
 
 def calibration_evidence(problems: Problems) -> I64:
