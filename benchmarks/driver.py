@@ -1,4 +1,4 @@
-"""The driver at the number of shards of COYO-700M: seconds and memory of what it does alone.
+"""The driver at the number of shards of COYO-700M: seconds, CPU and memory of what it does alone.
 
     python -m benchmarks.driver                 # 70,000 shards on the local disk
     python -m benchmarks.driver shards=7000 only=fetch
@@ -6,8 +6,9 @@
 The shards are fakes of a few bytes. One of each kind is made by the stage itself, and copied under
 the numbers of all others with its receipt; ten are missing, so that a resumed run has work to do.
 Each case is a process of its own, as a user starts it. Python MB is the peak of the driver's Python
-process, JVM MB that of the JVM, which on local[*] runs the executor too. `label` runs without
-Spark, so its Python process holds the teacher; `relabel` is the same with no shard missing.
+process, JVM MB that of the JVM, which on local[*] runs the executor too; CPU s are the seconds of
+CPU of these two. `label` runs without Spark, so its Python process holds the teacher; `relabel` is
+the same with no shard missing.
 """
 
 import json
@@ -36,9 +37,19 @@ MISSING = 10
 COMMAND = [sys.executable, "-m", "coyo_labeler"]
 
 
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU of a process and its threads so far; 0 where it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(words: list[str]) -> dict[str, float]:
-    """Wall seconds of a command, and the peak memory of its Python process and of its JVM."""
-    peak, stop, began = {"Python": 0, "JVM": 0}, threading.Event(), time.monotonic()
+    """Wall seconds of a command; peak memory and CPU of its Python process and of its JVM."""
+    peak, stop, began = {"Python": 0.0, "JVM": 0.0}, threading.Event(), time.monotonic()
+    cpu = {"Python": 0.0, "JVM": 0.0}
     process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True)
 
     def watch() -> None:
@@ -47,6 +58,8 @@ def run(words: list[str]) -> dict[str, float]:
             now = {"Python": proportional_bytes(process.pid)}
             now["JVM"] = sum(proportional_bytes(pid) for pid in java)
             peak.update({name: max(peak[name], size) for name, size in now.items()})
+            used = {"Python": cpu_seconds(process.pid), "JVM": sum(map(cpu_seconds, java))}
+            cpu.update({name: max(cpu[name], seconds) for name, seconds in used.items()})
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -56,7 +69,11 @@ def run(words: list[str]) -> dict[str, float]:
     watcher.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(words)}\n{errors}")
-    return {"seconds": seconds, **{f"{name} MB": size / 1e6 for name, size in peak.items()}}
+    return {
+        "seconds": seconds,
+        **{f"{name} CPU s": seconds for name, seconds in cpu.items()},
+        **{f"{name} MB": size / 1e6 for name, size in peak.items()},
+    }
 
 
 def copy_shards(output: Path, shards: int, names: tuple[str, ...], receipt: str) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, TypeAdapter
 
 from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
+from coyo_labeler.listings import list_folder, list_names, name_of
 from coyo_labeler.manifest import Counts
 from coyo_labeler.progress import Progress, every
 from coyo_labeler.storage_errors import DamagedFileError, parsing
@@ -31,7 +33,7 @@ _READERS = 32
 _REST = 9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What a finished shard holds.
 
@@ -70,7 +72,12 @@ class Receipt:
             {
                 **{key: document[key] for key in known},
                 "rows": Counts.from_json(document["rows"]),
-                "details": {key: value for key, value in document.items() if key not in known},
+                "details": {
+                    # Most say the same in every receipt: 70,000 hold it once.
+                    intern(key): intern(value) if isinstance(value, str) else value
+                    for key, value in document.items()
+                    if key not in known
+                },
             }
         )
 
@@ -79,8 +86,8 @@ _RECEIPT = TypeAdapter(Receipt)
 
 
 def _described(file: list[int | str]) -> list[int | str]:
-    if [type(part) for part in file] != [int, str]:
-        raise ValueError("a file has a number of bytes and a digest")
+    if [type(part) for part in file] not in ([int, str], [int, str, str]):
+        raise ValueError("a file has a number of bytes, a digest, and on object stores an ETag")
     return file
 
 
@@ -104,7 +111,7 @@ def files_of(receipts: Iterable[Receipt]) -> dict[str, Any]:
 
 def sizes_of(receipts: Iterable[Receipt]) -> dict[str, int]:
     """The bytes of the files of many shards, by name below the output."""
-    return {name: size for name, (size, _) in files_of(receipts).items()}
+    return {name: size for name, (size, *_) in files_of(receipts).items()}
 
 
 class Details(BaseModel):
@@ -157,15 +164,15 @@ class Receipts:
 
     def _listed(self, detail: bool) -> dict[int, str]:
         """The shards that have a receipt file, with the version of its content (`version_of`)."""
-        pattern = re.escape(self.name).replace(re.escape("{shard:05d}"), r"(\d{5,})") + "$"
         fs, path = storage.resolve(self.output)
-        parent = storage.join(path, self.name).rpartition("/")[0]
-        fs.invalidate_cache(parent)
-        if not fs.isdir(parent):
-            return {}
-        entries = fs.ls(parent, detail=detail)
-        infos = ((entry["name"], entry) if detail else (entry, {}) for entry in entries)
-        matches = ((re.search(pattern, name), info) for name, info in infos)
+        parent, _, base = storage.join(path, self.name).rpartition("/")
+        pattern = re.compile(re.escape(base).replace(re.escape("{shard:05d}"), r"(\d{5,})"))
+        entries: Iterable[tuple[str, Mapping[str, Any]]]
+        if detail:
+            entries = ((name_of(info), info) for info in list_folder(fs, parent))
+        else:
+            entries = ((name, {}) for name in list_names(fs, parent))
+        matches = ((pattern.fullmatch(name), info) for name, info in entries)
         return {int(match[1]): storage.version_of(info) for match, info in matches if match}
 
     def read(self) -> dict[int, Receipt]:

@@ -20,6 +20,7 @@ from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.listings import find_files, list_folder
 from coyo_labeler.parquet_pages import UnfoldedError, open_guarded
 from coyo_labeler.patterns import has_magic, move_file, pattern_of, remove_folder
 from coyo_labeler.s3_uploads import abort_uploads
@@ -303,7 +304,7 @@ def remove_temporaries(url: str) -> int:
     fs, path = resolve(url)
     if _protocols(fs) & {"s3", "s3a"}:
         abort_uploads(fs, path)
-    stale = [name for name in fs.find(path) if is_temporary(name)]
+    stale = [name for name in find_files(fs, path) if is_temporary(name)]
     for name in stale:
         with suppress(FileNotFoundError):
             fs.rm_file(name)
@@ -328,7 +329,7 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
     infos: dict[str, dict[str, Any]] = {}
     for name, info in matches.items():
         if info["type"] == "directory":
-            infos.update({child["name"]: child for child in fs.ls(name, detail=True)})
+            infos.update({child["name"]: child for child in list_folder(fs, name)})
         else:
             infos[name] = info
     return {

@@ -25,6 +25,7 @@ from pydantic import FiniteFloat
 from coyo_labeler import storage
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.tar_digests import ROWS_DIGEST, STAGING
+from coyo_labeler.listings import list_folder, list_names
 from coyo_labeler.patterns import move_file
 from coyo_labeler.receipts import Details, Receipt, Receipts
 
@@ -134,13 +135,10 @@ def current(receipts: Receipts, shard: int) -> Receipt | None:
 def valid(receipts: Receipts) -> dict[int, Receipt]:
     """The receipts of whole shards, whose two files agree with the receipt's digest."""
     fs, folder = storage.resolve(receipts.output)
-    fs.invalidate_cache(folder)
-    if not fs.isdir(folder):
-        return {}
     pattern = re.compile(r"/(\d{5,}\.(?:tar|parquet))$")
     sizes = {
         match[1]: info["size"]
-        for info in fs.ls(folder, detail=True)
+        for info in list_folder(fs, folder)
         if (match := pattern.search(info["name"]))
     }
     return dict(_agreeing(fs, folder, receipts.read(), sizes))
@@ -149,10 +147,7 @@ def valid(receipts: Receipts) -> dict[int, Receipt]:
 def _staged(output: str, prefix: str) -> list[str]:
     """The folders of later generations whose names begin with a prefix."""
     fs, folder = storage.resolve(storage.join(output, STAGING))
-    fs.invalidate_cache(folder)
-    if not fs.isdir(folder):
-        return []
-    names = (name.rstrip("/").rpartition("/")[2] for name in fs.ls(folder, detail=False))
+    names = list_names(fs, folder)
     return [storage.join(output, STAGING, name) for name in names if name.startswith(prefix)]
 
 
