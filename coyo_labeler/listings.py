@@ -73,7 +73,8 @@ def find_files(fs: AbstractFileSystem, path: str) -> Iterator[str]:
 
 def name_of(info: dict[str, Any]) -> str:
     """The name of a file or folder, without the folder that it lies in."""
-    return posixpath.basename(info["name"].rstrip("/"))
+    name: str = info["name"]
+    return posixpath.basename(name.rstrip("/"))
 
 
 def etag_of(info: dict[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from sys import intern
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ RECEIPT = "_receipts/{shard:05d}.json"
 
 #: Receipts that are read concurrently.
 _READERS = 32
+_MOST_PER_TASK = 64
 
 #: Rest after a look at the receipts, in multiples of the time that the look took: a store lists
 #: the files of 70,000 shards in many seconds.
@@ -177,7 +179,7 @@ class Receipts:
 
     def read(self) -> dict[int, Receipt]:
         """All receipts by this run, by shard."""
-        return self._get_all(self.shards())
+        return self.get_all(self.shards())
 
     def split_intact(
         self, receipts: Mapping[int, Receipt]
@@ -211,7 +213,7 @@ class Receipts:
         """
         wanted = sorted(shards)
         receipts = dict(self.read() if known is None else known)
-        receipts |= self._get_all(shard for shard in wanted if shard not in receipts)
+        receipts |= self.get_all(shard for shard in wanted if shard not in receipts)
         missing = [shard for shard in wanted if shard not in receipts]
         if missing:
             raise WorkError(
@@ -220,13 +222,17 @@ class Receipts:
             )
         return [receipts[shard] for shard in wanted]
 
-    def _get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
+    def get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
         """The receipts of those shards that have one, read concurrently: object stores are slow."""
         wanted = sorted(shards)
         if not wanted:
             return {}
-        with ThreadPoolExecutor(min(_READERS, len(wanted)), "receipts") as pool:
-            receipts = pool.map(self.get, wanted)
+        # A task of the pool takes longer to begin than a receipt on a local disk to be read.
+        size = max(1, min(_MOST_PER_TASK, len(wanted) // _READERS))
+        groups = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        with ThreadPoolExecutor(min(_READERS, len(groups)), "receipts") as pool:
+            read = pool.map(lambda group: [self.get(shard) for shard in group], groups)
+            receipts = chain.from_iterable(read)
             return {receipt.shard: receipt for receipt in receipts if receipt is not None}
 
     @contextmanager
@@ -245,7 +251,8 @@ class Receipts:
         be replaced; they count as done after that. Yields the receipts by shard; after the block
         it holds all of them.
         """
-        before = self._listed(detail=bool(redo))
+        redo = self.shards() & set(redo)  # most have no receipt that could be taken for a new one
+        before = self._listed(detail=True) if redo else {}
         earlier = self.read() if known is None else known
         seen = {shard: receipt for shard, receipt in earlier.items() if shard not in redo}
 
@@ -254,7 +261,7 @@ class Receipts:
         def look(progress: Progress) -> None:
             listed = self._listed(detail=bool(redo))
             old = {shard for shard in redo if listed.get(shard) == before.get(shard)}
-            seen.update(self._get_all(listed.keys() - seen.keys() - old))
+            seen.update(self.get_all(listed.keys() - seen.keys() - old))
             progress.update(len(seen), **facts(list(seen.values())))
 
         def look_now_and_then(progress: Progress) -> None:

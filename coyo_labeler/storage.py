@@ -164,9 +164,14 @@ def _opened(fs: AbstractFileSystem, path: str, url: str) -> IO[bytes]:
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Write a small file atomically."""
-    with open_atomic(url) as file:
-        file.write(data)
+    """Write a small file atomically; on an object store by one request, which leaves no upload."""
+    fs, path = resolve(url)
+    if _protocols(fs) & _VISIBLE_WHILE_WRITTEN:
+        with open_atomic(url) as file:
+            file.write(data)
+    else:
+        with writing(url):
+            fs.pipe_file(path, data)
 
 
 def write_json(url: str, document: Mapping[str, Any]) -> None:
