@@ -205,6 +205,26 @@ def export_case(_: int) -> list[str]:
     return ["export", f"labels={FOLDER / 'beliefs'}", f"output={FOLDER / 'export'}"]
 
 
+def plans(shards: int) -> None:
+    """What merge, export and report do before their first task, in this process."""
+    from coyo_labeler.export.plan import find_labels, plan_shards  # noqa: PLC0415
+    from coyo_labeler.formats.parquet_splits import plan_splits  # noqa: PLC0415
+    from coyo_labeler.inputs import fingerprint_input  # noqa: PLC0415
+    from coyo_labeler.merge.settings import ROWS_PER_SPLIT  # noqa: PLC0415
+
+    url = str(FOLDER / "beliefs")
+    work: dict[str, Callable[[], object]] = {
+        "fingerprint of beliefs": lambda: fingerprint_input("merge", "beliefs", url),
+        "plan of merge": lambda: plan_splits("beliefs", url, schemas.BELIEFS, ROWS_PER_SPLIT),
+        "plan of export": lambda: plan_shards(find_labels(url).rows, 1_000_000),
+    }
+    for name, function in work.items():
+        wall, cpu = time.monotonic(), time.process_time()
+        function()
+        used = f"{time.monotonic() - wall:6.1f} s, {time.process_time() - cpu:6.1f} s of CPU"
+        print(f"{name}: {used} for {shards:,} files", flush=True)
+
+
 CASES: dict[str, Callable[[int], list[str]]] = {
     "fetch": fetch_case,
     "label": label_case,
@@ -217,12 +237,18 @@ CASES: dict[str, Callable[[int], list[str]]] = {
 
 def main() -> None:
     given = dict(word.split("=", 1) for word in sys.argv[1:])
-    shards, only = int(given.get("shards", 70_000)), given.get("only", ",".join(CASES)).split(",")
+    shards, only = (
+        int(given.get("shards", 70_000)),
+        given.get("only", ",".join([*CASES, "plans"])).split(","),
+    )
     shutil.rmtree(FOLDER, ignore_errors=True)
-    if {"merge", "report", "export"} & set(only):
+    if {"merge", "report", "export", "plans"} & set(only):
         write_beliefs(FOLDER / "beliefs", shards)
     print(f"{shards:,} shards", flush=True)
     for name in only:
+        if name == "plans":
+            plans(shards)
+            continue
         words = CASES[name](shards)
         print(f"{name} begins", file=sys.stderr)
         figures = run(words)
