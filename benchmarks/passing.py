@@ -31,7 +31,7 @@ CLASSES, ENTRIES, VOTES, GROUP = 21_841, 50, 1000, 100_000
 
 
 def write_beliefs(rows: int, files: int) -> None:
-    """Beliefs as a teacher writes them: distinct classes, falling probabilities."""
+    """Beliefs as a teacher writes them: by falling probability (float16), equal ones by class."""
     folder, each = FOLDER / "beliefs", rows // files
     folder.mkdir(parents=True)
 
@@ -44,7 +44,11 @@ def write_beliefs(rows: int, files: int) -> None:
                 count = min(GROUP, each - start)
                 steps = random.integers(1, CLASSES // ENTRIES, (count, ENTRIES)).cumsum(axis=1)
                 labels = random.permuted(steps, axis=1).astype(np.int32)
-                probs = -np.sort(-(random.random((count, ENTRIES), dtype=np.float32) ** 8), axis=1)
+                sizes = random.random((count, ENTRIES)) ** 4 * 0.98 + 1e-4
+                probs = sizes.astype(np.float16).astype(np.float32)
+                order = np.lexsort((labels, -probs), axis=1)
+                labels = np.take_along_axis(labels, order, axis=1)
+                probs = np.take_along_axis(probs, order, axis=1)
                 offsets = pa.array(np.arange(0, (count + 1) * ENTRIES, ENTRIES, dtype=np.int32))
                 ids = np.arange(count) + number * each + start
                 columns = [

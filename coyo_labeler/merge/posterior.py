@@ -106,16 +106,23 @@ def believed_rows(
 def _by_probability(image: I64, probability: F64, label: NDArray[np.int32]) -> I64:
     """The order by image, falling probability (as it is written) and label; all (nnz,).
 
-    image is sorted. Most beliefs are in this order already, and calibration keeps it.
+    image is sorted, from 0. Most beliefs are in this order already, and calibration keeps it: only
+    the others are sorted.
     """
     written = probability.astype(np.float32)
-    same = image[1:] == image[:-1]
-    falling = written[1:] < written[:-1]
-    tied = written[1:] == written[:-1]
-    rising_label = label[1:] > label[:-1]
-    if (~same | falling | (tied & rising_label)).all():
-        return np.arange(len(image), dtype=np.int64)
-    if (~same | rising_label).all():
+    follows = (written[1:] < written[:-1]) | (image[1:] != image[:-1])
+    follows |= (written[1:] == written[:-1]) & (label[1:] > label[:-1])
+    order = np.arange(len(image), dtype=np.int64)
+    if not follows.all():
+        unsorted = np.zeros(image[-1] + 1, dtype=bool)
+        unsorted[image[1:][~follows]] = True
+        entries = np.flatnonzero(unsorted[image])
+        order[entries] = entries[_sorted(image[entries], written[entries], label[entries])]
+    return order
+
+
+def _sorted(image: I64, written: NDArray[np.float32], label: NDArray[np.int32]) -> I64:
+    if ((image[1:] != image[:-1]) | (label[1:] > label[:-1])).all():
         return falling_order(image, written)
     by_label = np.argsort((image << 32) | label)
     return by_label[falling_order(image, written[by_label])]
