@@ -12,6 +12,7 @@ from coyo_labeler.em.e_step import posterior_of
 from coyo_labeler.em.loop import State
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
+from coyo_labeler.em.segments import Bool
 from coyo_labeler.executor import Executor
 from coyo_labeler.formats import parquet_splits, schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
@@ -68,10 +69,12 @@ class _Kind:
     model: Model
     tree: LabelSpace | None
 
-    def believed_rows(self, beliefs: pa.Table, calibration: Calibration) -> pa.Table:
+    def believed_rows(
+        self, beliefs: pa.Table, calibration: Calibration, kept: Bool | None = None
+    ) -> pa.Table:
         """See `posterior.believed_rows`."""
         hierarchy = hierarchy_of(self.tree, self.model.truth)
-        return believed_rows(beliefs, calibration, self.model, hierarchy)
+        return believed_rows(beliefs, calibration, self.model, hierarchy, kept)
 
 
 def _write_voted(
@@ -128,10 +131,9 @@ def _not_voted_rows(
     split: Split, voted: VotedFilter, calibration: Calibration, kind: _Kind
 ) -> Iterator[pa.Table]:
     for table in parquet_splits.read_split(split):
-        not_voted = ~voted.may_have(image_ids(table, split))
-        rows = table.filter(pa.array(not_voted)).combine_chunks()
-        blocks = [
-            kind.believed_rows(rows.slice(start, _BLOCK_ROWS), calibration)
-            for start in range(0, max(rows.num_rows, 1), _BLOCK_ROWS)
-        ]
-        yield pa.concat_tables(blocks)
+        kept = ~voted.may_have(image_ids(table, split))
+        starts = range(0, max(table.num_rows, 1), _BLOCK_ROWS)
+        blocks = [(table.slice(n, _BLOCK_ROWS), kept[n : n + _BLOCK_ROWS]) for n in starts]
+        yield pa.concat_tables(
+            [kind.believed_rows(rows, calibration, kept_rows) for rows, kept_rows in blocks]
+        )
