@@ -71,6 +71,17 @@ def find_files(fs: AbstractFileSystem, path: str) -> Iterator[str]:
                     yield info["name"]
 
 
+def is_folder(fs: AbstractFileSystem, path: str) -> bool:
+    """Whether there is a folder at a path. On S3 fsspec would list all of it to tell."""
+    if not _is_s3(fs):
+        return bool(fs.isdir(path))
+    bucket, prefix = _prefix_of(path)
+    try:
+        return bool(_keys(_page(fs, bucket, prefix, MaxKeys=1)))
+    except FileNotFoundError:  # the bucket
+        return False
+
+
 def name_of(info: dict[str, Any]) -> str:
     """The name of a file or folder, without the folder that it lies in."""
     name: str = info["name"]
@@ -101,10 +112,9 @@ def _scan(path: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _list_keys(fs: AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
-    bucket, _, key = path.partition("/")
-    prefix = f"{key.rstrip('/')}/" if key else ""
+    bucket, prefix = _prefix_of(path)
     try:
-        page = _page(fs, bucket, prefix, StartAfter="")
+        page = _page(fs, bucket, prefix)
     except FileNotFoundError:  # the bucket
         return
     yield from _infos(page, bucket, prefix)
@@ -116,6 +126,12 @@ def _list_keys(fs: AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
     with ThreadPoolExecutor(min(_LISTINGS, len(starts)), "listing") as pool:
         for infos in pool.map(partial(_list_range, fs, bucket, prefix), starts, ends):
             yield from infos
+
+
+def _prefix_of(path: str) -> tuple[str, str]:
+    """The bucket of a folder, and what the keys in it begin with."""
+    bucket, _, key = path.partition("/")
+    return bucket, f"{key.rstrip('/')}/" if key else ""
 
 
 def _cuts(keys: Sequence[str], prefix: str) -> list[str]:
@@ -141,10 +157,9 @@ def _list_range(
     return infos
 
 
-def _page(fs: AbstractFileSystem, bucket: str, prefix: str, **more: str) -> dict[str, Any]:
-    given = {name: value for name, value in more.items() if value}
+def _page(fs: AbstractFileSystem, bucket: str, prefix: str, **more: Any) -> dict[str, Any]:
     page: dict[str, Any] = fs.call_s3(
-        "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **fs.req_kw, **given
+        "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **fs.req_kw, **more
     )
     return page
 

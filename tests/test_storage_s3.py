@@ -12,7 +12,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.inputs import fingerprint_input
-from coyo_labeler.listings import find_files, list_folder
+from coyo_labeler.listings import find_files, is_folder, list_folder
 from coyo_labeler.manifest import Counts, Outcome, Run, read_manifest
 from coyo_labeler.storage_errors import DamagedFileError
 from coyo_labeler.written import describe_files, differing
@@ -156,6 +156,9 @@ def test_a_folder_of_many_pages_is_listed_as_it_is(bucket, monkeypatch, stem):
     assert storage.version_of(files[path]) == storage.version_of(fs.info(path))
     assert set(find_files(fs, f"{name}/out")) == {f"{name}/out/{key}" for key in sizes}
     assert list(list_folder(fs, f"{name}/nothing")) == []
+    there = {path: is_folder(fs, f"{name}{path}") for path in ("", "/out", "/nothing", "/out/05")}
+    assert there == {"": True, "/out": True, "/nothing": False, "/out/05": False}
+    assert not is_folder(fs, "no-such-bucket/out")
     assert list(list_folder(fs, "no-such-bucket/out")) == []
 
 
