@@ -16,12 +16,10 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-#: Ranges of names that are listed at a time.
-_LISTINGS = 16
-
 #: A range ends behind each of these, after what the names of the first page have in common. The
-#: numbers of shards, parts and files of a table begin with them.
-_ENDINGS = [f"{number:02d}" for number in range(100)]
+#: numbers of shards, parts and files of a table begin with them. All ranges are listed at a time:
+#: with more of them, most of the requests for a folder of some thousand names would find nothing.
+_ENDINGS = "0123456789"
 
 #: What is kept of an object's entry: `storage.version_of` reads the last two.
 _KEPT = ("ETag", "LastModified")
@@ -123,7 +121,7 @@ def _list_keys(fs: AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
     last = max(_keys(page))
     starts = [last, *(cut for cut in _cuts(_keys(page), prefix) if cut > last)]
     ends = [*starts[1:], None]
-    with ThreadPoolExecutor(min(_LISTINGS, len(starts)), "listing") as pool:
+    with ThreadPoolExecutor(len(starts), "listing") as pool:
         for infos in pool.map(partial(_list_range, fs, bucket, prefix), starts, ends):
             yield from infos
 
