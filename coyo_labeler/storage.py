@@ -227,12 +227,12 @@ def write_parquet(url: str, table: pa.Table, metadata: Mapping[str, str] | None 
         pq.write_table(table.replace_schema_metadata(merged or None), file, **PARQUET)
 
 
-def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table], **options: Any) -> int:
-    """Write tables into one Parquet file, atomically; options: of PyArrow. Returns the rows."""
+def write_tables(url: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Write tables one after another into one Parquet file, atomically; returns the rows."""
     rows = 0
     with (
         open_atomic(url) as file,
-        pq.ParquetWriter(file, schema, **PARQUET, **options) as writer,
+        pq.ParquetWriter(file, schema, **PARQUET) as writer,
     ):
         for table in tables:
             writer.write_table(table)

@@ -31,9 +31,6 @@ from coyo_labeler.written import check_written, describe_files, differing, refus
 #: The folder of the table.
 POSTERIOR = "posterior"
 
-#: Columns whose values repeat. A dictionary of the others takes time, and more room than none.
-_REPEATED = ["labels.list.element", "n_votes", "width", "height"]
-
 #: Rows whose numbers are computed at a time: with 50 entries each, arrays stay in a core's cache.
 _BLOCK_ROWS = 2048
 
@@ -113,7 +110,7 @@ def _keep_or_write(name: str, state: StateFolder, write: Callable[[str], int]) -
 
 
 def _write_rows(rows: Callable[[], Iterator[pa.Table]], url: str) -> int:
-    return storage.write_tables(url, schemas.POSTERIOR, rows(), use_dictionary=_REPEATED)
+    return storage.write_tables(url, schemas.POSTERIOR, rows())
 
 
 def _copy(split: Split, url: str) -> int:
