@@ -42,8 +42,8 @@ def test_rows_that_are_kept_are_as_they_are_in_the_whole_table(share):
     table, calibration = beliefs(0, True), Calibration(1.3, 0.2)
     kept = np.random.default_rng(1).random(len(table)) < share
     whole = believed_rows(table, calibration, MODEL)
-    assert believed_rows(table, calibration, MODEL, kept).equals(whole.filter(pa.array(kept)))
-    assert believed_rows(whole, calibration, MODEL, kept).equals(whole.filter(pa.array(kept)))
+    assert believed_rows(table, calibration, MODEL, kept=kept).equals(whole.filter(pa.array(kept)))
+    assert believed_rows(whole, calibration, MODEL, kept=kept).equals(whole.filter(pa.array(kept)))
     for start in (0, 11, 29):  # a block of a larger table
         part = believed_rows(table.slice(start, 11), calibration, MODEL)
         assert part.equals(whole.slice(start, 11))
