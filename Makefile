@@ -19,7 +19,7 @@ ARCHIVE ?= build/archive
 DIST ?= dist
 SIMULATED ?= out/simulate
 .NOTPARALLEL:
-.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster simulate test test-fast test-packaging test-spark-versions label-studio-check archive lint bench $(BENCHES:%=bench-%) conf wordnet constraints clean help java
+.PHONY: setup bench-driver bench-gpu gpu-kit demo demo-cluster simulate test test-fast test-cut-off test-packaging test-spark-versions label-studio-check archive lint bench $(BENCHES:%=bench-%) conf wordnet constraints clean help java
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ test: java $(READY) ## run every test, including those on a two-worker cluster
 
 test-fast: java $(READY) ## run all tests but those on a cluster
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not cluster and not packaging'
+
+test-cut-off: java $(READY) ## cut a worker of a cluster off from the network, in namespaces (as root, with iproute2)
+	CUT_OFF=fetch,label,merge $(BIN)/python -m pytest tests/cluster/test_cut_off.py
 
 test-packaging: java $(READY) ## build the wheel and try it in an environment of each kind of user
 	$(BIN)/python -m pytest -m packaging tests/packaging

@@ -1,4 +1,4 @@
-"""The driver at the number of shards of COYO-700M: seconds and memory of what it does alone.
+"""The driver at the number of shards of COYO-700M: seconds, CPU and memory of what it does alone.
 
     python -m benchmarks.driver                 # 70,000 shards on the local disk
     python -m benchmarks.driver shards=7000 only=fetch
@@ -6,8 +6,9 @@
 The shards are fakes of a few bytes. One of each kind is made by the stage itself, and copied under
 the numbers of all others with its receipt; ten are missing, so that a resumed run has work to do.
 Each case is a process of its own, as a user starts it. Python MB is the peak of the driver's Python
-process, JVM MB that of the JVM, which on local[*] runs the executor too. `label` runs without
-Spark, so its Python process holds the teacher; `relabel` is the same with no shard missing.
+process, JVM MB that of the JVM, which on local[*] runs the executor too; CPU s are the seconds of
+CPU of these two. `label` runs without Spark, so its Python process holds the teacher; `relabel` is
+the same with no shard missing.
 """
 
 import json
@@ -36,9 +37,19 @@ MISSING = 10
 COMMAND = [sys.executable, "-m", "coyo_labeler"]
 
 
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU of a process and its threads so far; 0 where it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(words: list[str]) -> dict[str, float]:
-    """Wall seconds of a command, and the peak memory of its Python process and of its JVM."""
-    peak, stop, began = {"Python": 0, "JVM": 0}, threading.Event(), time.monotonic()
+    """Wall seconds of a command; peak memory and CPU of its Python process and of its JVM."""
+    peak, stop, began = {"Python": 0.0, "JVM": 0.0}, threading.Event(), time.monotonic()
+    cpu = {"Python": 0.0, "JVM": 0.0}
     process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True)
 
     def watch() -> None:
@@ -47,6 +58,8 @@ def run(words: list[str]) -> dict[str, float]:
             now = {"Python": proportional_bytes(process.pid)}
             now["JVM"] = sum(proportional_bytes(pid) for pid in java)
             peak.update({name: max(peak[name], size) for name, size in now.items()})
+            used = {"Python": cpu_seconds(process.pid), "JVM": sum(map(cpu_seconds, java))}
+            cpu.update({name: max(cpu[name], seconds) for name, seconds in used.items()})
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -56,7 +69,11 @@ def run(words: list[str]) -> dict[str, float]:
     watcher.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(words)}\n{errors}")
-    return {"seconds": seconds, **{f"{name} MB": size / 1e6 for name, size in peak.items()}}
+    return {
+        "seconds": seconds,
+        **{f"{name} CPU s": seconds for name, seconds in cpu.items()},
+        **{f"{name} MB": size / 1e6 for name, size in peak.items()},
+    }
 
 
 def copy_shards(output: Path, shards: int, names: tuple[str, ...], receipt: str) -> None:
@@ -188,6 +205,26 @@ def export_case(_: int) -> list[str]:
     return ["export", f"labels={FOLDER / 'beliefs'}", f"output={FOLDER / 'export'}"]
 
 
+def plans(shards: int) -> None:
+    """What merge, export and report do before their first task, in this process."""
+    from coyo_labeler.export.plan import find_labels, plan_shards  # noqa: PLC0415
+    from coyo_labeler.formats.parquet_splits import plan_splits  # noqa: PLC0415
+    from coyo_labeler.inputs import fingerprint_input  # noqa: PLC0415
+    from coyo_labeler.merge.settings import ROWS_PER_SPLIT  # noqa: PLC0415
+
+    url = str(FOLDER / "beliefs")
+    work: dict[str, Callable[[], object]] = {
+        "fingerprint of beliefs": lambda: fingerprint_input("merge", "beliefs", url),
+        "plan of merge": lambda: plan_splits("beliefs", url, schemas.BELIEFS, ROWS_PER_SPLIT),
+        "plan of export": lambda: plan_shards(find_labels(url).rows, 1_000_000),
+    }
+    for name, function in work.items():
+        wall, cpu = time.monotonic(), time.process_time()
+        function()
+        used = f"{time.monotonic() - wall:6.1f} s, {time.process_time() - cpu:6.1f} s of CPU"
+        print(f"{name}: {used} for {shards:,} files", flush=True)
+
+
 CASES: dict[str, Callable[[int], list[str]]] = {
     "fetch": fetch_case,
     "label": label_case,
@@ -200,12 +237,18 @@ CASES: dict[str, Callable[[int], list[str]]] = {
 
 def main() -> None:
     given = dict(word.split("=", 1) for word in sys.argv[1:])
-    shards, only = int(given.get("shards", 70_000)), given.get("only", ",".join(CASES)).split(",")
+    shards, only = (
+        int(given.get("shards", 70_000)),
+        given.get("only", ",".join([*CASES, "plans"])).split(","),
+    )
     shutil.rmtree(FOLDER, ignore_errors=True)
-    if {"merge", "report", "export"} & set(only):
+    if {"merge", "report", "export", "plans"} & set(only):
         write_beliefs(FOLDER / "beliefs", shards)
     print(f"{shards:,} shards", flush=True)
     for name in only:
+        if name == "plans":
+            plans(shards)
+            continue
         words = CASES[name](shards)
         print(f"{name} begins", file=sys.stderr)
         figures = run(words)

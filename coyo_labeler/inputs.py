@@ -9,6 +9,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LISTED
+from coyo_labeler.listings import is_folder
 from coyo_labeler.storage_errors import DamagedFileError
 from coyo_labeler.table_files import Tables, difference, tables_of
 
@@ -43,7 +44,7 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
     if not storage.exists(url):
         raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")
     fs, path = storage.resolve(url)
-    if fs.isdir(path):
+    if is_folder(fs, path):
         finished = _read_of_input(stage, key, storage.join(url, MANIFEST))
         if finished is not None:
             _check_tables(stage, key, url, finished, tables_of(finished))
@@ -56,7 +57,9 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
             )
         _check_table_of_a_stage(stage, key, url)
     files = storage.files_of(url, suffix="")
-    if not files and fs.isdir(path):  # the tables of a stage's output, copied without its manifest
+    if not files and is_folder(
+        fs, path
+    ):  # the tables of a stage's output, copied without its manifest
         files = storage.files_of(storage.join(url, "*"), suffix="")
     if not files:
         raise InputError(f"{stage}: {key}: {url} holds no files")

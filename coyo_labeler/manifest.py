@@ -22,6 +22,7 @@ from coyo_labeler.inputs import (
     fingerprint_input,
     sha256_of_input,
 )
+from coyo_labeler.listings import list_names
 from coyo_labeler.patterns import remove_folder
 from coyo_labeler.redact import redact_settings, redact_texts
 from coyo_labeler.storage_errors import DamagedFileError, parsing
@@ -318,8 +319,7 @@ class Run:
         fs, path = storage.resolve(self.output)
         if fs.isfile(path):
             raise InputError(f"{self.stage}: output: {self.output} is a file; give a folder")
-        fs.invalidate_cache(path)
-        if fs.isdir(path) and not all(map(storage.is_temporary, fs.ls(path, detail=False))):
+        if not all(map(storage.is_temporary, list_names(fs, path))):
             raise InputError(
                 f"{self.stage}: output: {self.output} is not empty and was not written by this "
                 "stage; choose another folder"

@@ -8,12 +8,14 @@ and rows are decoded `BATCH_ROWS` at a time, for which the bounds below leave so
 """
 
 import io
+import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -42,6 +44,8 @@ _DELTA_BYTE_ARRAY = 7
 _TYPES = ["BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE"]
 _TYPES += ["BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"]
 _CODECS, _ENCODINGS = range(8), (0, *range(2, 10))
+#: The length before a text of a dictionary.
+_LENGTH = struct.Struct("<I")
 #: Bytes at a file's end that are read first, and those behind the footer: its length, and a name.
 _TAIL_BYTES, _END_BYTES = 2**16, 8
 
@@ -242,10 +246,16 @@ def _check_dictionary(chunk: Chunk, packed: bytes, size: int) -> None:
     """See that no text of a dictionary is long: each can be in every row."""
     data, position = _unpack(chunk, packed, size), 0
     while position + 4 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "little")
+        (length,) = _LENGTH.unpack_from(data, position)
         if length > MAX_TEXT_BYTES:
             _refuse(chunk, f"a text of {length:,} bytes; at most {MAX_TEXT_BYTES:,} are")
-        position += 4 + length
+        step = 4 + length
+        if position == 0 and len(data) % step == 0:
+            # Texts of one length, as hashes are: all at once.
+            lengths = np.frombuffer(data, np.uint8).reshape(-1, step)[:, :4]
+            if (lengths == lengths[0]).all():
+                return
+        position += step
 
 
 def _unpack(chunk: Chunk, packed: bytes, size: int) -> bytes:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
+from sys import intern
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, TypeAdapter
 
 from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
+from coyo_labeler.listings import list_folder, list_names, name_of
 from coyo_labeler.manifest import Counts
 from coyo_labeler.progress import Progress, every
 from coyo_labeler.storage_errors import DamagedFileError, parsing
@@ -25,13 +28,14 @@ RECEIPT = "_receipts/{shard:05d}.json"
 
 #: Receipts that are read concurrently.
 _READERS = 32
+_MOST_PER_TASK = 64
 
 #: Rest after a look at the receipts, in multiples of the time that the look took: a store lists
 #: the files of 70,000 shards in many seconds.
 _REST = 9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What a finished shard holds.
 
@@ -70,7 +74,12 @@ class Receipt:
             {
                 **{key: document[key] for key in known},
                 "rows": Counts.from_json(document["rows"]),
-                "details": {key: value for key, value in document.items() if key not in known},
+                "details": {
+                    # Most say the same in every receipt: 70,000 hold it once.
+                    intern(key): intern(value) if isinstance(value, str) else value
+                    for key, value in document.items()
+                    if key not in known
+                },
             }
         )
 
@@ -79,8 +88,8 @@ _RECEIPT = TypeAdapter(Receipt)
 
 
 def _described(file: list[int | str]) -> list[int | str]:
-    if [type(part) for part in file] != [int, str]:
-        raise ValueError("a file has a number of bytes and a digest")
+    if [type(part) for part in file] not in ([int, str], [int, str, str]):
+        raise ValueError("a file has a number of bytes, a digest, and on object stores an ETag")
     return file
 
 
@@ -104,7 +113,7 @@ def files_of(receipts: Iterable[Receipt]) -> dict[str, Any]:
 
 def sizes_of(receipts: Iterable[Receipt]) -> dict[str, int]:
     """The bytes of the files of many shards, by name below the output."""
-    return {name: size for name, (size, _) in files_of(receipts).items()}
+    return {name: size for name, (size, *_) in files_of(receipts).items()}
 
 
 class Details(BaseModel):
@@ -157,20 +166,20 @@ class Receipts:
 
     def _listed(self, detail: bool) -> dict[int, str]:
         """The shards that have a receipt file, with the version of its content (`version_of`)."""
-        pattern = re.escape(self.name).replace(re.escape("{shard:05d}"), r"(\d{5,})") + "$"
         fs, path = storage.resolve(self.output)
-        parent = storage.join(path, self.name).rpartition("/")[0]
-        fs.invalidate_cache(parent)
-        if not fs.isdir(parent):
-            return {}
-        entries = fs.ls(parent, detail=detail)
-        infos = ((entry["name"], entry) if detail else (entry, {}) for entry in entries)
-        matches = ((re.search(pattern, name), info) for name, info in infos)
+        parent, _, base = storage.join(path, self.name).rpartition("/")
+        pattern = re.compile(re.escape(base).replace(re.escape("{shard:05d}"), r"(\d{5,})"))
+        entries: Iterable[tuple[str, Mapping[str, Any]]]
+        if detail:
+            entries = ((name_of(info), info) for info in list_folder(fs, parent))
+        else:
+            entries = ((name, {}) for name in list_names(fs, parent))
+        matches = ((pattern.fullmatch(name), info) for name, info in entries)
         return {int(match[1]): storage.version_of(info) for match, info in matches if match}
 
     def read(self) -> dict[int, Receipt]:
         """All receipts by this run, by shard."""
-        return self._get_all(self.shards())
+        return self.get_all(self.shards())
 
     def split_intact(
         self, receipts: Mapping[int, Receipt]
@@ -204,7 +213,7 @@ class Receipts:
         """
         wanted = sorted(shards)
         receipts = dict(self.read() if known is None else known)
-        receipts |= self._get_all(shard for shard in wanted if shard not in receipts)
+        receipts |= self.get_all(shard for shard in wanted if shard not in receipts)
         missing = [shard for shard in wanted if shard not in receipts]
         if missing:
             raise WorkError(
@@ -213,13 +222,17 @@ class Receipts:
             )
         return [receipts[shard] for shard in wanted]
 
-    def _get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
+    def get_all(self, shards: Iterable[int]) -> dict[int, Receipt]:
         """The receipts of those shards that have one, read concurrently: object stores are slow."""
         wanted = sorted(shards)
         if not wanted:
             return {}
-        with ThreadPoolExecutor(min(_READERS, len(wanted)), "receipts") as pool:
-            receipts = pool.map(self.get, wanted)
+        # A task of the pool takes longer to begin than a receipt on a local disk to be read.
+        size = max(1, min(_MOST_PER_TASK, len(wanted) // _READERS))
+        groups = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        with ThreadPoolExecutor(min(_READERS, len(groups)), "receipts") as pool:
+            read = pool.map(lambda group: [self.get(shard) for shard in group], groups)
+            receipts = chain.from_iterable(read)
             return {receipt.shard: receipt for receipt in receipts if receipt is not None}
 
     @contextmanager
@@ -238,7 +251,8 @@ class Receipts:
         be replaced; they count as done after that. Yields the receipts by shard; after the block
         it holds all of them.
         """
-        before = self._listed(detail=bool(redo))
+        redo = self.shards() & set(redo)  # most have no receipt that could be taken for a new one
+        before = self._listed(detail=True) if redo else {}
         earlier = self.read() if known is None else known
         seen = {shard: receipt for shard, receipt in earlier.items() if shard not in redo}
 
@@ -247,7 +261,7 @@ class Receipts:
         def look(progress: Progress) -> None:
             listed = self._listed(detail=bool(redo))
             old = {shard for shard in redo if listed.get(shard) == before.get(shard)}
-            seen.update(self._get_all(listed.keys() - seen.keys() - old))
+            seen.update(self.get_all(listed.keys() - seen.keys() - old))
             progress.update(len(seen), **facts(list(seen.values())))
 
         def look_now_and_then(progress: Progress) -> None:

@@ -20,6 +20,7 @@ from fsspec.core import url_to_fs
 
 from coyo_labeler import extras
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.listings import find_files, list_folder
 from coyo_labeler.parquet_pages import UnfoldedError, open_guarded
 from coyo_labeler.patterns import has_magic, move_file, pattern_of, remove_folder
 from coyo_labeler.s3_uploads import abort_uploads
@@ -163,9 +164,14 @@ def _opened(fs: AbstractFileSystem, path: str, url: str) -> IO[bytes]:
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Write a small file atomically."""
-    with open_atomic(url) as file:
-        file.write(data)
+    """Write a small file atomically; on an object store by one request, which leaves no upload."""
+    fs, path = resolve(url)
+    if _protocols(fs) & _VISIBLE_WHILE_WRITTEN:
+        with open_atomic(url) as file:
+            file.write(data)
+    else:
+        with writing(url):
+            fs.pipe_file(path, data)
 
 
 def write_json(url: str, document: Mapping[str, Any]) -> None:
@@ -303,7 +309,7 @@ def remove_temporaries(url: str) -> int:
     fs, path = resolve(url)
     if _protocols(fs) & {"s3", "s3a"}:
         abort_uploads(fs, path)
-    stale = [name for name in fs.find(path) if is_temporary(name)]
+    stale = [name for name in find_files(fs, path) if is_temporary(name)]
     for name in stale:
         with suppress(FileNotFoundError):
             fs.rm_file(name)
@@ -328,7 +334,7 @@ def files_of(url: str, suffix: str = ".parquet") -> dict[str, dict[str, Any]]:
     infos: dict[str, dict[str, Any]] = {}
     for name, info in matches.items():
         if info["type"] == "directory":
-            infos.update({child["name"]: child for child in fs.ls(name, detail=True)})
+            infos.update({child["name"]: child for child in list_folder(fs, name)})
         else:
             infos[name] = info
     return {

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coyo_labeler import storage
+from coyo_labeler.listings import list_folder, name_of
 from coyo_labeler.storage_errors import DamagedFileError
 
 #: The size of each file of the tables, by its name below the output.
@@ -128,12 +129,7 @@ def _entries(output: str, folder: str) -> dict[str, dict[str, Any]]:
     """The folders, and the files of tables, directly in a folder below the output."""
     fs, root = storage.resolve(output)
     path = storage.join(root, folder) if folder else root
-    fs.invalidate_cache(path)
-    try:
-        infos = fs.ls(path, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    named = ((posixpath.basename(info["name"].rstrip("/")), info) for info in infos)
+    named = ((name_of(info), info) for info in list_folder(fs, path))
     return {name: info for name, info in named if _counts(folder, name, info)}
 
 

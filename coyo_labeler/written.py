@@ -2,6 +2,7 @@
 
 A file is described by its size and a digest of its last bytes. In a Parquet file these hold the
 footer, and with it the bounds of every column: two files of one size do not pass for each other.
+On object stores its ETag is described too. A file that still has it is not read again.
 """
 
 import hashlib
@@ -12,8 +13,10 @@ from typing import Any
 
 from coyo_labeler import storage
 from coyo_labeler.errors import WorkError
+from coyo_labeler.listings import etag_of, list_folder, name_of
 
-#: {name below the output: [bytes, digest of the last ones]}, as it stands in receipts.
+#: {name below the output: [bytes, digest of the last ones]}, as it stands in receipts; on object
+#: stores [bytes, digest, ETag].
 Files = Mapping[str, Any]
 
 #: Endings of files that no reader takes for a part of a table.
@@ -30,9 +33,10 @@ def describe_files(output: str, names: Iterable[str]) -> dict[str, list[Any]]:
     for name in names:
         path = storage.join(folder, name)
         fs.invalidate_cache(posixpath.dirname(path))
-        size = int(fs.info(path)["size"])
+        info = fs.info(path)
+        size, etag = int(info["size"]), etag_of(info)
         tail = fs.cat_file(path, start=max(0, size - _TAIL_BYTES), end=size)
-        described[name] = [size, _digest(tail)]
+        described[name] = [size, _digest(tail), *([] if etag is None else [etag])]
     return described
 
 
@@ -42,11 +46,11 @@ def differing(output: str, described: Files) -> dict[str, str]:
     A file that the listing of its folder lacks is asked for by its name: a listing may be late.
     """
     fs, folder = storage.resolve(output)
-    sizes = _sizes(output, {posixpath.dirname(name) for name in described})
+    listed = _listed(output, {posixpath.dirname(name) for name in described})
     wrong: dict[str, str] = {}
     ends: dict[str, int] = {}
-    for name, (size, _) in described.items():
-        present = sizes.get(name)
+    for name, (size, _, *etag) in described.items():
+        present, *etag_now = listed.get(name, (None,))
         if present is None:
             try:
                 present = int(fs.info(storage.join(folder, name))["size"])
@@ -55,7 +59,7 @@ def differing(output: str, described: Files) -> dict[str, str]:
                 continue
         if present != size:
             wrong[name] = f"has {present:,} bytes, {size:,} were written"
-        else:
+        elif not etag or etag != etag_now:
             ends[name] = size
     left = iter(ends)
     while names := list(islice(left, _FILES_AT_ONCE)):
@@ -74,7 +78,7 @@ def differing(output: str, described: Files) -> dict[str, str]:
 
 def strangers(output: str, folders: Collection[str], described: Collection[str]) -> list[str]:
     """The data files in folders below the output that are not among the described ones."""
-    return sorted(_sizes(output, folders).keys() - set(described))
+    return sorted(_listed(output, folders).keys() - set(described))
 
 
 def check_written(stage: str, output: str, described: Files) -> None:
@@ -109,19 +113,20 @@ def refuse_strangers(
         )
 
 
-def _sizes(output: str, folders: Collection[str]) -> dict[str, int]:
-    """{name below the output: bytes} of the data files directly in folders below it."""
+def _listed(output: str, folders: Collection[str]) -> dict[str, tuple[Any, ...]]:
+    """{name below the output: (bytes,) or (bytes, ETag)} of the data files directly in folders."""
     fs, root = storage.resolve(output)
-    sizes = {}
+    listed: dict[str, tuple[Any, ...]] = {}
     for folder in folders:
         parent = storage.join(root, folder) if folder else root
-        fs.invalidate_cache(parent)
-        for info in fs.ls(parent, detail=True) if fs.isdir(parent) else ():
-            name = posixpath.basename(info["name"])
+        for info in list_folder(fs, parent):
+            name = name_of(info)
             is_data = not name.startswith(("_", ".")) and not name.endswith(_NO_DATA)
             if info["type"] == "file" and is_data:
-                sizes[posixpath.join(folder, name)] = int(info["size"])
-    return sizes
+                etag = etag_of(info)
+                described = (int(info["size"]), *(() if etag is None else (etag,)))
+                listed[posixpath.join(folder, name)] = described
+    return listed
 
 
 def _digest(tail: bytes) -> str:

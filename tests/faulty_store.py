@@ -1,15 +1,19 @@
 """A proxy before an S3 server that fails as object stores do, a share of the requests at random.
 
 Faults: 503 SlowDown, 500, a reset before the answer, a body that is cut, a stall. What a client may
-not see twice as different (a listing, a part) is forwarded unchanged otherwise.
+not see twice as different (a listing, a part) is forwarded unchanged otherwise. Listings may be
+late: they lack what was written a moment ago.
 """
 
 import asyncio
 import random
+import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
@@ -22,13 +26,39 @@ _SLOW_DOWN = (
 FAULTS = ("slow_down", "internal_error", "reset", "cut", "stall")
 
 
-class FaultyStore:
-    """Forwards to `target`. share: of requests that fail. injected: how often each fault was."""
+_CONTENTS = re.compile(rb"<Contents>\s*<Key>([^<]*)</Key>.*?</Contents>", re.DOTALL)
 
-    def __init__(self, target: str, share: float, seed: int) -> None:
-        self.target, self.share = target, share
+
+class FaultyStore:
+    """Forwards to `target`.
+
+    share: of requests that fail. late_seconds: how long after it was written a file is in no
+    listing. injected: how often each fault was; "late": files that a listing lacked.
+    """
+
+    def __init__(self, target: str, share: float, seed: int, late_seconds: float = 0.0) -> None:
+        self.target, self.share, self.late_seconds = target, share, late_seconds
         self.injected: Counter[str] = Counter()
         self._random = random.Random(seed)
+        self._written: dict[str, float] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Let go of the connections to the server."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _without_late(self, listing: bytes) -> bytes:
+        now = time.monotonic()
+
+        def keep(match: re.Match[bytes]) -> bytes:
+            written = self._written.get(unquote(match[1].decode()))
+            if written is None or now - written > self.late_seconds:
+                return match[0]
+            self.injected["late"] += 1
+            return b""
+
+        return _CONTENTS.sub(keep, listing)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -47,18 +77,22 @@ class FaultyStore:
         if fault == "stall":
             await asyncio.sleep(0.5)
         headers = {k: v for k, v in request.headers.items() if k.lower() != "content-length"}
-        async with (
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(
-                request.method,
-                self.target + request.raw_path,
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-                skip_auto_headers=("Content-Type", "Accept-Encoding"),
-            ) as answer,
-        ):
+        if self._session is None:
+            self._session = aiohttp.ClientSession(auto_decompress=False)
+        async with self._session.request(
+            request.method,
+            self.target + request.raw_path,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            skip_auto_headers=("Content-Type", "Accept-Encoding"),
+        ) as answer:
             content = await answer.read()
+            if self.late_seconds and request.method in ("PUT", "POST"):
+                key = unquote(request.path).lstrip("/").partition("/")[2]
+                self._written[key] = time.monotonic()
+            elif self.late_seconds and "list-type" in request.query:
+                content = self._without_late(content)
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
             if request.method != "HEAD":
                 kept["Content-Length"] = str(len(content))
@@ -76,9 +110,11 @@ class FaultyStore:
 
 
 @contextmanager
-def faulty_store(target: str, share: float, seed: int) -> Iterator[tuple[str, FaultyStore]]:
-    """The URL of such a proxy on 127.0.0.1, and the proxy."""
-    store, loop = FaultyStore(target, share, seed), asyncio.new_event_loop()
+def faulty_store(
+    target: str, share: float, seed: int, late_seconds: float = 0.0
+) -> Iterator[tuple[str, FaultyStore]]:
+    """The URL of such a proxy on 127.0.0.1, and the proxy. See `FaultyStore`."""
+    store, loop = FaultyStore(target, share, seed, late_seconds), asyncio.new_event_loop()
     started, ports = threading.Event(), []
 
     async def start() -> web.AppRunner:
@@ -97,6 +133,7 @@ def faulty_store(target: str, share: float, seed: int) -> Iterator[tuple[str, Fa
         started.set()
         loop.run_forever()
         loop.run_until_complete(runner.cleanup())
+        loop.run_until_complete(store.close())
         loop.close()
 
     thread = threading.Thread(target=serve, daemon=True)

@@ -241,3 +241,18 @@ def test_a_thousand_mutations_give_rows_or_one_error(tmp_path):
     ran = subprocess.run(script, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert 0 < int(ran.stdout) < 1000
+
+
+def dictionary(*lengths):
+    """The page of a dictionary of texts, unpacked."""
+    return b"".join(length.to_bytes(4, "little") + b"x" * length for length in lengths)
+
+
+def test_a_dictionary_of_texts_of_one_length_passes_and_one_long_text_among_them_does_not():
+    chunk = Chunk("hash", 0, 0, 0, is_text=True, is_list=False)
+    equal = dictionary(*[16] * 20_000)
+    parquet_pages._check_dictionary(chunk, equal, len(equal))
+    long = dictionary(*[16] * 20_000, 20 * 20_000 - 4, *[16] * 10)  # the page divides by 20 too
+    assert len(long) % 20 == 0
+    with pytest.raises(UnfoldedError, match="a text of 399,996 bytes"):
+        parquet_pages._check_dictionary(chunk, long, len(long))

@@ -12,8 +12,10 @@ from coyo_labeler import storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.inputs import fingerprint_input
+from coyo_labeler.listings import find_files, is_folder, list_folder
 from coyo_labeler.manifest import Counts, Outcome, Run, read_manifest
 from coyo_labeler.storage_errors import DamagedFileError
+from coyo_labeler.written import describe_files, differing
 
 
 @pytest.fixture
@@ -119,3 +121,66 @@ def test_an_empty_document_on_s3_is_damaged_and_not_an_error_of_the_store(bucket
     with pytest.raises(DamagedFileError, match="cut short or damaged"):
         read_manifest(f"s3://{name}/out")
     assert read_manifest(f"s3://{name}/none") is None
+
+
+NAMES = [
+    *(f"{shard:05d}.{ending}" for shard in range(0, 70_000, 3500) for ending in ("tar", "parquet")),
+    "05",
+    "5",  # as a range of names ends
+    "_manifest.json",
+    "part-00000.parquet",
+    "~last",
+    "07/in-a-folder",
+    "_state/x",
+    "zz/in-the-last-folder/deeper",
+]
+
+
+@pytest.mark.parametrize("stem", ["", "voted-0"])
+def test_a_folder_of_many_pages_is_listed_as_it_is(bucket, monkeypatch, stem):
+    name, client = bucket
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "7")
+    sizes = {f"{stem}{key}": number for number, key in enumerate(NAMES)}
+    for key, size in sizes.items():
+        client.put_object(Bucket=name, Key=f"out/{key}", Body=b"x" * size)
+    client.put_object(Bucket=name, Key="out/")  # as consoles create a folder
+    client.put_object(Bucket=name, Key="out-of-others/1")
+    fs = s3fs.S3FileSystem()
+    infos = list(list_folder(fs, f"{name}/out"))
+    files = {info["name"]: info for info in infos if info["type"] == "file"}
+    direct = {f"{name}/out/{key}": size for key, size in sizes.items() if "/" not in key}
+    assert {path: info["size"] for path, info in files.items()} == direct
+    folders = {f"{name}/out/{key.partition('/')[0]}" for key in sizes if "/" in key}
+    assert {info["name"] for info in infos if info["type"] == "directory"} == folders
+    assert len(infos) == len(files) + len(folders)  # none twice
+    path = f"{name}/out/{stem}00000.tar"
+    assert storage.version_of(files[path]) == storage.version_of(fs.info(path))
+    assert set(find_files(fs, f"{name}/out")) == {f"{name}/out/{key}" for key in sizes}
+    assert list(list_folder(fs, f"{name}/nothing")) == []
+    there = {path: is_folder(fs, f"{name}{path}") for path in ("", "/out", "/nothing", "/out/05")}
+    assert there == {"": True, "/out": True, "/nothing": False, "/out/05": False}
+    assert not is_folder(fs, "no-such-bucket/out")
+    assert list(list_folder(fs, "no-such-bucket/out")) == []
+
+
+def test_a_file_that_has_its_etag_is_not_read_again(bucket, monkeypatch):
+    name, client = bucket
+    output = f"s3://{name}/out"
+    for key, data in {"a.parquet": b"first", "b.parquet": b"second"}.items():
+        storage.write_bytes(f"{output}/{key}", data)
+    described = describe_files(output, ["a.parquet", "b.parquet"])
+    client.put_object(Bucket=name, Key="out/b.parquet", Body=b"SECOND")
+    read = []
+    fs, _ = storage.resolve(output)
+    cat_ranges = fs.cat_ranges
+    monkeypatch.setattr(
+        fs,
+        "cat_ranges",
+        lambda paths, *rest, **more: read.extend(paths) or cat_ranges(paths, *rest, **more),
+    )
+    assert differing(output, described) == {"b.parquet": "is not the file that was written"}
+    assert read == [f"{name}/out/b.parquet"]
+    # As versions of the program before this one described it.
+    without = {key: file[:2] for key, file in described.items()}
+    assert differing(output, without) == {"b.parquet": "is not the file that was written"}
+    assert len(read) == 3

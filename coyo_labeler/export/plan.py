@@ -64,8 +64,13 @@ def find_labels(labels: str) -> Labels:
         raise InputError(
             f"export: labels: no Parquet files at {url}; give what label or merge wrote"
         )
-    footers = dict(zip(files, read_footers(_KEY, files), strict=True))
-    present = {file: footer.schema.to_arrow_schema() for file, footer in footers.items()}
+    rows: dict[str, int] = {}
+    kinds: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
+    present: dict[str, pa.Schema] = {}
+    for file, footer in zip(files, read_footers(_KEY, files), strict=True):
+        rows[file] = footer.num_rows
+        own = footer.schema.to_arrow_schema()
+        present[file] = kinds.setdefault(own, own)
     remedy = "give beliefs or a posterior, all files alike"
     schema = common_schema(_KEY, present, schemas.BELIEFS, _OPTIONAL, remedy)
     first = present[files[0]].metadata or {}
@@ -75,7 +80,7 @@ def find_labels(labels: str) -> Labels:
         for k, v in written.items()
         if k.startswith(_METADATA_PREFIXES)
     }
-    return Labels({file: footer.num_rows for file, footer in footers.items()}, schema, metadata)
+    return Labels(rows, schema, metadata)
 
 
 def plan_shards(rows: Mapping[str, int], rows_per_shard: int) -> list[Shard]:

@@ -25,6 +25,7 @@ from pydantic import FiniteFloat
 from coyo_labeler import storage
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.tar_digests import ROWS_DIGEST, STAGING
+from coyo_labeler.listings import etag_of, list_folder, list_names, name_of
 from coyo_labeler.patterns import move_file
 from coyo_labeler.receipts import Details, Receipt, Receipts
 
@@ -131,28 +132,49 @@ def current(receipts: Receipts, shard: int) -> Receipt | None:
     return _whole(receipts, shard)
 
 
-def valid(receipts: Receipts) -> dict[int, Receipt]:
-    """The receipts of whole shards, whose two files agree with the receipt's digest."""
+#: Whole shards with the ETags of their files, where the store has ETags.
+Known = dict[int, tuple[list[str | None], Receipt]]
+
+
+def valid(receipts: Receipts, known: Known | None = None) -> dict[int, Receipt]:
+    """The receipts of whole shards, whose two files agree with the receipt's digest.
+
+    known: what the same run has found whole before. Shards whose files have their ETags still are
+    not read again; the others are added.
+    """
+    known = {} if known is None else known
     fs, folder = storage.resolve(receipts.output)
-    fs.invalidate_cache(folder)
-    if not fs.isdir(folder):
-        return {}
-    pattern = re.compile(r"/(\d{5,}\.(?:tar|parquet))$")
-    sizes = {
-        match[1]: info["size"]
-        for info in fs.ls(folder, detail=True)
-        if (match := pattern.search(info["name"]))
+    pattern = re.compile(r"\d{5,}(?:\.tar|\.parquet|(_stats\.json))")
+    shards = set()
+    sizes: dict[str, int] = {}
+    etags: dict[str, str | None] = {}
+    for info in list_folder(fs, folder):
+        match = pattern.fullmatch(name_of(info))
+        if match:
+            sizes[match[0]], etags[match[0]] = info["size"], etag_of(info)
+            if match[1]:
+                shards.add(int(match[0].removesuffix(match[1])))
+    whole = {
+        shard: known[shard][1]
+        for shard in shards & known.keys()
+        if None not in known[shard][0] and known[shard][0] == _etags(etags, shard)
     }
-    return dict(_agreeing(fs, folder, receipts.read(), sizes))
+    read = receipts.get_all(shards - whole.keys())
+    for shard, receipt in _agreeing(fs, folder, read, sizes):
+        whole[shard] = receipt
+        known[shard] = (_etags(etags, shard), receipt)
+    return dict(sorted(whole.items()))
+
+
+def _etags(etags: Mapping[str, str | None], shard: int) -> list[str | None]:
+    names = (tar_name(shard), rows_name(shard), RECEIPT_NAME.format(shard=shard))
+    return [etags.get(name) for name in names]
 
 
 def _staged(output: str, prefix: str) -> list[str]:
     """The folders of later generations whose names begin with a prefix."""
     fs, folder = storage.resolve(storage.join(output, STAGING))
-    fs.invalidate_cache(folder)
-    if not fs.isdir(folder):
-        return []
-    names = (name.rstrip("/").rpartition("/")[2] for name in fs.ls(folder, detail=False))
+    names = list_names(fs, folder)
     return [storage.join(output, STAGING, name) for name in names if name.startswith(prefix)]
 
 

@@ -56,7 +56,8 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     generations.recover(receipts, token)
     catalog = read_catalog(spark, settings)
     sizes = shard_sizes(catalog)
-    finished = generations.valid(receipts)
+    known: generations.Known = {}
+    finished = generations.valid(receipts, known)
     work = plan(sizes, finished, settings.retry)
     if run.done is not None:
         if not work:
@@ -70,7 +71,12 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
     names = (generations.tar_name, generations.rows_name)
     files = [name(shard) for shard in sizes for name in names]
     refuse_strangers("fetch", settings.output, [""], files)
-    return outcome(sizes, generations.valid(receipts))
+    whole = generations.valid(receipts, known)
+    for shard in sizes.keys() - whole.keys():  # a listing may be late, so they are asked by name
+        receipt = generations.current(receipts, shard)
+        if receipt is not None:
+            whole[shard] = receipt
+    return outcome(sizes, whole)
 
 
 def read_catalog(spark: SparkSession, settings: FetchSettings) -> DataFrame:

@@ -112,13 +112,17 @@ def find_shards(images: str, ids: Ids = "auto", key: str = "images") -> list[Sha
     Raises: InputError where there are none, or two of one name.
     """
     try:
-        files = storage.files_of(images, ".tar")
+        present = storage.files_of(images, "")
     except FileNotFoundError:
         raise InputError(f"{key}: nothing at {images}; give a folder of tars or a glob") from None
+    files = {url: info for url, info in present.items() if url.endswith(".tar")}
     if not files:
         raise InputError(f"{key}: no .tar files at {images}; give the folder that fetch wrote")
-    folders = {posixpath.dirname(url) for url in files}
+    # The tables beside them: those of a folder have just been listed with it.
+    fs, path = storage.resolve(images)
+    folders = {posixpath.dirname(url) for url in files} - {fs.unstrip_protocol(path)}
     tables = {k: v for url in folders for k, v in storage.files_of(url, ".parquet").items()}
+    tables |= present
     shards: dict[str, Shard] = {}
     for url, info in files.items():
         name = posixpath.basename(url).removesuffix(".tar")

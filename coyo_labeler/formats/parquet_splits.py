@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from coyo_labeler.parquet_pages import read_tables
 
 #: Footers read at a time; object stores take some 50 ms to answer.
 _THREADS = 16
+#: Footers that are held at most: each takes some kilobytes.
+_FOOTERS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def plan_splits(
     if not files:
         raise InputError(f"{key}: no Parquet files at {url}")
     splits: list[Split] = []
+    schemas: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
     for file_url, metadata in zip(files, read_footers(key, files), strict=True):
         present = metadata.schema.to_arrow_schema()
         check_types(key, file_url, present, schema)
@@ -64,6 +68,7 @@ def plan_splits(
             for f in schema
         ]
         own = pa.schema([f.with_type(kind) for f, kind in zip(schema, types, strict=True)])
+        own = schemas.setdefault(own, own)
         splits.extend(split_file(key, file_url, metadata, own, rows_per_split))
     if len({split.name for split in splits}) < len(splits):
         return [replace(split, name=f"{n:05d}-{split.name}") for n, split in enumerate(splits)]
@@ -75,8 +80,10 @@ def read_footers(key: str, urls: Iterable[str]) -> Iterator[pq.FileMetaData]:
 
     Raises: InputError naming a file that is not readable.
     """
+    left = iter(urls)
     with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(partial(storage.read_footer, key), urls)
+        while group := list(islice(left, _FOOTERS_AT_ONCE)):
+            yield from pool.map(partial(storage.read_footer, key), group)
 
 
 def split_file(

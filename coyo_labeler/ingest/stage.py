@@ -18,6 +18,7 @@ from coyo_labeler import spark_versions, storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.parquet_splits import read_footers
 from coyo_labeler.ingest import filters, shards
 from coyo_labeler.ingest.columns import inside
 from coyo_labeler.ingest.images import first_of_each, one_hash_each
@@ -347,9 +348,10 @@ def conclude(
     rejected = dict(total(parts).rejected)
     if source.corrupt:
         rejected[str(Reason.CORRUPT_FILE)] = len(source.corrupt)
+    catalog = [storage.join(settings.output, name) for name in files if name.startswith("catalog/")]
     rows = Counts(
         source.rows + len(source.corrupt),
-        _rows_of(storage.join(settings.output, "catalog")),
+        sum(footer.num_rows for footer in read_footers("output", catalog)),
         rejected,
     )
     statistics = sum_up(part.details["statistics"] for part in parts)
@@ -370,7 +372,3 @@ def conclude(
             "rows_left": near.rows_left,
         }
     return Outcome(rows, details=details, files=sizes_of(parts))
-
-
-def _rows_of(url: str) -> int:
-    return sum(storage.read_footer("output", file).num_rows for file in storage.files_of(url))

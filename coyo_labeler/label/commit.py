@@ -17,6 +17,7 @@ from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.image_shards import Shard
 from coyo_labeler.label.spec import TeacherSpec
+from coyo_labeler.listings import list_names
 from coyo_labeler.machine import keep_freed_memory
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import RECEIPT, Details, Receipt, Receipts
@@ -155,12 +156,11 @@ def remove_unfinished(output: str, finished: Container[int]) -> None:
     fs, path = storage.resolve(output)
     for folder in _FOLDERS:
         parent = storage.join(path, folder)
-        fs.invalidate_cache(parent)
-        for name in fs.ls(parent, detail=False) if fs.isdir(parent) else ():
-            match = re.fullmatch(r"(\d{5,})\.parquet", posixpath.basename(name))
-            if match and int(match[1]) not in finished:
-                with suppress(FileNotFoundError):  # the listing was late
-                    fs.rm_file(name)
+        matches = map(re.compile(r"(\d{5,})\.parquet").fullmatch, list_names(fs, parent))
+        unfinished = [match[0] for match in matches if match and int(match[1]) not in finished]
+        for name in unfinished:
+            with suppress(FileNotFoundError):  # the listing was late
+                fs.rm_file(storage.join(parent, name))
 
 
 def _name(number: int) -> str:

@@ -39,6 +39,10 @@ from coyo_labeler.votes.read import VotesSplit
 
 #: Votes that are checked at once where each may become a set of up to 21,841 classes.
 _ROWS_WITH_NODES = 50_000
+#: Rows that are checked at a time: with 50 entries each, arrays stay in a core's cache.
+_BLOCK_ROWS = 2048
+#: Rows of voted images that are partitioned at a time.
+_SENT_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -171,12 +175,21 @@ def read_beliefs(
     """
     source = f"{split.key}: {split.url}"
     seen = [np.zeros(0, dtype=np.int64)]
-    for table in parquet_splits.read_split(split):
+    sent: list[pa.Table] = []
+    rows = 0
+    for table in parquet_splits.read_split(split, batch_rows=_BLOCK_ROWS):
         lists = read_label_lists(table, source)
         check_label_lists(lists, source, classes=model.classes, distinct=True)
         seen.append(lists.image)
-        sent = table.filter(pa.array(voted.may_have(lists.image)))
-        yield from partition_rows(sent, "id", BELIEFS, partitions)
+        may_have = voted.may_have(lists.image)
+        if may_have.any():
+            sent.append(table.filter(pa.array(may_have)))
+            rows += sent[-1].num_rows
+        if rows >= _SENT_ROWS:
+            yield from partition_rows(pa.concat_tables(sent), "id", BELIEFS, partitions)
+            sent, rows = [], 0
+    if sent:
+        yield from partition_rows(pa.concat_tables(sent), "id", BELIEFS, partitions)
     check_unique_images(np.sort(np.concatenate(seen)), source)
 
 

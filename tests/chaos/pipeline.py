@@ -110,6 +110,8 @@ def build(folder: Path, web: Web, spec: dict[str, Any], spark: SparkSession) -> 
     add("export-webdataset", images, words, "threshold=0.2", same_files)
     words = [f"labels={merged}", space, "format=huggingface", "rows_per_shard=6"]
     add("export-huggingface", merged, words, "threshold=0.2", same_files)
+    words = [f"labels={merged}", space, "format=parquet", "threshold=0.1", "rows_per_shard=6"]
+    add("export-parquet", merged, words, "threshold=0.2", same_files)
     words = [f"labels={merged}", f"images={images}", *trained]
     add("pretrain_vit", images, words, "seed=9", same_model, None)
     return made

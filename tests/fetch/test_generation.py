@@ -14,6 +14,7 @@ from coyo_labeler.fetch import generation
 from coyo_labeler.fetch.generation import RECEIPT_NAME
 from coyo_labeler.fetch.pack import read_rows
 from coyo_labeler.fetch.stage import plan
+from coyo_labeler.listings import name_of
 from coyo_labeler.receipts import Receipts
 from tests.fetch.shards import FILES, assert_agreed, files, make, read, statuses, tar, whole
 
@@ -47,6 +48,29 @@ def test_a_generation_that_is_there_is_not_made_again(output, rows, web):
     asked = len(web.asked)
     assert make(output, rows) == first
     assert len(web.asked) == asked
+
+
+def test_a_whole_shard_is_read_again_only_where_an_etag_has_changed(rows, tmp_path, monkeypatch):
+    """On a store with ETags, as a run does at its start and its end."""
+    output, known, asked = str(tmp_path), {}, []
+    receipt = make(output, rows)
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    etags = {name: 1 for name in FILES}
+    monkeypatch.setattr(generation, "etag_of", lambda info: etags[name_of(info)])
+    get = Receipts.get
+    monkeypatch.setattr(
+        Receipts, "get", lambda self, shard: asked.append(shard) or get(self, shard)
+    )
+    for reads in (1, 0, 0):
+        asked.clear()
+        assert generation.valid(receipts, known) == {0: receipt}
+        assert len(asked) == reads
+    tar_file = tmp_path / "00000.tar"
+    tar_file.write_bytes(bytes(tar_file.stat().st_size))  # another run's, of the same size
+    etags["00000.tar"] = 2
+    assert generation.valid(receipts, known) == {}
+    (tmp_path / "00000_stats.json").unlink()
+    assert generation.valid(receipts, known) == {}
 
 
 def cut_off(output, rows, monkeypatch, moved):
