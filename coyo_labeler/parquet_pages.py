@@ -162,11 +162,17 @@ class GuardedFile(io.RawIOBase):
         """Raises: UnfoldedError where the bytes hold a column chunk that unfolds to too much."""
         start = self._file.tell()
         data = self._file.read(size)
+        end = start + len(data)
         first = bisect_left(self._starts, start)
-        for position in self._starts[first : bisect_left(self._starts, start + len(data))]:
+        for position in self._starts[first : bisect_left(self._starts, end)]:
             chunk = self._chunks[position]
-            begin = position - start
-            check_pages(chunk, data[begin : begin + chunk.length], self._repeats_texts)
+            if position + chunk.length <= end:
+                pages = data[position - start : position - start + chunk.length]
+            else:  # for a row group without rows, Arrow reads a part of another's chunk
+                self._file.seek(position)
+                pages = self._file.read(chunk.length)
+                self._file.seek(end)
+            check_pages(chunk, pages, self._repeats_texts)
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

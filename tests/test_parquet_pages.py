@@ -58,6 +58,18 @@ def test_rows_are_those_that_arrow_reads(tmp_path, compression, version, diction
     assert pa.concat_tables(tables).equals(pq.read_table(path))
 
 
+@pytest.mark.parametrize("dictionary", [True, False, ["labels.list.element", "n"]])
+@pytest.mark.parametrize("sizes", [(0,), (2048, 0), (0, 5, 0, 2048)])
+def test_row_groups_without_rows_are_read(tmp_path, dictionary, sizes):
+    path = tmp_path / "a.parquet"
+    schema = pa.schema({"id": pa.int64(), "labels": pa.list_(pa.int32()), "n": pa.int32()})
+    with pq.ParquetWriter(path, schema, use_dictionary=dictionary) as writer:
+        for rows in sizes:
+            columns = {"id": range(rows), "labels": [[1, 2]] * rows, "n": [7] * rows}
+            writer.write_table(pa.table(columns, schema))
+    assert sum(table.num_rows for table in read(path)) == sum(sizes)
+
+
 def test_texts_that_repeat_the_one_before_are_read(tmp_path):
     texts = pa.table({"text": [f"http://example.org/{n}" for n in range(5000)]})
     options = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
