@@ -20,7 +20,7 @@ from tests.merge.tables import assert_same_tables
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
-ITERATIONS = 30
+ITERATIONS = 15
 
 
 @pytest.fixture(scope="module")

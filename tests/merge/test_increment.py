@@ -221,7 +221,7 @@ def test_the_objective_does_not_fall(tmp_path, inputs):
     assert history[-1]["objective"] > history[0]["objective"]
 
 
-@pytest.mark.parametrize("worker_model", ["confusion", "one_coin", "perfect"])
+@pytest.mark.parametrize("worker_model", ["confusion", "one_coin"])
 def test_spark_finds_the_same_and_goes_on_after_a_kill(
     spark, tmp_path, inputs, monkeypatch, worker_model
 ):

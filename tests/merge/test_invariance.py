@@ -77,20 +77,21 @@ def test_order_files_partitions_and_the_sharing_of_skills_change_nothing(spark, 
         assert_same_tables(tmp_path / "as written", tmp_path / name)
 
 
-@pytest.mark.parametrize(("truth", "max_broadcast_mb"), [("single", 0), ("multi", 32)])
-def test_the_number_of_cores_changes_nothing(tmp_path, truth, max_broadcast_mb):
-    """Runs in separate processes, because a session cannot change its number of cores."""
+@pytest.mark.parametrize(
+    ("truth", "max_broadcast_mb", "cores"), [("single", 0, 4), ("multi", 32, 1)]
+)
+def test_the_number_of_cores_changes_nothing(tmp_path, truth, max_broadcast_mb, cores):
+    """In a process of its own, because a session cannot change its number of cores."""
     inputs = write(tmp_path / "in", 0, 2)
     merge(None, tmp_path, "here", truth=truth, **GIVEN, **inputs)
-    for cores in (1, 4):
-        given = GIVEN | inputs | {"truth": truth, "max_broadcast_mb": max_broadcast_mb}
-        given |= {"output": tmp_path / f"cores-{cores}", "spark.master": f"local[{cores}]"}
-        given |= {"label_space": labels_file(tmp_path), "worker_model": "confusion"}
-        given["class_prior"] = "estimated"  # as merge() has it
-        words = [f"{key}={value}" for key, value in given.items()]
-        environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"}
-        subprocess.run([sys.executable, str(JOB), *words], check=True, env=environment)
-        assert_same_tables(tmp_path / "here", tmp_path / f"cores-{cores}")
+    given = GIVEN | inputs | {"truth": truth, "max_broadcast_mb": max_broadcast_mb}
+    given |= {"output": tmp_path / "there", "spark.master": f"local[{cores}]"}
+    given |= {"label_space": labels_file(tmp_path), "worker_model": "confusion"}
+    given["class_prior"] = "estimated"  # as merge() has it
+    words = [f"{key}={value}" for key, value in given.items()]
+    environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"}
+    subprocess.run([sys.executable, str(JOB), *words], check=True, env=environment)
+    assert_same_tables(tmp_path / "here", tmp_path / "there")
 
 
 @pytest.mark.parametrize("worker_model", ["one_coin", "perfect"])
