@@ -21,6 +21,10 @@ from fsspec.implementations.local import LocalFileSystem
 #: with more of them, most of the requests for a folder of some thousand names would find nothing.
 _ENDINGS = "0123456789"
 
+#: Ends the names of S3's directory buckets (Express One Zone), whose listings are in no order and
+#: cannot start behind a key.
+_DIRECTORY_BUCKET = "--x-s3"
+
 #: What is kept of an object's entry: `storage.version_of` reads the last two.
 _KEPT = ("ETag", "LastModified")
 
@@ -31,7 +35,7 @@ def list_folder(fs: AbstractFileSystem, path: str) -> Iterator[dict[str, Any]]:
     They are as they are now, not as a cache has them, and in no order.
     """
     fs.invalidate_cache(path)
-    if _is_s3(fs):
+    if _is_s3(fs) and not _prefix_of(path)[0].endswith(_DIRECTORY_BUCKET):
         yield from _list_keys(fs, path)
     elif isinstance(fs, LocalFileSystem):
         # One at a time: fsspec's `ls` holds the long description of every file at once.

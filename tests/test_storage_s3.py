@@ -163,6 +163,14 @@ def test_a_folder_of_many_pages_is_listed_as_it_is(bucket, monkeypatch, stem):
     assert list(list_folder(fs, "no-such-bucket/out")) == []
 
 
+def test_a_bucket_whose_keys_are_in_no_order_is_not_listed_by_ranges(monkeypatch):
+    fs = s3fs.S3FileSystem(anon=True)
+    infos = [{"name": f"ours--use1-az4--x-s3/out/{key}", "type": "file"} for key in "cab"]
+    monkeypatch.setattr(fs, "isdir", lambda _: True)
+    monkeypatch.setattr(fs, "ls", lambda _, detail: infos)
+    assert list(list_folder(fs, "ours--use1-az4--x-s3/out")) == infos
+
+
 def test_a_file_that_has_its_etag_is_not_read_again(bucket, monkeypatch):
     name, client = bucket
     output = f"s3://{name}/out"
