@@ -69,9 +69,8 @@ test-packaging: java $(READY) ## build the wheel and try it in an environment of
 test-spark-versions: java $(READY) ## run some tests of every stage on the oldest and on a middle version of Spark
 	@set -e; for version in 3.5 4.0; do \
 	  test -e .spark/$$version/pyspark || $(BIN)/uv pip install -q --python $(BIN)/python --target .spark/$$version "pyspark==$$version.*"; \
+	  PYTHONPATH=.spark/$$version $(BIN)/python -m pytest -q @tests/spark_versions.txt; \
 	done
-	@# Side by side; Spark waits often enough for that on two cores.
-	@printf '%s\n' 3.5 4.0 | xargs -P 2 -I VERSION env PYTHONPATH=.spark/VERSION $(BIN)/python -m pytest -q @tests/spark_versions.txt
 
 # Label Studio is a gigabyte that nothing else needs, so it has an environment of its own.
 LABEL_STUDIO := .venv-label-studio
