@@ -6,6 +6,7 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     responses    what a vote can say
     model        the model's choices; its parameters
     build        votes and beliefs → problems
+    candidates   the classes of an image that become states of their own
     problems     problems as flat arrays
     sets         questions about sets of classes: what they cannot tell apart
     build_sets   what answers to them add to the problems

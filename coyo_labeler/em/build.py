@@ -4,8 +4,6 @@ The states of an image are the classes of its belief and of its votes (its suppo
 that lumps all other classes. No array is as long as images times classes.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from coyo_labeler.em.build_sets import (
@@ -17,6 +15,13 @@ from coyo_labeler.em.build_sets import (
     make_components,
     make_groups,
     order_questions,
+)
+from coyo_labeler.em.candidates import (
+    Candidates,
+    candidates_of,
+    gold_keys,
+    limit_pairs,
+    names_label,
 )
 from coyo_labeler.em.cells import CellSpace
 from coyo_labeler.em.hierarchy import Hierarchy, make_ancestry, with_ancestors
@@ -32,7 +37,6 @@ from coyo_labeler.em.segments import (
     Bool,
     bin_sum,
     distinct,
-    falling_order,
     find,
     offsets_of,
     segment_sum,
@@ -41,13 +45,6 @@ from coyo_labeler.em.segments import (
 )
 from coyo_labeler.em.sets import MOST_JOINT_REGIONS, find_regions
 from coyo_labeler.em.tails import Tails
-from coyo_labeler.errors import InputError
-
-#: The mass of a belief is added up in integer units of 2^-40: finer than float32 can tell.
-_UNITS = 2.0**40
-
-#: Most votes times states of one image: one task computes them all.
-_PAIRS_PER_IMAGE = 250_000
 
 
 def build_problems(
@@ -89,127 +86,6 @@ def problems_of(inputs: Inputs, model: Model, hierarchy: Hierarchy | None = None
     )
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """The classes that become states of their own.
-
-    key: (n,) index of the image · C + class, sorted. belief: (n,) `belief_value`, NaN where the
-    belief does not have the class. left_out: (m,) such keys of classes of the belief that do not
-    become states. left_out_belief: (m,) their value.
-    """
-
-    key: I64
-    belief: F64
-    left_out: I64
-    left_out_belief: F64
-
-    def where(self, kept: Bool) -> "_Candidates":
-        """Some of them; the others are left out."""
-        dropped = ~kept & ~np.isnan(self.belief)
-        return _Candidates(
-            self.key[kept],
-            self.belief[kept],
-            np.concatenate([self.left_out, self.key[dropped]]),
-            np.concatenate([self.left_out_belief, self.belief[dropped]]),
-        )
-
-
-def _candidates(
-    images: I64,
-    votes: Votes,
-    set_keys: I64,
-    beliefs: Beliefs,
-    gold: Gold,
-    model: Model,
-    mass: float,
-) -> _Candidates:
-    """The classes of votes and gold, set_keys, and those that hold `mass` of a belief."""
-    c = model.classes
-    vote_key = find(images, votes.image)[0] * c + votes.label
-    named = distinct(np.concatenate([vote_key, _gold_keys(images, gold, c), set_keys]))
-
-    index, known = find(images, beliefs.image)
-    inside = spread(known, beliefs.offsets)
-    belief_key = (spread(index, beliefs.offsets) * c + beliefs.label)[inside]
-    probability = beliefs.probability[inside]
-    order = np.argsort(belief_key)
-    belief_key, probability = belief_key[order], probability[order]
-    twice = np.flatnonzero(belief_key[1:] == belief_key[:-1])
-    if len(twice):
-        raise InputError(
-            f"beliefs: image {images[belief_key[twice[0]] // c]} has class "
-            f"{belief_key[twice[0]] % c} twice; drop one"
-        )
-    kept = _within_mass(belief_key // c, probability, mass) | find(named, belief_key)[1]
-    value = belief_value(probability, model)
-    keys = distinct(np.concatenate([named, belief_key[kept]]))
-    if model.support_all:
-        keys = np.arange(len(images) * c, dtype=np.int64)
-    belief = np.full(len(keys), np.nan)
-    belief[find(keys, belief_key[kept])[0]] = value[kept]
-    return _Candidates(keys, belief, belief_key[~kept], value[~kept])
-
-
-def _gold_keys(images: I64, gold: Gold, classes: int) -> I64:
-    """The keys of the gold classes of `images`, as in `_Candidates`, sorted."""
-    index, known = find(images, gold.image)
-    return np.asarray(index[known] * classes + gold.label[known])
-
-
-def _within_mass(image: I64, probability: F64, mass: float) -> Bool:
-    """The most probable classes of each image that together hold `mass` of its belief, (nnz,)."""
-    if mass >= 1 or len(image) == 0:
-        return np.ones(len(image), dtype=bool)
-    first = np.flatnonzero(np.concatenate([[True], image[1:] != image[:-1]]))
-    offsets = np.append(first, len(image))
-    order = falling_order(image, probability.astype(np.float32))
-    # In integers: a running sum of floats would depend on the images that come before.
-    units = np.rint(probability[order] * _UNITS).astype(np.int64)
-    total = np.add.reduceat(units, offsets[:-1])
-    before = np.cumsum(units) - units
-    before -= spread(before[offsets[:-1]], offsets)
-    kept = np.empty(len(image), dtype=bool)
-    kept[order] = before < mass * spread(total, offsets)
-    return kept
-
-
-def _limit_pairs(
-    candidates: _Candidates,
-    n_votes: I64,
-    vote_image: I64,
-    votes: Votes,
-    gold_key: I64,
-    model: Model,
-) -> _Candidates:
-    """Drops the least named classes of images with very many votes, but keeps gold.
-
-    Dropped classes join a lumped state, so that no image has more than `_PAIRS_PER_IMAGE` pairs of
-    a vote and a state. n_votes: (n,) of all kinds. vote_image: (votes,) index of each vote's image.
-    """
-    c, key = model.classes, candidates.key
-    image = key // c
-    crowded = (n_votes * np.bincount(image, minlength=len(n_votes)) > _PAIRS_PER_IMAGE)[image]
-    if model.support_all or not crowded.any():
-        return candidates
-    naming = bin_sum(find(key, vote_image * c + votes.label)[0], _names_label(votes), len(key))
-    naming[find(key, gold_key)[0]] = np.inf
-    belief = np.where(np.isnan(candidates.belief), -np.inf, candidates.belief)
-    rows = np.flatnonzero(crowded)
-    order = rows[np.lexsort((key[rows], -belief[rows], -naming[rows], image[rows]))]
-    new_image = np.concatenate([[True], image[order][1:] != image[order][:-1]])
-    first = np.maximum.accumulate(np.where(new_image, np.arange(len(order)), 0))
-    kept = np.ones(len(key), dtype=bool)
-    kept[order] = np.arange(len(order)) - first < np.maximum(
-        _PAIRS_PER_IMAGE // np.maximum(n_votes[image[order]], 1), 2
-    )
-    return candidates.where(kept)
-
-
-def _names_label(votes: Votes) -> Bool:
-    """Which votes say that the image has their label, (votes,)."""
-    return np.asarray((votes.response == Response.CHOICE) | (votes.response == Response.YES))
-
-
 def _build_images(
     images: I64, votes: Votes, set_votes: SetVotes, beliefs: Beliefs, gold: Gold, model: Model
 ) -> Problems:
@@ -217,11 +93,11 @@ def _build_images(
     n, c, space = len(images), model.classes, CellSpace(model)
     vote_image, set_image = find(images, votes.image)[0], find(images, set_votes.image)[0]
     n_votes, n_set_votes = (np.bincount(index, minlength=n) for index in (vote_image, set_image))
-    gold_key = _gold_keys(images, gold, c)
+    gold_key = gold_keys(images, gold, c)
     set_keys = listed_keys(images, set_votes, c)
     mass = model.support_mass
-    candidates = _candidates(images, votes, set_keys, beliefs, gold, model, mass)
-    candidates = _limit_pairs(candidates, n_votes + n_set_votes, vote_image, votes, gold_key, model)
+    candidates = candidates_of(images, votes, set_keys, beliefs, gold, model, mass)
+    candidates = limit_pairs(candidates, n_votes + n_set_votes, vote_image, votes, gold_key, model)
     image = candidates.key // c
     regions = find_regions(set_votes, c)
     region_rows = image_regions(regions, images, candidates.key, c)
@@ -245,7 +121,7 @@ def _build_images(
 
     index, listed = find(candidates.key, vote_image * c + votes.label)
     voted_entry = np.where(listed, entry[index], offsets[vote_image + 1] - 1)
-    named_entry = voted_entry[_names_label(votes)]
+    named_entry = voted_entry[names_label(votes)]
     start = np.bincount(named_entry, minlength=offsets[-1]).astype(np.float64)
     start = _shares(start, offsets, believed == 0)
 
@@ -285,7 +161,7 @@ def _build_images(
     )
 
 
-def _tails(candidates: _Candidates, images: int, model: Model) -> Tails:
+def _tails(candidates: Candidates, images: int, model: Model) -> Tails:
     """Only categorical beliefs need them: what sigmoids leave over is in the rest already."""
     if model.beliefs_are != "categorical":
         return Tails.none(images)
@@ -345,7 +221,7 @@ def _build_questions(
     """
     c, space = model.classes, CellSpace(model)
     no_keys = np.zeros(0, dtype=np.int64)
-    candidates = _candidates(images, votes, no_keys, beliefs, gold, model, 1.0)
+    candidates = candidates_of(images, votes, no_keys, beliefs, gold, model, 1.0)
     regions = find_regions(set_votes, c, MOST_JOINT_REGIONS)
     rows = image_regions(regions, images, candidates.key, c)
     lumped = np.flatnonzero(rows.unlisted > 0)
@@ -358,7 +234,7 @@ def _build_questions(
     response = response.astype(np.int8)
 
     # The gold rows of an image are all of its labels: every other class is false.
-    gold_key = _gold_keys(images, gold, c)
+    gold_key = gold_keys(images, gold, c)
     image_has_gold = np.zeros(len(images), dtype=bool)
     image_has_gold[gold_key // c] = True
     has_gold = image_has_gold[image]

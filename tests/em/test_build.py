@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coyo_labeler.em import build as build_module
+from coyo_labeler.em import candidates
 from coyo_labeler.em.inputs import Gold
 from coyo_labeler.em.model import Model
 from tests.em.in_memory import NO_GOLD, beliefs_of, build, run_em, votes_of
@@ -21,7 +21,7 @@ def hall(gold=NO_GOLD):
 
 def test_a_crowded_image_keeps_the_classes_that_most_votes_name(monkeypatch):
     _, whole = run_em(hall(), 10)
-    monkeypatch.setattr(build_module, "_PAIRS_PER_IMAGE", 60 * 4)
+    monkeypatch.setattr(candidates, "_PAIRS_PER_IMAGE", 60 * 4)
     e_step = hall()
     (part,) = e_step.partitions
     # The most named; of those named once the most believed; the votes on the others are lumped.
@@ -36,7 +36,7 @@ def test_a_crowded_image_keeps_the_classes_that_most_votes_name(monkeypatch):
 
 
 def test_gold_of_a_crowded_image_is_kept_whoever_named_it(monkeypatch):
-    monkeypatch.setattr(build_module, "_PAIRS_PER_IMAGE", 60 * 2)
+    monkeypatch.setattr(candidates, "_PAIRS_PER_IMAGE", 60 * 2)
     gold = Gold(np.array([1]), np.array([13], np.int32))
     e_step = hall(gold)
     assert e_step.partitions[0].label[:3].tolist() == [3, 13, -1]
@@ -45,7 +45,7 @@ def test_gold_of_a_crowded_image_is_kept_whoever_named_it(monkeypatch):
 
 
 def test_without_beliefs_the_lumped_votes_of_a_crowded_image_start_lumped(monkeypatch):
-    monkeypatch.setattr(build_module, "_PAIRS_PER_IMAGE", 60 * 2)
+    monkeypatch.setattr(candidates, "_PAIRS_PER_IMAGE", 60 * 2)
     labels = [3] * 40 + list(range(4, 14)) + [2] * 10
     votes = votes_of([(1, worker, label) for worker, label in enumerate(labels)])
     (part,) = build(votes, Model(classes=20, workers=60)).partitions
