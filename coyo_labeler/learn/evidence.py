@@ -137,9 +137,9 @@ def weigh(votes: pa.Table, accuracies: WorkerAccuracies, classes: I64, of_classe
     vote, label = _named_classes(votes)
     column = np.full(of_classes, -1, np.int64)
     column[classes] = np.arange(len(classes))
-    vote, place = vote[column[label] >= 0], column[label][column[label] >= 0]
+    vote, position = vote[column[label] >= 0], column[label][column[label] >= 0]
     total = np.repeat(np.bincount(row, other, len(image))[:, np.newaxis], len(classes), axis=1)
-    np.add.at(total, (row[vote], place), (named - other)[vote])
+    np.add.at(total, (row[vote], position), (named - other)[vote])
     return Evidence(image, total.astype(np.float32), len(votes))
 
 

@@ -50,7 +50,9 @@ def judge(
     if beliefs is None:
         return Pool(0.0, 1.0, 0.0, len(held_out.image)), metrics
     rows = read_beliefs(beliefs, held_out.image)
-    own, place, index = np.intersect1d(held_out.image, rows["id"].to_numpy(), return_indices=True)
+    own, position, index = np.intersect1d(
+        held_out.image, rows["id"].to_numpy(), return_indices=True
+    )
     if not len(own):
         logger.warning(
             "learn: the teacher has no belief of any image to learn from; where it has one, its "
@@ -58,7 +60,7 @@ def judge(
         )
         return Pool(), metrics
     teacher = log_beliefs(rows.take(index), held_out.classes, space.size)
-    learner, targets = held_out.learner[place], held_out.targets[place]
+    learner, targets = held_out.learner[position], held_out.targets[position]
     by: Judge = ByPosteriors(targets)
     chosen: slice | I64 = slice(None)
     if evidence is not None:

@@ -77,7 +77,7 @@ def read_votes(
     workers: set[str] = set()
     rejected: list[pa.Table] = []
     error = None
-    for first_row, table in _pieces(split, nodes):
+    for first_row, table in _batches(split, nodes):
         checked = checks.check(table, split.file, first_row, space, nodes)
         rows += table.num_rows
         used += checked.votes.num_rows
@@ -99,7 +99,7 @@ def read_votes(
     yield VotesSummary(rows, used, tuple(sorted(workers)), by_reason, error)
 
 
-def _pieces(split: VotesSplit, nodes: Nodes | None) -> Iterator[tuple[int, pa.Table]]:
+def _batches(split: VotesSplit, nodes: Nodes | None) -> Iterator[tuple[int, pa.Table]]:
     """The rows of a split, with those before them; few at once where each may be about a set."""
     for first_row, table in votes_files.read(split):
         rows = max(table.num_rows, 1) if nodes is None else _ROWS_WITH_NODES
