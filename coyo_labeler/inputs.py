@@ -57,9 +57,8 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
             )
         _check_table_of_a_stage(stage, key, url)
     files = storage.files_of(url, suffix="")
-    if not files and is_folder(
-        fs, path
-    ):  # the tables of a stage's output, copied without its manifest
+    if not files and is_folder(fs, path):
+        # The tables of a stage's output, copied without its manifest.
         files = storage.files_of(storage.join(url, "*"), suffix="")
     if not files:
         raise InputError(f"{stage}: {key}: {url} holds no files")
