@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,8 @@ import numpy.typing as npt
 import torch
 
 from coyo_labeler.label.model import Answers, Teacher
-from coyo_labeler.label.preprocess import prepare
+from coyo_labeler.label.preprocess import Preset, prepare
+from coyo_labeler.label.resize import prepare_in_a_row
 
 #: Pictures with more pixels are resized before they are sent to a GPU: they are few, and large.
 MAX_SENT_PIXELS = 4_000_000
@@ -111,8 +113,8 @@ class CudaDevice:
     def __init__(self, teacher: Teacher, decode_threads: int) -> None:
         self._teacher = teacher
         self.pool = _threads(decode_threads, "decode")
-        # PyTorch would split each picture's copy among all cores, which decode: it then waits for
-        # the slowest of them, ten times as long as one core needs for the copy.
+        # PyTorch would split work on the host among all cores, which decode, and then wait for the
+        # slowest of them.
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
         torch.cuda.set_device(teacher.device)
@@ -143,12 +145,8 @@ class CudaDevice:
         compute.wait_stream(self._copying)
         start, end, arrived = (_event() for _ in range(3))
         start.record(compute)
-        inputs = []
-        for image in sent:
-            image.record_stream(compute)
-            raw = image.dtype == torch.uint8
-            inputs.append(prepare(image, self._teacher.preset) if raw else image)
-        on_device = self._teacher.answer_at_once(torch.stack(inputs))
+        sent.pixels.record_stream(compute)
+        on_device = self._teacher.answer_at_once(sent.inputs(self._teacher.preset))
         end.record(compute)
         # Into pinned memory, which PyTorch provides for copies that do not block.
         back = tuple(tensor.to("cpu", non_blocking=True) for tensor in on_device)
@@ -194,6 +192,38 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """The pictures of one batch in a row on the device.
+
+    pixels: uint8, with decoded pictures, and others as the bytes of their inputs. offsets: where
+    each begins. shapes, dtypes: of each.
+    """
+
+    pixels: torch.Tensor
+    offsets: Sequence[int]
+    shapes: Sequence[torch.Size]
+    dtypes: Sequence[torch.dtype]
+
+    def inputs(self, preset: Preset) -> torch.Tensor:
+        """(n, 3, size, size) float32: all resized at once, but for those that came as inputs."""
+        decoded = [i for i, dtype in enumerate(self.dtypes) if dtype == torch.uint8]
+        shapes = [(self.shapes[i][0], self.shapes[i][1]) for i in decoded]
+        offsets = [self.offsets[i] for i in decoded]
+        if len(decoded) == len(self.shapes):
+            return prepare_in_a_row(self.pixels, offsets, shapes, preset)
+        inputs = torch.empty(
+            len(self.shapes), 3, preset.size, preset.size, device=self.pixels.device
+        )
+        if decoded:
+            inputs[decoded] = prepare_in_a_row(self.pixels, offsets, shapes, preset)
+        for i in set(range(len(self.shapes))) - set(decoded):
+            length = self.shapes[i].numel() * self.dtypes[i].itemsize
+            data = self.pixels[self.offsets[i] : self.offsets[i] + length]
+            inputs[i] = data.view(self.dtypes[i]).view(self.shapes[i])
+        return inputs
+
+
 class _Staging:
     """Pinned memory that holds the pictures of one batch in a row, so that one copy is enough."""
 
@@ -201,30 +231,25 @@ class _Staging:
         self._buffer: Any = torch.empty(0, dtype=torch.uint8)
         self._copied: Any = None
 
-    def send(self, images: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    def send(self, images: Sequence[torch.Tensor], device: torch.device) -> _Sent:
         """The images on the device; the copy runs on the current stream and is not awaited."""
         # 16 bytes apart, so that float32 images can be viewed in place.
         sizes = [-(-image.numel() * image.element_size() // 16) * 16 for image in images]
-        total = sum(sizes)
+        offsets = [0, *accumulate(sizes)]
+        total = offsets.pop()
         if self._copied is not None:
             self._copied.synchronize()  # an earlier batch may still be read from here
         if self._buffer.numel() < total:
             self._buffer = _pinned(total * 5 // 4)
-        offset = 0
-        for image, size in zip(images, sizes, strict=True):
-            data = image.contiguous().view(-1).view(torch.uint8)
-            self._buffer[offset : offset + data.numel()].copy_(data)
-            offset += size
+        pinned = self._buffer.numpy()
+        for image, offset in zip(images, offsets, strict=True):
+            data = image.contiguous().view(-1).view(torch.uint8).numpy()
+            pinned[offset : offset + len(data)] = data
         sent = self._buffer[:total].to(device, non_blocking=True)
         self._copied = _event()
         self._copied.record()
-        views, offset = [], 0
-        for image, size in zip(images, sizes, strict=True):
-            length = image.numel() * image.element_size()
-            part = sent[offset : offset + length]
-            views.append(part.view(image.dtype).view(image.shape))
-            offset += size
-        return views
+        shapes, dtypes = [image.shape for image in images], [image.dtype for image in images]
+        return _Sent(sent, offsets, shapes, dtypes)
 
 
 def to_answers(tensors: tuple[torch.Tensor, ...]) -> Answers:

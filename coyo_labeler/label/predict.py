@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.faults import ImageError
 from coyo_labeler.formats.image_shards import Failure, Sample, Shard
-from coyo_labeler.label.ahead import End, ReadAhead, Ready
+from coyo_labeler.label.ahead import Chunk, End, ReadAhead, Ready
 from coyo_labeler.label.devices import Device, Promise, open_device
 from coyo_labeler.label.model import Teacher
 
@@ -58,10 +58,14 @@ class _Row:
 
 @dataclass
 class _Open:
-    """A shard in progress: images that wait for a full batch, and the results so far."""
+    """A shard in progress: samples that wait for a full batch, and the results so far.
+
+    unsent: how many samples wait.
+    """
 
     shard: Shard
-    waiting: "list[tuple[Sample, Future[Ready]] | Failure]" = field(default_factory=list)
+    waiting: "list[Future[Chunk]]" = field(default_factory=list)
+    unsent: int = 0
     rows: list[_Row] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     samples: int = 0
@@ -94,7 +98,8 @@ def label_shards(
     """
     device = open_device(teacher, cores, decode_threads)
     bound = teacher.batch * (device.depth + 1)
-    ahead = ReadAhead(shards, device.shrink, teacher.spec.exif_orientation, device.pool, bound)
+    exif = teacher.spec.exif_orientation
+    ahead = ReadAhead(shards, device.shrink, exif, device.pool, teacher.batch, bound)
     sent: deque[_Sent] = deque()
     current: _Open | None = None
     finish = _Finish(teacher, min_top1)
@@ -110,9 +115,11 @@ def label_shards(
                     _send(device, current, sent)
                     sent.append((current, [], None))
                 else:
-                    current.samples += 1
-                    current.waiting.append(event)
-                    if len(current.waiting) == teacher.batch:
+                    count, chunk = event
+                    current.samples += count
+                    current.unsent += count
+                    current.waiting.append(chunk)
+                    if current.unsent == teacher.batch:
                         _send(device, current, sent)
                 while len(sent) > device.depth or (sent and sent[0][2] is None):
                     result = finish.take(sent.popleft())
@@ -128,16 +135,12 @@ def label_shards(
 
 def _send(device: Device, current: _Open, sent: deque[_Sent]) -> None:
     ready: list[Ready] = []
-    for event in current.waiting:
-        if isinstance(event, Failure):
-            current.fail(event, event.fault, event.detail)
-            continue
-        sample, future = event
-        try:
-            ready.append(future.result())
-        except ImageError as error:
-            current.fail(sample, error.fault, error.detail)
-    current.waiting = []
+    for sample in chain.from_iterable(chunk.result() for chunk in current.waiting):
+        if isinstance(sample, Failure):
+            current.fail(sample, sample.fault, sample.detail)
+        else:
+            ready.append(sample)
+    current.waiting, current.unsent = [], 0
     if ready:
         sent.append((current, ready, device.submit([image.tensor for image in ready])))
 

@@ -76,8 +76,8 @@ def prepare(pixels: npt.NDArray[np.uint8] | torch.Tensor, preset: Preset) -> tor
     if preset.transform is not None:
         return preset.transform(Image.fromarray(np.asarray(pixels)))
     image = torch.as_tensor(pixels)
-    if preset.crop is not None:
-        image = _central_square(image, preset.crop)
+    top, left, height, width = central_square(image.shape[0], image.shape[1], preset.crop)
+    image = image[top : top + height, left : left + width]
     if image.shape[0] * image.shape[1] >= LARGE_PIXELS:
         return _sampled(image, preset.size).sub_(AUTOML_CENTRE).div_(AUTOML_CENTRE)
     resized = functional.interpolate(
@@ -112,8 +112,9 @@ def _between(pixels: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.
     return before, (before + 1).clamp(max=pixels - 1), (centres - before).float()
 
 
-def _central_square(image: torch.Tensor, share: float) -> torch.Tensor:
-    height, width = image.shape[:2]
+def central_square(height: int, width: int, share: float | None) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a picture's part that is used; all of it without a share."""
+    if share is None:
+        return 0, 0, height, width
     side = max(1, int(share * min(height, width)))
-    top, left = (height - side + 1) // 2, (width - side + 1) // 2
-    return image[top : top + side, left : left + side]
+    return (height - side + 1) // 2, (width - side + 1) // 2, side, side

@@ -117,7 +117,8 @@ def test_out_of_memory_anywhere_halves_the_batch_and_loses_no_image(
         send = only_few(devices._Staging.send, lambda _, images, __: len(images))
         monkeypatch.setattr(devices._Staging, "send", send)
     elif allocation == "inputs":
-        monkeypatch.setattr(torch, "stack", only_few(torch.stack, len))
+        limited = only_few(devices.prepare_in_a_row, lambda _, offsets, *__: len(offsets))
+        monkeypatch.setattr(devices, "prepare_in_a_row", limited)
     elif allocation == "layers":
         teacher.network = only_few(teacher.network, len)
     else:
