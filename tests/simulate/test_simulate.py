@@ -186,7 +186,7 @@ def test_the_temperature_is_stated_and_not_learned_from(monkeypatch):
 
 
 def test_digits_are_labelled_well_and_stated_as_sure_as_they_are():
-    """Before the temperature was kept out of the loop: 0.956 and 0.046 at 0.2 votes per image."""
+    """While the temperature was in the loop, the calibration error was 0.044 at 0.2 per image."""
     ink, truth = load()
     features = normalise(ink.reshape(len(ink), -1).astype(np.float32))
     image, truth = np.arange(len(truth)), truth.astype(np.int64)
