@@ -22,7 +22,7 @@ I64 = NDArray[np.int64]
 _FOLD, _TURN = 11, 12
 
 #: What is believed of log(1 / temperature) before any evidence: mean and standard deviation.
-_SHARPNESS_PRIOR = (0.0, 0.12)
+_SHARPNESS_PRIOR = (0.0, 0.3)
 #: Values of log(1 / temperature) that are tried.
 _SHARPNESS_GRID = np.linspace(-1.0, 1.5, 101)
 

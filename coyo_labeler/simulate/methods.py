@@ -94,6 +94,10 @@ def _log(learner: F32) -> F32:
 class OwnMethod:
     """Pooled confusion matrices and a cross-fitted softmax, each fitted to the other.
 
+    The two take turns with the learner's probabilities as they are. What is stated at the end has
+    a temperature, by the known images. A learner that is sharpened before it trains on posteriors
+    confirms its own mistakes (docs/simulate.md).
+
     passes: how often the learner and EM take turns per round. teacher: (n, C) beliefs that are the
     first prior of images, and later one of two: learner and teacher are multiplied, with weights.
     """
@@ -119,27 +123,40 @@ class OwnMethod:
             learned = self._learn(
                 world, features, known, _one_hot(world.truth[known], world.classes)
             )
-        labels = learned.copy()
-        labels[known] = _one_hot(world.truth[known], world.classes)
-        if len(voted):
-            rows = np.union1d(known, voted)
-            for _ in range(self.passes):
-                labels[voted], skills = fit_skills(_log(labels[voted]), votes, self.prior, skills)
-                learned = self._learn(world, features, rows, labels[rows])
-                labels = learned.copy()
-                labels[known] = _one_hot(world.truth[known], world.classes)
+        rows = np.union1d(known, voted)
+        for _ in range(self.passes if len(voted) else 0):
+            labels = self._with_known(world, learned)
             labels[voted], skills = fit_skills(_log(labels[voted]), votes, self.prior, skills)
-            labels[known] = _one_hot(world.truth[known], world.classes)
+            learned = self._learn(world, features, rows, labels[rows])
+        stated = self._stated(world, learned)
+        labels = self._with_known(world, stated)
+        if len(voted):
+            prior = self._with_known(world, learned)[voted]
+            _, skills = fit_skills(_log(prior), votes, self.prior, skills)
+            labels[voted] = posterior_of(_log(labels[voted]), votes, skills)
         self._skills, self._learned = skills, learned
-        return Labels(labels, learned, skills)
+        return Labels(labels, stated, skills)
+
+    def _with_known(self, world: World, learned: F32) -> F32:
+        """The learner's probabilities, and certainty of the known images, (n, C)."""
+        labels = learned.copy()
+        labels[world.known] = _one_hot(world.truth[world.known], world.classes)
+        return labels
+
+    def _stated(self, world: World, learned: F32) -> F32:
+        """The learner's probabilities with the temperature that fits the known images."""
+        if self._learner is None:
+            return learned
+        known = np.flatnonzero(world.known)
+        targets = _one_hot(world.truth[known], world.classes)
+        logits = _log(learned)
+        return probabilities(logits, shrunk_sharpness(logits[known], targets))
 
     def _learn(self, world: World, features: F32, rows: I64, targets: F32) -> F32:
         if self._learner is None:
             self._learner = CrossFitted(self.recipe)
         logits = self._learner.fit(features, world.image, rows, targets)
-        known = world.known[rows]
-        sharpness = shrunk_sharpness(logits[rows[known]], targets[known])
-        learned = probabilities(logits, sharpness)
+        learned = probabilities(logits)
         if self.teacher is None:
             return learned
         log_teacher, log_learner = _log(self.teacher), _log(learned)
