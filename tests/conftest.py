@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coyo_labeler.config.base import SparkSettings
+from coyo_labeler.demo.cluster import QUICK_JAVA_VARIABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-#: Of Java's two compilers the quick one alone: the jobs of tests are so short that the other one
-#: costs two fifths of their processor time. Users' jobs have both.
-JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-for variable in ("SPARK_SUBMIT_OPTS", "SPARK_DAEMON_JAVA_OPTS", "SPARK_LAUNCHER_OPTS"):
-    os.environ.setdefault(variable, JAVA_OPTIONS)
+# Here, before anything starts a JVM.
+for variable, options in QUICK_JAVA_VARIABLES.items():
+    os.environ.setdefault(variable, options)
 
 
 @pytest.fixture(scope="session")

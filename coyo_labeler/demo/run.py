@@ -1,6 +1,7 @@
 """The whole pipeline on real scanned digits, stage by stage, each as its job runs it."""
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from coyo_labeler.config.demo import DemoSettings
 from coyo_labeler.config.read import default_config, read_settings
 from coyo_labeler.config.round import RoundSettings
 from coyo_labeler.demo import summary
+from coyo_labeler.demo.cluster import QUICK_JAVA_VARIABLES, Cluster, start_cluster
 from coyo_labeler.demo.pretrain import pretrain
 from coyo_labeler.demo.rounds import GOLD_SHARE, ROUNDS, Runner, ask, counts
 from coyo_labeler.demo.server import serve
@@ -43,6 +45,8 @@ def run_demo(settings: DemoSettings) -> str:
     _claim(settings)
     with parsing(storage.join(out, "summary.json")):
         seconds = dict(before["seconds"]) if before else {}
+    for variable, options in QUICK_JAVA_VARIABLES.items():
+        os.environ.setdefault(variable, options)
     with ExitStack() as stack:
         run = _cluster_runner(settings, stack) if settings.cluster else _runner_here(settings)
         with _timed(seconds, "source"):
@@ -180,8 +184,6 @@ def _runner_here(settings: DemoSettings) -> Runner:
 
 def _cluster_runner(settings: DemoSettings, stack: ExitStack) -> Runner:
     """A runner that starts the cluster when the first job needs it."""
-    from coyo_labeler.demo.cluster import Cluster, start_cluster  # noqa: PLC0415
-
     running: list[Cluster] = []
 
     def run(name: str, words: Sequence[str]) -> None:

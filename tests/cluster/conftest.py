@@ -18,7 +18,6 @@ from coyo_labeler.demo import digits
 from coyo_labeler.demo.cluster import Cluster, start_cluster
 from coyo_labeler.demo.server import Handler, serve
 from coyo_labeler.formats import schemas
-from tests.conftest import JAVA_OPTIONS
 from tests.label.teachers import save_teacher
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -178,11 +177,7 @@ def submit(request):
 
     def start(cluster: Cluster, stage: str, words, conf=None) -> Job:
         process = subprocess.Popen(
-            cluster.spark_submit(
-                JOBS / f"{stage}.py",
-                words,
-                {"spark.executor.extraJavaOptions": JAVA_OPTIONS, **(conf or {})},
-            ),
+            cluster.spark_submit(JOBS / f"{stage}.py", words, conf),
             env=cluster.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
