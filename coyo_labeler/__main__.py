@@ -1,8 +1,6 @@
 """`python -m coyo_labeler STAGE key=value …`: the command line."""
 
-import sys
-
-from coyo_labeler.cli import main
+from coyo_labeler.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -65,7 +65,7 @@ def _find(config: str) -> str:
 def _read_yaml(stage: str, config: str) -> dict[str, Any]:
     text = _read_file(stage, config)
     try:
-        values, texts = load_yaml(text), load_texts(text)
+        values = load_yaml(text)
     except (yaml.YAMLError, UnboundedError) as error:
         where = one_line(error, 300)
         raise InputError(f"{stage}: config: {config} is not valid YAML: {where}") from None
@@ -74,8 +74,8 @@ def _read_yaml(stage: str, config: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{stage}: config: {config} must hold 'key: value' lines")
     spark = values.get("spark")
-    if isinstance(spark, dict) and isinstance(spark.get("conf"), dict):
-        spark["conf"] = _numbers_as_written(spark["conf"], texts["spark"]["conf"])
+    if isinstance(spark, dict) and spark.get("conf") and isinstance(spark["conf"], dict):
+        spark["conf"] = _numbers_as_written(spark["conf"], load_texts(text)["spark"]["conf"])
     return values
 
 

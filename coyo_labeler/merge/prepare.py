@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -22,6 +23,7 @@ from coyo_labeler.em.model_choice import (
     named_model,
     with_calibration,
 )
+from coyo_labeler.em.passes import load_numba
 from coyo_labeler.em.segments import I64
 from coyo_labeler.em.tallies import accuracy_on_gold, most_votes
 from coyo_labeler.errors import InputError
@@ -129,7 +131,8 @@ def _prepare_anew(
     votes_splits = votes_files.plan(plan.votes, ROWS_PER_SPLIT)
     expected = sum(split.rows for split in votes_splits)
     partitions = plan.partitions or _partitions(executor, expected, plan.beliefs)
-    with executor.watch("merge: reading votes"):
+    with executor.watch("merge: reading votes"), ThreadPoolExecutor(1, "numba") as beside:
+        loaded = beside.submit(load_numba)
         summaries = partition_votes(
             executor,
             state,
@@ -141,6 +144,7 @@ def _prepare_anew(
         )
         _stop_at_bad_votes(summaries)
         voted = _filter_voted(executor, state, partitions, expected, plan)
+        loaded.result()
     workers = sorted({name for summary in summaries for name in summary.workers})
     if plan.add_to is not None:
         workers = plan.add_to.with_workers(workers)

@@ -124,7 +124,9 @@ def check(
             pa.array(rows),
         ],
         schema=schemas.VOTES_CHECKED,
-    ).filter(good)
+    )
+    if bad.any():
+        votes = votes.filter(good)
     return Checked(votes, _rejects(table, rows, reasons, bad, space))
 
 
@@ -208,7 +210,8 @@ def _mark(
 ) -> None:
     """Give `reason` to the rows of `where` that have none yet."""
     mask = np.asarray(where).astype(bool)
-    reasons[mask & (reasons == "")] = str(reason)
+    if mask.any():
+        reasons[mask & (reasons == "")] = str(reason)
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
@@ -268,6 +271,8 @@ def _labels(
     classes: pa.Array,
 ) -> tuple[pa.Array, pa.Array]:
     """The label of each vote, −1 where it is about a set, and the sets. A set of one is a label."""
+    if not about_set.any():
+        return _combine(label).cast(pa.int32()), pa.nulls(len(classes), classes.type)
     single = pc.equal(pc.fill_null(pc.list_value_length(classes), 0), 1)
     first = pc.list_element(pc.if_else(single, classes, pa.scalar([-1], classes.type)), 0)
     label = pc.if_else(pa.array(about_set), first.cast(pa.int64()), _combine(label))
