@@ -64,8 +64,11 @@ def _print_traceback(
     sys.stderr.write(printable(redact(text), keep="\n\t"))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `coyo-labeler` with `argv`; returns the exit status."""
+def main(argv: Sequence[str] | None = None, whole_process: bool = False) -> int:
+    """Run `coyo-labeler` with `argv`; returns the exit status.
+
+    whole_process: the process does nothing else.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     sys.excepthook = _print_traceback
     parser = _Parser(
@@ -98,9 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "round":
         return guard(lambda: _round(arguments.overrides, arguments.config))
     stage = STAGES[arguments.command]
-    return guard(
-        lambda: in_processes(stage, lambda: _run(stage, arguments.overrides, arguments.config))
-    )
+    work = partial(_run, stage, arguments.overrides, arguments.config, whole_process)
+    return guard(lambda: in_processes(stage, work))
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
@@ -110,7 +112,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     them, over and over and once more at the exit, took a fifth of the time of a small merge.
     """
     gc.set_threshold(_OBJECTS)
-    status = main(argv)
+    status = main(argv, whole_process=True)
     gc.freeze()
     sys.exit(status)
 
@@ -147,10 +149,10 @@ def _say(error: Exception, status: int) -> int:
     return status
 
 
-def _run(stage: Stage, overrides: Sequence[str], config: str | None) -> None:
+def _run(stage: Stage, overrides: Sequence[str], config: str | None, whole_process: bool) -> None:
     settings = read_stage_settings(stage, overrides, config)
     start_logging(settings.log_format)
-    manifest, worked = run_stage(stage, settings)
+    manifest, worked = run_stage(stage, settings, whole_process=whole_process)
     print(redact(summary_line(manifest, settings.output, worked)))
 
 

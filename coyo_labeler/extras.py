@@ -5,8 +5,13 @@ installs it: on the command line by `cli`, elsewhere by `needed`.
 """
 
 import importlib.util
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from types import ModuleType
+
+import pyarrow as pa
 
 from coyo_labeler.errors import InputError, one_line
 
@@ -91,6 +96,34 @@ def needed(who: str, extra: str = "") -> Iterator[None]:
         if module == "coyo_labeler":
             raise  # a fault of ours
         raise _explain(error, module, who, extra) from error
+
+
+class _NoPandas(MetaPathFinder):
+    """Finds no pandas."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> None:
+        """Raises: ModuleNotFoundError for pandas."""
+        if name == "pandas":
+            raise ModuleNotFoundError("not needed", name=name)
+
+
+def do_without_pandas() -> None:
+    """Keep PyArrow from importing pandas; for a process that has no tables of pandas.
+
+    At its first conversion PyArrow looks for pandas, to know its tables from other objects, and
+    imports it: a tenth of the time of a small merge. Whoever asks it for a table of pandas later
+    still gets one.
+    """
+    if "pandas" in sys.modules:
+        return
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.scalar(0)
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def remedy(module: str, extra: str = "") -> str:

@@ -226,12 +226,16 @@ def _words(name: str, values: Mapping[str, Any]) -> str:
 
 
 def run_stage(
-    stage: Stage, settings: StageSettings, spark: "SparkSession | None" = None
+    stage: Stage,
+    settings: StageSettings,
+    spark: "SparkSession | None" = None,
+    whole_process: bool = False,
 ) -> tuple[Manifest, bool]:
     """Run a stage unless it is complete; returns its manifest and whether work was done.
 
     spark: a session to use; without one, a session is opened when there is work that needs it. What
     the work imports is imported, and the session is open, before the output is claimed.
+    whole_process: the process does nothing else.
 
     Raises: InputError for what the user can fix, WorkError where the work failed.
     """
@@ -240,7 +244,7 @@ def run_stage(
         name, values = other
         logger.info("%s: %s does this: %s", stage.name, name, _words(name, values))
         settings_class = STAGES[name].settings_class()
-        return run_stage(STAGES[name], settings_class.model_validate(values), spark)
+        return run_stage(STAGES[name], settings_class.model_validate(values), spark, whole_process)
     settings.check()
 
     @cache
@@ -248,6 +252,8 @@ def run_stage(
         session = spark
         if session is None and stage.uses_spark(settings):
             session = open_session(settings.spark, stage.name)
+        elif session is None and whole_process:
+            extras.do_without_pandas()
         if session is not None and stage.uses_spark(settings):
             require_rdds(session, stage.name)
         with extras.needed(stage.name, stage.extra):

@@ -241,7 +241,7 @@ def add_pass(index: I32, values: F64, begin: int, end: int, sums: F64) -> None:
 
 
 def load_numba() -> None:
-    """Make numba load all that it needs to run compiled code: at the first call, a third of a second.
+    """Make numba load all that compiled code needs, which takes a third of a second once.
 
     Beside other work, in a thread, that costs less.
     """
