@@ -148,7 +148,8 @@ class ThreadExecutor:
     def __init__(self) -> None:
         self.cores = cores_of_machine()
         self._finished = 0
-        keep_freed_memory()  # every iteration needs arrays of the sizes that the last one freed
+        # Every iteration needs arrays of the sizes that the last one freed.
+        keep_freed_memory(all_of_it=True)
 
     def map(self, items: Sequence[T], work: Callable[[T], R]) -> list[R]:
         """See Executor. After a failure no further task is begun."""

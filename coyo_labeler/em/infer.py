@@ -110,7 +110,7 @@ def _walk(
     e_step_pass(
         problems.offsets,
         problems.n_votes,
-        problems.pair_cell,
+        problems.pair_cell.view(np.uint32),
         log_theta,
         prior,
         model.hard_counts,

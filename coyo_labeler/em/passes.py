@@ -2,13 +2,16 @@
 
 A pass walks its arrays once, in their order. It releases the interpreter's lock: partitions, or
 ranges of cells, run in threads.
+
+An index that may be negative costs a test at each access, for Python counts those from the end. So
+loops begin at 0, over slices, and indices that were read are unsigned: this halves the time.
 """
 
 import numpy as np
 
 from coyo_labeler.compiled import compiled
 from coyo_labeler.em.exact_sum import UNIT
-from coyo_labeler.em.segments import F64, I32, I64
+from coyo_labeler.em.segments import F64, I32, I64, U32
 
 _SHIFT = 1.0 / UNIT
 _SMALL = 0.1
@@ -22,7 +25,7 @@ BLOCK = 2048
 def e_step_pass(
     offsets: I64,
     n_votes: I32,
-    pair_cell: I32,
+    pair_cell: U32,
     log_theta: F64,
     log_prior: F64,
     hard: bool,
@@ -54,77 +57,82 @@ def e_step_pass(
     while problem < len(n_votes):
         stop = _end_of_block(offsets, n_votes, problem)
         pairs = _pairs_of(offsets, n_votes, problem, stop)
+        cells = pair_cell[first_pair : first_pair + pairs]
         if votes_speak:
-            for pair in range(pairs):
-                buffer[pair] = log_theta[pair_cell[first_pair + pair]]
+            for pair in range(len(cells)):
+                buffer[pair] = log_theta[cells[pair]]
         pair = 0
         for at in range(problem, stop):
-            pair = _bayes_rule(
-                offsets[at], offsets[at + 1], n_votes[at], log_prior, hard, unit,
-                votes_speak, counted, buffer, pair, posterior, evidence, top, at,
+            begin, end = offsets[at], offsets[at + 1]
+            next_pair = pair + n_votes[at] * (end - begin)
+            best, evidence[at] = _bayes_rule(
+                log_prior[begin:end], n_votes[at], hard, unit, votes_speak, counted,
+                buffer[pair:next_pair], posterior[begin:end],
             )  # fmt: skip
+            top[at] = begin + best
+            pair = next_pair
         if counted:
-            for pair in range(pairs):
-                counts[pair_cell[first_pair + pair]] += buffer[pair]
+            for pair in range(len(cells)):
+                counts[cells[pair]] += buffer[pair]
         first_pair += pairs
         problem = stop
 
 
 @compiled
 def _bayes_rule(
-    begin: int,
-    end: int,
-    votes: int,
     log_prior: F64,
+    votes: int,
     hard: bool,
     unit: float,
     votes_speak: bool,
     counted: bool,
-    buffer: F64,
-    first: int,
+    pairs: F64,
     posterior: F64,
-    evidence: F64,
-    top: I64,
-    problem: int,
-) -> int:
-    """The posterior of one problem, with the entries [begin, end).
+) -> tuple[int, float]:
+    """The posterior of one problem; returns its most probable entry, and the evidence.
 
-    buffer: from `first` on, log θ of its pairs, which is replaced by what each counts. Returns the
-    first pair of the next problem.
+    log_prior: (states,). pairs: (votes · states,) log θ, which is replaced by what each pair
+    counts. Written: posterior (states,).
     """
-    states, scale = end - begin, 1.0 / unit
-    stop = first + votes * states
-    for entry in range(begin, end):
-        total = log_prior[entry]
-        if votes_speak:
-            pair = first + entry - begin
-            while pair < stop:
-                total += buffer[pair]
-                pair += states
-        posterior[entry] = total
-    best = _greatest(posterior, begin, end)
+    states = len(log_prior)
+    for entry in range(states):
+        posterior[entry] = log_prior[entry]
+    if votes_speak:
+        for vote in range(votes):
+            of_vote = pairs[vote * states : (vote + 1) * states]
+            for entry in range(states):
+                posterior[entry] += of_vote[entry]
+    best = _greatest(posterior)
     if posterior[best] == -np.inf:
-        for entry in range(begin, end):
+        for entry in range(states):
             posterior[entry] = log_prior[entry]
-        best = _greatest(posterior, begin, end)
+        best = _greatest(posterior)
     peak, total = posterior[best], 0.0
-    for entry in range(begin, end):
+    for entry in range(states):
         weight = np.exp(posterior[entry] - peak)
         posterior[entry] = weight
         total += weight
-    evidence[problem] = peak + np.log(total)
-    top[problem] = best
-    for entry in range(begin, end):
+    for entry in range(states):
         posterior[entry] /= total
-        if counted:
-            weight = np.rint(posterior[entry] * scale) * unit
-            if hard:
-                weight = 1.0 if entry == best else 0.0
-            pair = first + entry - begin
-            while pair < stop:
-                buffer[pair] = weight
-                pair += states
-    return stop
+    if counted and votes > 0:
+        _count(posterior, best if hard else -1, unit, votes, pairs)
+    return best, peak + np.log(total)
+
+
+@compiled
+def _count(posterior: F64, hard: int, unit: float, votes: int, pairs: F64) -> None:
+    """Write what each pair counts, (votes · states,); hard: the entry that counts alone, or −1."""
+    states, scale = len(posterior), 1.0 / unit
+    weights = pairs[:states]
+    for entry in range(states):
+        weights[entry] = np.rint(posterior[entry] * scale) * unit
+    if hard >= 0:
+        weights[:] = 0.0
+        weights[hard] = 1.0
+    for vote in range(1, votes):
+        of_vote = pairs[vote * states : (vote + 1) * states]
+        for entry in range(states):
+            of_vote[entry] = weights[entry]
 
 
 @compiled
@@ -156,23 +164,24 @@ def _largest_block(offsets: I64, n_votes: I32) -> int:
 
 
 @compiled
-def _greatest(values: F64, begin: int, end: int) -> int:
-    """The index of the greatest value in [begin, end), the first of equals."""
-    best = begin
-    for index in range(begin + 1, end):
+def _greatest(values: F64) -> int:
+    """The index of the greatest value, the first of equals."""
+    best = 0
+    for index in range(1, len(values)):
         if values[index] > values[best]:
             best = index
     return best
 
 
 @compiled
-def pooled_pass(pooled: I32, counts: F64, begin: int, end: int, sums: F64) -> None:
+def pooled_pass(pooled: U32, counts: F64, begin: int, end: int, sums: F64) -> None:
     """Add up the counts of the cells [begin, end) by pooled cell.
 
     pooled: (cells,) as of `CellTable`. counts: (cells,). sums: (2, pooled cells), added to:
     multiples of 2^-20 and the remainders (`exact_sum`).
     """
-    for cell in range(begin, end):
+    pooled, counts = pooled[begin:end], counts[begin:end]
+    for cell in range(len(pooled)):
         multiple = np.rint(counts[cell] * _SHIFT) * UNIT
         sums[0, pooled[cell]] += multiple
         sums[1, pooled[cell]] += counts[cell] - multiple
@@ -181,7 +190,7 @@ def pooled_pass(pooled: I32, counts: F64, begin: int, end: int, sums: F64) -> No
 @compiled
 def skill_pass(
     row: I32,
-    pooled: I32,
+    pooled: U32,
     counts: F64,
     alpha: float,
     prior: F64,
@@ -198,45 +207,50 @@ def skill_pass(
     Written: log_theta (cells,). Returns the log prior as multiples of 2^-20 and the remainder.
     """
     multiples, remainders = 0.0, 0.0
-    cell = begin
-    while cell < end:
-        stop, row_count = cell, 0.0
-        while stop < end and row[stop] == row[cell]:
-            row_count += counts[stop]
-            stop += 1
+    row, pooled = row[begin:end], pooled[begin:end]
+    counts, log_theta = counts[begin:end], log_theta[begin:end]
+    first, row_count = 0, 0.0
+    for cell in range(len(row)):
+        row_count += counts[cell]
+        if cell + 1 < len(row) and row[cell + 1] == row[cell]:
+            continue
+        # The row ends here.
         log_denominator = np.log(alpha + row_count)
-        for at in range(cell, stop):
-            index = pooled[at]
+        of_row, pooled_of_row = counts[first : cell + 1], pooled[first : cell + 1]
+        written = log_theta[first : cell + 1]
+        for at in range(len(of_row)):
+            index, count = pooled_of_row[at], of_row[at]
             if alpha == 0.0:
-                theta = np.log(counts[at]) - log_denominator if row_count > 0 else log_prior[index]
-                log_theta[at] = theta + log_share[index]
+                theta = np.log(count) - log_denominator if row_count > 0 else log_prior[index]
+                written[at] = theta + log_share[index]
                 continue
             log_numerator = log_prior[index]
-            if counts[at] > 0.0:
-                log_numerator = np.log(prior[index] + counts[at])
+            if count > 0.0:
+                log_numerator = np.log(prior[index] + count)
                 if prior[index] > 0.0:
                     # log(1 + n / (α g)); the difference loses the digits of a small ratio.
-                    ratio = counts[at] / prior[index]
+                    ratio = count / prior[index]
                     small = ratio < _SMALL
                     growth = np.log1p(ratio) if small else log_numerator - log_prior[index]
                     term = prior[index] * growth
                     multiple = np.rint(term * _SHIFT) * UNIT
                     multiples += multiple
                     remainders += term - multiple
-            log_theta[at] = log_numerator - log_denominator + log_share[index]
+            written[at] = log_numerator - log_denominator + log_share[index]
         if alpha > 0.0 and row_count > 0.0:
             term = alpha * np.log1p(row_count / alpha)
             multiple = np.rint(term * _SHIFT) * UNIT
             multiples -= multiple
             remainders -= term - multiple
-        cell = stop
+        first, row_count = cell + 1, 0.0
     return multiples, remainders
 
 
 @compiled
-def add_pass(index: I32, values: F64, begin: int, end: int, sums: F64) -> None:
+def add_pass(index: U32, values: F64, begin: int, end: int, sums: F64) -> None:
     """sums[index[i]] += values[i] for i in [begin, end)."""
-    for at in range(begin, end):
+    index, values = index[begin:end], values[begin:end]
+    for at in range(len(index)):
         sums[index[at]] += values[at]
 
 
@@ -245,4 +259,4 @@ def load_numba() -> None:
 
     Beside other work, in a thread, that costs less.
     """
-    add_pass(np.zeros(1, dtype=np.int32), np.zeros(1), 0, 0, np.zeros(1))
+    add_pass(np.zeros(1, dtype=np.uint32), np.zeros(1), 0, 0, np.zeros(1))

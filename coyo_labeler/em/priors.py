@@ -208,48 +208,53 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
     prior = belief_prior(
         problems.belief, inside, offsets, full, parameters.calibration, model, slopes, tails
     )
-    share, steep = _rest_shares(problems, prior, multiplicity, c)
+    # Few entries are no class of the belief.
+    rest = np.flatnonzero(spread(believed, offsets) & ~inside)
+    share, steep = _rest_shares(problems, prior, multiplicity, c, rest)
+    probability = np.where(inside, prior.probability, unbelieved)
+    probability[rest] = share
     with np.errstate(divide="ignore"):
-        log = np.log(
-            np.where(
-                spread(believed, offsets), np.where(inside, prior.probability, share), unbelieved
-            )
-        )
+        log = np.log(probability, out=probability)
     if prior.slope is None or prior.rest_slope is None:
         return Prior(log)
-    rest_slope = spread_rows(prior.rest_slope, offsets) * steep[:, None]
-    slope = np.where(inside[:, None], prior.slope, rest_slope)
-    slope = np.where(spread(believed, offsets)[:, None], slope, 0.0)
+    problem = _problem_of(problems, rest)
+    slope = np.where(inside[:, None], prior.slope, 0.0)
+    slope[rest] = prior.rest_slope[problem] * steep[:, None]
     return Prior(log, slope, prior.basis)
 
 
-def _rest_shares(
-    problems: Problems, prior: BeliefPrior, multiplicity: I64, classes: int
-) -> tuple[F64, F64]:
-    """How much of the rest each entry has that is no class of the belief, (nnz,).
+def _problem_of(problems: Problems, entry: I64) -> I64:
+    """The problem of each entry, (n,)."""
+    return np.searchsorted(problems.offsets, entry, side="right") - 1
 
-    The rest is spread evenly over all classes that the belief does not have. Classes that it has,
-    but that are no entries, are in lumped entries alone. Also what the slope of the log of the rest
-    is to be multiplied by for that of the share.
+
+def _rest_shares(
+    problems: Problems, prior: BeliefPrior, multiplicity: I64, classes: int, rest: I64
+) -> tuple[F64, F64]:
+    """How much of what beliefs leave over each entry has, (n,).
+
+    rest: (n,) the entries that are no class of their image's belief. The rest is spread evenly over
+    all classes that the belief does not have. Classes that it has, but that are no entries, are in
+    lumped entries alone. Also what the slope of the log of the rest is to be multiplied by for that
+    of the share.
     """
-    offsets, tails = problems.offsets, problems.tails
+    tails, problem = problems.tails, _problem_of(problems, rest)
     outside = np.maximum(classes - problems.belief_size, 1)
-    share = spread(prior.rest / outside, offsets) * multiplicity
-    steep = np.ones(len(share))
+    size = multiplicity[rest]
+    share = (prior.rest / outside)[problem] * size
     if prior.of_tail is None or not (tails.count > 0).any():
-        return np.asarray(share), steep
+        return share, np.ones(len(rest))
+    n = len(problems)
     even = (prior.rest - prior.of_tail) / np.maximum(outside - tails.count, 1)
-    lumped = problems.label < 0
-    named = np.isnan(problems.belief) & ~lumped
-    of_lumped = prior.rest - even * segment_sum(named.astype(np.float64), offsets)
-    lumps = segment_sum(np.where(lumped, multiplicity, 0).astype(np.float64), offsets)
-    has_tail = spread(tails.count > 0, offsets)
-    per_class = spread(of_lumped / np.maximum(lumps, 1), offsets)
-    share = np.where(
-        has_tail, np.where(lumped, per_class * multiplicity, spread(even, offsets)), share
-    )
-    steeper = spread(prior.rest / np.maximum(of_lumped, np.finfo(float).tiny), offsets)
-    return np.asarray(share), np.where(has_tail, np.where(lumped, steeper, 0.0), steep)
+    lumped = problems.label[rest] < 0
+    named = np.bincount(problem[~lumped], minlength=n)
+    of_lumped = prior.rest - even * named
+    lumps = bin_sum(problem[lumped], size[lumped], n)
+    has_tail = (tails.count > 0)[problem]
+    per_class = (of_lumped / np.maximum(lumps, 1))[problem]
+    share = np.where(has_tail, np.where(lumped, per_class * size, even[problem]), share)
+    steeper = (prior.rest / np.maximum(of_lumped, np.finfo(float).tiny))[problem]
+    return share, np.where(has_tail, np.where(lumped, steeper, 0.0), 1.0)
 
 
 def entry_share(problems: Problems, log_class_prior: F64 | None, classes: int) -> F64:

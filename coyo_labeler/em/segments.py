@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
 Bool = NDArray[np.bool_]
 
 #: Keys from spaces up to this size are marked in a table of flags instead of sorted.

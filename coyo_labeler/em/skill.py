@@ -74,10 +74,11 @@ def estimate_skill(
         prior = pooled if alpha == 0 else alpha * pooled
         log_prior = np.log(prior)
     log_theta = np.empty(len(table.keys))
+    pooled_cell = table.pooled.view(np.uint32)
 
     def work(begin: int, end: int) -> tuple[float, float]:
         return skill_pass(
-            table.row, table.pooled, counts, alpha, prior, log_prior, table.log_share,
+            table.row, pooled_cell, counts, alpha, prior, log_prior, table.log_share,
             begin, end, log_theta,
         )  # fmt: skip
 
@@ -100,7 +101,7 @@ def _pooled_skill(
     sums = np.zeros((2, len(table.pooled_row)))
 
     def work(begin: int, end: int) -> None:
-        pooled_pass(table.pooled, counts, begin, end, sums)
+        pooled_pass(table.pooled.view(np.uint32), counts, begin, end, sums)
 
     in_threads(work, ranges)
     pooled_counts = sums.sum(axis=0)

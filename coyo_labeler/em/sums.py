@@ -84,7 +84,7 @@ def add_partitions(
     def add_range(begin: int, end: int) -> None:
         for part, index in zip(parts, indices, strict=True):
             first, stop = np.searchsorted(index, [begin, end])
-            add_pass(index, part.counts, first, stop, counts)
+            add_pass(index.view(np.uint32), part.counts, first, stop, counts)
 
     in_threads(add_range, list(pairwise(cuts)))
     return replace(reduce(add, [part.without_counts() for part in parts]), counts=counts)

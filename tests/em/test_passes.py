@@ -18,7 +18,7 @@ def random_problems(seed, problems, most_votes=4, most_states=6):
     random = np.random.default_rng(seed)
     states = random.integers(1, most_states, problems)
     n_votes = random.integers(0, most_votes, problems).astype(np.int32)
-    pair_cell = random.integers(0, 50, int(n_votes @ states)).astype(np.int32)
+    pair_cell = random.integers(0, 50, int(n_votes @ states)).astype(np.uint32)
     log_prior = np.log(random.random(states.sum()))
     return offsets_of(states), n_votes, pair_cell, np.log(random.random(50)), log_prior
 
@@ -126,5 +126,5 @@ def test_skills_are_the_formulas_in_any_number_of_threads(seed, threads, alpha):
 
 def test_sums_are_added_where_their_index_says():
     sums = np.zeros(4)
-    add_pass(np.array([3, 1], np.int32), np.array([2.0, 5.0]), 0, 2, sums)
+    add_pass(np.array([3, 1], np.uint32), np.array([2.0, 5.0]), 0, 2, sums)
     assert sums.tolist() == [0.0, 5.0, 0.0, 2.0]
