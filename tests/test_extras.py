@@ -213,3 +213,18 @@ def test_the_package_runs_as_a_module():
     )
     assert done.returncode == 2
     assert "did you mean beliefs?" in done.stderr
+
+
+def test_a_process_without_pandas_still_makes_tables_of_it_when_asked():
+    code = (
+        "import sys, pyarrow as pa\n"
+        "from coyo_labeler.extras import do_without_pandas\n"
+        "do_without_pandas()\n"
+        "table = pa.table({'a': pa.array([1, 2])})\n"
+        "assert table['a'].to_numpy().tolist() == [1, 2]\n"
+        "assert 'pandas' not in sys.modules\n"
+        "assert table.to_pandas()['a'].tolist() == [1, 2]\n"
+        "assert pa.array(table.to_pandas()['a']).to_pylist() == [1, 2]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
