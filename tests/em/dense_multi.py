@@ -236,7 +236,9 @@ def expectation_maximisation(
     if above is not None:
         nothing = dict.fromkeys(asked, (1.0, 1.0))
         causes, _ = imply(images, asked, above, dict(fit.true), nothing, fit.true)
-    for _ in range(iterations):
+    for iteration in range(iterations):
+        if choices.hard and iteration and any(abs(p - 0.5) < 1e-9 for p in fit.true.values()):
+            raise TieError  # rounding decides which side counts
         skill = Skill(count(asked, fit.true, choices, of_sets), choices)
         fit.share = true_share(asked, causes, in_set)
         likelihood, say, before_all = 0.0, {}, {}
