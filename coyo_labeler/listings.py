@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -179,10 +180,25 @@ def _list_range(
 
 
 def _page(fs: AbstractFileSystem, bucket: str, prefix: str, **more: Any) -> dict[str, Any]:
+    if fs.session is None:
+        fs.connect()
+    parsers = fs.session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_parse_time)
     page: dict[str, Any] = fs.call_s3(
         "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **fs.req_kw, **more
     )
     return page
+
+
+def _parse_time(text: Any) -> datetime:
+    """A time in an answer of S3. botocore's own parser takes two thirds of the time of a page."""
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):  # in headers: another form
+        from botocore.utils import parse_timestamp  # noqa: PLC0415
+
+        time: datetime = parse_timestamp(text)
+        return time
 
 
 def _keys(page: dict[str, Any]) -> list[str]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import boto3
 import pytest
 import s3fs
+from botocore.utils import parse_timestamp
 from moto.server import ThreadedMotoServer
 
-from coyo_labeler import receipt_bundles, storage
+from coyo_labeler import listings, receipt_bundles, storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.inputs import fingerprint_input
@@ -193,6 +194,22 @@ def test_a_file_that_has_its_etag_is_not_read_again(bucket, monkeypatch):
     without = {key: file[:2] for key, file in described.items()}
     assert differing(output, without) == {"b.parquet": "is not the file that was written"}
     assert len(read) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-26T08:37:10.000Z",
+        "2026-11-26T08:37:10+01:00",
+        "Thu, 26 Nov 2026 08:37:10 GMT",
+        "1795682230",
+        1795682230,
+    ],
+)
+def test_times_of_s3_are_those_of_botocore(text):
+    time = listings._parse_time(text)
+    assert time == parse_timestamp(text)
+    assert time.tzinfo is not None
 
 
 def test_receipts_in_bundles_cost_a_request_for_each_bundle(bucket, monkeypatch):
