@@ -211,18 +211,30 @@ def plans(shards: int) -> None:
     from coyo_labeler.formats.parquet_splits import plan_splits  # noqa: PLC0415
     from coyo_labeler.inputs import fingerprint_input  # noqa: PLC0415
     from coyo_labeler.merge.settings import ROWS_PER_SPLIT  # noqa: PLC0415
+    from coyo_labeler.report.queries import read_labels  # noqa: PLC0415
+    from coyo_labeler.session import open_session  # noqa: PLC0415
+    from coyo_labeler.stages import STAGES, read_stage_settings  # noqa: PLC0415
+
+    settings = read_stage_settings(STAGES["report"], report_case(shards)[1:])
+    spark = open_session(settings.spark, "report")
+
+    def plan_report() -> object:
+        frame = read_labels(spark, "labels", settings.labels)
+        return frame._jdf.queryExecution().executedPlan()
 
     url = str(FOLDER / "beliefs")
     work: dict[str, Callable[[], object]] = {
         "fingerprint of beliefs": lambda: fingerprint_input("merge", "beliefs", url),
         "plan of merge": lambda: plan_splits("beliefs", url, schemas.BELIEFS, ROWS_PER_SPLIT),
         "plan of export": lambda: plan_shards(find_labels(url).rows, 1_000_000),
+        "plan of report, with Spark's": plan_report,
     }
     for name, function in work.items():
         wall, cpu = time.monotonic(), time.process_time()
         function()
         used = f"{time.monotonic() - wall:6.1f} s, {time.process_time() - cpu:6.1f} s of CPU"
         print(f"{name}: {used} for {shards:,} files", flush=True)
+    spark.stop()
 
 
 CASES: dict[str, Callable[[int], list[str]]] = {

@@ -11,13 +11,15 @@ from itertools import chain
 from sys import intern
 from typing import Annotated, Any
 
+from fsspec import AbstractFileSystem
 from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, TypeAdapter
 
-from coyo_labeler import storage
+from coyo_labeler import receipt_bundles, storage
 from coyo_labeler.errors import WorkError
-from coyo_labeler.listings import list_folder, list_names, name_of
+from coyo_labeler.listings import identity_of, list_folder, list_names, name_of
 from coyo_labeler.manifest import Counts
 from coyo_labeler.progress import Progress, every
+from coyo_labeler.receipt_bundles import Bundles
 from coyo_labeler.storage_errors import DamagedFileError, parsing
 from coyo_labeler.written import Files, differing
 
@@ -149,37 +151,64 @@ class Receipts:
         try:
             document = storage.read_json(url, "its shard is done again")
             with parsing(url, "its shard is done again"):
-                if document is None or document["fingerprint"] != self.fingerprint:
-                    return None
-                receipt = Receipt.from_json(document)
-                self.details.model_validate(dict(receipt.details))
-                if receipt.shard != shard:
-                    raise ValueError(f"it is of shard {receipt.shard}")
-                return receipt
+                return None if document is None else self._parse(shard, document)
         except DamagedFileError as error:
             logger.warning("%s", error)
             return None
 
+    def _parse(self, shard: int, document: Mapping[str, Any]) -> Receipt | None:
+        """The receipt that a document holds, where it is by this run."""
+        if document["fingerprint"] != self.fingerprint:
+            return None
+        receipt = Receipt.from_json(document)
+        self.details.model_validate(dict(receipt.details))
+        if receipt.shard != shard:
+            raise ValueError(f"it is of shard {receipt.shard}")
+        return receipt
+
     def shards(self) -> set[int]:
         """Numbers of the shards that have a receipt file, by one listing of the folder."""
-        return set(self._listed(detail=False))
+        fs, parent, pattern = self._folder()
+        matches = map(pattern.fullmatch, list_names(fs, parent))
+        return {int(match[1]) for match in matches if match}
 
-    def _listed(self, detail: bool) -> dict[int, str]:
-        """The shards that have a receipt file, with the version of its content (`version_of`)."""
+    def _listed(self, besides: Collection[int] = ()) -> dict[int, str]:
+        """The shards that have a receipt file, with its identity, besides those given."""
+        fs, parent, pattern = self._folder()
+
+        def shard_of(name: str) -> int | None:
+            match = pattern.fullmatch(name)
+            return int(match[1]) if match else None
+
+        def is_wanted(name: str) -> bool:
+            return (shard := shard_of(name)) is not None and shard not in besides
+
+        return {
+            shard: identity_of(info)
+            for info in list_folder(fs, parent, is_wanted)
+            if (shard := shard_of(name_of(info))) is not None
+        }
+
+    def _folder(self) -> tuple[AbstractFileSystem, str, re.Pattern[str]]:
+        """Where the receipts lie, and the form of their names."""
         fs, path = storage.resolve(self.output)
         parent, _, base = storage.join(path, self.name).rpartition("/")
-        pattern = re.compile(re.escape(base).replace(re.escape("{shard:05d}"), r"(\d{5,})"))
-        entries: Iterable[tuple[str, Mapping[str, Any]]]
-        if detail:
-            entries = ((name_of(info), info) for info in list_folder(fs, parent))
-        else:
-            entries = ((name, {}) for name in list_names(fs, parent))
-        matches = ((pattern.fullmatch(name), info) for name, info in entries)
-        return {int(match[1]): storage.version_of(info) for match, info in matches if match}
+        return fs, parent, re.compile(re.escape(base).replace(r"\{shard:05d\}", r"(\d{5,})"))
 
     def read(self) -> dict[int, Receipt]:
-        """All receipts by this run, by shard."""
-        return self.get_all(self.shards())
+        """All receipts by this run, by shard: from bundles where they are there, else each file.
+
+        Those that were read from their own files are bundled for the next run.
+        """
+        bundles = self.bundles(self._listed())
+        bundled = bundles.receipts
+        read = self.get_all(bundles.versions.keys() - bundled.keys())
+        bundles.add(read.values())
+        return {**bundled, **read}
+
+    def bundles(self, versions: Mapping[int, str]) -> Bundles:
+        """The bundles of the output. versions: see `Bundles`."""
+        return Bundles.load(self.output, versions, self._parse)
 
     def split_intact(
         self, receipts: Mapping[int, Receipt]
@@ -244,31 +273,44 @@ class Receipts:
         interval_seconds: float = 2.0,
         known: Mapping[int, Receipt] | None = None,
         redo: Collection[int] = (),
+        bundle: Callable[[], object] | None = None,
     ) -> Iterator[dict[int, Receipt]]:
         """Show the shards done while the `with` block runs, and `facts` of the receipts so far.
 
-        known: what `read` has just returned, where it was called. redo: shards whose receipts will
-        be replaced; they count as done after that. Yields the receipts by shard; after the block
-        it holds all of them.
+        New receipts are bundled, some thousand at a time. known: what `read` has just returned,
+        where it was called. redo: shards whose receipts will be replaced; they count as done after
+        that. bundle: called in place of bundling them, and not for the last ones. Yields the
+        receipts by shard; after the block it holds all of them.
         """
         redo = self.shards() & set(redo)  # most have no receipt that could be taken for a new one
-        before = self._listed(detail=True) if redo else {}
         earlier = self.read() if known is None else known
         seen = {shard: receipt for shard, receipt in earlier.items() if shard not in redo}
-
+        before = self._listed(besides=seen.keys()) if redo else {}
+        new: dict[int, Receipt] = {}
+        versions: dict[int, str] = {}
         next_look = 0.0
+        save = bundle or (lambda: Bundles(self.output, versions).add(new.values()))
+        many = receipt_bundles.BUNDLED
+        last = receipt_bundles.FEWEST if bundle is None else many
 
-        def look(progress: Progress) -> None:
-            listed = self._listed(detail=bool(redo))
+        def look(progress: Progress, at_least: int) -> None:
+            listed = self._listed(besides=seen.keys())
             old = {shard for shard in redo if listed.get(shard) == before.get(shard)}
-            seen.update(self.get_all(listed.keys() - seen.keys() - old))
+            found = self.get_all(listed.keys() - old)
+            seen.update(found)
+            new.update(found)
+            versions.update(listed)
             progress.update(len(seen), **facts(list(seen.values())))
+            if len(new) >= at_least:
+                save()
+                new.clear()
+                versions.clear()
 
         def look_now_and_then(progress: Progress) -> None:
             nonlocal next_look
             began = time.monotonic()
             if began >= next_look:
-                look(progress)
+                look(progress, many)
                 next_look = time.monotonic() + _REST * (time.monotonic() - began)
 
         with Progress(label, total_shards, "shards", done=len(seen)) as progress:
@@ -276,4 +318,4 @@ class Receipts:
                 with every(interval_seconds, lambda: look_now_and_then(progress)):
                     yield seen
             finally:
-                look(progress)
+                look(progress, last)

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 import boto3
 import pytest
 import s3fs
+from botocore.utils import parse_timestamp
 from moto.server import ThreadedMotoServer
 
-from coyo_labeler import storage
+from coyo_labeler import listings, receipt_bundles, storage
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.inputs import fingerprint_input
 from coyo_labeler.listings import find_files, is_folder, list_folder
 from coyo_labeler.manifest import Counts, Outcome, Run, read_manifest
+from coyo_labeler.receipts import Receipt, Receipts
 from coyo_labeler.storage_errors import DamagedFileError
 from coyo_labeler.written import describe_files, differing
 
@@ -192,3 +194,57 @@ def test_a_file_that_has_its_etag_is_not_read_again(bucket, monkeypatch):
     without = {key: file[:2] for key, file in described.items()}
     assert differing(output, without) == {"b.parquet": "is not the file that was written"}
     assert len(read) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-26T08:37:10.000Z",
+        "2026-11-26T08:37:10+01:00",
+        "Thu, 26 Nov 2026 08:37:10 GMT",
+        "1795682230",
+        1795682230,
+    ],
+)
+def test_times_of_s3_are_those_of_botocore(text):
+    time = listings._parse_time(text)
+    assert time == parse_timestamp(text)
+    assert time.tzinfo is not None
+
+
+def test_receipts_in_bundles_cost_a_request_for_each_bundle(bucket, monkeypatch):
+    name, client = bucket
+    receipts = Receipts(f"s3://{name}/out", "f")
+    monkeypatch.setattr(receipt_bundles, "FEWEST", 4)
+    monkeypatch.setattr(receipt_bundles, "BUNDLED", 10)
+    for shard in range(24):
+        receipts.write(Receipt(shard, "f", Counts(3, 3), 1.0, {"n": shard}))
+    fs, _ = storage.resolve(f"s3://{name}")
+    asked = []
+    call = fs._call_s3
+
+    async def counting(method, *words, **more):
+        asked.append(method)
+        return await call(method, *words, **more)
+
+    monkeypatch.setattr(fs, "_call_s3", counting)
+
+    def gets():
+        asked.clear()
+        read = receipts.read()
+        made = asked.count("get_object")
+        assert read == receipts.get_all(range(24))
+        return made
+
+    assert gets() == 24
+    assert gets() == 3
+    key = "out/_receipts/00005.json"
+    content = client.get_object(Bucket=name, Key=key)["Body"].read()
+    client.put_object(Bucket=name, Key=key, Body=content.replace(b'"n": 5', b'"n": 6'))
+    assert gets() == 3 + 1
+    client.delete_object(Bucket=name, Key="out/_receipts/00007.json")
+    assert gets() == 3 + 1
+    for each in client.list_objects_v2(Bucket=name, Prefix="out/_receipt_bundles")["Contents"]:
+        client.put_object(Bucket=name, Key=each["Key"], Body=b"cut")
+    assert gets() == 3 + 23
+    assert gets() == 3

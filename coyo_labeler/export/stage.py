@@ -50,10 +50,10 @@ def export(spark: SparkSession, settings: ExportSettings, run: Run) -> Outcome:
         return _with_images(spark, settings, run, labels)
     shards = plan_shards(labels.rows, settings.rows_per_shard)
     job = make_job(settings, run, labels, len(shards))
-    with job.receipts.watch("export", len(shards), facts):
-        finished = finished_shards(job)
+    finished = finished_shards(job)
+    with job.receipts.watch("export", len(shards), facts, known=finished) as seen:
         write_rows(spark, job, [shard for shard in shards if shard.number not in finished])
-    done = all_receipts(job)
+    done = all_receipts(job, seen)
     if settings.format == "huggingface":
         write_card(spark, settings, labels, done)
     counted = shard_receipts.total(done)
@@ -79,11 +79,11 @@ def _with_images(
     rows = read_table(spark, "export: labels", url, labels.schema)
     finished = finished_shards(job)
     missing = [tar for tar in tars if tar.number not in finished]
-    with job.receipts.watch("export", len(tars), facts):
+    with job.receipts.watch("export", len(tars), facts, known=finished) as seen:
         index = index_tars(spark, tars)
         without_image = write_images(spark, job, rows, index, missing)
         index.unpersist()
-    done = all_receipts(job)
+    done = all_receipts(job, seen)
     if settings.format == "tfrecord":
         write_metadata(settings, done)
     counted = shard_receipts.total(done)
@@ -129,13 +129,15 @@ def finished_shards(job: ExportJob) -> dict[int, Receipt]:
     return finished
 
 
-def all_receipts(job: ExportJob) -> list[Receipt]:
+def all_receipts(job: ExportJob, seen: Mapping[int, Receipt]) -> list[Receipt]:
     """The receipts of all shards, in order, after a look at the files that they describe.
+
+    seen: those that were read before.
 
     Raises: WorkError where one is missing, where a file has changed, or where others lie between
     them.
     """
-    receipts = job.receipts.require("export", range(job.shards))
+    receipts = job.receipts.require("export", range(job.shards), seen)
     files = files_of(receipts)
     check_written("export", job.output, files)
     refuse_strangers("export", job.output, {name.rpartition("/")[0] for name in files}, files)

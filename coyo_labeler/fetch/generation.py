@@ -25,12 +25,15 @@ from pydantic import FiniteFloat
 from coyo_labeler import storage
 from coyo_labeler.formats import tars
 from coyo_labeler.formats.tar_digests import ROWS_DIGEST, STAGING
-from coyo_labeler.listings import etag_of, list_folder, list_names, name_of
+from coyo_labeler.listings import etag_of, identity_of, list_folder, list_names, name_of
 from coyo_labeler.patterns import move_file
 from coyo_labeler.receipts import Details, Receipt, Receipts
 
 #: Name of a shard's statistics, which are also its receipt.
 RECEIPT_NAME = "{shard:05d}_stats.json"
+
+#: What the names of a shard's three files end in.
+_ENDINGS = (".tar", ".parquet", "_stats.json")
 
 #: After so long without a byte, a generation that another run is making counts as abandoned. The
 #: clocks of machines and stores may differ by minutes.
@@ -132,43 +135,59 @@ def current(receipts: Receipts, shard: int) -> Receipt | None:
     return _whole(receipts, shard)
 
 
-#: Whole shards with the ETags of their files, where the store has ETags.
-Known = dict[int, tuple[list[str | None], Receipt]]
+#: Whole shards with the identities of their three files.
+Known = dict[int, tuple[str, Receipt]]
 
 
 def valid(receipts: Receipts, known: Known | None = None) -> dict[int, Receipt]:
     """The receipts of whole shards, whose two files agree with the receipt's digest.
 
-    known: what the same run has found whole before. Shards whose files have their ETags still are
-    not read again; the others are added.
+    known: what the same run has found whole before. Its shards, and on stores with ETags those in
+    bundles, are not read again while their files are the same; the others are added.
     """
     known = {} if known is None else known
     fs, folder = storage.resolve(receipts.output)
-    pattern = re.compile(r"\d{5,}(?:\.tar|\.parquet|(_stats\.json))")
-    shards = set()
-    sizes: dict[str, int] = {}
-    etags: dict[str, str | None] = {}
-    for info in list_folder(fs, folder):
-        match = pattern.fullmatch(name_of(info))
-        if match:
-            sizes[match[0]], etags[match[0]] = info["size"], etag_of(info)
-            if match[1]:
-                shards.add(int(match[0].removesuffix(match[1])))
+    sizes, versions, has_etags = _list_shards(fs, folder)
     whole = {
         shard: known[shard][1]
-        for shard in shards & known.keys()
-        if None not in known[shard][0] and known[shard][0] == _etags(etags, shard)
+        for shard in versions.keys() & known.keys()
+        if versions[shard] and versions[shard] == known[shard][0]
     }
-    read = receipts.get_all(shards - whole.keys())
-    for shard, receipt in _agreeing(fs, folder, read, sizes):
-        whole[shard] = receipt
-        known[shard] = (_etags(etags, shard), receipt)
+    bundles = receipts.bundles(versions)
+    bundled = bundles.receipts
+    if has_etags:
+        whole = {**bundled, **whole}
+    read = receipts.get_all(versions.keys() - whole.keys() - bundled.keys())
+    unsure = {n: each for n, each in (*bundled.items(), *read.items()) if n not in whole}
+    whole |= _agreeing(fs, folder, unsure, sizes)
+    known |= {shard: (versions[shard], receipt) for shard, receipt in whole.items()}
+    bundles.add(receipt for shard, receipt in whole.items() if shard not in bundled)
     return dict(sorted(whole.items()))
 
 
-def _etags(etags: Mapping[str, str | None], shard: int) -> list[str | None]:
-    names = (tar_name(shard), rows_name(shard), RECEIPT_NAME.format(shard=shard))
-    return [etags.get(name) for name in names]
+def _list_shards(
+    fs: AbstractFileSystem, folder: str
+) -> tuple[dict[str, int], dict[int, str], bool]:
+    """The files of shards that lie in a folder, by one listing.
+
+    Returns the bytes of each file by name, the identities of all three files of each shard that
+    has a receipt, joined ("" where one of them has none), and whether all files have ETags.
+    """
+    pattern = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
+    sizes: dict[str, int] = {}
+    identities: dict[str, str] = {}
+    has_etags = True
+    for info in list_folder(fs, folder, lambda name: pattern.fullmatch(name) is not None):
+        name = name_of(info)
+        sizes[name], identities[name] = info["size"], identity_of(info)
+        has_etags &= etag_of(info) is not None
+    versions = {}
+    for name in identities:
+        match = pattern.fullmatch(name)
+        if match and match[2] == "_stats.json":
+            own = [identities.get(match[1] + ending, "") for ending in _ENDINGS]
+            versions[int(match[1])] = " ".join(own) if all(own) else ""
+    return sizes, versions, has_etags
 
 
 def _staged(output: str, prefix: str) -> list[str]:

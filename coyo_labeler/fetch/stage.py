@@ -64,7 +64,8 @@ def fetch(spark: SparkSession, settings: FetchSettings, run: Run) -> Outcome | N
             return None
         run.reopen()
     shown = partial(facts, since=run.started)
-    with receipts.watch("fetch", len(sizes), shown, known=finished, redo=work.keys()):
+    look = partial(generations.valid, receipts, known)  # it bundles what is whole
+    with receipts.watch("fetch", len(sizes), shown, known=finished, redo=work.keys(), bundle=look):
         if work:
             fetch_shards(spark, catalog, work, settings, receipts, run.check_owner, token)
     generations.recover(receipts, token)

@@ -310,8 +310,9 @@ def write_catalog(
         yield from ()
 
     ordered.mapInArrow(task, "part int").collect()
+    written = receipts.read()
     for part in range(cut.parts):
-        if receipts.get(part) is None:  # it has no rows, and so no task saw it
+        if part not in written and receipts.get(part) is None:  # no rows, so no task saw it
             write([], part)
 
 

@@ -18,8 +18,10 @@ import coyo_labeler.label.predict
 import coyo_labeler.label.stage
 import coyo_labeler.merge.stage
 import coyo_labeler.pretrain.loop
+import coyo_labeler.receipt_bundles
 import coyo_labeler.report.stage
 
 torch.set_num_threads(1)
+coyo_labeler.receipt_bundles.FEWEST = 1  # a handful of shards have bundles too
 
 __all__ = ["coyo_labeler", "pyspark", "timm"]

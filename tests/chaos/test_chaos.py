@@ -20,6 +20,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from coyo_labeler import receipt_bundles
 from coyo_labeler.manifest import read_manifest
 from tests.chaos.disturbances import FILES, PROCESSES
 from tests.chaos.on_store import run_on_store
@@ -46,6 +47,12 @@ STAGES = [
 ]
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(int(SECONDS * 4) + 900)]
+
+
+@pytest.fixture(autouse=True)
+def bundled(monkeypatch):
+    """A handful of shards have bundles of receipts too, here and in processes of their own."""
+    monkeypatch.setattr(receipt_bundles, "FEWEST", 1)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from coyo_labeler import storage
+from coyo_labeler import receipt_bundles, storage
 from coyo_labeler.errors import WorkError
 from coyo_labeler.fetch import generation
 from coyo_labeler.fetch.generation import RECEIPT_NAME
@@ -56,7 +56,8 @@ def test_a_whole_shard_is_read_again_only_where_an_etag_has_changed(rows, tmp_pa
     receipt = make(output, rows)
     receipts = Receipts(output, "f", RECEIPT_NAME)
     etags = {name: 1 for name in FILES}
-    monkeypatch.setattr(generation, "etag_of", lambda info: etags[name_of(info)])
+    for name in ("etag_of", "identity_of"):
+        monkeypatch.setattr(generation, name, lambda info: str(etags[name_of(info)]))
     get = Receipts.get
     monkeypatch.setattr(
         Receipts, "get", lambda self, shard: asked.append(shard) or get(self, shard)
@@ -71,6 +72,50 @@ def test_a_whole_shard_is_read_again_only_where_an_etag_has_changed(rows, tmp_pa
     assert generation.valid(receipts, known) == {}
     (tmp_path / "00000_stats.json").unlink()
     assert generation.valid(receipts, known) == {}
+
+
+@pytest.mark.parametrize("has_etags", [True, False])
+def test_whole_shards_in_bundles_are_looked_at_again_only_without_etags(
+    rows, tmp_path, monkeypatch, has_etags
+):
+    """By the next run, which knows nothing of the one before."""
+    output, asked, ends = str(tmp_path), [], []
+    receipt = make(output, rows)
+    receipts = Receipts(output, "f", RECEIPT_NAME)
+    etags = {name: 1 for name in FILES}
+    monkeypatch.setattr(receipt_bundles, "FEWEST", 1)
+    if has_etags:
+        for name in ("etag_of", "identity_of"):
+            monkeypatch.setattr(generation, name, lambda info: str(etags[name_of(info)]))
+    get, read_ends = Receipts.get, generation._read_ends
+    monkeypatch.setattr(
+        Receipts, "get", lambda self, shard: asked.append(shard) or get(self, shard)
+    )
+    monkeypatch.setattr(
+        generation,
+        "_read_ends",
+        lambda fs, folder, spans: ends.extend(spans) or read_ends(fs, folder, spans),
+    )
+
+    def looked_at():
+        asked.clear()
+        ends.clear()
+        whole = generation.valid(receipts)
+        return len(asked), len(ends), whole == {0: receipt}
+
+    assert looked_at() == (1, 2, True)
+    assert looked_at() == (0, 0 if has_etags else 2, True)
+    tar_file = tmp_path / "00000.tar"
+    whole = tar_file.read_bytes()
+    tar_file.write_bytes(bytes(len(whole)))  # another run's, of the same size
+    etags["00000.tar"] = 2
+    assert looked_at() == (1, 2, False)
+    assert looked_at() == (1, 2, False)
+    tar_file.write_bytes(whole)
+    etags["00000.tar"] = 3
+    assert looked_at() == (1, 2, True)
+    (tmp_path / "00000_stats.json").unlink()
+    assert looked_at() == (0, 0, False)
 
 
 def cut_off(output, rows, monkeypatch, moved):
