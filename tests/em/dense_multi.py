@@ -237,7 +237,8 @@ def expectation_maximisation(
         nothing = dict.fromkeys(asked, (1.0, 1.0))
         causes, _ = imply(images, asked, above, dict(fit.true), nothing, fit.true)
     for iteration in range(iterations):
-        if choices.hard and iteration and any(abs(p - 0.5) < 1e-9 for p in fit.true.values()):
+        weighed = [*fit.true.values(), *causes.values()] if iteration or above is not None else []
+        if choices.hard and any(abs(p - 0.5) < 1e-9 for p in weighed):
             raise TieError  # rounding decides which side counts
         skill = Skill(count(asked, fit.true, choices, of_sets), choices)
         fit.share = true_share(asked, causes, in_set)
