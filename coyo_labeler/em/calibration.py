@@ -29,10 +29,11 @@ BINS = 15
 _MOST_FACTOR, _MOST_SHIFT = 2.0, 2.0
 #: a stays between the first two, b between ± the third.
 _LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
-#: The prior of a curve's a and b at each knot, around 1 and 0: Student's t with these degrees of
-#: freedom and scales. Where few votes are it stays near the identity; what many votes say, it does
-#: not hold back.
-_FREEDOM, _SCALE_A, _SCALE_B = 2.0, 0.125, 0.25
+#: The prior of a curve: Student's t with these degrees of freedom on the mean over its knots, around
+#: a = 1 and b = 0, and on the step from each knot to the next, around 0; scales for a, and how much
+#: wider those for b are. Where few votes are, a knot stays near its neighbours. With few votes in
+#: all the curve stays near the identity. What many votes say is not held back.
+_FREEDOM, _LEVEL, _STEP, _B_TO_A = 2.0, 0.125, 0.06, 2.0
 
 
 def calibration_evidence(problems: Problems) -> I64:
@@ -84,7 +85,7 @@ def next_calibration(present: Calibration, gradient: F64, information: F64) -> C
 
     gradient: (2 k,) g, information: (2 k, 2 k) I, of `calibration_sums`. McCullagh & Nelder 1989,
     section 2.5. What has no information (b of categorical beliefs) is not moved. A curve has a
-    normal prior around the identity, so it stays there where there are no votes.
+    prior, so that a step is the one that its log density allows too.
     """
     if present.curve is not None:
         gradient, information = _with_prior(present.curve, gradient, information)
@@ -114,22 +115,31 @@ def _with_prior(curve: Curve, gradient: F64, information: F64) -> tuple[F64, F64
     Student's t is a mixture of normal distributions; the information is that of the normal one
     that touches it here (Lange, Little & Taylor, JASA 84, 1989), so that it is never negative.
     """
-    away, scale = _away(curve)
+    contrast, away, scale = _away(curve)
     precision = (_FREEDOM + 1) / (_FREEDOM * scale**2 + away**2)
-    return gradient - precision * away, information + np.diag(precision)
+    gradient = gradient - contrast.T @ (precision * away)
+    return gradient, information + contrast.T @ (precision[:, None] * contrast)
 
 
-def _away(curve: Curve) -> tuple[F64, F64]:
-    """How far a at all knots, then b, are from the identity, and the scales of that, (2 k,)."""
-    away = np.concatenate([np.array(curve.a) - 1.0, np.array(curve.b)])
-    return away, np.repeat([_SCALE_A, _SCALE_B], len(curve.knots))
+def _away(curve: Curve) -> tuple[F64, F64, F64]:
+    """How far the level of a, its steps, the level of b and its steps are from the identity (2 k,),
+    the scales of that (2 k,), and the matrix that makes these of a and b at all knots, (2 k, 2 k).
+    """
+    count = len(curve.knots)
+    contrast = np.diff(np.eye(count), axis=0, prepend=0.0)
+    contrast[0] = 1.0 / count
+    scale = np.full(count, _STEP)
+    scale[0] = _LEVEL
+    both = np.kron(np.eye(2), contrast)
+    from_identity = np.concatenate([np.array(curve.a) - 1.0, np.array(curve.b)])
+    return both, both @ from_identity, np.concatenate([scale, _B_TO_A * scale])
 
 
 def log_prior_of_curve(calibration: Calibration) -> float:
     """The log density of a curve's prior, but for a constant; 0 without a curve."""
     if calibration.curve is None:
         return 0.0
-    away, scale = _away(calibration.curve)
+    _, away, scale = _away(calibration.curve)
     return -(_FREEDOM + 1) / 2 * float(np.log1p((away / scale) ** 2 / _FREEDOM).sum())
 
 
