@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from coyo_labeler.em.class_bias import log_prior_of_bias
 from coyo_labeler.em.exact_sum import ExactSum
 from coyo_labeler.em.model import Calibration, Curve
 from coyo_labeler.em.priors import Prior
@@ -29,10 +30,10 @@ BINS = 15
 _MOST_FACTOR, _MOST_SHIFT = 2.0, 2.0
 #: a stays between the first two, b between ± the third.
 _LEAST_A, _MOST_A, _MOST_B = 0.02, 50.0, 30.0
-#: The prior of a curve: Student's t with these degrees of freedom on the mean over its knots, around
-#: a = 1 and b = 0, and on the step from each knot to the next, around 0; scales for a, and how much
-#: wider those for b are. Where few votes are, a knot stays near its neighbours. With few votes in
-#: all the curve stays near the identity. What many votes say is not held back.
+#: The prior of a curve: Student's t with these degrees of freedom on the mean over its knots,
+#: around a = 1 and b = 0, and on the step from each knot to the next, around 0; scales for a, and
+#: how much wider those for b are. Where few votes are, a knot stays near its neighbours. A curve
+#: that fades must not go by its neighbours: each of its knots has the prior of the mean.
 _FREEDOM, _LEVEL, _STEP, _B_TO_A = 2.0, 0.125, 0.06, 2.0
 
 
@@ -91,7 +92,8 @@ def next_calibration(present: Calibration, gradient: F64, information: F64) -> C
         gradient, information = _with_prior(present.curve, gradient, information)
     step = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ gradient
     if present.curve is None:
-        return Calibration(*_limited(present.a, present.b, step[0], step[1]))
+        a, b = _limited(present.a, present.b, step[0], step[1])
+        return replace(present, a=a, b=b)
     curve, count = present.curve, len(present.curve.knots)
     moved = [_limited(curve.a[k], curve.b[k], step[k], step[count + k]) for k in range(count)]
     return of_curve(replace(curve, a=tuple(a for a, _ in moved), b=tuple(b for _, b in moved)))
@@ -122,23 +124,26 @@ def _with_prior(curve: Curve, gradient: F64, information: F64) -> tuple[F64, F64
 
 
 def _away(curve: Curve) -> tuple[F64, F64, F64]:
-    """How far the level of a, its steps, the level of b and its steps are from the identity (2 k,),
-    the scales of that (2 k,), and the matrix that makes these of a and b at all knots, (2 k, 2 k).
+    """What the prior of a curve is of, how far that is from the identity, and the scales of it.
+
+    The first is the matrix (2 k, 2 k) that makes it of a and b at all knots; the others are (2 k,).
     """
     count = len(curve.knots)
-    contrast = np.diff(np.eye(count), axis=0, prepend=0.0)
-    contrast[0] = 1.0 / count
-    scale = np.full(count, _STEP)
-    scale[0] = _LEVEL
-    both = np.kron(np.eye(2), contrast)
+    contrast, scale = np.eye(count), np.full(count, _LEVEL, dtype=np.float64)
+    if not curve.fades:
+        contrast = np.diff(contrast, axis=0, prepend=0.0)
+        contrast[0], scale[1:] = 1.0 / count, _STEP
+    both = np.asarray(np.kron(np.eye(2), contrast), dtype=np.float64)
     from_identity = np.concatenate([np.array(curve.a) - 1.0, np.array(curve.b)])
-    return both, both @ from_identity, np.concatenate([scale, _B_TO_A * scale])
+    away = np.asarray(both @ from_identity, dtype=np.float64)
+    scales = np.asarray(np.concatenate([scale, _B_TO_A * scale]), dtype=np.float64)
+    return both, away, scales
 
 
-def log_prior_of_curve(calibration: Calibration) -> float:
-    """The log density of a curve's prior, but for a constant; 0 without a curve."""
+def log_prior_of(calibration: Calibration) -> float:
+    """The log density of the prior of a curve or of biases, but for a constant; else 0."""
     if calibration.curve is None:
-        return 0.0
+        return log_prior_of_bias(calibration.bias)
     _, away, scale = _away(calibration.curve)
     return -(_FREEDOM + 1) / 2 * float(np.log1p((away / scale) ** 2 / _FREEDOM).sum())
 
@@ -149,7 +154,8 @@ def halfway(one: Calibration, other: Calibration) -> Calibration:
         a = tuple((x + y) / 2 for x, y in zip(one.curve.a, other.curve.a, strict=True))
         b = tuple((x + y) / 2 for x, y in zip(one.curve.b, other.curve.b, strict=True))
         return of_curve(replace(one.curve, a=a, b=b))
-    return Calibration((one.a + other.a) / 2, (one.b + other.b) / 2)
+    bias = tuple((x + y) / 2 for x, y in zip(one.bias, other.bias, strict=True))
+    return Calibration((one.a + other.a) / 2, (one.b + other.b) / 2, bias=bias)
 
 
 def reliability_of(log_prior: F64, posterior: F64, offsets: I64, used: Bool | F64) -> F64:

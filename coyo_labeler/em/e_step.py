@@ -6,6 +6,7 @@ The inference itself is in `infer`.
 import numpy as np
 
 from coyo_labeler.em.calibration import BINS, calibration_sums, reliability_of
+from coyo_labeler.em.class_bias import bias_sums
 from coyo_labeler.em.class_prior import class_sums
 from coyo_labeler.em.coverage import problem_weights
 from coyo_labeler.em.exact_sum import ExactSum
@@ -27,7 +28,7 @@ def e_step(
     else the votes' shares. reliability: that of the beliefs is counted too.
     """
     fitted = _calibrated_on(problems, model)
-    prior = log_prior(problems, parameters, model, slopes=bool(fitted.any()))
+    prior = log_prior(problems, parameters, model, slopes=model.fits_bias or bool(fitted.any()))
     inferred = infer(problems, parameters, rule_out(prior.log, problems), model, count=True)
     # What the prior is of is what calibration and the share of true questions are fitted to.
     posterior = inferred.cause
@@ -36,6 +37,11 @@ def e_step(
     class_counts, class_ratios = _class_sums(problems, posterior, parameters, model)
     weights = np.where(fitted, _fit_weights(problems, model), 0.0)
     gradient, information = calibration_sums(prior, posterior, problems.offsets, weights)
+    bias_gradient, bias_information = ExactSum.zeros(0), ExactSum.zeros(0)
+    if prior.bias is not None:
+        bias_gradient, bias_information = bias_sums(
+            problems, np.exp(prior.log), prior.bias, posterior, weights, model.classes
+        )
     more = ExactSum.zeros()
     if model.fit_calibration == "votes" and (model.weighting or model.mean_inverse):
         evidence = inferred.evidence + inferred.implied_evidence
@@ -56,6 +62,8 @@ def e_step(
         class_counts=class_counts,
         class_ratios=class_ratios,
         true_counts=_true_counts(problems, posterior, model),
+        bias_gradient=bias_gradient,
+        bias_information=bias_information,
         argmax_checksum=_argmax_checksum(problems, inferred.top),
         reliability=bins[0],
         reliability_unvoted=bins[1:],

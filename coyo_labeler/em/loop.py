@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from coyo_labeler.em.calibration import halfway, log_prior_of_curve, next_calibration
+from coyo_labeler.em.calibration import halfway, log_prior_of, next_calibration
 from coyo_labeler.em.cells import CellTable
+from coyo_labeler.em.class_bias import next_bias
 from coyo_labeler.em.class_prior import estimate_class_prior, expected_classes
 from coyo_labeler.em.model import Calibration, Model, Parameters, SkillCheckpoint
 from coyo_labeler.em.segments import F64
@@ -110,6 +111,10 @@ def m_step(state: State, sums: Sums, model: Model) -> State:
     calibration = state.calibration
     if model.fit_calibration == "votes":
         calibration = next_calibration(calibration, sums.gradient.total(), sums.information.total())
+    if model.fits_bias:
+        gradient, information = sums.bias_gradient.total(), sums.bias_information.total()
+        bias = next_bias(calibration.bias, gradient, information)
+        calibration = replace(calibration, bias=bias)
     log_class_prior, true_share = state.log_class_prior, state.true_share
     classes = expected_classes(sums, log_class_prior)
     if classes.sum() > 0:
@@ -214,7 +219,7 @@ def guarded_e_step(e_step: EStep, state: State) -> tuple[State, Sums, float]:
         parameters, log_prior = e_step.parameters_of(state)
         sums = e_step.run(parameters)
         objective = float(sums.log_likelihood.total()) + log_prior
-        objective += log_prior_of_curve(state.calibration)
+        objective += log_prior_of(state.calibration)
         weighted = objective + float(sums.weighted_more.total())
         accepted = state.accepted_calibration
         if weighted >= least - _ROUNDING * abs(weighted):

@@ -32,6 +32,7 @@ class Model:
     weight of an image in the fit of a and b on votes, and what weights are multiplied by
     (`coverage`); None: no weights. mean_inverse: what the weights of a curve are relative to.
     knots: of the curve that is fitted, as log-odds; none: one a and b. fades: see `Curve`.
+    class_bias: besides one a and b a bias of each class is fitted (`class_bias`).
     """
 
     classes: int
@@ -55,6 +56,12 @@ class Model:
     mean_inverse: tuple[float, ...] = ()
     knots: tuple[float, ...] = ()
     fades: bool = False
+    class_bias: bool = False
+
+    @property
+    def fits_bias(self) -> bool:
+        """Whether biases of classes are fitted."""
+        return self.class_bias and self.fit_calibration == "votes"
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Model":
@@ -78,15 +85,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A monotone map of the machine's beliefs, shared by all classes.
+    """A monotone map of the machine's beliefs, shared by all classes but for their biases.
 
     sigmoid: sigmoid(a · logit(p) + b). categorical: p^a, normalised; a is 1 / temperature, b is 0.
-    curve: a and b by confidence; a and b then are those of its middle knot.
+    curve: a and b by confidence; a and b then are those of its middle knot. bias: (C,) what is
+    added to a · logit(p) + b or a · log p, by class; empty: nothing.
     """
 
     a: float = 1.0
     b: float = 0.0
     curve: Curve | None = None
+    bias: tuple[float, ...] = ()
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Calibration":
@@ -95,7 +104,7 @@ class Calibration:
         if curve is not None:
             knots, a, b = (tuple(map(float, curve[name])) for name in ("knots", "a", "b"))
             curve = Curve(knots, a, b, bool(curve["fades"]))
-        return cls(document["a"], document["b"], curve)
+        return cls(document["a"], document["b"], curve, tuple(document.get("bias", ())))
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,8 @@ def name_of(model: Model) -> WorkerModel:
 def with_calibration(model: Model, coverage: Coverage, curved: bool) -> Model:
     """The model with all that the fit of its calibration on votes needs to know.
 
-    curved: a curve rather than one a and b. Where no inclusion probability is known, the curve
-    fades beyond the images with votes.
+    curved: a curve rather than one a and b (and perhaps biases of classes). Where no inclusion
+    probability is known, the curve fades beyond the images with votes.
     """
     if model.fit_calibration != "votes":
         return model
@@ -116,6 +116,7 @@ def with_calibration(model: Model, coverage: Coverage, curved: bool) -> Model:
         return replace(model, weighting=weighting(coverage), mean_inverse=(), knots=())
     return replace(
         model,
+        class_bias=False,
         weighting=None,
         mean_inverse=mean_inverse(coverage),
         knots=choose_knots(coverage),
@@ -126,7 +127,10 @@ def with_calibration(model: Model, coverage: Coverage, curved: bool) -> Model:
 def first_calibration(model: Model, begin: Calibration) -> Calibration:
     """The calibration to begin from, in the form that the model fits."""
     if model.fit_calibration != "votes" or not model.knots:
-        return replace(begin, curve=None) if model.fit_calibration != "none" else begin
+        if model.fit_calibration == "none":
+            return begin
+        bias = begin.bias or (0.0,) * model.classes if model.class_bias else ()
+        return replace(begin, curve=None, bias=bias)
     if begin.curve is not None and begin.curve.knots == model.knots:
         return begin
     return straight(model.knots, model.fades, Calibration(begin.a, begin.b))
@@ -327,28 +331,36 @@ def _choose_class_prior(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
 
 
 def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, Any]]:
-    """The simplest of none, one a and b, or a curve that is within one standard error.
+    """None, a curve, one a and b, or these with a bias of each class: what votes held out support.
 
     Most votes are on images that the machine is unsure of. A curve says little of others, so it is
     judged by all votes alike. One a and b speaks of all images: it must gain on all images too,
     by votes that are weighted by the images they stand for. Where these weights are not known, it
-    is no candidate.
+    is no candidate. Biases must gain on top of what is best without them, by two standard errors,
+    for they are many, and by weighted votes too.
     """
     none = replace(model, fit_calibration="none")
     curve, constant = (trial.calibrated(model, curved=each) for each in (True, False))
     models = {"none": none, "curve": curve}
     if curve.mean_inverse:
         models["constant"] = constant
+        if model.truth == "single":
+            models["class_bias"] = replace(constant, class_bias=True)
     values = {name: trial.evaluate(each) for name, each in models.items()}
     weights = trial.weights(constant)
 
-    def gain(name: str, of: F64 | float = 1.0) -> _Gain:
-        return _Gain.of(values[name] * of, values["none"] * of, trial.held_out)
+    def gain(name: str, of: F64 | float = 1.0, over: str = "none") -> _Gain:
+        return _Gain.of(values[name] * of, values[over] * of, trial.held_out)
 
-    able = [name for name in models if name != "none" and gain(name).above(0.0, _ONE_ERROR)]
+    able = [name for name in ("curve", "constant") if name in models]
+    able = [name for name in able if gain(name).above(0.0, _ONE_ERROR)]
     if "constant" in able and not gain("constant", weights).above(0.0, _ONE_ERROR):
         able.remove("constant")
     chosen = max(able, key=lambda name: gain(name, weights).mean, default="none")
+    if "class_bias" in models:
+        plain, weighted = (gain("class_bias", of, chosen) for of in (1.0, weights))
+        if plain.above(0.0) and weighted.above(0.0, _ONE_ERROR):
+            chosen = "class_bias"
     return models[chosen], _document(chosen, values, "none", 0.0, trial)
 
 

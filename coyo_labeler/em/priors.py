@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coyo_labeler.em.class_bias import BiasSlope, shift_of
 from coyo_labeler.em.curve import basis, confidence_of, local_map
 from coyo_labeler.em.model import Calibration, Model, Parameters
 from coyo_labeler.em.problems import Problems
@@ -56,7 +57,7 @@ class BeliefPrior:
     probability: (nnz,) of the classes of the belief; they sum to 1 − ρ. rest: (n,) ρ, what is left
     for all other classes. slope: (nnz, 2), rest_slope: (n, 2): of their logs by (a, b), or None.
     basis: (n, knots) `curve.basis`; None where the calibration has no curve. of_tail: (n,) what of
-    the rest are classes of the belief that are no entries.
+    the rest are classes of the belief that are no entries. bias: slopes by the biases of classes.
     """
 
     probability: F64
@@ -65,6 +66,7 @@ class BeliefPrior:
     rest_slope: F64 | None = None
     basis: F64 | None = None
     of_tail: F64 | None = None
+    bias: BiasSlope | None = None
 
 
 def belief_prior(
@@ -76,16 +78,17 @@ def belief_prior(
     model: Model,
     slopes: bool = False,
     tails: Tails | None = None,
+    shift: F64 | None = None,
 ) -> BeliefPrior:
     """A distribution over all classes from each belief (`truth: single`).
 
-        sigmoid      q = sigmoid(a · logit p + b)    ρ = max(floor, 1 − Σ q)
-        categorical  q = p^a                         ρ = max(floor, 1 − Σ p)
-        probability  q (1 − ρ) / (Σ q + T)           rest  ρ + T (1 − ρ) / (Σ q + T)
+        sigmoid      q = sigmoid(a · logit p + b + s)    ρ = max(floor, 1 − Σ q)
+        categorical  q = p^a e^s                         ρ = max(floor, 1 − Σ p)
+        probability  q (1 − ρ) / (Σ q + T)               rest  ρ + T (1 − ρ) / (Σ q + T)
 
     value: (nnz,) `belief_value`; any value where not inside. inside: (nnz,) whether the belief has
     the entry's class. full: (n,) whether the belief has all classes: then ρ = 0. slopes: compute
-    them too.
+    them too. shift: (nnz,) s, the bias of each entry's class (`class_bias`); None: 0.
     """
     bends = None
     a, b = np.full(len(full), calibration.a), np.full(len(full), calibration.b)
@@ -95,11 +98,11 @@ def belief_prior(
         a, b = local_map(calibration, confidence)
     value = np.where(inside, value, 0.0)
     if model.beliefs_are == "sigmoid":
-        prior = _sigmoid_prior(value, inside, offsets, full, a, b, model.prior_floor, slopes)
+        prior = _sigmoid_prior(value, inside, offsets, full, a, b, shift, model.prior_floor, slopes)
     else:
         tails = Tails.none(len(full)) if tails is None else tails
         prior = _categorical_prior(
-            value, inside, offsets, full, a, tails, model.prior_floor, slopes
+            value, inside, offsets, full, a, shift, tails, model.prior_floor, slopes
         )
     return replace(prior, basis=bends)
 
@@ -111,11 +114,13 @@ def _sigmoid_prior(
     full: Bool,
     a: F64,
     b: F64,
+    shift: F64 | None,
     floor: float,
     slopes: bool,
 ) -> BeliefPrior:
-    """a, b: (n,)."""
-    q = np.where(inside, sigmoid(spread(a, offsets) * value + spread(b, offsets)), 0.0)
+    """a, b: (n,). shift: (nnz,)."""
+    logit = spread(a, offsets) * value + spread(b, offsets)
+    q = np.where(inside, sigmoid(logit if shift is None else logit + shift), 0.0)
     total = segment_sum(q, offsets)
     left_over = 1.0 - total
     loose = (left_over > floor) & ~full
@@ -130,7 +135,14 @@ def _sigmoid_prior(
     slope = log_slope - np.where(spread(loose, offsets)[:, None], 0.0, spread_rows(mean, offsets))
     moved = np.where(loose, total / np.where(loose, rest, 1.0), 0.0)
     slope = np.where(inside[:, None], slope, 0.0)
-    return BeliefPrior(probability, rest, slope, -mean * moved[:, None])
+    if shift is None:
+        return BeliefPrior(probability, rest, slope, -mean * moved[:, None])
+    bias = BiasSlope(
+        own=np.where(inside, 1.0 - q, 0.0),
+        pull=q * (1.0 - q) / spread(np.where(loose, rest, total), offsets),
+        falls=np.where(inside == spread(loose, offsets), 0.0, 1.0),
+    )
+    return BeliefPrior(probability, rest, slope, -mean * moved[:, None], bias=bias)
 
 
 def _categorical_prior(
@@ -139,12 +151,15 @@ def _categorical_prior(
     offsets: np.ndarray,
     full: Bool,
     a: F64,
+    shift: F64 | None,
     tails: Tails,
     floor: float,
     slopes: bool,
 ) -> BeliefPrior:
-    """a: (n,). ρ does not depend on it."""
-    q = np.where(inside, np.exp(np.maximum(spread(a, offsets) * value, _LEAST_LOG)), 0.0)
+    """a: (n,). shift: (nnz,). ρ does not depend on it."""
+    log = spread(a, offsets) * value
+    log = log if shift is None else log + shift
+    q = np.where(inside, np.exp(np.maximum(log, _LEAST_LOG)), 0.0)
     tail, tail_slope = tails.mass(a)
     # No belief: the sum is 0.
     total = np.maximum(segment_sum(q, offsets) + tail, np.finfo(float).tiny)
@@ -158,13 +173,17 @@ def _categorical_prior(
     mean = (segment_sum(q * value, offsets) + tail * tail_slope) / total
     slope = np.where(inside, value - spread(mean, offsets), 0.0)
     rest_slope = of_tail * (tail_slope - mean) / np.where(of_tail > 0, rest, 1.0)
-    return BeliefPrior(
-        probability,
-        rest,
-        np.stack([slope, np.zeros_like(slope)], axis=1),
-        np.stack([rest_slope, np.zeros_like(rest_slope)], axis=1),
-        of_tail=of_tail,
+    both, rest_both = (
+        np.stack([each, np.zeros_like(each)], axis=1) for each in (slope, rest_slope)
     )
+    if shift is None:
+        return BeliefPrior(probability, rest, both, rest_both, of_tail=of_tail)
+    bias = BiasSlope(
+        own=inside.astype(np.float64),
+        pull=q / spread(total, offsets),
+        falls=np.where(inside, 1.0, spread(of_tail / np.where(rest > 0, rest, 1.0), offsets)),
+    )
+    return BeliefPrior(probability, rest, both, rest_both, of_tail=of_tail, bias=bias)
 
 
 def spread_rows(values: F64, offsets: np.ndarray) -> F64:
@@ -176,12 +195,14 @@ def spread_rows(values: F64, offsets: np.ndarray) -> F64:
 class Prior:
     """log: (nnz,) natural log, without gold. slope: (nnz, 2) of it by the image's (a, b), or None.
 
-    basis: (n, knots) how these depend on a curve's; None where the calibration has none.
+    basis: (n, knots) how these depend on a curve's; None where the calibration has none. bias: how
+    it depends on the biases of classes; None where these are not fitted.
     """
 
     log: F64
     slope: F64 | None = None
     basis: F64 | None = None
+    bias: BiasSlope | None = None
 
 
 def log_prior(
@@ -206,7 +227,15 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
     tails = problems.tails
     full = problems.belief_size + tails.count >= c
     prior = belief_prior(
-        problems.belief, inside, offsets, full, parameters.calibration, model, slopes, tails
+        problems.belief,
+        inside,
+        offsets,
+        full,
+        parameters.calibration,
+        model,
+        slopes,
+        tails,
+        shift_of(parameters.calibration.bias, problems.label),
     )
     # Few entries are no class of the belief.
     rest = np.flatnonzero(spread(believed, offsets) & ~inside)
@@ -220,7 +249,13 @@ def _image_prior(problems: Problems, parameters: Parameters, model: Model, slope
     problem = _problem_of(problems, rest)
     slope = np.where(inside[:, None], prior.slope, 0.0)
     slope[rest] = prior.rest_slope[problem] * steep[:, None]
-    return Prior(log, slope, prior.basis)
+    bias = None
+    if model.fits_bias and prior.bias is not None:
+        own, pull = (np.where(inside, each, 0.0) for each in (prior.bias.own, prior.bias.pull))
+        falls = np.where(inside, prior.bias.falls, 0.0)
+        falls[rest] = prior.bias.falls[rest] * steep
+        bias = BiasSlope(own, pull, falls)
+    return Prior(log, slope, prior.basis, bias)
 
 
 def _problem_of(problems: Problems, entry: I64) -> I64:

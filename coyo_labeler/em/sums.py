@@ -29,8 +29,9 @@ class Sums:
     have the weights that calibration is fitted with. gradient: (2 k,), information: (2 k, 2 k) of
     the expected log prior by (a, b), `calibration.calibration_sums`. class_counts, class_ratios:
     (C,) `class_prior.class_sums`; empty unless the class prior is estimated. true_counts: (2,)
-    questions without a belief, those that are true and all. argmax_checksum: changes when the most
-    probable class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of`
+    questions without a belief, those that are true and all. bias_gradient, bias_information: (C,)
+    `class_bias.bias_sums`; empty unless biases are estimated. argmax_checksum: changes when the
+    most probable class of any problem does. reliability: (2, bins, 3) `calibration.reliability_of`
     before and after calibration, reliability_unvoted: (GROUPS − 1, 2, bins, 3); zeros unless asked
     for.
     checkpoint: where the counts are, and the skills made of them, if not here.
@@ -44,6 +45,8 @@ class Sums:
     class_counts: ExactSum
     class_ratios: ExactSum
     true_counts: ExactSum
+    bias_gradient: ExactSum
+    bias_information: ExactSum
     argmax_checksum: int
     reliability: F64
     reliability_unvoted: F64
@@ -60,6 +63,8 @@ class Sums:
             class_counts=self.class_counts + other.class_counts,
             class_ratios=self.class_ratios + other.class_ratios,
             true_counts=self.true_counts + other.true_counts,
+            bias_gradient=self.bias_gradient + other.bias_gradient,
+            bias_information=self.bias_information + other.bias_information,
             argmax_checksum=(self.argmax_checksum + other.argmax_checksum) % 2**64,
             reliability=self.reliability + other.reliability,
             reliability_unvoted=self.reliability_unvoted + other.reliability_unvoted,

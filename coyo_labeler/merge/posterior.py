@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coyo_labeler.em.class_bias import shift_of
 from coyo_labeler.em.hierarchy import Hierarchy
 from coyo_labeler.em.model import Calibration, Model
 from coyo_labeler.em.priors import belief_prior, belief_value, calibrated_logit, sigmoid
@@ -92,7 +93,8 @@ def believed_rows(
     if model.truth == "single":
         full = lengths[filled] >= model.classes
         inside = np.ones(len(value), dtype=bool)
-        prior = belief_prior(value, inside, segments, full, calibration, model)
+        shift = shift_of(calibration.bias, label)
+        prior = belief_prior(value, inside, segments, full, calibration, model, shift=shift)
         probability = prior.probability
         others = np.maximum(model.classes - lengths[filled], 1)
         entropy[:] = np.log(model.classes)

@@ -1,9 +1,10 @@
 """All that merge writes besides the posterior: tables of workers and classes, history, reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from coyo_labeler import storage
@@ -32,6 +33,8 @@ from coyo_labeler.written import refuse_strangers
 
 #: Folders of the tables that have one file per shard of the skills.
 _SHARDED = ("confusions", SKILLS_FOLDER)
+#: Biases of classes that the manifest has, at most.
+_BIASES_SHOWN = 20
 
 
 def write_reports(
@@ -94,16 +97,24 @@ def _calibration(model: Model, fitted: State, sums: Sums) -> dict[str, Any]:
     """a and b (or the temperature), what they were fitted on, and the error before and after."""
     document = {
         "fitted_on": model.fit_calibration,
-        **asdict(fitted.calibration),
+        **{name: value for name, value in asdict(fitted.calibration).items() if name != "bias"},
         "expected_calibration_error": {
             **_errors(sums.reliability),
             "unvoted_by_drawn": _errors(sums.reliability_unvoted[0]),
             "unvoted_by_gold": _errors(sums.reliability_unvoted[1]),
         },
     }
+    if fitted.calibration.bias:
+        document["class_bias"] = _largest(fitted.calibration.bias)
     if model.beliefs_are != "sigmoid":
         document["temperature"] = 1.0 / fitted.calibration.a
     return document
+
+
+def _largest(bias: Sequence[float]) -> dict[str, float]:
+    """The biases that are furthest from 0, by class."""
+    order = np.argsort(-np.abs(np.array(bias)), kind="stable")[:_BIASES_SHOWN]
+    return {str(label): round(bias[label], 4) for label in order}
 
 
 def _errors(reliability: F64) -> dict[str, float | None]:

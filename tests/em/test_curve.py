@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coyo_labeler.em.build import build_problems
-from coyo_labeler.em.calibration import log_prior_of_curve, next_calibration, of_curve
+from coyo_labeler.em.calibration import log_prior_of, next_calibration, of_curve
 from coyo_labeler.em.coverage import (
     choose_knots,
     gather_coverage,
@@ -82,8 +82,24 @@ def test_a_step_without_votes_goes_back_to_the_identity():
     step = next_calibration(curve, np.zeros(6), np.zeros((6, 6)))
     assert step.curve.a == pytest.approx([1.0] * 3)
     assert step.curve.b == pytest.approx([0.0] * 3)
-    assert log_prior_of_curve(step) == pytest.approx(0.0)
-    assert log_prior_of_curve(curve) < -1
+    assert log_prior_of(step) == pytest.approx(0.0)
+    assert log_prior_of(curve) < -1
+
+
+def test_knots_stay_near_one_another_and_each_near_the_identity_where_the_curve_fades():
+    """Votes at the first knot alone: the others follow, unless nothing is known of their images."""
+    gradient, information = np.zeros(6), np.zeros((6, 6))
+    gradient[0], information[0, 0] = 200.0, 400.0
+    for fades in (False, True):
+        calibration = straight(KNOTS, fades, Calibration())
+        for _ in range(3):
+            away = calibration.curve.a[0] - 1.0
+            gradient[0] = 400.0 * (0.5 - away)
+            calibration = next_calibration(calibration, gradient, information)
+        a = calibration.curve.a
+        assert a[0] > 1.25
+        assert a[2] == pytest.approx(1.0) if fades else a[2] > 1.1
+        assert log_prior_of(calibration) < 0
 
 
 def test_weights_are_capped_and_stabilised():

@@ -137,7 +137,9 @@ def test_without_probabilities_the_calibration_does_not_reach_beyond_the_votes(p
     document = choice.document["calibration"]
     assert document["log_likelihood_per_vote"]["none"] != 0
     # One a and b would reach beyond the votes, so it is tried only where probabilities are known.
-    assert document["gain"].keys() == {"curve"} | ({"constant"} if probability else set())
+    assert document["gain"].keys() == {"curve"} | (
+        {"constant", "class_bias"} if probability else set()
+    )
     assert choice.model.fit_calibration == ("none" if document["chosen"] == "none" else "votes")
 
 
