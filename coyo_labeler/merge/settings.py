@@ -18,7 +18,6 @@ from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import LabelSpace
-from coyo_labeler.formats.label_tree import read_label_tree
 from coyo_labeler.formats.pairs import plan_gold
 from coyo_labeler.formats.parquet_splits import Split, plan_splits
 from coyo_labeler.merge.earlier import Earlier
@@ -73,11 +72,8 @@ class Plan:
 def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | None) -> Plan:
     """The plan; earlier: the merge at `settings.warm_start`.
 
-    Raises: InputError where an input cannot be read, votes cannot be added to the earlier merge, or
-    the classes have no tree.
+    Raises: InputError where an input cannot be read, or votes cannot be added to the earlier merge.
     """
-    if settings.tree:
-        read_label_tree(space)
     if earlier is not None and settings.incremental:
         earlier.check_increment(space)
         beliefs = _plan_posterior(earlier)

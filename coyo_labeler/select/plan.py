@@ -11,7 +11,6 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_shards import Shard, find_shards
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
-from coyo_labeler.formats.label_tree import read_label_tree
 from coyo_labeler.formats.pairs import plan_pairs
 from coyo_labeler.formats.parquet_splits import Split, plan_splits, read_footers
 from coyo_labeler.manifest import read_manifest
@@ -162,7 +161,6 @@ def make_plan(settings: SelectSettings) -> Plan:
 def _node_rule(settings: SelectSettings, space: LabelSpace) -> NodeRule | None:
     if settings.kind != "tree":
         return None
-    read_label_tree(space)
     merged = read_manifest(settings.labels)
     is_multi = merged is not None and merged.config.get("truth") == "multi"
     return NodeRule(space, "max" if is_multi else "sum", settings.max_node_classes)

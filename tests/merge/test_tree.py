@@ -89,7 +89,8 @@ def test_classes_without_a_tree_are_refused(tmp_path, given):
     given |= {"label_space": str(tmp_path / "plain.txt"), "votes": write_votes(tmp_path)}
     (tmp_path / "plain.txt").write_text("a\nb\n")
     with pytest.raises(InputError, match=r"plain.txt has no tree"):
-        merge(None, tmp_path, **given)
+        merge(None, tmp_path, "claimed", **given)
+    assert not (tmp_path / "claimed").exists()
 
 
 def test_votes_about_a_set_that_is_a_node_are_about_the_node(tmp_path, given):
