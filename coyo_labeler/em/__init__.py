@@ -28,9 +28,11 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     class_prior  M-step: how frequent classes are
     calibration  M-step: the map of beliefs; how reliable they are
     curve        a calibration that depends on the machine's confidence
+    class_bias   M-step: what the map of beliefs adds for each class
     coverage     which images people were asked about; weights that make up for it
     tallies      counts of votes by worker, before any EM
     model_choice what `auto` leaves to votes that are held out
+    held_out     the tenths of images that it holds out, and what their votes can tell
     segments     operations on segments of flat arrays
 
 Terms:

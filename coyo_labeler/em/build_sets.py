@@ -18,10 +18,12 @@ MOST_GROUPS = 64
 
 def listed_keys(images: I64, votes: SetVotes, classes: int) -> I64:
     """Index of the image · C + class of the classes of small sets, (n,), sorted and distinct."""
-    small = np.diff(votes.offsets) <= LISTED_SET
-    image = spread(find(images, votes.image)[0], votes.offsets)
-    keys = (image * classes + votes.label)[spread(small, votes.offsets)]
-    return distinct(np.sort(keys))
+    lengths = np.diff(votes.offsets)
+    small = np.flatnonzero(lengths <= LISTED_SET)
+    offsets = offsets_of(lengths[small])
+    entry = np.arange(offsets[-1]) + spread(votes.offsets[small] - offsets[:-1], offsets)
+    image = spread(find(images, votes.image[small])[0], offsets)
+    return distinct(np.sort(image * classes + votes.label[entry]))
 
 
 def every_vote_and_entry(vote_problem: I64, offsets: I64) -> tuple[I64, I64]:

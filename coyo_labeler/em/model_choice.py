@@ -14,7 +14,7 @@ no evidence of better labels. The margins were found on simulated and on real vo
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from coyo_labeler.em.coverage import (
 )
 from coyo_labeler.em.curve import straight
 from coyo_labeler.em.e_step import evidence_of
+from coyo_labeler.em.held_out import TENTHS, blind_share, tenth_of
 from coyo_labeler.em.hierarchy import Hierarchy
 from coyo_labeler.em.inputs import Inputs
 from coyo_labeler.em.loop import State, StoppingRule, fit
@@ -49,13 +50,11 @@ logger = logging.getLogger(__name__)
 MOST_VOTES, LEAST_VOTES = 100_000, 100
 #: Votes that are held out in all, about, where there are so many.
 _HELD_OUT = 10_000
-_TENTHS = 10
-#: Steps of the hashes that say which tenth an image is in, and which images are sampled.
-_TENTH, _SAMPLED = 50, 51
+#: Step of the hash that says which images are sampled.
+_SAMPLED = 51
 #: Gain per vote that says nothing where votes have fewer than three views: of worker models, and of
 #: class priors, which need a little more than nothing in any case.
 _MARGIN, _MARGIN_PRIOR, _LEAST_PRIOR = 0.25, 0.02, 0.001
-_VIEWS = 3
 _ERRORS = 2.0
 #: The same for calibrations (the rule of one standard error: Breiman et al., Classification and
 #: Regression Trees, 1984, section 3.4.3).
@@ -193,18 +192,19 @@ class _Trial:
         self, sample: Inputs, begin: Calibration, votes: int, hierarchy: Hierarchy | None
     ) -> None:
         self._begin, self._hierarchy = begin, hierarchy
-        self._tenths = int(np.clip(-(-_HELD_OUT * _TENTHS // votes), 1, _TENTHS))
+        self._tenths = int(np.clip(-(-_HELD_OUT * TENTHS // votes), 1, TENTHS))
         self._parts = [
-            (_tenth(sample, number, held=False), _tenth(sample, number, held=True))
+            (tenth_of(sample, number, held=False), tenth_of(sample, number, held=True))
             for number in range(self._tenths)
         ]
         held = [part for _, part in self._parts]
         self.held_out = sum(len(part.votes.image) + len(part.set_votes) for part in held)
-        self.blind = _blind_share(held, self.held_out)
+        self.blind = blind_share(held, self.held_out)
         self.unbelieved = any(
             not find(part.beliefs.image, part.votes.image)[1].all() for part in held
         )
         self._sample = sample
+        self._built: tuple[Model, list[tuple[Problems, Problems]]] | None = None
         self._coverage: Coverage | None = None
 
     def calibrated(self, model: Model, curved: bool) -> Model:
@@ -215,13 +215,39 @@ class _Trial:
 
     def evaluate(self, model: Model) -> F64:
         """Log evidence of each image that was held out, (images,), in one order for all models."""
-        return np.concatenate([self._evaluate(model, *parts) for parts in self._parts])
+        return np.concatenate([self._evaluate(model, *pair) for pair in self._problems(model)])
+
+    def _problems(self, model: Model) -> list[tuple[Problems, Problems]]:
+        """The problems kept and held out, of each tenth; those of the last model are kept too.
+
+        They depend on neither the calibration nor the class prior that is fitted.
+        """
+        shape = replace(
+            model,
+            fit_calibration="none",
+            estimate_class_prior=False,
+            weighting=None,
+            mean_inverse=(),
+            knots=(),
+            fades=False,
+            class_bias=False,
+        )
+        if self._built is None or self._built[0] != shape:
+            self._built = None  # before the next ones are built
+            pairs = [
+                (
+                    problems_of(kept, shape, self._hierarchy),
+                    problems_of(held, shape, self._hierarchy),
+                )
+                for kept, held in self._parts
+            ]
+            self._built = shape, pairs
+        return self._built[1]
 
     def weights(self, model: Model) -> F64:
         """How many images each image that was held out stands for, over their mean, (images,)."""
         values = []
-        for _, held in self._parts:
-            problems = problems_of(held, model, self._hierarchy)
+        for _, problems in self._problems(model):
             images = distinct(problems.image)
             weight = np.zeros(len(images))
             index = np.searchsorted(images, problems.image)
@@ -230,9 +256,7 @@ class _Trial:
         every = np.concatenate(values)
         return np.asarray(every / max(float(every.mean()), 1e-12))
 
-    def _evaluate(self, model: Model, kept: Inputs, held: Inputs) -> F64:
-        hierarchy = self._hierarchy
-        problems = tuple(problems_of(part, model, hierarchy) for part in (kept, held))
+    def _evaluate(self, model: Model, *problems: Problems) -> F64:
         fitting = PartitionedEStep(InMemory([problems[0]]), model)
         begin = State(calibration=first_calibration(model, self._begin))
         fitted = fit(fitting, model, _RULE, begin, lambda _: None)
@@ -254,29 +278,6 @@ class _Evidence:
 
     def __call__(self, _: int, problems: Problems, parameters: Any) -> F64:
         return evidence_of(problems, parameters, self.model)
-
-
-def _tenth(sample: Inputs, number: int, held: bool) -> Inputs:
-    def chosen(image: I64) -> NDArray[np.bool_]:
-        tenth = splitmix64(image, _TENTH) % np.uint64(_TENTHS)
-        return np.asarray((tenth == number) == held, dtype=np.bool_)
-
-    return sample.where(chosen)
-
-
-def _blind_share(held: Sequence[Inputs], votes: int) -> float:
-    """The share of votes that are choices with fewer than three views of an image without gold."""
-    blind = 0
-    for part in held:
-        choices = part.votes.image[part.votes.response == Response.CHOICE]
-        every = np.concatenate([part.votes.image, part.set_votes.image])
-        images, index = np.unique(every, return_inverse=True)
-        views = np.bincount(index, minlength=len(images))
-        views += find(part.beliefs.image, images)[1]
-        known = find(distinct(part.gold.image), images)[1]
-        few = (views < _VIEWS) & ~known
-        blind += int(few[np.searchsorted(images, choices)].sum())
-    return blind / max(votes, 1)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,10 @@ def set_hashes(offsets: I64, label: NDArray[np.int32]) -> NDArray[np.uint64]:
     """A hash of each set of classes, (sets,); offsets, label: of `SetVotes`. No set is empty."""
     if len(offsets) == 1:
         return np.zeros(0, dtype=np.uint64)
-    hashes = splitmix64(label.astype(np.int64), _OF_CLASS)
+    if len(label) > int(label.max()):  # sets of many classes: each class is hashed once
+        hashes = splitmix64(np.arange(int(label.max()) + 1), _OF_CLASS)[label]
+    else:
+        hashes = splitmix64(label.astype(np.int64), _OF_CLASS)
     sums = np.add.reduceat(hashes, offsets[:-1])
     return splitmix64(sums.view(np.int64), _OF_SET)
 
