@@ -8,6 +8,7 @@
 `estimate`   the accuracy in each draw: weights, finite population, regression; its interval
 `agreement`  agreement of answers, and Krippendorff's alpha
 `tables`     tables of votes and labels to `inputs`; the label without an image's own answers
+`nodes`      verifications of classes with others below them
 `folders`    the same from folders, without Spark
 `stop`       how many more answers an interval takes; what the next answer gains
 """

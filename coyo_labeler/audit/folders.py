@@ -3,7 +3,7 @@
 The labels are read row group by row group; only rows of images that were asked about are kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from coyo_labeler import storage
 from coyo_labeler.audit.estimate import Estimate, estimate
 from coyo_labeler.audit.inputs import NO_CLASS, Population
+from coyo_labeler.audit.nodes import about_sets, tree_of
 from coyo_labeler.audit.tables import (
     TOP_LABELS,
     Crowd,
@@ -74,6 +75,7 @@ def estimate_folders(
     ]
     collected = pa.concat_tables(tables) if tables else COLUMNS.empty_table()
     crowd = read_crowd(collected, space.size)
+    crowd = replace(crowd, answers=about_sets(crowd.answers, tree_of(labels, space)))
     own = scan("labels", storage.locate(labels, "posterior"), crowd.image, space)
     is_own = not _is_merged(labels)
     before: Scanned | None = own if is_own else None

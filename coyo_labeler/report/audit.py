@@ -1,7 +1,7 @@
 """The report's section about the votes: the estimated accuracy, and the people who answered."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,11 @@ import numpy as np
 from coyo_labeler import audit
 from coyo_labeler.audit.estimate import NO_CHANCE, NO_PROBABILITY, Audit, Frame
 from coyo_labeler.audit.inputs import Judged, Population
+from coyo_labeler.audit.nodes import about_sets
 from coyo_labeler.audit.tables import Crowd, LabelRows, first_labels, judge
 from coyo_labeler.em.segments import F64, I32, I64, Bool, find
 from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.label_tree import LabelTree
 from coyo_labeler.report import crowd as people
 
 #: Equal bins of probability in the reliability of voted and unvoted images.
@@ -50,6 +52,7 @@ class Votes:
     chosen. truth: (images,) of `crowd.image`, the class where gold has one. gold: numbers of images
     and their true classes, several per image where gold has several. slices: names of each image's
     slices. skipped_workers, skipped_classes: questions that were skipped; None: unknown.
+    tree: where a verification of a class is about all classes below it too.
     """
 
     crowd: Crowd
@@ -61,6 +64,7 @@ class Votes:
     slices: Mapping[str, I64] = field(default_factory=dict)
     skipped_workers: Mapping[str, int] | None = None
     skipped_classes: Mapping[int, int] | None = None
+    tree: LabelTree | None = None
 
 
 def describe_audit(
@@ -116,7 +120,7 @@ def _estimate(
     votes: Votes, series: Series, classes: int, wanted: float
 ) -> tuple[dict[str, Any] | None, str]:
     """The estimates of one table, or None and why there is none."""
-    crowd = votes.crowd
+    crowd = replace(votes.crowd, answers=about_sets(votes.crowd.answers, votes.tree))
     inside = find(series.rows.image, crowd.image)[1]
     if np.isnan(crowd.inclusion).all():
         return None, NO_PROBABILITY

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from coyo_labeler import spark_versions, storage
 from coyo_labeler.audit.folders import beliefs_of
+from coyo_labeler.audit.nodes import tree_of
 from coyo_labeler.audit.tables import LabelRows, read_crowd, single_truths
 from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.em.segments import find
@@ -88,6 +89,7 @@ def _votes(
         slices=_slices(crowd.image, gathered, slices),
         skipped_workers=by_worker,
         skipped_classes=by_class,
+        tree=tree_of(settings.labels, space),
     )
 
 
