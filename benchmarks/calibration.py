@@ -25,6 +25,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from coyo_labeler.em.build import problems_of
 from coyo_labeler.em.calibration import expected_calibration_error, reliability_of
+from coyo_labeler.em.class_bias import shift_of
 from coyo_labeler.em.exact_sum import count_unit
 from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.loop import State, StoppingRule, fit
@@ -216,7 +217,8 @@ def score(world: World, rest: Bool, calibration: Calibration, model: Model) -> S
     offsets = k * np.arange(n + 1)
     inside, full = np.ones(n * k, bool), np.full(n, k == world.p.shape[1])
     value = belief_value(probability.ravel(), model)
-    prior = belief_prior(value, inside, offsets, full, calibration, model)
+    shift = shift_of(calibration.bias, label.ravel())
+    prior = belief_prior(value, inside, offsets, full, calibration, model, shift=shift)
     q = prior.probability
     right = (label == truth[:, None]).ravel().astype(np.float64)
     error = expected_calibration_error(reliability_of(np.log(q), right, offsets, np.ones(n)))
