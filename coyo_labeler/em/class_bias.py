@@ -70,10 +70,19 @@ def bias_sums(
 
 
 def next_bias(present: tuple[float, ...], gradient: F64, information: F64) -> tuple[float, ...]:
-    """One step towards the mode of the biases, (C,) each; classes without evidence stay at 0."""
+    """One step towards the mode of the biases, (C,) each; classes without evidence go to 0.
+
+    The biases of classes with evidence keep the sum 0 (by a Lagrange multiplier): together they
+    would do the work of a and b, or take from the classes that a belief does not list.
+    """
     bias = np.array(present)
     precision = (_FREEDOM + 1) / (_FREEDOM * _SCALE**2 + bias**2)
-    step = (gradient - precision * bias) / (information + precision)
+    slack = 1.0 / (information + precision)
+    seen = information > 0
+    step = (gradient - precision * bias) * slack
+    if seen.any():
+        multiplier = float((bias + step)[seen].sum() / slack[seen].sum())
+        step -= np.where(seen, multiplier * slack, 0.0)
     moved = bias + np.clip(step, -_MOST_STEP, _MOST_STEP)
     return tuple(np.clip(moved, -_MOST, _MOST).tolist())
 

@@ -121,10 +121,12 @@ def test_the_prior_is_that_of_a_dense_twin(beliefs_are):
 
 
 def test_classes_without_evidence_stay_and_lumped_states_have_no_bias():
-    step = next_bias((0.0, 0.0, 0.5), np.array([2.0, 0.0, 0.0]), np.array([4.0, 0.0, 0.0]))
+    gradient, information = np.array([2.0, 0.0, 0.0, 0.0]), np.array([4.0, 9.0, 0.0, 0.0])
+    step = next_bias((0.0, 0.0, 0.0, 0.5), gradient, information)
     assert 0 < step[0] < 0.5
-    assert step[1] == 0.0
-    assert abs(step[2]) < 0.5  # towards 0
+    assert step[1] == pytest.approx(-step[0])  # together they change nothing
+    assert step[2] == 0.0
+    assert abs(step[3]) < 0.5  # towards 0
     assert shift_of(BIAS, np.array([3, -1, -2])).tolist() == [0.8, 0.0, 0.0]
     assert shift_of((), np.array([3])) is None
 
