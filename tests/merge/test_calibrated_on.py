@@ -1,5 +1,6 @@
 """What calibration is fitted on."""
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +8,8 @@ import pytest
 
 from coyo_labeler import DawidSkene
 from tests.em.test_calibration_on_gold import doubtful
-from tests.merge.tables import posterior
+from tests.em.test_class_bias import world
+from tests.merge.tables import assert_same_tables, posterior
 from tests.merge.test_stage import merge, write_beliefs, write_votes
 
 
@@ -63,3 +65,39 @@ def test_a_notebook_is_warned_too(caplog, calibration):
     model = DawidSkene(calibration=calibration).fit(votes, pd.DataFrame(belief), gold)
     assert model.calibration_ == (1.0, 0.0)
     assert "too few" in caplog.text
+
+
+def test_biases_of_classes_reach_images_without_votes_however_images_are_partitioned(tmp_path):
+    inputs, _, rest, truth = world(shift=1.0, votes=800, images=2_000)
+    asked = inputs.beliefs.image
+    p = np.concatenate([inputs.beliefs.probability.reshape(-1, 6), rest])
+    ids = [*asked.tolist(), *range(10_000, 10_000 + len(rest))]
+    names = tmp_path / "six.txt"
+    names.write_text("".join(f"class {c}\n" for c in range(6)))
+    columns = {
+        "image_id": inputs.votes.image,
+        "worker_id": [f"w{worker}" for worker in inputs.votes.worker],
+        "label": inputs.votes.label,
+        "inclusion_probability": inputs.inclusion.probability[
+            np.searchsorted(inputs.inclusion.image, inputs.votes.image)
+        ],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "votes.parquet")
+    given = {
+        "beliefs": write_beliefs(
+            tmp_path / "beliefs", {i: dict(enumerate(row)) for i, row in zip(ids, p, strict=True)}
+        ),
+        "votes": tmp_path / "votes.parquet",
+        "label_space": names,
+        "beliefs_are": "categorical",
+        "worker_model": "one_coin",
+        "class_prior": "uniform",
+    }
+    manifest = merge(None, tmp_path, "one", partitions=1, **given)
+    merge(None, tmp_path, "three", partitions=3, **given)
+    assert_same_tables(tmp_path / "one", tmp_path / "three")
+    assert manifest.details["model_choice"]["calibration"]["chosen"] == "class_bias"
+    assert len(manifest.details["calibration"]["class_bias"]) == 6
+    rows = posterior(tmp_path / "one")
+    labelled = np.array([rows[i]["labels"][0] for i in range(10_000, 10_000 + len(rest))])
+    assert (labelled == truth).mean() > (rest.argmax(axis=1) == truth).mean() + 0.02
