@@ -303,15 +303,13 @@ def copy(source: str, target: str) -> None:
 def remove_temporaries(url: str) -> int:
     """Remove what killed writers left in a folder and below; returns the number of files.
 
-    These are temporary files where a file is visible while it is being written. On S3 they are
-    uploads that were begun and never completed: they are in no listing, and are paid for.
+    On S3 these are uploads that were never completed: they are in no listing, and are paid for.
     """
     fs, path = resolve(url)
     if _protocols(fs) & {"s3", "s3a"}:
         abort_uploads(fs, path)
-    if not _protocols(fs) & _VISIBLE_WHILE_WRITTEN:
-        return 0
-    stale = [name for name in find_files(fs, path) if is_temporary(name)]
+    visible = bool(_protocols(fs) & _VISIBLE_WHILE_WRITTEN)
+    stale = [name for name in find_files(fs, path) if is_temporary(name)] if visible else []
     for name in stale:
         with suppress(FileNotFoundError):
             fs.rm_file(name)
