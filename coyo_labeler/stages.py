@@ -35,7 +35,8 @@ class Stage:
     `work` imports only when it runs, given the settings and the session. group: `module:function`
     that runs the stage's command, its argument, in each of the processes that torchrun starts; "":
     the stage runs in one process. instead: the stage that does this work, by name, and its
-    settings; None: this one.
+    settings; None: this one. refuse: `module:function` that looks at what the settings name, and
+    raises InputError, before the output is claimed; "": none.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Stage:
     imports: Callable[[Any, Any], Sequence[str]] = engines.no_imports
     group: str = ""
     instead: Callable[[Any], tuple[str, Mapping[str, Any]] | None] = engines.no_other
+    refuse: str = ""
 
     def settings_class(self) -> type[StageSettings]:
         """The class that defines, documents and checks its settings."""
@@ -87,6 +89,7 @@ STAGES = {
             "coyo_labeler.merge.stage:merge",
             "em",
             engines.merge_on_spark,
+            refuse="coyo_labeler.merge.settings:require_tree",
         ),
         Stage(
             "select",
@@ -95,6 +98,7 @@ STAGES = {
             "coyo_labeler.select.stage:select",
             "em",
             engines.select_on_spark,
+            refuse="coyo_labeler.select.plan:require_tree",
         ),
         Stage(
             "learn",
@@ -259,6 +263,8 @@ def run_stage(
         with extras.needed(stage.name, stage.extra):
             for module in stage.imports(settings, session):
                 import_module(module)
+            if stage.refuse:
+                load(stage.refuse)(settings)
             return load(stage.work), session
 
     run = Run.begin(stage.name, settings, prepare)

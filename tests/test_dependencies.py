@@ -19,8 +19,8 @@ RUNTIME = ("teacher", "spark", "train", "ask", "compare", "learn", "simulate", "
 #: Dependencies that another one imports for us: torch.utils.tensorboard, and fsspec by protocol.
 IMPORTED_FOR_US = {"tensorboard", "s3fs", "gcsfs"}
 
-#: Imports that come with a dependency that pins them to one version.
-COMES_WITH = {"py4j": "pyspark"}
+#: Imports that come with a dependency, at versions that it sets.
+COMES_WITH = {"py4j": "pyspark", "botocore": "s3fs"}
 
 
 def distributions(requirements: list[str]) -> set[str]:

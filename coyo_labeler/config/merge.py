@@ -6,8 +6,6 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from coyo_labeler.config.base import StageSettings
-from coyo_labeler.formats.label_spaces import load_label_space
-from coyo_labeler.formats.label_tree import read_label_tree
 
 #: Values of `calibration` other than numbers.
 CALIBRATIONS = ("votes", "gold", "none")
@@ -158,11 +156,6 @@ class MergeSettings(StageSettings):
     max_broadcast_mb: int = Field(
         32, ge=0, description="MB; larger worker parameters are sharded by class, not broadcast"
     )
-
-    def check(self) -> None:
-        """See `StageSettings.check`."""
-        if self.tree:
-            read_label_tree(load_label_space(self.label_space))
 
     @model_validator(mode="after")
     def _an_increment_has_what_it_adds_to(self) -> Self:

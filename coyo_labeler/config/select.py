@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 
 from coyo_labeler.config.base import StageSettings
 from coyo_labeler.formats.image_ids import Ids
-from coyo_labeler.formats.label_spaces import load_label_space
-from coyo_labeler.formats.label_tree import read_label_tree
 
 
 class SelectSettings(StageSettings):
@@ -121,11 +119,6 @@ class SelectSettings(StageSettings):
     partitions: int | None = Field(
         None, ge=1, description="partitions of the images; null: by cores and images"
     )
-
-    def check(self) -> None:
-        """See `StageSettings.check`."""
-        if self.kind == "tree":
-            read_label_tree(load_label_space(self.label_space))
 
     @model_validator(mode="after")
     def _asked_no_more_often_than_allowed(self) -> Self:

@@ -17,7 +17,8 @@ from coyo_labeler.em.priors import LEAST_POSTERIOR
 from coyo_labeler.em.segments import I64
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.label_spaces import LabelSpace
+from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.formats.label_tree import read_label_tree
 from coyo_labeler.formats.pairs import plan_gold
 from coyo_labeler.formats.parquet_splits import Split, plan_splits
 from coyo_labeler.merge.earlier import Earlier
@@ -67,6 +68,12 @@ class Plan:
     def add_to(self) -> Earlier | None:
         """The merge that the votes are added to, if they are."""
         return self.earlier if self.incremental else None
+
+
+def require_tree(settings: MergeSettings) -> None:
+    """Raises: InputError where the tree of classes is to be used, and they have none."""
+    if settings.tree:
+        read_label_tree(load_label_space(settings.label_space))
 
 
 def make_plan(settings: MergeSettings, space: LabelSpace, earlier: Earlier | None) -> Plan:

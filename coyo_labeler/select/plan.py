@@ -11,6 +11,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_shards import Shard, find_shards
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
+from coyo_labeler.formats.label_tree import read_label_tree
 from coyo_labeler.formats.pairs import plan_pairs
 from coyo_labeler.formats.parquet_splits import Split, plan_splits, read_footers
 from coyo_labeler.manifest import read_manifest
@@ -126,6 +127,12 @@ class Plan:
         """
         of_all_rounds = stream in (hashes.TIES, hashes.CLASS_TIES, hashes.PAIR_TIES)
         return hashes.salt(stream, self.seed, 0 if of_all_rounds else self.round)
+
+
+def require_tree(settings: SelectSettings) -> None:
+    """Raises: InputError where questions are about nodes of the tree, and the classes have none."""
+    if settings.kind == "tree":
+        read_label_tree(load_label_space(settings.label_space))
 
 
 def make_plan(settings: SelectSettings) -> Plan:
