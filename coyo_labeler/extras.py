@@ -20,7 +20,6 @@ EXTRAS_OF = {
     "PIL": ("teacher", "spark", "ask", "compare"),
     "adlfs": ("azure",),
     "aiohttp": ("spark",),
-    "botocore": ("s3",),
     "crc32c": ("spark",),
     "cv2": ("teacher",),
     "defusedxml": ("ask",),
@@ -55,7 +54,6 @@ _INCLUDES = {"demo": {"teacher", "spark"}, "train": {"teacher"}}
 #: What `pip install` calls a module, where the names differ.
 _DISTRIBUTIONS = {
     "PIL": "pillow",
-    "botocore": "s3fs",
     "cv2": "opencv-python-headless",
     "py4j": "pyspark",
     "sklearn": "scikit-learn",
