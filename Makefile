@@ -10,11 +10,14 @@ PORT ?= 18127
 .DEFAULT_GOAL := setup
 BENCHES := ingest fetch label em calibration learn select reader report compare
 ARGS ?=
-# How many test files run side by side; each takes up to 4 GB.
+# How many test files run side by side; each takes up to 4 GB. They run in the order of their names:
+# the slow ones, of the audit, chaos and the cluster, come first, and no core waits for one at last.
 JOBS ?= 3
-# What `make archive` packs: extras of the package; UV_ARGS is passed to `uv pip install`.
+# What `make archive` packs: extras of the package; UV_ARGS and PACK_ARGS are passed to `uv pip
+# install` and to `venv-pack`.
 EXTRAS ?= spark,s3
 UV_ARGS ?=
+PACK_ARGS ?=
 ARCHIVE ?= build/archive
 DIST ?= dist
 SIMULATED ?= out/simulate
@@ -55,10 +58,10 @@ simulate: $(READY) ## what votes buy on the demo's digits: six policies, three s
 	  'policies=[risk,gumbel,random,efficient_annotation,improved_lean,lean]' output=$(SIMULATED)/result $(ARGS)
 
 test: java $(READY) ## run every test, including those on a two-worker cluster
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not packaging'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not packaging'
 
 test-fast: java $(READY) ## run all tests but those on a cluster
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not cluster and not packaging'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not cluster and not packaging'
 
 test-cut-off: java $(READY) ## cut a worker of a cluster off from the network, in namespaces (as root, with iproute2)
 	CUT_OFF=fetch,label,merge $(BIN)/python -m pytest tests/cluster/test_cut_off.py
@@ -91,7 +94,7 @@ archive: ## pack dist/coyo-labeler-VERSION.tar.gz for clusters that have not got
 	@# The cluster has Spark, at its own version.
 	@echo "pyspark; sys_platform == 'none'" > $(ARCHIVE)/overrides.txt
 	$(ARCHIVE)/tools/bin/uv pip install -q --python $(ARCHIVE)/environment/bin/python -c constraints.txt --overrides $(ARCHIVE)/overrides.txt $(UV_ARGS) "$$(echo $(ARCHIVE)/*.whl)[$(EXTRAS)]"
-	$(ARCHIVE)/tools/bin/venv-pack -q -f -p $(ARCHIVE)/environment \
+	$(ARCHIVE)/tools/bin/venv-pack -q -f $(PACK_ARGS) -p $(ARCHIVE)/environment \
 	  -o $(DIST)/coyo-labeler-$$(basename $(ARCHIVE)/*.whl | cut -d- -f2).tar.gz
 	@chmod 644 $(DIST)/*.tar.gz && ls -lh $(DIST)/*.tar.gz
 

@@ -50,6 +50,7 @@ def archive(tmp_path_factory):
             *("make", "-s", "archive", "EXTRAS=spark,teacher", f"PYTHON={sys.executable}"),
             *(f"ARCHIVE={folder}/build", f"DIST={folder}"),
             f"UV_ARGS=--overrides {folder}/overrides.txt",
+            "PACK_ARGS=--compress-level 0",
         ],
         cwd=ROOT,
         capture_output=True,
