@@ -115,9 +115,12 @@ def run(stage: str, words: list[str]) -> Manifest:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """What an output holds besides its claim and manifest, which name the folders."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "_"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    """What an output holds besides its claim and manifest, which name the folders, and state.
+
+    What a late listing does not show is not removed from the state.
+    """
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in paths.items() if str(name)[0] != "_"}
 
 
 def test_questions_and_answers_are_the_same_on_a_failing_store(store, tmp_path):
