@@ -108,13 +108,12 @@ def main(argv: Sequence[str] | None = None, whole_process: bool = False) -> int:
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """The whole of a process: run `coyo-labeler` with `argv`, and exit.
 
-    Imports make half a million objects, hardly one of them garbage: the search for cycles among
-    them, over and over and once more at the exit, took a fifth of the time of a small merge.
+    Imports make half a million objects, hardly one of them garbage: to search for cycles among
+    them over and over took much of the time of a small merge. They are not frozen for the exit:
+    PyTorch's libraries would complain of leaks.
     """
     gc.set_threshold(_OBJECTS)
-    status = main(argv, whole_process=True)
-    gc.freeze()
-    sys.exit(status)
+    sys.exit(main(argv, whole_process=True))
 
 
 def job(name: str) -> NoReturn:
