@@ -7,9 +7,9 @@
 XL at 384 and 512 px and B0 at 224 px (`benchmarks.label`, a process per case): end to end against
 the bare compiled forward pass, the share of the GPU's arithmetic limit and its idle share; but for
 512 px, whose compiling takes most of its time, also against the loop that people write by hand with
-a DataLoader, and the gain of each technique. Then cuDNN's
-kernels chosen by rule, as `label` has them, against by stopwatch, and JPEG decoding by nvJPEG
-against the CPU cores. A case that outlives its share of the time is stopped, and said to be.
+a DataLoader, and the gain of each technique. Then cuDNN's kernels chosen by rule, as `label` has
+them, against by stopwatch, and JPEG decoding by nvJPEG against the CPU cores. A case that outlives
+its share of the time is stopped, and said to be.
 """
 
 import argparse
