@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 
 import timm
 import torch
@@ -11,6 +12,7 @@ import torch
 from coyo_labeler.formats.pictures import decode
 from coyo_labeler.label.model import DTYPES
 from coyo_labeler.label.preprocess import automl_preset, prepare
+from coyo_labeler.label.resize import prepare_in_a_row
 from coyo_labeler.machine import cores_of_machine
 
 
@@ -66,8 +68,14 @@ def resizing(arguments: argparse.Namespace, files: list[bytes], size: int) -> No
             f"resize on host, {cores} cores": lambda: torch.stack(
                 list(pool.map(lambda picture: prepare(picture, preset), pictures))
             ).to(device),
-            "resize on device": lambda: torch.stack(
+            "resize on device, one by one": lambda: torch.stack(
                 [prepare(picture.to(device), preset) for picture in pictures]
+            ),
+            "resize on device, all at once": lambda: prepare_in_a_row(
+                torch.cat([picture.view(-1) for picture in pictures]).to(device),
+                [0, *accumulate(picture.numel() for picture in pictures[:-1])],
+                [(picture.shape[0], picture.shape[1]) for picture in pictures],
+                preset,
             ),
         }
         for label, function in functions.items():
