@@ -286,11 +286,12 @@ def read_footer(key: str, url: str, remedy: str = "remove or replace it") -> pq.
 def check_columns(
     key: str, url: str, present: Sequence[str], wanted: Iterable[str], remedy: str | None = None
 ) -> None:
-    """Check that a file has columns. Raises: InputError naming the first one that it lacks."""
-    for name in wanted:
-        if name not in present:
-            message = f"{key}: {url} has no column '{name}' (its columns: {', '.join(present)})"
-            raise InputError(message if remedy is None else f"{message}; {remedy}")
+    """Check that a file has columns. Raises: InputError naming those that it lacks."""
+    missing = [f"'{name}'" for name in wanted if name not in present]
+    if missing:
+        columns = f"column{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+        message = f"{key}: {url} has no {columns} (its columns: {', '.join(present)})"
+        raise InputError(message if remedy is None else f"{message}; {remedy}")
 
 
 def copy(source: str, target: str) -> None:

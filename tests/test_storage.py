@@ -140,7 +140,9 @@ def test_what_is_no_parquet_file_or_lacks_a_column_is_told_with_its_mend(tmp_pat
     with storage.open_parquet("votes", str(path)) as file:
         present = file.schema_arrow.names
     storage.check_columns("votes", str(path), present, ["url", "id"])
-    message = r"^votes: .*a\.parquet has no column 'label' \(its columns: id, url\); mend it$"
+    message = (
+        r"^votes: .*a\.parquet has no columns 'label', 'more' \(its columns: id, url\); mend it$"
+    )
     with pytest.raises(InputError, match=message):
         storage.check_columns("votes", str(path), present, ["id", "label", "more"], "mend it")
 

@@ -1,7 +1,7 @@
 """The one way in which a column of a file gets the type of its schema, or an error that helps."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, one_line
+from coyo_labeler.formats import schemas
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 
@@ -39,14 +40,16 @@ def check_types(
     present: pa.Schema,
     wanted: Iterable[pa.Field],
     remedy: str | None = None,
+    optional: Collection[str] = (),
 ) -> None:
     """See that a file has each column, once, in a type that `cast_column` may cast.
 
     key: the setting that named the file. present: the file's schema. remedy: for a missing column.
+    optional: columns that may be missing.
 
     Raises: InputError naming the column.
     """
-    fields = list(wanted)
+    fields = [f for f in wanted if f.name in present.names or f.name not in optional]
     storage.check_columns(key, url, present.names, (field.name for field in fields), remedy)
     for field in fields:
         if present.names.count(field.name) > 1:
@@ -138,11 +141,17 @@ def _is_number(kind: pa.DataType) -> bool:
 def cast_table(
     table: pa.Table, schema: pa.Schema, source: str, first_row: int | None = None
 ) -> pa.Table:
-    """The columns of `schema`, in its types. source: setting and file. See `cast_column`."""
-    columns = [
-        cast_column(table[field.name], field.type, f"{source}: column '{field.name}'", first_row)
-        for field in schema
-    ]
+    """The columns of `schema`, in its types. source: setting and file. See `cast_column`.
+
+    `schemas.CARRIED` columns that the table lacks are null.
+    """
+    columns = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if name in schemas.CARRIED and name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, kind))
+        else:
+            where = f"{source}: column '{name}'"
+            columns.append(cast_column(table[name], kind, where, first_row))
     return pa.table(columns, schema=schema)
 
 

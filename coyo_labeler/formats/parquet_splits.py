@@ -44,13 +44,19 @@ class Split:
 
 
 def plan_splits(
-    key: str, url: str, schema: pa.Schema, rows_per_split: int, texts: Collection[str] = ()
+    key: str,
+    url: str,
+    schema: pa.Schema,
+    rows_per_split: int,
+    texts: Collection[str] = (),
+    optional: Collection[str] = (),
 ) -> list[Split]:
     """The splits of the Parquet files at a URL, in name order.
 
     key: the setting that named the URL, for messages. url: a file, folder or glob.
     rows_per_split: a split ends with the first row group that brings it to so many rows.
-    texts: columns that are read as text where the file has them so.
+    texts: columns that are read as text where the file has them so. optional: of
+    `schemas.CARRIED`, those that a file may lack; they are read as null.
 
     Raises: InputError naming a file that is not readable, lacks a column, or has one of a type that
     cannot be cast.
@@ -62,7 +68,7 @@ def plan_splits(
     schemas: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
     for file_url, metadata in zip(files, read_footers(key, files), strict=True):
         present = metadata.schema.to_arrow_schema()
-        check_types(key, file_url, present, schema)
+        check_types(key, file_url, present, schema, optional=optional)
         types = [
             pa.string() if f.name in texts and is_text(present.field(f.name).type) else f.type
             for f in schema

@@ -83,6 +83,10 @@ BELIEFS = pa.schema(
     ]
 )
 
+#: The columns of beliefs that nothing is computed from. Beliefs of other origin may lack them: they
+#: are null then.
+CARRIED = ("url", "imagehash", "width", "height")
+
 #: Images of a tar that have no belief.
 LABEL_FAILURES = pa.schema(
     [

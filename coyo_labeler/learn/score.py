@@ -40,8 +40,6 @@ R = TypeVar("R")
 _FEWEST_ROWS, _MOST_ROWS, _NUMBERS = 192, 4096, 1_000_000
 #: Rows of features that stay in a cache, for few classes.
 _BLOCK_ROWS, _FEW_CLASSES = 512, 100
-#: Columns of the teacher's beliefs that are written as they are.
-_CARRIED = ("url", "imagehash", "width", "height")
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class Scorer:
             return _table(image, label, chance, {}), trained
         label, chance = self._with_others(label, chance, believed, own)
         carried = {
-            name: rows[name].take(pa.array(place, mask=~believed)) for name in _CARRIED
+            name: rows[name].take(pa.array(place, mask=~believed)) for name in schemas.CARRIED
         }  # null where the teacher has no row
         return _table(image, label, chance, carried), trained
 

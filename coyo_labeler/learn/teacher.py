@@ -49,7 +49,8 @@ def index_beliefs(url: str) -> RowGroups:
         raise InputError(f"beliefs: no Parquet files at {folder}")
     entries: list[tuple[int, int, int, int]] = []
     for number, metadata in enumerate(read_footers("beliefs", files)):
-        check_types("beliefs", files[number], metadata.schema.to_arrow_schema(), schemas.BELIEFS)
+        present = metadata.schema.to_arrow_schema()
+        check_types("beliefs", files[number], present, schemas.BELIEFS, optional=schemas.CARRIED)
         entries.extend(
             (number, group.number, group.lowest, group.highest)
             for group in bound_row_groups(metadata, "id")

@@ -66,7 +66,7 @@ class AssemblyRules:
 class Assembled:
     """A partition, ready to be built.
 
-    carried: id and the columns that EM does not read (`posterior.CARRIED`), of images with problems
+    carried: id and the columns that EM does not read (`schemas.CARRIED`), of images with problems
     and a belief, sorted by id. false_positives: beliefs, as they were read, of images that have
     neither vote nor gold. tallies: of the votes that count. duplicates: schemas.VOTES_REJECTS.
     unbelieved: how many voted images have no belief.

@@ -22,10 +22,8 @@ from coyo_labeler.em.segments import (
     segment_sum,
 )
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.schemas import CARRIED
 from coyo_labeler.merge.implied import imply
-
-#: The columns of a belief that EM does not read, carried along.
-CARRIED = ("url", "imagehash", "width", "height")
 
 
 def voted_rows(problems: Problems, posterior: F64, carried: pa.Table, model: Model) -> pa.Table:

@@ -126,7 +126,9 @@ def _plan_beliefs(url: str | None) -> tuple[Split, ...]:
     if url is None:
         return ()
     located = storage.locate(url, "posterior")
-    splits = plan_splits("beliefs", located, schemas.BELIEFS, ROWS_PER_SPLIT)
+    splits = plan_splits(
+        "beliefs", located, schemas.BELIEFS, ROWS_PER_SPLIT, optional=schemas.CARRIED
+    )
     if any(split.name.startswith("voted-") for split in splits):
         splits = [replace(split, name=f"beliefs-{split.name}") for split in splits]
     return tuple(splits)

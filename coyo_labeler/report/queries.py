@@ -22,13 +22,17 @@ from coyo_labeler.report.tree_tally import TreeTally
 #: Rows of gold or slices that one task reads.
 _ROWS_PER_SPLIT = 500_000
 
-_POSTERIOR_ONLY = pa.schema([f for f in schemas.POSTERIOR if f.name not in schemas.BELIEFS.names])
+_REQUIRED = pa.schema([f for f in schemas.BELIEFS if f.name not in schemas.CARRIED])
+_OPTIONAL = pa.schema([f for f in schemas.POSTERIOR if f.name not in _REQUIRED.names])
 
 
 def read_labels(spark: SparkSession, key: str, url: str) -> DataFrame:
     """Rows of beliefs, or of a posterior, which adds `n_votes, risk, entropy`."""
     folder = storage.locate(url, "posterior")
-    return read_table(spark, key, folder, schemas.BELIEFS, optional=_POSTERIOR_ONLY)
+    rows = read_table(spark, key, folder, _REQUIRED, _OPTIONAL)
+    missing = [field for field in spark_schema(schemas.BELIEFS) if field.name not in rows.columns]
+    nulls = {field.name: F.lit(None).cast(field.dataType) for field in missing}
+    return rows.withColumns(nulls) if nulls else rows
 
 
 def read_pairs(

@@ -126,6 +126,7 @@ def test_teacher_and_learner_become_one_belief(make, tmp_path):
         tmp_path / "teacher.parquet", IDS, 0.1 + 0.6 * one_hot(named, CLASSES)
     )
     settings = make(beliefs=teacher)
+    pq.write_table(pq.read_table(teacher).drop(["width", "height", "imagehash"]), teacher)
     manifest, _ = run_stage(STAGES["learn"], settings)
     pool = manifest.details["pool"]
     assert pool["learner"] > 0
@@ -133,6 +134,7 @@ def test_teacher_and_learner_become_one_belief(make, tmp_path):
     rows = rows_of(settings)
     assert accuracy(rows) > max(0.85, (named == TRUTH).mean())
     assert rows[int(IDS[3])]["url"] == f"u{IDS[3]}"
+    assert rows[int(IDS[3])]["width"] is None
 
 
 def test_a_learner_of_noise_leaves_the_teacher_s_beliefs(make, tmp_path):

@@ -104,6 +104,20 @@ def test_the_tables_have_the_agreed_schemas(spark, tmp_path, inputs):
     assert {"objective", "change", "seconds"} <= history["iterations"][0].keys()
 
 
+def test_beliefs_of_other_origin_may_have_ids_and_lists_alone(tmp_path, inputs):
+    merge(None, tmp_path, "whole", engine="local", **inputs)
+    for file in (tmp_path / "beliefs").glob("*.parquet"):
+        pq.write_table(pq.read_table(file, columns=["label_probs", "id", "labels"]), file)
+    merge(None, tmp_path, "bare", engine="local", **inputs)
+    whole, bare = (pq.read_table(tmp_path / name / "posterior") for name in ("whole", "bare"))
+    assert bare.schema.equals(whole.schema)
+    assert [bare[name].null_count for name in schemas.CARRIED] == [len(whole)] * 4
+    assert bare.drop(schemas.CARRIED).equals(whole.drop(schemas.CARRIED))
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "beliefs" / "00001.parquet")
+    with pytest.raises(InputError, match=r"00001\.parquet has no columns 'labels', 'label_probs' "):
+        merge(None, tmp_path, "out", engine="local", **inputs)
+
+
 def test_an_image_without_votes_keeps_its_calibrated_belief(spark, tmp_path, inputs):
     merge(spark, tmp_path, calibration="1,0", **inputs)
     rows = posterior(tmp_path / "out")

@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from py4j.protocol import Py4JError
@@ -123,7 +124,10 @@ def test_the_page_is_whole_in_itself_and_escapes_names(
 
 
 def test_labels_alone_make_a_report(spark: SparkSession, inputs: dict[str, str]) -> None:
+    """Beliefs of other origin may have ids and lists alone."""
     names = ("label_space", "output")
+    file = Path(inputs["compare"], "00000.parquet")
+    pq.write_table(pq.read_table(file, columns=["id", "labels", "label_probs"]), file)
     run(spark, labels=inputs["compare"], **{name: inputs[name] for name in names})
     document = storage.read_json(storage.join(inputs["output"], "report.json"))
     assert document is not None
