@@ -197,11 +197,11 @@ def _response(value: str, question: Question, space: LabelSpace) -> dict[str, An
             "label": question.label,
             "candidates": offered if question.label is None else None,
         }
-    if word == "unsure":
-        return {"response": "unsure", "label": None, "candidates": offered}
+    # Our own words come first: a class of such a name is sent by its number.
+    if word == "unsure" or word in _NONE:
+        response = "unsure" if word == "unsure" else "none"
+        return {"response": response, "label": None, "candidates": offered}
     label = _class_of(value, question, space)
-    if label is None and word in _NONE:
-        return {"response": "none", "label": None, "candidates": offered}
     if label is None:
         raise ValueError(f"'{value}' is no class of {space.describe()}, and not none, unsure")
     if not 0 <= label < space.size:

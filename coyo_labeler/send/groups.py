@@ -1,5 +1,6 @@
 """Questions that can share a project: of one kind, with one overlap, for one worker."""
 
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from coyo_labeler.annotation_tools.questions import CHOICE, Question, to_questio
 from coyo_labeler.errors import InputError
 
 _BATCH_ROWS = 10_000
+
+#: Characters of a title that Label Studio takes, and of the name in one that is cut.
+_LONGEST_TITLE, _LONGEST_NAME = 50, 16
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -113,18 +117,19 @@ def survey(tables: Iterable[pa.Table], by_class: bool) -> Survey:
     return Survey(name, groups, frozenset(images), pa.concat_tables(known))
 
 
-def titles(groups: Iterable[Group], name: str) -> dict[GroupKey, str]:
-    """A title for each group of projects: the name, and what sets the group apart."""
-    known = list(groups)
-    overlaps = {group.overlap for group in known}
-    return {
-        group.key: " · ".join(
-            [
-                name,
-                group.kind,
-                *([f"{group.overlap} answers"] if len(overlaps) > 1 else []),
-                *([group.key.worker] if group.key.worker else []),
-            ]
-        )
-        for group in known
-    }
+def title_of(group: Group, name: str) -> str:
+    """The title of a group's project: the name, and what sets the group apart.
+
+    The same questions have the same title in every run, and different groups have different ones:
+    a project's number of answers is that of all its tasks.
+    """
+    answers = f"{group.overlap} answers" if group.overlap > 1 else ""
+    # The server trims titles, and one that it changed would not be found again.
+    parts = [" ".join(part.split()) for part in (name, group.kind, answers, group.key.worker)]
+    title = " · ".join(filter(None, parts))
+    if len(title) <= _LONGEST_TITLE:
+        return title
+    if len(parts[0]) > _LONGEST_NAME:
+        parts[0] = f"{parts[0][: _LONGEST_NAME - 1].rstrip()}…"
+    front = " · ".join(filter(None, parts))[: _LONGEST_TITLE - 9].rstrip()
+    return f"{front} {zlib.crc32(title.encode()):08x}"

@@ -17,7 +17,7 @@ from coyo_labeler.formats.label_spaces import load_label_space
 from coyo_labeler.manifest import Counts, Outcome, Run
 from coyo_labeler.progress import Progress
 from coyo_labeler.send import files
-from coyo_labeler.send.groups import Group, Survey, survey, titles
+from coyo_labeler.send.groups import Group, Survey, survey, title_of
 from coyo_labeler.send.images import Images, Shown, prepare_images
 from coyo_labeler.send.reasons import DETAILS, Reason
 from coyo_labeler.send.record import Sent, to_tables
@@ -114,9 +114,8 @@ class Sending:
         settings = self.settings
         url = settings.url or ""
         api = LabelStudio.connect("send", url, settings.timeout_seconds, settings.retries)
-        names = titles(self.surveyed.groups, self._name)
         for group in self.surveyed.groups:
-            project = open_project(api, group, names[group.key], self.images)
+            project = open_project(api, group, title_of(group, self._name), self.images)
             self.projects.append(project)
             questions = self._usable(group)
             yield from send_tasks(api, project, questions, self.wording, settings.batch_size)

@@ -141,8 +141,11 @@ class FakeLabelStudio:
         return 200, self.projects[int(match[1])]
 
     def _create(self, document: dict[str, Any]) -> tuple[int, Any]:
+        title = document["title"].strip()
+        if not 3 <= len(title) <= 50:
+            return 400, {"validation_errors": {"title": ["Ensure … no more than 50 characters."]}}
         number = len(self.projects) + 1
-        self.projects[number] = {**document, "id": number}
+        self.projects[number] = {**document, "id": number, "title": title}
         return 201, self.projects[number]
 
     def _find(self, fields: dict[str, str]) -> Any:

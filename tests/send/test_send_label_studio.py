@@ -112,14 +112,36 @@ def test_kinds_overlaps_and_workers_have_projects_of_their_own(tmp_path, fake, u
     run("send", **words(tmp_path, url, rows, project="pets"))
     projects = {p["title"]: p for p in fake.projects.values()}
     assert projects.keys() == {
-        "pets · choice · 1 answers",
+        "pets · choice",
         "pets · choice · 2 answers",
-        "pets · verify · 1 answers · ann",
-        "pets · verify · 1 answers · bob",
+        "pets · verify · ann",
+        "pets · verify · bob",
     }
     assert projects["pets · choice · 2 answers"]["maximum_annotations"] == 2
-    config = projects["pets · verify · 1 answers · ann"]["label_config"]
+    config = projects["pets · verify · ann"]["label_config"]
     assert all(f'hotkey="{key}"' in config for key in "ynu")
+
+
+def test_rounds_in_one_project_that_want_other_numbers_of_answers_are_apart(tmp_path, fake, url):
+    for number, overlap in enumerate((1, 2)):
+        folder = tmp_path / str(number)
+        run("send", **words(folder, url, [question(number, overlap=overlap)], project="pets"))
+    assert {p["title"]: p["maximum_annotations"] for p in fake.projects.values()} == {
+        "pets · choice": 1,
+        "pets · choice · 2 answers": 2,
+    }
+
+
+def test_titles_fit_into_what_the_server_takes_and_are_found_again(tmp_path, fake, url):
+    workers = [f"firstname.lastname@department.of.the.university.{n}" for n in range(2)]
+    rows = [question(n, "verify", worker_id=worker) for n, worker in enumerate(workers)]
+    given = words(tmp_path, url, rows, project="  The second campaign,  about lamps")
+    run("send", **given)
+    (tmp_path / "sent" / "_manifest.json").unlink()
+    run("send", **given)
+    titles = [project["title"] for project in fake.projects.values()]
+    assert len(titles) == len(set(titles)) == len(fake.tasks) == 2
+    assert all(title.startswith("The second camp… · verify · firstname") for title in titles)
 
 
 def test_a_choice_offers_names_with_definitions_none_and_unsure(tmp_path, fake, url):
