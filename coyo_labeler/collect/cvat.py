@@ -32,6 +32,8 @@ _META = {
     "meta/job/assignee/username": "worker",
 }
 
+_REMEDY = "export the job from CVAT as 'CVAT for images 1.1'"
+
 #: Elements within elements, at most; CVAT's own have eight.
 _DEEPEST = 50
 
@@ -54,7 +56,9 @@ def read_xml(file: IO[bytes], origin: str, where: str) -> Iterator[Answer]:
             path.append(element.tag)
             if path[0] != "annotations":
                 shown = clean(path[0], 60)
-                raise InputError(f"{where} is not an export of CVAT for images: <{shown}>")
+                raise InputError(
+                    f"{where} is XML, but no export of CVAT: it begins with <{shown}>; {_REMEDY}"
+                )
             if len(path) > _DEEPEST:
                 raise InputError(f"{where} has elements nested too deeply; export it again")
             continue
@@ -77,7 +81,9 @@ def _events(file: IO[bytes], where: str) -> Iterator[tuple[str, Any]]:
         while (event := next(events, None)) is not None:
             yield event
     except DefusedXmlException:
-        raise InputError(f"{where} has a document type, which CVAT does not write") from None
+        raise InputError(
+            f"{where} has a document type, which no export of CVAT has; {_REMEDY}"
+        ) from None
     # An encoding that is not known is a LookupError, one that expat cannot use a ValueError.
     except (ParseError, LookupError, ValueError) as error:
         raise InputError(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler.annotation_tools.questions import CHOICE, VERIFY, Question, QuestionIndex
+from coyo_labeler.collect.answers import LONGEST_ID
 from coyo_labeler.collect.reasons import Reason
 from coyo_labeler.collect.worker_names import WorkerNames
 from coyo_labeler.errors import one_line
@@ -24,8 +25,10 @@ SKIPS = frozenset({"skip", "skipped", "ignore"})
 #: Ways to say that it is none of the classes offered.
 _NONE = frozenset({"none", "none of these", "none of them"})
 
-#: The class at the end of an option: `table lamp [11054]`.
+#: The class at the end of an option of MTurk: `table lamp [11054]`.
 _BRACKETED = re.compile(r"\[(\d{1,9})\]\s*$")
+#: What an option of our CSV begins with, where somebody copied all of it: `11054 = table lamp: …`.
+_OPTION = re.compile(r"(\d{1,9}|none|unsure) = ")
 
 #: A judged answer: a vote where `reason` is null, else a reject. `created` orders answers of one
 #: worker to one question.
@@ -38,6 +41,12 @@ JUDGED = pa.schema(
         pa.field("created", pa.int64()),
         pa.field("answer_id", pa.string()),
     ]
+)
+
+#: Why an answer has no worker.
+_NOBODY = (
+    f"no name of at most {LONGEST_ID} characters says who answered; give worker=NAME if it was one "
+    "person"
 )
 
 _BATCH_ROWS = 10_000
@@ -131,7 +140,8 @@ def _row_of(values: Mapping[str, Any], questions: QuestionIndex) -> int | None:
         known = questions.row_of(question_id)
         if known is not None or image is not None:
             return known
-        image = questions.image_of(question_id, by_url=False)  # crowd-kit's tasks may be images
+        # crowd-kit's tasks may be images
+        image = questions.image_of(question_id, by_url="://" in question_id)
     elif image is None and values["image"] is not None:
         image = questions.image_of(values["image"])
     if image is None:
@@ -162,7 +172,7 @@ def _why_no_vote(
     if status == Reason.MALFORMED:
         return Reason.MALFORMED, detail
     if worker is None:
-        return Reason.MISSING_WORKER, "nothing says who answered, at least not in 300 characters"
+        return Reason.MISSING_WORKER, _NOBODY
     if question is None:
         return Reason.UNKNOWN_QUESTION, _why_unknown(values)
     if status is not None:
@@ -187,6 +197,8 @@ def _response(value: str, question: Question, space: LabelSpace) -> dict[str, An
 
     Raises: ValueError where the value is none of the question's options.
     """
+    option = _OPTION.match(value)
+    value = value if option is None else option[1]
     word = value.lower()
     offered = None if question.candidates is None else list(question.candidates)
     if question.kind == VERIFY:
@@ -212,9 +224,12 @@ def _response(value: str, question: Question, space: LabelSpace) -> dict[str, An
 
 
 def _class_of(value: str, question: Question, space: LabelSpace) -> int | None:
-    """The class that a choice names: by its number, `text [number]`, its name or its synset."""
+    """The class that a choice names: by its number, `text [number]`, its name or its synset.
+
+    pandas writes a column of whole numbers in which one is missing as 8087.0.
+    """
     match = _BRACKETED.search(value)
-    number = whole_number(match[1] if match else value)
+    number = whole_number(match[1] if match else value.removesuffix(".0"))
     if number is not None:
         return number
     named = space.find(value)

@@ -50,7 +50,8 @@ def _about(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "question_id": text_or_none(data.get("question_id"), LONGEST_ID),
         "image_id": whole_number(data.get("image_id")),
-        "image": text_or_none(data.get("key")),
+        # Our own tasks have ids; those of other projects may have nothing but an image.
+        "image": text_or_none(data.get("key")) or text_or_none(data.get("image")),
         "asks": label if label is not None and abs(label) < 2**31 else None,
     }
 
@@ -115,7 +116,8 @@ def _value(annotation: Mapping[str, Any]) -> tuple[str | None, Reason | None, st
     value = chosen[0].get("value")
     values = value.get("choices") if isinstance(value, dict) else None
     if not isinstance(values, list) or len(values) != 1:
-        raise ValueError("the result has no single choice")
+        number = len(values) if isinstance(values, list) else 0
+        raise ValueError(f"the result has {number} choices, not one")
     text = text_or_none(values[0])
     if text is None:
         raise ValueError("the choice is not a text")

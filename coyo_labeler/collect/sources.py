@@ -30,7 +30,8 @@ _PACKED = ((b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"\x1f\x8b", "gzip")
 _LOSSY = (
     "is Label Studio's {what}, which leaves out skipped tasks and renames the answers' column; "
     "export it again as JSON, or take what is there with format=columns "
-    "columns.worker_id=annotator columns.answer=NAME"
+    "columns.worker_id=annotator columns.timestamp=created_at columns.seconds=lead_time "
+    "columns.answer=NAME"
 )
 
 #: Keys of an item that tell the format of JSON.
@@ -76,7 +77,8 @@ def find_files(source: str, wanted: str) -> list[SourceFile]:
         urls = []
     if not urls:
         raise InputError(
-            f"{_KEY}: no files at {source}; give an export, a folder of them, or a URL"
+            f"{_KEY}: no files at {source}; give an export, a folder that holds them itself, a "
+            "glob such as exports/*/*.json, or a URL"
         )
     repeated = Counter(posixpath.basename(url) for url in urls)
     files = []
@@ -86,11 +88,12 @@ def find_files(source: str, wanted: str) -> list[SourceFile]:
         kind, delimiter = _kind_of(url)
         file = SourceFile(url, name, kind, delimiter, wanted)
         files.append(replace(file, format=_format_of(file)) if wanted == "auto" else file)
-    formats = sorted({file.format for file in files})
-    if len(formats) > 1:
+    examples = {file.format: file.name for file in reversed(files)}
+    if len(examples) > 1:
+        listed = ", ".join(f"{name}: {examples[name]}" for name in sorted(examples))
         raise InputError(
-            f"{_KEY}: {source} holds files of several formats ({', '.join(formats)}); collect each "
-            "into an output of its own"
+            f"{_KEY}: {source} holds files of several formats ({listed}); give a glob of one "
+            "format, such as exports/*.json, and collect each into an output of its own"
         )
     return files
 
@@ -114,14 +117,14 @@ def _kind_of(url: str) -> tuple[str, str]:
         return "json", ""
     first = text.split(b"\n", 1)[0]
     # Of several that are as frequent the first one: commas.
-    return "table", max((",", "\t", ";"), key=lambda each: first.count(each.encode()))
+    return "table", max((",", "\t", ";", "|"), key=lambda each: first.count(each.encode()))
 
 
 def _format_of(file: SourceFile) -> str:
     if file.kind == "xml":
         return "cvat"
     if file.kind == "table":
-        return _format_of_table(file, set(read_header(_KEY, file.url, file.delimiter)))
+        return _format_of_table(file, set(_header(file)))
     if file.kind == "parquet":
         with storage.open_parquet(_KEY, file.url) as parquet:
             return _format_of_table(file, set(parquet.schema_arrow.names))
@@ -164,7 +167,11 @@ def layout_of(name: str, columns: Mapping[str, str]) -> Layout:
         if role not in ROLES:
             raise InputError(f"collect: columns: '{role}' is none of {', '.join(ROLES)}")
     layout = LAYOUTS[name]
-    return replace(layout, columns={**layout.columns, **columns})
+    # A column that the user gave another role, such as `label` for the answer, has lost its own.
+    own = {
+        role: column for role, column in layout.columns.items() if column not in columns.values()
+    }
+    return replace(layout, columns={**own, **columns})
 
 
 def read_files(
@@ -214,10 +221,17 @@ def _json_items(file: SourceFile) -> Iterator[Any]:
 
 
 def _read_table(file: SourceFile, layout: Layout, worker: str | None) -> Iterator[Answer]:
+    if file.kind == "table":  # one without rows too: it may be something else altogether
+        _check_columns(file, dict.fromkeys(_header(file)), layout, worker)
     for number, row in enumerate(_rows(file)):
         if number == 0 and isinstance(row, dict):
             _check_columns(file, row, layout, worker)
         yield read_row(row, layout, f"{file.name} row {number + 1}")
+
+
+def _header(file: SourceFile) -> list[str]:
+    """The names of a table's columns, without the blanks that people type behind commas."""
+    return [name.strip() for name in read_header(_KEY, file.url, file.delimiter)]
 
 
 def _rows(file: SourceFile) -> Iterator[Any]:
@@ -226,11 +240,12 @@ def _rows(file: SourceFile) -> Iterator[Any]:
     elif file.kind == "parquet":
         yield from _parquet_rows(file.url)
     elif file.kind == "table":
-        header = read_header(_KEY, file.url, file.delimiter)
+        names = read_header(_KEY, file.url, file.delimiter)
+        header = _header(file)
         if len(set(header)) < len(header):
             raise InputError(f"{file.where} has two columns of one name; rename or drop one")
-        for table in read_columns(_KEY, file.url, header, file.delimiter):
-            yield from table.to_pylist()
+        for table in read_columns(_KEY, file.url, names, file.delimiter):
+            yield from table.rename_columns(header).to_pylist()
     else:
         raise InputError(f"{file.where} is XML, not a table; give format=cvat for CVAT's export")
 

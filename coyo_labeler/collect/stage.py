@@ -91,6 +91,8 @@ def collect(_: "SparkSession | None", settings: CollectSettings, run: Run) -> Ou
         names,
     )
     judged = judge(read.answers, questions, rules)
+    if not judged.num_rows:
+        logger.warning("collect: source: there are no answers at %s yet", settings.source)
     if run.done is not None:
         run.reopen()
     if read.polled is not None:

@@ -35,13 +35,13 @@ def parse_time(value: object) -> int | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _of_seconds(value)
     if not isinstance(value, str) or len(value) > 100:
-        raise ValueError("no time")
+        raise ValueError("the time is neither a number nor a text of at most 100 characters")
     text = value.strip()
     if _NUMBER.fullmatch(text):
         return _of_seconds(float(text))
     match = _MTURK.fullmatch(text)
     if match is None:
-        return _microseconds(datetime.fromisoformat(text))
+        return _microseconds(_iso(text))
     month, day, hour, minute, second, zone, year = match.groups()
     moment = datetime(
         int(year),
@@ -55,9 +55,16 @@ def parse_time(value: object) -> int | None:
     return _microseconds(moment)
 
 
+def _iso(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is no time in ISO 8601, such as 2026-11-24T10:05:09Z") from None
+
+
 def _of_seconds(seconds: float) -> int:
     if not 0 <= seconds < _LATEST:
-        raise ValueError("no number of seconds since 1970")
+        raise ValueError(f"{seconds} is no number of seconds since 1970")
     return round(seconds * 1_000_000)
 
 

@@ -66,6 +66,8 @@ def read_columns(
             _check_end(key, url, header, delimiter)
     except pa.ArrowInvalid as error:
         reason = one_line(error)
+        if "Empty CSV file" in reason and not any("\n" in name for name in header):
+            return  # the first line alone, without a line break behind it
         if "UTF8" in reason:
             raise _other_encoding(key, url, f" ({reason})") from None
         if "straddling" in reason:

@@ -117,6 +117,39 @@ def test_a_map_of_columns_reads_any_table(collect):
     assert votes == [(6, "file:ann", 8087, "yes")]
 
 
+def test_a_column_has_the_role_that_the_user_gave_it_and_no_other(collect):
+    text = f"image_id,annotator,label\n{FIRST},ann,11054\n{FIRST + 6},ann,yes\n"
+    words = {"columns__worker_id": "annotator", "columns__answer": "label"}
+    votes, _ = collect(text, "votes.csv", **words)
+    assert votes == [(0, "file:ann", 11054, None), (6, "file:ann", 8087, "yes")]
+
+
+@pytest.mark.parametrize("between", [", ", "|", " | "])
+def test_blanks_and_bars_between_columns_are_understood(collect, between):
+    rows = (("task", "worker", "label"), (exports.QUESTIONS[6]["question_id"], "ann", "no"))
+    text = "".join(between.join(row) + "\n" for row in rows)
+    assert collect(text, "votes.csv")[0] == [(6, "crowdkit:ann", 8087, "no")]
+
+
+def test_a_task_may_be_the_url_of_its_image(collect):
+    text = "task,worker,label\nhttps://images.example/6.jpg?x=1,ann,no\n"
+    assert collect(text, "votes.csv")[0] == [(6, "crowdkit:ann", 8087, "no")]
+
+
+def test_a_project_of_other_people_names_its_images_alone(collect):
+    task = {**exports.task(6, exports.annotation(1, 2, "yes")), "data": {"image": "s3://b/6.jpg"}}
+    assert collect(json.dumps([task]), "export.json")[0] == [(6, "label_studio:2", 8087, "yes")]
+
+
+def test_the_word_none_is_no_class_of_this_name(collect, tmp_path):
+    (tmp_path / "classes.txt").write_text("cat\nnone\nunsure\n")
+    rows = [question(n, candidates=[0, 1]) for n in range(3)]
+    ids = [row["question_id"] for row in rows]
+    text = f"task,worker,label\n{ids[0]},ann,none\n{ids[1]},ann,1\n{ids[2]},ann,unsure\n"
+    votes, _ = collect(text, "votes.csv", rows, label_space=tmp_path / "classes.txt")
+    assert [vote[2:] for vote in votes] == [(None, "none"), (1, None), (None, "unsure")]
+
+
 def test_semicolons_and_a_mark_of_the_encoding_are_understood(collect):
     text = f"\ufeffquestion_id;worker_id;answer\r\n{exports.QUESTIONS[6]['question_id']};ann;no\r\n"
     assert collect(text, "votes.csv")[0] == [(6, "file:ann", 8087, "no")]
@@ -179,6 +212,9 @@ def test_a_verification_of_a_set_keeps_the_set(collect, tmp_path):
     ("answer", "label", "response"),
     [
         ("8087", 8087, None),
+        ("8087.0", 8087, None),
+        ("8087 = lamp: a piece of furniture", 8087, None),
+        ("unsure = I am not sure", None, "unsure"),
         ("n03636649", 8087, None),
         ("table lamp", 11054, None),
         ("none of these", None, "none"),

@@ -165,7 +165,7 @@ def test_exports_that_lose_skips_are_refused(tmp_path, asked, text, name, what):
         ("[1, 2]", "a.json", "JSON in no form that is known"),
         (" [ ]", "a.json", "an empty list; export it again when there are answers"),
         ('[{"annotations": [], "data": {}},', "a.json", "not readable JSON"),
-        ("<a><b></a>", "a.xml", "not an export of CVAT"),
+        ("<a><b></a>", "a.xml", "no export of CVAT: it begins with <a>; export the job"),
         ("<annotations><b></annotations>", "a.xml", "not readable XML"),
         ("<!DOCTYPE x><annotations/>", "a.xml", "has a document type"),
         (
@@ -174,6 +174,7 @@ def test_exports_that_lose_skips_are_refused(tmp_path, asked, text, name, what):
             "no column for worker_id .*columns.worker_id=NAME",
         ),
         ("who,what\nann,yes\n", "a.csv", "no column for question_id and worker_id and answer"),
+        ("Hello", "a.txt", "no column for question_id and worker_id and answer"),
     ],
 )
 def test_what_cannot_be_read_is_one_error(tmp_path, asked, text, name, error):
@@ -181,12 +182,19 @@ def test_what_cannot_be_read_is_one_error(tmp_path, asked, text, name, error):
         collect(tmp_path, asked, text, name)
 
 
+@pytest.mark.parametrize("text", ["task,worker,label", "task,worker,label\n"])
+def test_a_table_without_rows_holds_no_answers_yet(tmp_path, asked, text, caplog):
+    manifest, _, _ = collect(tmp_path, asked, text, "a.csv")
+    assert (manifest.rows.rows_in, manifest.rows.rows_out) == (0, 0)
+    assert "there are no answers at" in caplog.text
+
+
 def test_files_of_two_formats_are_refused(tmp_path, asked):
     folder = tmp_path / "both"
     folder.mkdir()
     (folder / "a.csv").write_text(exports.MTURK)
     (folder / "b.csv").write_text(exports.CROWDKIT)
-    with pytest.raises(InputError, match=r"several formats \(crowdkit, mturk\)"):
+    with pytest.raises(InputError, match=r"several formats \(crowdkit: b.csv, mturk: a.csv\)"):
         run("collect", questions=asked, source=folder, output=tmp_path / "out")
 
 

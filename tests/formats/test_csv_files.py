@@ -15,6 +15,8 @@ def rows(path: Path) -> int:
     ("text", "expected"),
     [
         ("worker,note\na,x\nb,y", 2),
+        ("worker,note", 0),
+        ("worker,note\n", 0),
         ('worker,note\na,"x\ny"\nb,"z ""quoted"""\n', 2),
         ('worker,note\na,a 5" disc\nb,y\n', 2),
         ('worker,note\na,a 5" disc\nb,"x\ny"\nc,z\n', 3),
@@ -25,6 +27,12 @@ def test_quotes_that_are_closed_or_part_of_a_value(
 ) -> None:
     (tmp_path / "a.csv").write_text(text)
     assert rows(tmp_path / "a.csv") == expected
+
+
+def test_a_quote_that_is_left_open_in_the_first_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('worker,"note\na,fine\n')
+    with pytest.raises(InputError, match="is not a readable CSV file"):
+        rows(tmp_path / "a.csv")
 
 
 def test_a_quote_that_is_left_open_is_named(tmp_path: Path) -> None:
