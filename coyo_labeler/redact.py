@@ -36,6 +36,11 @@ def redact(text: str) -> str:
     return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(HIDDEN, text))
 
 
+def without_parameters(url: str) -> str:
+    """A URL without its query and fragment, which may sign it, and without a password."""
+    return redact(re.split(r"[?#]", url, maxsplit=1)[0])
+
+
 def redact_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON values, with the values of secret keys and the secrets of URLs replaced."""
     return {key: redact_value(key, value) for key, value in settings.items()}

@@ -49,6 +49,10 @@ class RefreshToken:
         self._access = ""
         return not self._is_fresh
 
+    def secrets(self) -> tuple[str, ...]:
+        """See `Credentials`."""
+        return tuple(filter(None, (self._secret, self._access)))
+
     def __repr__(self) -> str:
         return "RefreshToken()"
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
-from urllib3.util import Retry, Timeout
+from urllib3.util import Retry, Timeout, make_headers
 
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.redact import HIDDEN, without_parameters
 
 #: Statuses of a server that is overloaded or being restarted.
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
@@ -35,6 +36,9 @@ class Credentials(Protocol):
     def expire(self) -> bool:
         """The server refused it. Returns whether another attempt with a new one makes sense."""
 
+    def secrets(self) -> tuple[str, ...]:
+        """What no message may show, although a server may repeat it."""
+
 
 @dataclass(frozen=True)
 class Token:
@@ -50,6 +54,10 @@ class Token:
     def expire(self) -> bool:
         """See `Credentials`."""
         return False
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `Credentials`."""
+        return (self.secret,)
 
     def __repr__(self) -> str:  # the secret is in no traceback and no log
         return f"Token({self.scheme})"
@@ -160,7 +168,8 @@ class Server:
 
         Raises: InputError where the user can fix it, WorkError where the server failed.
         """
-        status, text = response.status, one_line(response.data[:2000].decode(errors="replace"), 300)
+        status = response.status
+        text = "" if status < 300 else self._text_of(response)
         if status in {401, 403}:
             what = "did not accept the credentials" if status == 401 else "does not allow"
             raise InputError(
@@ -173,7 +182,7 @@ class Server:
                 "and is yours"
             )
         if 300 <= status < 400:
-            target = response.headers.get("Location", "")
+            target = without_parameters(response.headers.get("Location", ""))
             raise InputError(f"{where}: it sends {request} on to {target}; give that URL")
         if 400 <= status < 500 and status != 429:
             raise InputError(f"{where}: it refuses {request} ({status}: {text})")
@@ -189,9 +198,16 @@ class Server:
             return json.loads(response.data)
         except (ValueError, RecursionError):
             raise InputError(
-                f"{where}: the answer to {request} is not JSON ({text[:80]}); check the URL: it is "
-                "that of the tool's start page"
+                f"{where}: the answer to {request} is not JSON ({self._text_of(response)[:80]}); "
+                "check the URL: it is that of the tool's start page"
             ) from None
+
+    def _text_of(self, response: urllib3.BaseHTTPResponse) -> str:
+        """What a server says in words, on one line; some repeat the credentials."""
+        text = response.data.decode(errors="replace")
+        for secret in self._credentials.secrets():
+            text = text.replace(secret, HIDDEN)
+        return one_line(text, 300)
 
 
 @contextmanager
@@ -204,6 +220,11 @@ def _explained(where: str, request: str, repeat: bool) -> Iterator[None]:
         why = one_line(_without_object(reason), 200)
         if isinstance(reason, urllib3.exceptions.LocationValueError):
             raise InputError(f"{where} is no URL of a server ({why})") from None
+        if isinstance(reason, urllib3.exceptions.ProxyError):
+            raise InputError(
+                f"{where} cannot be reached through the proxy that the environment names ({why}); "
+                "check http_proxy, https_proxy and no_proxy"
+            ) from None
         if isinstance(reason, urllib3.exceptions.NewConnectionError):
             raise InputError(
                 f"{where} cannot be reached ({why}); check the URL, and that the server runs"
@@ -229,17 +250,28 @@ def _pool_for(url: str, timeout: Timeout) -> urllib3.PoolManager:
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        return urllib3.ProxyManager(proxy, timeout=timeout)
+        auth = urlsplit(proxy)
+        known = (
+            f"{unquote(auth.username)}:{unquote(auth.password or '')}" if auth.username else None
+        )
+        return urllib3.ProxyManager(
+            proxy, timeout=timeout, proxy_headers=make_headers(proxy_basic_auth=known)
+        )
     return urllib3.PoolManager(timeout=timeout)
 
 
 def secret_of(stage: str, tool: str, *variables: str) -> str:
     """The first of the environment's variables that is set.
 
-    Raises: InputError naming them where none is.
+    Raises: InputError naming them where none is, or what is set cannot be a token.
     """
     for variable in variables:
         value = os.environ.get(variable, "").strip()
+        if value and not (value.isascii() and value.isprintable() and " " not in value):
+            raise InputError(
+                f"{stage}: {variable} in the environment is no token of {tool}: it has blanks or "
+                "characters that are not ASCII; set the token alone"
+            )
         if value:
             return value
     raise InputError(

@@ -112,4 +112,9 @@ class SendSettings(StageSettings):
                 f"image_url '{self.image_url}' is no http(s) URL and none of "
                 + ", ".join(sorted(words))
             )
+        if "?" in self.image_url or "#" in self.image_url:
+            raise ValueError(
+                f"image_url '{self.image_url}' is no URL of a folder: names of images are put "
+                "behind it; for a bucket give image_folder=s3://… and image_url=signed"
+            )
         return self

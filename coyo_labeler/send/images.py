@@ -17,6 +17,7 @@ from coyo_labeler.formats.image_shards import Shard, find_shards, read_index
 from coyo_labeler.formats.single_pictures import read_pictures
 from coyo_labeler.formats.tars import DamagedTarError
 from coyo_labeler.progress import Progress
+from coyo_labeler.redact import without_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ class Images:
         if self.folder is None:
             url = question.url or ""
             return (
-                Shown(url, _without_query(url)) if url.startswith(("http://", "https://")) else None
+                Shown(url, without_parameters(url))
+                if url.startswith(("http://", "https://"))
+                else None
             )
         name = self.files.get(question.image_id)
         return None if name is None else self._shown(name)
@@ -84,7 +87,8 @@ class Images:
             return Shown(url, url)
         if self.access == "prefix":
             shown = storage.join(self._prefix, quote(name))
-        elif self.access == "local_files":
+            return Shown(shown, without_parameters(shown))
+        if self.access == "local_files":
             shown = f"/data/local-files/?d={quote(self.path_of(name))}"
         else:
             shown = self.path_of(name)
@@ -93,10 +97,6 @@ class Images:
 
 def _plain(url: str) -> str:
     return storage.resolve(url)[1]
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]
 
 
 def prepare_images(settings: SendSettings, wanted: Collection[int]) -> Images:

@@ -12,7 +12,7 @@ import pytest
 from coyo_labeler.annotation_tools.questions import Question
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import tars
-from coyo_labeler.send.images import Images
+from coyo_labeler.send.images import Images, Shown
 from tests.annotation_tools.tables import FIRST, question, rows_of, run, write_questions
 
 ROWS = [question(n) for n in range(4)]
@@ -158,12 +158,19 @@ def test_images_may_be_served_from_a_url(send, tmp_path):
         ({"document_root": "/elsewhere"}, "does not lie below /elsewhere"),
         ({"image_url": "signed"}, "signed needs an object store"),
         ({"image_url": "path"}, "label_studio_files cannot reach images by path"),
+        ({"image_url": "https://x.example/r1?sig=s"}, r"r1\?sig=\*\*\*' is no URL of a folder"),
     ],
 )
 def test_a_folder_that_the_tool_cannot_reach_is_refused(send, tmp_path, words, error):
     images = write_tar(tmp_path / "tars", range(4))
     with pytest.raises(InputError, match=error):
         send("label_studio_files", images=images, **words)
+
+
+def test_passwords_and_signatures_of_urls_are_not_recorded():
+    url = "https://me:hunter2@x.example/7.jpg?sig=hunter2#hunter2"
+    asked = Question("r:7", 7, None, url, "choice", None, (1,), None, None, 1, None)
+    assert Images().find(asked) == Shown(url, "https://***@x.example/7.jpg")
 
 
 def test_signed_urls_are_not_recorded(monkeypatch):

@@ -2,10 +2,12 @@
 
 import json
 import logging
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
 
+from coyo_labeler.annotation_tools.server import Server, Token
 from coyo_labeler.errors import InputError, WorkError
 from tests.annotation_tools.fake_label_studio import LEGACY, PERSONAL, FakeLabelStudio, serve
 from tests.annotation_tools.tables import question, rows_of, run, write_questions
@@ -181,6 +183,44 @@ def test_a_missing_token_is_named(tmp_path, url, monkeypatch):
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
     with pytest.raises(InputError, match="set LABEL_STUDIO_API_KEY in the environment"):
         run("send", **words(tmp_path, url))
+
+
+@pytest.mark.parametrize("token", ["two words", "two\nlines", "tök🙂"])
+def test_what_cannot_be_a_token_is_no_header(tmp_path, url, monkeypatch, token):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+    with pytest.raises(InputError, match="LABEL_STUDIO_API_KEY in the environment is no") as error:
+        run("send", **words(tmp_path, url))
+    assert token not in str(error.value)
+
+
+class Echo:
+    """A server that answers whatever it is asked with the credentials that it got."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def respond(self, method, url, headers, body):
+        return self.status, {"detail": f"{headers.get('Authorization')} {body.decode()}"}
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 500])
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL])
+def test_credentials_that_a_server_repeats_are_in_no_message(tmp_path, monkeypatch, status, token):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+    with (
+        serve(Echo(status)) as address,
+        pytest.raises((InputError, WorkError), match="Label Studio at") as error,
+    ):
+        run("send", **words(tmp_path, address, retries=0))
+    assert token not in str(error.value)
+
+
+def test_the_proxy_gets_the_name_and_password_of_its_url(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://me:p%40ss@127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    server = Server("send", "Label Studio", "http://x.example", Token("Token", "t"), "V")
+    headers = server._pool.proxy_headers
+    assert b64decode(headers["proxy-authorization"].removeprefix("Basic ")) == b"me:p@ss"
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path, monkeypatch):
