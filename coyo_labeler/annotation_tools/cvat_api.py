@@ -11,6 +11,9 @@ from coyo_labeler.errors import WorkError
 TOOL = "CVAT"
 VARIABLE = "CVAT_ACCESS_TOKEN"
 
+#: CVAT answers requests for plain application/json with 406.
+_ACCEPT = "application/vnd.cvat+json"
+
 _PAGE = 100
 #: Seconds between two looks at a task whose images CVAT is reading, and how long that may take.
 _POLL_SECONDS, _LONGEST_SECONDS = 1.0, 3600.0
@@ -30,7 +33,7 @@ class Cvat:
         Raises: InputError where it is missing or refused, or nothing answers at the URL.
         """
         token = Token("Bearer", secret_of(stage, TOOL, VARIABLE))
-        server = Server(stage, TOOL, url, token, VARIABLE, timeout_seconds, retries)
+        server = Server(stage, TOOL, url, token, VARIABLE, timeout_seconds, retries, _ACCEPT)
         part_of(server.get("/api/users/self"), "username", TOOL, server.url)
         return cls(server)
 

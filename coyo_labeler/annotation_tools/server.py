@@ -67,7 +67,8 @@ class Server:
     """One server of an annotation tool.
 
     stage: for messages. tool: its name, for messages. url: in front of the paths of its API.
-    variables: the environment's variables that hold its credentials, for messages.
+    variables: the environment's variables that hold its credentials, for messages. accept: the type
+    of its answers.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Server:
         variables: str,
         timeout_seconds: float = 60.0,
         retries: int = 6,
+        accept: str = "application/json",
     ) -> None:
+        self._accept = accept
         self.url = url.rstrip("/")
         self._stage, self._tool, self._variables = stage, tool, variables
         self._credentials = credentials
@@ -123,7 +126,7 @@ class Server:
         where = f"{self._stage}: {self._tool} at {self.url}"
         request = f"{method} {path}"
         while True:
-            headers = {"Accept": "application/json"}
+            headers = {"Accept": self._accept}
             if with_credentials:
                 headers["Authorization"] = self._credentials.header(self)
             body = None

@@ -32,6 +32,9 @@ _META = {
     "meta/job/assignee/username": "worker",
 }
 
+#: Sources of tags that no person set: a model, and CVAT's own merging of replicas.
+_NOT_BY_PEOPLE = ("auto", "consensus")
+
 _REMEDY = "export the job from CVAT as 'CVAT for images 1.1'"
 
 #: Elements within elements, at most; CVAT's own have eight.
@@ -108,7 +111,7 @@ def _image(element: Any, meta: Mapping[str, str], origin: str) -> Answer | None:
         worker=worker_or_none(meta.get("worker")),
         source=name,
     )
-    by_people = {tag.get("label") for tag in tags if tag.get("source", "manual") != "auto"}
+    by_people = {tag.get("label") for tag in tags if tag.get("source") not in _NOT_BY_PEOPLE}
     by_model = {tag.get("label") for tag in tags}
     return _with_value(answer, by_people, by_model)
 
@@ -121,7 +124,7 @@ def _with_value(answer: Answer, by_people: set[Any], by_model: set[Any]) -> Answ
         detail = "the tag has no label" if len(values) == 1 else f"{len(values)} different tags"
         return replace(answer, status=Reason.MALFORMED, detail=detail)
     if not by_people:
-        return replace(answer, value=value, status=Reason.PREDICTION, detail="source is auto")
+        return replace(answer, value=value, status=Reason.PREDICTION, detail="nobody set the tag")
     return replace(answer, value=value)
 
 
@@ -178,8 +181,8 @@ def read_job(document: Any, origin: str) -> Iterator[Answer]:
             image=names.get(frame),
             place=None if task_name is None else f"{task_name}/{frame}",
         )
-        values = [(_label_of(tag, labels), tag.get("source") == "auto") for tag in of_frame]
-        by_people = {value for value, by_model in values if not by_model}
+        values = [(_label_of(tag, labels), tag.get("source")) for tag in of_frame]
+        by_people = {value for value, source in values if source not in _NOT_BY_PEOPLE}
         yield _with_status(_with_value(answer, by_people, {value for value, _ in values}), job)
 
 

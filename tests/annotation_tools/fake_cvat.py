@@ -1,4 +1,7 @@
-"""A server that answers as CVAT 2.80 does, by its SDK, as far as send and collect ask."""
+"""A server that answers as CVAT 2.80 does, by its SDK, as far as send and collect ask.
+
+tests/send/test_cvat_sdk.py reads every answer with the SDK's models.
+"""
 
 import json
 import re
@@ -36,8 +39,13 @@ class FakeCvat:
 
     def respond(self, method: str, url: str, headers: Any, body: bytes) -> tuple[int, Any]:
         self.bodies.append(body.decode())
+        if headers.get("Accept") != "application/vnd.cvat+json":
+            return 406, {"detail": "Could not satisfy the request Accept header."}
         if headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {"detail": "Authentication credentials were not provided."}
+        return self._carry_out(method, url, body)
+
+    def _carry_out(self, method: str, url: str, body: bytes) -> tuple[int, Any]:
         parts = urlsplit(url)
         fields = {name: values[0] for name, values in parse_qs(parts.query).items()}
         document = json.loads(body) if body else None
@@ -54,7 +62,7 @@ class FakeCvat:
         if method == "PATCH":
             user = next(user for user in self.users if user["id"] == document["assignee"])
             self.jobs[number]["assignee"] = user
-            return 200, self.jobs[number]
+            return 200, _shown_job(self.jobs[number])
         return self._take_data(number, document)
 
     def _create(self, document: dict[str, Any]) -> tuple[int, Any]:
@@ -64,7 +72,7 @@ class FakeCvat:
             for place, label in enumerate(document["labels"])
         ]
         self.tasks[number] = {**document, "id": number, "size": 0, "all_labels": labels}
-        return 201, self.tasks[number]
+        return 201, _shown_task(self.tasks[number])
 
     def _take_data(self, number: int, document: dict[str, Any]) -> tuple[int, Any]:
         if not self.fails_to_read:
@@ -102,18 +110,28 @@ class FakeCvat:
         match = re.fullmatch(r"/api/requests/(.+)", path)
         if match is not None:
             assert unquote(match[1]).startswith("action=create&target=task&id=")
-            failed = {"status": "failed", "message": "no such file"}
-            return 200, failed if self.fails_to_read else {"status": "finished"}
+            status = "failed" if self.fails_to_read else "finished"
+            return 200, {
+                "id": unquote(match[1]),
+                "status": status,
+                "message": "no such file" if self.fails_to_read else "",
+                "operation": {"type": "create:task", "target": "task"},
+                "created_date": self._now(),
+            }
         match = re.fullmatch(r"/api/tasks/(\d+)", path)
         if match is not None:
             task = self.tasks.get(int(match[1]))
-            return (404, {"detail": "Not found."}) if task is None else (200, task)
+            return (404, {"detail": "Not found."}) if task is None else (200, _shown_task(task))
         lists: dict[str, list[dict[str, Any]]] = {
             "/api/users": [u for u in self.users if fields.get("search", "") in u["username"]],
-            "/api/tasks": [t for t in self.tasks.values() if t["name"] == fields.get("name")],
-            "/api/jobs": [j for j in self.jobs.values() if str(j["task_id"]) == fields["task_id"]]
-            if "task_id" in fields
-            else [],
+            "/api/tasks": [
+                _shown_task(t) for t in self.tasks.values() if t["name"] == fields.get("name")
+            ],
+            "/api/jobs": [
+                _shown_job(j)
+                for j in self.jobs.values()
+                if str(j["task_id"]) == fields.get("task_id")
+            ],
             "/api/labels": self.tasks[int(fields["task_id"])]["all_labels"]
             if "task_id" in fields
             else [],
@@ -121,11 +139,40 @@ class FakeCvat:
         size, page = 2, int(fields["page"])  # short pages, so that there are several
         part = lists[path][(page - 1) * size : page * size]
         more = len(lists[path]) > page * size
-        return 200, {"next": "a URL" if more else None, "results": part}
+        return 200, {
+            "count": len(lists[path]),
+            "next": "https://cvat.example/next" if more else None,
+            "previous": None,
+            "results": part,
+        }
 
     def _part_of_job(self, job: dict[str, Any], part: str) -> Any:
         if part == "annotations/":
             self.annotation_reads += 1
             return {"version": 1, "tags": self.tags[job["id"]], "shapes": [], "tracks": []}
-        frames = [{"name": name, "width": 1, "height": 1} for name in job["files"]]
-        return {"start_frame": job["start_frame"], "included_frames": None, "frames": frames}
+        return {
+            "start_frame": job["start_frame"],
+            "stop_frame": job["stop_frame"],
+            "included_frames": None,
+            "deleted_frames": [],
+            "chunks_updated_date": job["updated_date"],
+            "frames": [
+                {"name": name, "width": 1, "height": 1, "related_files": 0} for name in job["files"]
+            ],
+        }
+
+
+def _shown_task(task: dict[str, Any]) -> dict[str, Any]:
+    """A task as the API shows it: labels and jobs are addresses of lists."""
+    url = "https://cvat.example/api"
+    jobs = {"url": f"{url}/jobs", "count": 1, "completed": 0, "validation": 0}
+    summaries = {"labels": {"url": f"{url}/labels"}, "jobs": jobs}
+    kept = {key: value for key, value in task.items() if key != "all_labels"}
+    return {**kept, **summaries}
+
+
+def _shown_job(job: dict[str, Any]) -> dict[str, Any]:
+    """A job as the API shows it."""
+    url = "https://cvat.example/api"
+    summaries = {"labels": {"url": f"{url}/labels"}, "issues": {"url": f"{url}/issues", "count": 0}}
+    return {**{key: value for key, value in job.items() if key != "files"}, **summaries}

@@ -103,6 +103,12 @@ def test_cvat_jobs_of_the_api(collect):
     assert rejects == [(8, "prediction")]
 
 
+def test_what_cvat_merged_out_of_replicas_is_nobodys_answer(collect):
+    tags = [{"frame": 10, "label_id": 33, "source": "consensus", "attributes": []}]
+    merged = {**exports.CVAT_JOB, "annotations": {"tags": tags}}
+    assert collect(json.dumps(merged), "job.json") == ([], [(6, "prediction")])
+
+
 def test_cvat_by_the_class_in_the_name_of_the_task(collect):
     rows = [question(6, "verify"), question(6, "verify", label=5, question_id="other")]
     job = {**exports.CVAT_JOB, "task_name": "r0001 animal (5)"}
