@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from coyo_labeler.annotation_tools.server import Server, Token, now, part_of, secret_of
+from coyo_labeler.annotation_tools.server import Server, Token, part_of, secret_of
 from coyo_labeler.errors import WorkError
 
 TOOL = "CVAT"
@@ -72,7 +72,7 @@ class Cvat:
         """
         answer = self.server.post(f"/api/tasks/{number}/data/", document)
         request = part_of(answer, "rq_id", TOOL, self.url)
-        until = now() + _LONGEST_SECONDS
+        until = time.monotonic() + _LONGEST_SECONDS
         while True:
             state = self.server.get(f"/api/requests/{quote(str(request))}")
             status = part_of(state, "status", TOOL, self.url)
@@ -84,7 +84,7 @@ class Cvat:
                     f"{state.get('message')}; see that it reaches them, and run the same command "
                     "again"
                 )
-            if now() > until:
+            if time.monotonic() > until:
                 raise WorkError(
                     f"{TOOL} at {self.url} has not read the images of task {number} in an hour; "
                     "run the same command again"

@@ -1,6 +1,7 @@
 """The calls of Label Studio's HTTP API that send and collect make."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,6 @@ from coyo_labeler.annotation_tools.server import (
     Credentials,
     Server,
     Token,
-    now,
     part_of,
     secret_of,
 )
@@ -34,12 +34,13 @@ class RefreshToken:
 
     def header(self, server: Server) -> str:
         """See `Credentials`."""
-        if not self._access or now() > self._until:
+        if not self._access or time.monotonic() > self._until:
             answer = server.log_in("/api/token/refresh/", {"refresh": self._secret})
             access = answer.get("access") if isinstance(answer, dict) else None
             if not isinstance(access, str):
                 raise WorkError(f"{TOOL} at {server.url} answered a refresh token with no access")
-            self._access, self._until, self._is_fresh = access, now() + _ACCESS_SECONDS, True
+            self._access, self._until = access, time.monotonic() + _ACCESS_SECONDS
+            self._is_fresh = True
         else:
             self._is_fresh = False
         return f"Bearer {self._access}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -291,8 +290,3 @@ def part_of(answer: Any, name: str, tool: str, url: str) -> Any:
             f"{tool} of a version that docs/annotation_tools.md names"
         )
     return answer[name]
-
-
-def now() -> float:
-    """Seconds of a clock that is never set back."""
-    return time.monotonic()

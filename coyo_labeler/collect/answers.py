@@ -38,8 +38,7 @@ class Answer:
     detail: str | None = None
 
 
-_NAMES = [field.name for field in fields(Answer)]
-assert schemas.ANSWERS.names == _NAMES
+assert schemas.ANSWERS.names == [field.name for field in fields(Answer)]
 
 
 def malformed(answer_id: str, source: str, detail: str, group: str | None = None) -> Answer:

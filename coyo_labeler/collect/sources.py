@@ -224,7 +224,7 @@ def _read_table(file: SourceFile, layout: Layout, worker: str | None) -> Iterato
     if file.kind == "table":  # one without rows too: it may be something else altogether
         _check_columns(file, dict.fromkeys(_header(file)), layout, worker)
     for number, row in enumerate(_rows(file)):
-        if number == 0 and isinstance(row, dict):
+        if number == 0 and file.kind != "table" and isinstance(row, dict):
             _check_columns(file, row, layout, worker)
         yield read_row(row, layout, f"{file.name} row {number + 1}")
 
@@ -241,7 +241,7 @@ def _rows(file: SourceFile) -> Iterator[Any]:
         yield from _parquet_rows(file.url)
     elif file.kind == "table":
         names = read_header(_KEY, file.url, file.delimiter)
-        header = _header(file)
+        header = [name.strip() for name in names]
         if len(set(header)) < len(header):
             raise InputError(f"{file.where} has two columns of one name; rename or drop one")
         for table in read_columns(_KEY, file.url, names, file.delimiter):

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -240,7 +240,7 @@ def _record(settings: CollectSettings) -> Record:
     return Record(to, match["url"], (Project(int(match["id"]), ""),))
 
 
-def _places(settings: CollectSettings, format_name: str) -> Any:
+def _places(settings: CollectSettings, format_name: str) -> Iterable[tuple[str, str]]:
     """Where the tool shows the questions, for CVAT, whose answers name none."""
     if format_name != "cvat":
         return ()
