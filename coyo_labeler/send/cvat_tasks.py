@@ -3,10 +3,12 @@
 A page with thousands of labels freezes, so CVAT asks yes-or-no questions only.
 """
 
+import posixpath
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from coyo_labeler.annotation_tools.questions import Question
 from coyo_labeler.send.groups import Group
@@ -54,11 +56,14 @@ class Task:
         their manifest; both None for a share that CVAT mounts. by_url: CVAT downloads the images.
         """
         files = self.files
+        # The mapping is the order of the frames. CVAT refuses a sorting_method beside it
+        # (_validate_job_file_mapping in its engine).
         body: dict[str, Any] = {
             "image_quality": 90,
             "use_cache": True,
-            "sorting_method": "predefined",
-            "job_file_mapping": [[files[frame] for frame in frames] for _, frames in self.jobs],
+            "job_file_mapping": [
+                [name_of(files[frame]) for frame in frames] for _, frames in self.jobs
+            ],
         }
         if by_url:
             return body | {"remote_files": files}
@@ -68,6 +73,16 @@ class Task:
         return body | {"server_files": listed, "cloud_storage_id": cloud_storage}
 
 
+def name_of(image: str) -> str:
+    """What CVAT calls an image: a path as it is, and what it downloads by the last part of its URL.
+
+    No two images of a task may have one name.
+    """
+    if not image.startswith(("http://", "https://")):
+        return image
+    return posixpath.basename(unquote(urlsplit(image).path))
+
+
 def tasks_of(
     group: Group,
     questions: Iterable[tuple[Question, Shown]],
@@ -75,7 +90,7 @@ def tasks_of(
     wording: Wording,
     job_images: int,
 ) -> Iterator[Task]:
-    """The tasks of a group, `PER_TASK` images each; no image comes twice in one.
+    """The tasks of a group, `PER_TASK` images each; no name of an image comes twice in one.
 
     name: in front of their names. job_images: images in a job that is nobody's yet.
     """
@@ -116,14 +131,14 @@ def _parts(
     holding: list[set[str]] = []
     for question, shown in questions:
         for part, files in zip(parts, holding, strict=True):
-            if len(part) < PER_TASK and shown.url not in files:
+            if len(part) < PER_TASK and name_of(shown.url) not in files:
                 break
         else:
             part, files = [], set()
             parts.append(part)
             holding.append(files)
         part.append((question, shown))
-        files.add(shown.url)
+        files.add(name_of(shown.url))
     yield from parts
 
 

@@ -76,6 +76,13 @@ class FakeCvat:
 
     def _take_data(self, number: int, document: dict[str, Any]) -> tuple[int, Any]:
         if not self.fails_to_read:
+            # What CVAT's engine demands of a mapping: no order besides, names of what it has got.
+            assert "sorting_method" not in document
+            downloaded = [unquote(urlsplit(url).path) for url in document.get("remote_files", ())]
+            names = [path.rpartition("/")[2] for path in downloaded]
+            assert len(names) == len(set(names))
+            present = {*names, *document.get("server_files", ())}
+            assert present >= {name for names in document["job_file_mapping"] for name in names}
             self.data[number] = document
             self._make_jobs(self.tasks[number], document["job_file_mapping"])
         return 202, {"rq_id": f"action=create&target=task&id={number}"}

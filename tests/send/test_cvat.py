@@ -48,7 +48,7 @@ def test_each_class_has_a_task_and_each_worker_a_job(words, fake):
     assert [job["assignee"]["username"] for job in jobs] == ["ann", "bob"]
     assert [len(job["files"]) for job in jobs] == [3, 3]
     assert [label["name"] for label in fake.tasks[lamps]["labels"]] == ["yes", "no", "unsure"]
-    assert fake.data[lamps]["sorting_method"] == "predefined"
+    assert fake.data[lamps]["job_file_mapping"] == [job["files"] for job in jobs]
 
 
 def test_answers_come_back_as_votes(words, fake, tmp_path):
@@ -105,6 +105,16 @@ def test_images_that_cannot_be_read_are_named(words, fake):
         run("send", **words)
 
 
+def test_images_whose_urls_end_alike_are_in_different_tasks(tmp_path, words, fake):
+    """CVAT names what it downloads by the last part of its URL, and takes a name once."""
+    urls = [f"https://{host}.example/a%20b.jpg?width=9" for host in ("one", "two")]
+    rows = [question(n, "verify", url=url) for n, url in enumerate(urls)]
+    write_questions(tmp_path, rows)
+    run("send", **words)
+    assert [data["job_file_mapping"] for data in fake.data.values()] == [[["a b.jpg"]]] * 2
+    assert sorted(url for data in fake.data.values() for url in data["remote_files"]) == urls
+
+
 def test_a_worker_that_the_server_does_not_know_is_named(tmp_path, fake, words):
     write_questions(tmp_path, [question(0, "verify", worker_id="carl")])
     with pytest.raises(InputError, match="worker carl is no user of CVAT"):
@@ -152,8 +162,7 @@ def test_the_bodies_are_those_of_the_sdk(words, fake):
         }
         task["labels"] = [models.PatchedLabelRequest(**label) for label in task["labels"]]
         models.TaskWriteRequest(**task)
-        sorting = models.SortingMethod(data["sorting_method"])
-        models.DataRequest(**{**data, "sorting_method": sorting})
+        models.DataRequest(**data)
 
 
 def test_an_export_of_a_task_finds_its_questions_by_name_and_frame(tmp_path, words):
