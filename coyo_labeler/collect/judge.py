@@ -203,7 +203,7 @@ def _response(value: str, question: Question, space: LabelSpace) -> dict[str, An
     offered = None if question.candidates is None else list(question.candidates)
     if question.kind == VERIFY:
         if word not in RESPONSES:
-            raise ValueError(f"'{value}' is none of yes, no, unsure")
+            raise ValueError(f"'{value}' is none of yes, no, unsure; set answers if it means one")
         return {
             "response": word,
             "label": question.label,
