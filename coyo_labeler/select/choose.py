@@ -138,16 +138,16 @@ def pass_class_cuts(key: U64, group: I64, numbers: U64, cuts: ClassCuts) -> tupl
 def pass_caps(rows: Rows, cuts: Cuts, salts: dict[str, int]) -> tuple[Bool, F64]:
     """(images,) whether the caps of pairs and classes let an image to the top; its probability.
 
-    Classes are cut among the images that the pairs let pass. How many of these have which key does
-    not depend on which they are, so that the two probabilities multiply.
+    Classes are cut among the images that the pairs let pass. Which these are is not drawn, so that
+    the seed does not change how many of a class there are.
     """
     of_pairs = hashes.draw(rows.ids, salts[hashes.PAIR_TIES])
-    passes, share = pass_class_cuts(rows.key, rows.pair, of_pairs, cuts.pairs)
+    passes, _ = pass_class_cuts(rows.key, rows.pair, of_pairs, cuts.pairs)
     numbers = hashes.draw(rows.ids, salts[hashes.CLASS_TIES])
     by_class, share_of_class = pass_class_cuts(
         rows.key, rows.top.astype(np.int64), numbers, cuts.classes
     )
-    return passes & by_class, share * share_of_class
+    return passes & by_class, passes * share_of_class
 
 
 def in_top(key: U64, passes: Bool, numbers: U64, cuts: Cuts) -> tuple[Bool, F64]:

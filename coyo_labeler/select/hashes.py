@@ -25,7 +25,16 @@ STREAMS = (AUDIT, GOLD, TIES, CLASS_TIES, PAIR_TIES, ORDER, WORKER)
 
 
 def salt(stream: str, seed: int, number: int) -> int:
-    """64 bits for a stream of numbers. number: of the round."""
+    """64 bits for a stream of numbers. number: of the round.
+
+    Of equals the same image comes first in every round. Those of one pair are in an order that
+    nobody draws: which images of a pair pass decides how many of each class are left, and so all
+    probabilities after it.
+    """
+    if stream in (TIES, CLASS_TIES, PAIR_TIES):
+        number = 0
+    if stream == PAIR_TIES:
+        seed = 0
     digest = hashlib.blake2b(f"{stream}:{seed}:{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 

@@ -121,12 +121,8 @@ class Plan:
         return [name for name, is_wanted in wanted.items() if is_wanted]
 
     def salt(self, stream: str) -> int:
-        """The salt of a stream of numbers in this round, see `hashes.draw`.
-
-        Of equals the same image comes first in every round.
-        """
-        of_all_rounds = stream in (hashes.TIES, hashes.CLASS_TIES, hashes.PAIR_TIES)
-        return hashes.salt(stream, self.seed, 0 if of_all_rounds else self.round)
+        """The salt of a stream of numbers in this round, see `hashes.draw`."""
+        return hashes.salt(stream, self.seed, self.round)
 
 
 def require_tree(settings: SelectSettings) -> None:

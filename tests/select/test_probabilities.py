@@ -48,7 +48,9 @@ def images(fresh=30, repeat=10, gold=8, distinct=5, classes=4):
         kind=kind,
         n_votes=n_votes,
         top=(top := random.integers(0, classes, n).astype(np.int32)),
-        pair=top.astype(np.int64) * classes + random.integers(0, 2, n),
+        # as pair_of: a pair holds images of either of its classes
+        pair=np.minimum(top, other := (top + random.integers(1, 3, n)) % classes) * classes
+        + np.maximum(top, other).astype(np.int64),
         split=np.zeros(n, dtype=np.int32),
         row=np.arange(n, dtype=np.int32),
     )
