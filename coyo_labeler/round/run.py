@@ -1,8 +1,11 @@
 """One step of the loop: where it stands, what comes next, and a sentence that says it."""
 
+from coyo_labeler.annotation_tools.records import SERVERS
 from coyo_labeler.config.round import RoundSettings
+from coyo_labeler.errors import InputError
+from coyo_labeler.manifest import Manifest
 from coyo_labeler.round.lock import locked
-from coyo_labeler.round.standing import QUESTIONS, Standing, find_standing, now
+from coyo_labeler.round.standing import QUESTIONS, SENT, Standing, find_standing, now, sent_of
 from coyo_labeler.round.steps import Runner, Steps, answers_wanted, run_words
 from coyo_labeler.round.stopping import by_accuracy, by_budget, by_gain
 
@@ -25,22 +28,30 @@ def run_round(settings: RoundSettings, run: Runner = run_words) -> str:
             return _ask(steps, 1, standing)
         if standing.sent is None:
             return _ask(steps, standing.number, standing)
-        if standing.has_ended(settings.enough, settings.max_hours, now()):
+        if standing.has_enough(settings.enough):
             return _ask(steps, standing.number + 1, standing)
         return _collect(steps, standing)
 
 
 def _collect(steps: Steps, standing: Standing) -> str:
-    """Look for answers of the round that has been sent."""
+    """Look for answers of the round that has been sent; after `max_hours` go on with what is there.
+
+    A round without any answer does not end: the next one would ask the same.
+    """
     settings, number = steps.settings, standing.number
+    if settings.source is None and settings.send["to"] not in SERVERS:
+        return (
+            f"round {number} waits for answers to {steps.folder(number, SENT)}; say where they "
+            "will be with source=PATH"
+        )
     if not steps.answers_are_there(number):
-        if settings.source is None:
-            return f"round {number} waits for answers; say where they will be with source=PATH"
         return f"round {number} waits for answers: there is nothing at {steps.source(number)} yet"
     steps.collect(number)
     after = find_standing(settings.rounds)
-    if after.has_ended(settings.enough, settings.max_hours, now()):
+    if after.has_enough(settings.enough):
         return f"round {number} has {answers_wanted(after)}; the next run begins round {number + 1}"
+    if after.is_late(settings.max_hours, now()):
+        return _ask(steps, number + 1, after)
     return f"round {number} has {answers_wanted(after)} so far and waits for more"
 
 
@@ -63,11 +74,24 @@ def _ask(steps: Steps, number: int, standing: Standing) -> str:
     if reason is not None:
         return _stopped(reason, labels)
     sent = steps.send(number)
+    if sent.rows.rows_out == 0:
+        raise InputError(
+            f"round: none of the {chosen.rows.rows_out:,} questions of round {number} could be "
+            f"sent ({_left_out(sent)}); {steps.folder(number, SENT)}/rejects says why: change the "
+            "settings, and run once with select.overwrite=true send.overwrite=true"
+        )
     merged = f"merged {standing.spent:,} answers and " if standing.spent else ""
+    left = f"; not sent: {_left_out(sent)}" if sent.rows.rows_out < sent.rows.rows_in else ""
     return (
-        f"round {number}: {merged}sent {sent.rows.rows_out:,} questions for "
-        f"{chosen.details['answers']:,} answers to {settings.send['to']}"
+        f"round {number}: {merged}sent {sent_of(chosen.rows.rows_out, sent):,} questions for "
+        f"{sent_of(chosen.details['answers'], sent):,} answers to {settings.send['to']}{left}"
     )
+
+
+def _left_out(sent: Manifest) -> str:
+    """Why questions were not sent, and how many."""
+    reasons = sent.rows.to_json()["rejected"]
+    return ", ".join(f"{reason} {n:,}" for reason, n in reasons.items())
 
 
 def _stopped(reason: str, labels: str) -> str:

@@ -18,9 +18,9 @@ QUESTIONS, SENT, COLLECTED = "questions", "sent", "collected"
 class Standing:
     """The last round that has begun.
 
-    number: of the round; 0 before the first. wanted: answers that its questions ask for. sent: the
-    manifest of send, if it has finished. collected: that of collect. spent: answers collected in
-    all rounds.
+    number: of the round; 0 before the first. wanted: answers that were asked for. sent: the manifest
+    of send, if it has sent anything. collected: that of collect. spent: answers collected in all
+    rounds.
     """
 
     number: int
@@ -34,18 +34,16 @@ class Standing:
         """Answers of the round so far."""
         return 0 if self.collected is None else self.collected.rows.rows_out
 
-    def hours_since_sent(self, now: datetime) -> float:
-        """Hours since the questions of the round were sent."""
-        assert self.sent is not None
-        finished = datetime.fromisoformat(self.sent.finished)
-        return (now - finished).total_seconds() / 3600
+    def has_enough(self, enough: float) -> bool:
+        """Whether this share of the answers is in."""
+        return self.collected is not None and self.answers >= enough * self.wanted
 
-    def has_ended(self, enough: float, max_hours: float | None, now: datetime) -> bool:
-        """Whether the answers of the round are in, as far as they are waited for."""
-        if self.sent is None or self.collected is None:
+    def is_late(self, max_hours: float | None, now: datetime) -> bool:
+        """Whether the round has some answers, and had its hours to get more."""
+        if max_hours is None or self.sent is None or self.answers == 0:
             return False
-        late = max_hours is not None and self.hours_since_sent(now) >= max_hours
-        return late or self.answers >= enough * self.wanted
+        finished = datetime.fromisoformat(self.sent.finished)
+        return (now - finished).total_seconds() / 3600 >= max_hours
 
 
 def folder_of(rounds: str, number: int, *parts: str) -> str:
@@ -63,10 +61,20 @@ def find_standing(rounds: str) -> Standing:
         return Standing(0, spent=0)
     questions = read_manifest(folder_of(rounds, last, QUESTIONS))
     sent = read_manifest(folder_of(rounds, last, SENT))
-    wanted = int(questions.details["answers"]) if questions is not None else 0
-    if sent is not None and sent.rows.rows_in:  # a question that could not be sent has no answer
-        wanted = wanted * sent.rows.rows_out // sent.rows.rows_in
+    if sent is not None and sent.rows.rows_out == 0:
+        sent = None
+    wanted = 0
+    if questions is not None and sent is not None:
+        wanted = sent_of(questions.details["answers"], sent)
     return Standing(last, wanted, sent, manifests[numbers.index(last)], spent)
+
+
+def sent_of(number: int, sent: Manifest) -> int:
+    """How many of so many questions, or answers that are wanted, were sent.
+
+    A question has a row for each of its workers, where these are assigned.
+    """
+    return number * sent.rows.rows_out // max(sent.rows.rows_in, 1)
 
 
 def _numbers(rounds: str) -> list[int]:

@@ -44,11 +44,13 @@ def rows(n=120):
 class Tool:
     """Stands for send, collect, report and learn; everything else is the real stage.
 
-    share: of the questions, those that are answered. calls: the stages that were run.
+    share: of the questions, those that are answered. lost: questions that cannot be sent. calls: the
+    stages that were run.
     """
 
-    def __init__(self, share=1.0, low=0.0):
+    def __init__(self, share=1.0, low=0.0, lost=0):
         self.share, self.low, self.calls, self.words, self.fail = share, low, [], {}, ""
+        self.lost = lost
 
     def __call__(self, name, words):
         given = dict(word.split("=", 1) for word in words)
@@ -62,7 +64,7 @@ class Tool:
 
     def send(self, given):
         n = pq.read_table(given["questions"] + "/questions").num_rows
-        return finish("send", given["output"], n, n)
+        return finish("send", given["output"], n, n - self.lost)
 
     def collect(self, given):
         asked = pq.read_table(given["questions"] + "/questions").to_pylist()
@@ -103,7 +105,7 @@ def step(tmp_path):
     beliefs = write_labels(tmp_path / "beliefs", rows())
 
     def run(tool, **settings):
-        given = {"rounds": tmp_path / "rounds", "beliefs": beliefs, "send.to": "csv"}
+        given = {"rounds": tmp_path / "rounds", "beliefs": beliefs, "send.to": "label_studio"}
         given |= {"label_space": tmp_path / "space.txt", "select.budget": 20, "select.audit": 0.25}
         words = [f"{key}={value}" for key, value in {**given, **settings}.items()]
         return run_round(read_settings(RoundSettings, "round", None, words), tool)
@@ -113,13 +115,15 @@ def step(tmp_path):
 
 def test_the_loop_asks_collects_and_merges(step, tmp_path):
     tool = Tool()
-    assert step(tool) == "round 1: sent 20 questions for 20 answers to csv"
+    assert step(tool) == "round 1: sent 20 questions for 20 answers to label_studio"
     assert tool.calls == ["select 001/questions", "send 001/sent"]
     tool.calls.clear()
     assert step(tool) == "round 1 has 20 of 20 answers; the next run begins round 2"
     assert tool.calls == ["collect 001/collected"]
     tool.calls.clear()
-    assert step(tool) == ("round 2: merged 20 answers and sent 20 questions for 20 answers to csv")
+    assert step(tool) == (
+        "round 2: merged 20 answers and sent 20 questions for 20 answers to label_studio"
+    )
     assert tool.calls == ["merge 002/merged", "select 002/questions", "send 002/sent"]
     first, second = (
         pq.read_table(tmp_path / "rounds" / number / "questions/questions").to_pylist()
@@ -141,13 +145,34 @@ def test_a_round_waits_for_enough_answers_or_until_its_hours_are_over(step):
     assert step(tool) == "round 1 has 10 of 20 answers so far and waits for more"
     assert step(tool, enough=0.5).startswith("round 2: merged")
     late = Tool(share=0.25)
-    assert step(late, max_hours=1) == "round 2 has 5 of 20 answers; the next run begins round 3"
+    assert step(late, max_hours=1).startswith("round 3: merged 15 answers and sent 20 questions")
+    assert late.calls[0] == "collect 002/collected"  # what came since the last look is not lost
+
+
+def test_a_round_that_nobody_answers_does_not_end(step):
+    tool = Tool(share=0.0)
+    step(tool)
+    for _ in range(2):
+        assert step(tool, max_hours=1) == "round 1 has 0 of 20 answers so far and waits for more"
+
+
+def test_questions_that_cannot_be_sent_do_not_count(step, tmp_path):
+    tool = Tool(lost=4)
+    overlap = {"select.overlap": 2, "select.budget": 40}
+    sentence = step(tool, **overlap)
+    assert sentence == "round 1: sent 16 questions for 32 answers to label_studio; not sent: left 4"
+    assert step(tool, **overlap).startswith("round 1 has 20 of 32 answers so far")
+    tool = Tool(lost=20)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"none of the 20 questions .* \(left 20\)"):
+            step(tool, rounds=tmp_path / "others")
 
 
 def test_answers_in_files_are_waited_for(step, tmp_path):
     tool = Tool()
     source = f"{tmp_path}/answers-{{round}}.csv"
-    step(tool, source=source)
+    step(tool, source=source, **{"send.to": "csv"})
+    assert step(tool, **{"send.to": "csv"}).endswith("say where they will be with source=PATH")
     assert step(tool, source=source).endswith(f"there is nothing at {tmp_path}/answers-001.csv yet")
     (tmp_path / "answers-001.csv").write_text("")
     step(tool, source=source)
