@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from coyo_labeler.em.segments import distinct
 from coyo_labeler.formats.class_names import classes_or_null
 from coyo_labeler.formats.columns import is_text, without_views
 from coyo_labeler.formats.label_spaces import LabelSpace
@@ -68,11 +69,12 @@ def read_sets(
     missing[rows[lengths == 0]] = True
     usable = ~(missing | bad | outside)[rows]
     kept = usable[of_row]
-    pairs = np.unique(np.stack([rows[of_row[kept]], label[kept]], axis=1), axis=0)
-    sizes = np.bincount(pairs[:, 0], minlength=n)
+    width = int(label.max(initial=0)) + 1
+    row, label = np.divmod(distinct(rows[of_row[kept]] * width + label[kept]), width)
+    sizes = np.bincount(row, minlength=n)
     offsets = pa.array(np.append(0, np.cumsum(sizes)), pa.int32())
     classes = pa.ListArray.from_arrays(
-        offsets, pa.array(pairs[:, 1], pa.int32()), mask=pa.array(sizes == 0)
+        offsets, pa.array(label, pa.int32()), mask=pa.array(sizes == 0)
     )
     return Sets(classes if nodes is None else nodes.close(classes), missing, bad, outside)
 
