@@ -37,7 +37,8 @@ def add_choices(
     own_key = np.flatnonzero(own) * np.int64(classes) + answers.label[own]
     extra = np.zeros(len(answers), dtype=np.int64)
     extra[own] = limited[own] & ~find(key, own_key)[1]
-    options = np.where(limited, lengths + extra + 1, classes)[answer]
+    # One more is "none of these", but where all classes are offered: nobody means that then.
+    options = np.where(limited, np.minimum(lengths + extra + 1, classes), classes)[answer]
     offered_true = _is_offered(key, answer, truth, limited, classes)
     offered_true |= (said == truth) & (truth >= 0)
     offered_base = _is_offered(key, answer, base, limited, classes) & (base >= 0)

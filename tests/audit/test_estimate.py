@@ -195,6 +195,19 @@ def test_the_answers_to_a_question_have_probabilities_that_sum_to_one():
     assert np.exp(each).sum() == pytest.approx(1.0, abs=1e-6)
 
 
+def test_a_choice_among_all_classes_needs_no_list_of_them():
+    """Nobody who is offered all classes means "none of these", so that no mistake is one."""
+    crowd = Crowd(images=400, classes=3, audit=150, workers=4, skill=(0.7, 0.8))
+    audit = simulate(crowd, 3, merge=False)
+    n = len(audit.answers)
+    offered = Lists(3 * np.arange(n + 1), np.tile(np.arange(3, dtype=np.int32), n))
+    found = [
+        estimate(audit.machine, answers, audit.machine_people, 3, 4, draws=200)
+        for answers in (audit.answers, replace(audit.answers, offered=offered))
+    ]
+    assert found[0] == found[1]
+
+
 def test_an_interval_half_as_wide_takes_four_times_the_answers():
     audit = simulate(Crowd(images=500, audit=80, votes=2.0), 1, merge=False)
     found = estimate(audit.machine, audit.answers, audit.machine_people, 10, 10, draws=100)

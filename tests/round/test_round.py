@@ -18,7 +18,7 @@ from coyo_labeler.inputs import MANIFEST
 from coyo_labeler.manifest import Counts, Manifest
 from coyo_labeler.round import lock
 from coyo_labeler.round import run as runs
-from coyo_labeler.round.gain import verification_gain
+from coyo_labeler.round.gain import mean_gain, verification_gain
 from coyo_labeler.round.lock import locked
 from coyo_labeler.round.run import run_round
 from coyo_labeler.round.steps import run_words
@@ -343,3 +343,19 @@ def test_the_gain_is_the_rise_of_the_highest_posterior():
         max(0.8 * q, 0.2 * (1 - q)) + max(0.2 * q, 0.8 * (1 - q)) - max(q, 1 - q) for q in p
     ]
     assert verification_gain(p, 0.8) == pytest.approx(expected)
+
+
+def test_the_gain_of_a_question_about_a_node_is_that_of_a_yes_or_no(tmp_path):
+    """Its candidates are the classes of the node: nobody chooses among them."""
+
+    def question(kind, probs, purpose="uncertain"):
+        return {"kind": kind, "risk": 0.4, "candidate_probs": probs, "purpose": purpose}
+
+    probs = [0.3, 0.2]
+    asked = [question("verify", probs), question("verify", [0.7, 0.6]), question("choice", probs)]
+    asked += [question("verify", None), question("verify", [0.5], "gold")]
+    storage.write_parquet(str(tmp_path / "0.parquet"), pa.Table.from_pylist(asked))
+    of_nodes = verification_gain(np.array([0.5, 0.7, 0.6]), 0.8).sum()
+    of_choice = answer_gain(np.array([0, 2]), np.array(probs), 0.8, 4)[0]
+    wanted = (of_nodes + of_choice) / 4
+    assert mean_gain(str(tmp_path), 0.8, 4) == pytest.approx(wanted)
