@@ -1,13 +1,14 @@
 """The accuracy of a labels table from answers to questions that were drawn by chance."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from coyo_labeler.audit.draws import Draws, draw
 from coyo_labeler.audit.fit import fit
 from coyo_labeler.audit.inputs import Answers, Judged, Population
+from coyo_labeler.audit.no_mistake import may_have_no_mistake
 from coyo_labeler.audit.states import build
 from coyo_labeler.em.segments import F64, I64, Bool
 from coyo_labeler.errors import InputError
@@ -136,7 +137,19 @@ def estimate_frames(
         for name, parts in totals.items()
         if parts
     }
+    if may_have_no_mistake(judged, answers, classes, workers, model, fitted):
+        estimates = {
+            name: replace(found, high=max(found.high, _without_mistakes(judged, frames[name])))
+            for name, found in estimates.items()
+        }
     return Audit(estimates, np.sum(base_right, axis=0) / draws, np.sum(label_right, axis=0) / draws)
+
+
+def _without_mistakes(judged: Judged, frame: Frame) -> float:
+    """The accuracy of a frame if every `base` is right."""
+    people, index = frame.population, frame.images
+    changed = float((judged.label[index] != judged.base[index]).mean()) if len(index) else 0.0
+    return 1.0 - changed * people.asked / people.images
 
 
 def _of_round(judged: Judged, frame: Frame) -> I64:

@@ -121,6 +121,11 @@ def _inverse(information: F64) -> F64:
     return np.asarray((vectors / np.maximum(values, 1e-6)) @ vectors.T)
 
 
+def log_likelihood(model: Model, parameters: F64) -> float:
+    """The log-likelihood of all answers."""
+    return _derivatives(model, parameters)[0]
+
+
 def _derivatives(model: Model, parameters: F64) -> tuple[float, F64, F64, F64]:
     """Log-likelihood, its gradient, and the observed and the complete-data information."""
     design = model.design
