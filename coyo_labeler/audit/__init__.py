@@ -6,6 +6,7 @@
 `fit`        the most probable parameters of workers and table (Newton), and their covariance
 `draws`      draws of parameters, true classes and bootstrap weights
 `estimate`   the accuracy in each draw: weights, finite population, regression; its interval
+`no_mistake` whether a table without a wrong label could have led to the answers
 `agreement`  agreement of answers, and Krippendorff's alpha
 `tables`     tables of votes and labels to `inputs`; the label without an image's own answers
 `nodes`      verifications of classes with others below them

@@ -18,8 +18,8 @@ from coyo_labeler.em.segments import F64
 
 #: Half the 95 % quantile of χ² with one degree of freedom.
 _CRITICAL = 1.92
-#: Parameters that only a table with wrong labels has.
-_OF_MISTAKES = ("level", "slope", "weight", "even", "wrong_base", "lure")
+#: Shared parameters that say how good workers are; the others say where mistakes fall.
+_OF_WORKERS = ("choice", "verify", "yes", "unsure", "unsure_true")
 
 
 def may_have_no_mistake(
@@ -34,8 +34,8 @@ def may_have_no_mistake(
 
 
 def _evidence(model: Model, fitted: Fit) -> float:
-    """Log-likelihood of the answers with the density of what is fitted to the workers."""
+    """Log-likelihood of the answers, with the prior density of what is fitted to the workers."""
     away = fitted.parameters - fitted.mean
-    of_workers: F64 = np.log(fitted.precision) - fitted.precision * away**2
-    of_workers[[COLUMN[name] for name in _OF_MISTAKES]] = 0.0
-    return log_likelihood(model, fitted.parameters) + 0.5 * float(of_workers.sum())
+    density: F64 = np.log(fitted.precision) - fitted.precision * away**2
+    density[[column for name, column in COLUMN.items() if name not in _OF_WORKERS]] = 0.0
+    return log_likelihood(model, fitted.parameters) + 0.5 * float(density.sum())

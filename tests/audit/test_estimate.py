@@ -208,6 +208,24 @@ def test_a_choice_among_all_classes_needs_no_list_of_them():
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(("wrong", "reaches"), [(0, True), (60, False)])
+def test_an_interval_reaches_up_to_no_mistake_where_no_answer_speaks_against_it(wrong, reaches):
+    """Workers of 70 % disagree with right labels too; merged labels changed two of them."""
+    audit = simulate(Crowd(images=600, audit=150, workers=5, skill=(0.65, 0.75)), 2, merge=False)
+    truth = audit.truth[audit.asked].astype(np.int32)
+    base = np.where(np.arange(len(truth)) < wrong, (truth + 1) % 10, truth).astype(np.int32)
+    label = base.copy()
+    label[-2:] = (label[-2:] + 1) % 10
+    lists = Lists(np.arange(len(base) + 1), base, np.full(len(base), 0.9))
+    for changed, judged in ((0, base), (2, label)):
+        table = replace(audit.machine, base=base, label=judged, believed=lists)
+        found = estimate(table, audit.answers, audit.machine_people, 10, 5, draws=200)
+        assert (found.high == pytest.approx(1 - changed / 600, abs=1e-9)) == reaches
+    gold = replace(table, truth=np.append((base[:1] + 1) % 10, np.full(len(base) - 1, -1)))
+    found = estimate(gold, audit.answers, audit.machine_people, 10, 5, draws=200)
+    assert found.high < 1 - 2 / 600
+
+
 def test_an_interval_half_as_wide_takes_four_times_the_answers():
     audit = simulate(Crowd(images=500, audit=80, votes=2.0), 1, merge=False)
     found = estimate(audit.machine, audit.answers, audit.machine_people, 10, 10, draws=100)
