@@ -18,9 +18,9 @@ QUESTIONS, SENT, COLLECTED = "questions", "sent", "collected"
 class Standing:
     """The last round that has begun.
 
-    number: of the round; 0 before the first. wanted: answers that were asked for. sent: the manifest
-    of send, if it has sent anything. collected: that of collect. spent: answers collected in all
-    rounds.
+    number: of the round; 0 before the first. wanted: answers that were asked for. sent: the
+    manifest of send, if it has sent anything. collected: that of collect. spent: answers collected
+    in all rounds.
     """
 
     number: int

@@ -50,8 +50,8 @@ def _sentences(settings: SelectSettings, counted: Counted, written: Written) -> 
     available = int(counted.kinds.sum())
     if total == available and unspent >= settings.overlap:
         lines.append(
-            f"the budget is {settings.budget:,} answers, but only {_some(available, 'image')} can be "
-            f"asked about ({_left_out(counted)}): {_some(unspent, 'answer')} left over"
+            f"the budget is {settings.budget:,} answers, but only {_some(available, 'image')} can "
+            f"be asked about ({_left_out(counted)}): {_some(unspent, 'answer')} left over"
         )
     elif unspent >= settings.overlap:
         why = []

@@ -44,8 +44,8 @@ def rows(n=120):
 class Tool:
     """Stands for send, collect, report and learn; everything else is the real stage.
 
-    share: of the questions, those that are answered. lost: questions that cannot be sent. calls: the
-    stages that were run.
+    share: of the questions, those that are answered. lost: questions that cannot be sent. calls:
+    the stages that were run.
     """
 
     def __init__(self, share=1.0, low=0.0, lost=0):
