@@ -51,7 +51,8 @@ class World:
 class Crowd:
     """votes: answers in all, one or two per image. audit: share of them drawn by chance.
 
-    known: whether inclusion probabilities are. accuracy: of the workers, about.
+    known: whether inclusion probabilities are. accuracy: of the workers, about. structured: they
+    err where the machine is unsure, and as it does (`wrong_answers`).
     """
 
     votes: int = 2_000
@@ -60,11 +61,14 @@ class Crowd:
     accuracy: float = 0.85
     twice: float = 0.0
     workers: int = 20
+    structured: bool = False
 
     def __str__(self) -> str:
         known = "" if self.known else ", not known"
         right = "" if self.accuracy == 0.85 else f", {self.accuracy:.0%} right"
-        return f"{self.votes} votes, {self.audit:.0%} by chance{known}{right}"
+        workers = "" if self.workers == 20 else f", {self.workers} workers"
+        structured = ", structured" if self.structured else ""
+        return f"{self.votes} votes, {self.audit:.0%} by chance{known}{right}{workers}{structured}"
 
 
 def normalised(logits: F64) -> F64:
@@ -167,8 +171,13 @@ def inputs_of(world: World, crowd: Crowd, random: np.random.Generator) -> tuple[
     first = random.integers(0, crowd.workers, len(images))
     start = np.repeat(np.cumsum(times) - times, times)
     worker = (np.repeat(first, times) + np.arange(len(image)) - start) % crowd.workers
-    right = random.random(len(image)) < accuracy[worker]
+    error = 1 - accuracy[worker]
     wrong = (world.truth[image] + random.integers(1, classes, len(image))) % classes
+    if crowd.structured:
+        hardness, alike = hardness_of(world), likest_wrong_class(world)
+        error = np.minimum(error * hardness[image], 0.6)
+        wrong = np.where(random.random(len(image)) < 0.6, alike[image], wrong)
+    right = random.random(len(image)) >= error
     label = np.where(right, world.truth[image], wrong)
     order = np.lexsort((worker, image))
     votes = Votes(
@@ -195,6 +204,22 @@ def inputs_of(world: World, crowd: Crowd, random: np.random.Generator) -> tuple[
     ), ~chosen
 
 
+def hardness_of(world: World) -> F64:
+    """How much more often than on average people err on each image, (n,): three times as often on
+    the tenth of which the machine is least sure as on the others.
+    """
+    top = world.p.max(axis=1)
+    hardness = np.where(top <= np.quantile(top, 0.1), 3.0, 1.0)
+    return np.asarray(hardness / hardness.mean())
+
+
+def likest_wrong_class(world: World) -> I64:
+    """The most probable wrong class of each image, for the machine, (n,)."""
+    wrong = world.p.copy()
+    wrong[np.arange(len(wrong)), world.truth] = -1.0
+    return wrong.argmax(axis=1)
+
+
 def top(p: F64) -> tuple[I64, F64]:
     """The classes that a belief lists, most probable first, and their probabilities."""
     label = np.argsort(-p, axis=1, kind="stable")[:, :LISTED]
@@ -203,10 +228,14 @@ def top(p: F64) -> tuple[I64, F64]:
 
 @dataclass(frozen=True)
 class Score:
-    """error: expected calibration error. log: (n,) log probability of each image's true class."""
+    """error: expected calibration error. log: (n,) log probability of each image's true class.
+
+    accuracy: of the first label.
+    """
 
     error: float
     log: F64
+    accuracy: float
 
 
 def score(world: World, rest: Bool, calibration: Calibration, model: Model) -> Score:
@@ -226,7 +255,9 @@ def score(world: World, rest: Bool, calibration: Calibration, model: Model) -> S
     of_truth = np.where(right, q, 0.0).reshape(n, k).sum(axis=1)
     listed = right.reshape(n, k).any(axis=1)
     of_truth = np.where(listed, of_truth, prior.rest / others)
-    return Score(error or 0.0, np.log(np.maximum(of_truth, 1e-12)))
+    first = label[np.arange(n), q.reshape(n, k).argmax(axis=1)]
+    accuracy = float((first == truth).mean())
+    return Score(error or 0.0, np.log(np.maximum(of_truth, 1e-12)), accuracy)
 
 
 def calibrate(inputs: Inputs, model: Model) -> Calibration:
@@ -236,19 +267,22 @@ def calibrate(inputs: Inputs, model: Model) -> Calibration:
     return fit(step, model, StoppingRule(60), begin, lambda _: None).calibration
 
 
-def compare(world: World, crowd: Crowd, seed: int, sigmoid: bool = False) -> dict[str, Score]:
-    """The machine, one temperature without weights, and what `merge` chooses."""
-    random = np.random.default_rng(seed)
-    inputs, rest = inputs_of(world, crowd, random)
-    busiest = int(np.bincount(inputs.votes.worker).max())
-    model = Model(
+def model_of(world: World, crowd: Crowd, inputs: Inputs, sigmoid: bool) -> Model:
+    """One accuracy per worker; one a and b, fitted on votes without weights."""
+    return Model(
         classes=world.p.shape[1],
         workers=crowd.workers,
         worker_model="one_coin",
         beliefs_are="sigmoid" if sigmoid else "categorical",
         fit_calibration="votes",
-        count_unit=count_unit(busiest),
+        count_unit=count_unit(int(np.bincount(inputs.votes.worker).max())),
     )
+
+
+def compare(world: World, crowd: Crowd, seed: int, sigmoid: bool = False) -> dict[str, Score]:
+    """The machine, one temperature without weights, and what `merge` chooses."""
+    inputs, rest = inputs_of(world, crowd, np.random.default_rng(seed))
+    model = model_of(world, crowd, inputs, sigmoid)
     chosen = choose_model(inputs, model, Wanted(calibration=True), Calibration(), 200).model
     return {
         "machine": score(world, rest, Calibration(), model),

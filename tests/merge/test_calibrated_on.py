@@ -67,7 +67,8 @@ def test_a_notebook_is_warned_too(caplog, calibration):
     assert "too few" in caplog.text
 
 
-def test_biases_of_classes_reach_images_without_votes_however_images_are_partitioned(tmp_path):
+def test_biases_of_classes_reach_images_without_votes_however_the_work_is_done(spark, tmp_path):
+    """In threads and on Spark, with skills that go to every task and in shards."""
     inputs, _, rest, truth = world(shift=1.0, votes=800, images=2_000)
     asked = inputs.beliefs.image
     p = np.concatenate([inputs.beliefs.probability.reshape(-1, 6), rest])
@@ -90,12 +91,17 @@ def test_biases_of_classes_reach_images_without_votes_however_images_are_partiti
         "votes": tmp_path / "votes.parquet",
         "label_space": names,
         "beliefs_are": "categorical",
-        "worker_model": "one_coin",
         "class_prior": "uniform",
+        "max_iterations": 8,
     }
     manifest = merge(None, tmp_path, "one", partitions=1, **given)
-    merge(None, tmp_path, "three", partitions=3, **given)
-    assert_same_tables(tmp_path / "one", tmp_path / "three")
+    for name, session, megabytes in (
+        ("threads", None, 32), ("broadcast", spark, 32), ("sharded", spark, 0),
+    ):  # fmt: skip
+        other = merge(session, tmp_path, name, partitions=3, max_broadcast_mb=megabytes, **given)
+        assert ("shards" in other.details["skills"]) == (name == "sharded")
+        assert other.details["calibration"] == manifest.details["calibration"]
+        assert_same_tables(tmp_path / "one", tmp_path / name)
     assert manifest.details["model_choice"]["calibration"]["chosen"] == "class_bias"
     assert len(manifest.details["calibration"]["class_bias"]) == 6
     rows = posterior(tmp_path / "one")
