@@ -239,6 +239,33 @@ def _weighted(inputs: Inputs, model: Model) -> Model:
     return with_calibration(model, gather_coverage(problems_of(inputs, model), model), curved=False)
 
 
+def table(runs: Sequence[Run], by: str) -> None:
+    """Means by machine or crowd; ±: standard error of what `merge` adds to the machine's own."""
+    errors, gains = ("machine", "one", "weighted", "merge", "floor"), ("one", "weighted", "merge")
+    print(f"\n{by:36}{'n':>4}{'calibration error: ' + ', '.join(errors):>62}", end="")
+    print(f"{'accuracy: machine, merge':>38}   nats x 1000: {', '.join(gains)}; worse by 5: merge")
+    groups = list(dict.fromkeys(getattr(each, by) for each in runs))
+    for group in [*groups, "all"]:
+        part = [each for each in runs if group in ("all", getattr(each, by))]
+        error = np.array([[each.error[name] for name in errors] for each in part])
+        right = np.array([[each.accuracy[name] for name in ("machine", "merge")] for each in part])
+        gain = 1000 * np.array([[each.gain[name] for name in gains] for each in part])
+        print(
+            f"{group:36}{len(part):4}   "
+            + "".join(f"{mean:9.4f}" for mean in error.mean(axis=0))
+            + f" ±{_standard_error(error[:, 3] - error[:, 0]):.4f}"
+            + "".join(f"{mean:9.4f}" for mean in right.mean(axis=0))
+            + f" ±{_standard_error(right[:, 1] - right[:, 0]):.4f} worst "
+            + f"{(right[:, 1] - right[:, 0]).min():+.4f}"
+            + "".join(f"{mean:8.1f}" for mean in gain.mean(axis=0))
+            + f"{(gain[:, 2] < -5).mean():6.0%}"
+        )
+
+
+def _standard_error(values: F64) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs=2, default=(1000, 1003), help="from, before")
@@ -255,6 +282,8 @@ def main() -> None:
                     runs.append(run(world, crowd, seed, arguments.sigmoid))
                     writer.writerow(runs[-1].row())
                     sys.stdout.flush()
+    table(runs, "machine")
+    table(runs, "crowd")
 
 
 if __name__ == "__main__":

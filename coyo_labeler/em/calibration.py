@@ -86,16 +86,21 @@ def next_calibration(present: Calibration, gradient: F64, information: F64) -> C
 
     gradient: (2 k,) g, information: (2 k, 2 k) I, of `calibration_sums`. McCullagh & Nelder 1989,
     section 2.5. What has no information (b of categorical beliefs) is not moved. A curve has a
-    prior, so that a step is the one that its log density allows too.
+    prior, so that a step is the one that its log density allows too. A curve that is tied takes the
+    same step at all knots.
     """
     if present.curve is not None:
         gradient, information = _with_prior(present.curve, gradient, information)
+    if present.curve is not None and present.curve.tied:
+        ties = np.kron(np.eye(2), np.ones((len(present.curve.knots), 1)))
+        gradient, information = ties.T @ gradient, ties.T @ information @ ties
     step = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ gradient
     if present.curve is None:
         a, b = _limited(present.a, present.b, step[0], step[1])
         return replace(present, a=a, b=b)
     curve, count = present.curve, len(present.curve.knots)
-    moved = [_limited(curve.a[k], curve.b[k], step[k], step[count + k]) for k in range(count)]
+    by_a, by_b = np.broadcast_to(step.reshape(2, -1), (2, count))
+    moved = [_limited(curve.a[k], curve.b[k], by_a[k], by_b[k]) for k in range(count)]
     return of_curve(replace(curve, a=tuple(a for a, _ in moved), b=tuple(b for _, b in moved)))
 
 
@@ -130,7 +135,7 @@ def _away(curve: Curve) -> tuple[F64, F64, F64]:
     """
     count = len(curve.knots)
     contrast, scale = np.eye(count), np.full(count, _LEVEL, dtype=np.float64)
-    if not curve.fades:
+    if not curve.fades or curve.tied:
         contrast = np.diff(contrast, axis=0, prepend=0.0)
         contrast[0], scale[1:] = 1.0 / count, _STEP
     both = np.asarray(np.kron(np.eye(2), contrast), dtype=np.float64)

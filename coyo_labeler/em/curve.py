@@ -53,8 +53,10 @@ def local_map(calibration: Calibration, confidence: F64) -> tuple[F64, F64]:
     return a, weights @ np.array(calibration.curve.b)
 
 
-def straight(knots: tuple[float, ...], fades: bool, calibration: Calibration) -> Calibration:
+def straight(
+    knots: tuple[float, ...], fades: bool, calibration: Calibration, tied: bool = False
+) -> Calibration:
     """The curve with these knots that is the same map everywhere, but for where it fades."""
     count = len(knots)
-    curve = Curve(knots, (calibration.a,) * count, (calibration.b,) * count, fades)
+    curve = Curve(knots, (calibration.a,) * count, (calibration.b,) * count, fades, tied)
     return Calibration(calibration.a, calibration.b, curve)

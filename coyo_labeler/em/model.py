@@ -31,7 +31,7 @@ class Model:
     shared_skill: all workers have the pooled skill (`worker_model: pooled`). weighting: largest
     weight of an image in the fit of a and b on votes, and what weights are multiplied by
     (`coverage`); None: no weights. mean_inverse: what the weights of a curve are relative to.
-    knots: of the curve that is fitted, as log-odds; none: one a and b. fades: see `Curve`.
+    knots: of the curve that is fitted, as log-odds; none: one a and b. fades, tied: see `Curve`.
     class_bias: besides one a and b a bias of each class is fitted (`class_bias`).
     """
 
@@ -56,6 +56,7 @@ class Model:
     mean_inverse: tuple[float, ...] = ()
     knots: tuple[float, ...] = ()
     fades: bool = False
+    tied: bool = False
     class_bias: bool = False
 
     @property
@@ -75,12 +76,14 @@ class Curve:
     """a and b by confidence (`curve`): knots (k,) rising log-odds, a (k,) and b (k,) there.
 
     fades: beyond the first and the last knot it goes to a = 1, b = 0; else it is constant there.
+    tied: all knots have the same a and b.
     """
 
     knots: tuple[float, ...]
     a: tuple[float, ...]
     b: tuple[float, ...]
     fades: bool = False
+    tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Calibration:
         curve = document.get("curve")
         if curve is not None:
             knots, a, b = (tuple(map(float, curve[name])) for name in ("knots", "a", "b"))
-            curve = Curve(knots, a, b, bool(curve["fades"]))
+            curve = Curve(knots, a, b, bool(curve["fades"]), bool(curve.get("tied")))
         return cls(document["a"], document["b"], curve, tuple(document.get("bias", ())))
 
 

@@ -112,7 +112,7 @@ def with_calibration(model: Model, coverage: Coverage, curved: bool) -> Model:
     if model.fit_calibration != "votes":
         return model
     if not curved:
-        return replace(model, weighting=weighting(coverage), mean_inverse=(), knots=())
+        return replace(model, weighting=weighting(coverage), mean_inverse=(), knots=(), tied=False)
     return replace(
         model,
         class_bias=False,
@@ -130,9 +130,10 @@ def first_calibration(model: Model, begin: Calibration) -> Calibration:
             return begin
         bias = begin.bias or (0.0,) * model.classes if model.class_bias else ()
         return replace(begin, curve=None, bias=bias)
-    if begin.curve is not None and begin.curve.knots == model.knots:
+    curve = begin.curve
+    if curve is not None and (curve.knots, curve.tied) == (model.knots, model.tied):
         return begin
-    return straight(model.knots, model.fades, Calibration(begin.a, begin.b))
+    return straight(model.knots, model.fades, Calibration(begin.a, begin.b), model.tied)
 
 
 def choose_model(
@@ -230,6 +231,7 @@ class _Trial:
             mean_inverse=(),
             knots=(),
             fades=False,
+            tied=False,
             class_bias=False,
         )
         if self._built is None or self._built[0] != shape:
@@ -332,17 +334,18 @@ def _choose_class_prior(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
 
 
 def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, Any]]:
-    """None, a curve, one a and b, or these with a bias of each class: what votes held out support.
+    """None, a flat curve, a curve, one a and b, or these with a bias of each class.
 
-    Most votes are on images that the machine is unsure of. A curve says little of others, so it is
-    judged by all votes alike. One a and b speaks of all images: it must gain on all images too,
-    by votes that are weighted by the images they stand for. Where these weights are not known, it
-    is no candidate. Biases must gain on top of what is best without them, by two standard errors,
-    for they are many, and by weighted votes too.
+    They are tried in this order, and the simplest is kept unless votes held out support the next
+    one by a standard error. Most votes are on images that the machine is unsure of. A curve says
+    little of others, so it is judged by all votes alike. One a and b speaks of all images: it must
+    gain on all images, by votes that are weighted by the images they stand for, and by all votes
+    alike too. Where these weights are not known, it is no candidate. Biases must gain on top of
+    what is best without them, by two standard errors, for they are many, and by weighted votes too.
     """
     none = replace(model, fit_calibration="none")
     curve, constant = (trial.calibrated(model, curved=each) for each in (True, False))
-    models = {"none": none, "curve": curve}
+    models = {"none": none, "flat": replace(curve, tied=True), "curve": curve}
     if curve.mean_inverse:
         models["constant"] = constant
         if model.truth == "single":
@@ -350,14 +353,17 @@ def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
     values = {name: trial.evaluate(each) for name, each in models.items()}
     weights = trial.weights(constant)
 
-    def gain(name: str, of: F64 | float = 1.0, over: str = "none") -> _Gain:
+    def gain(name: str, of: F64 | float, over: str) -> _Gain:
         return _Gain.of(values[name] * of, values[over] * of, trial.held_out)
 
-    able = [name for name in ("curve", "constant") if name in models]
-    able = [name for name in able if gain(name).above(0.0, _ONE_ERROR)]
-    if "constant" in able and not gain("constant", weights).above(0.0, _ONE_ERROR):
-        able.remove("constant")
-    chosen = max(able, key=lambda name: gain(name, weights).mean, default="none")
+    chosen = "none"
+    for name in ("flat", "curve"):
+        if gain(name, 1.0, chosen).above(0.0, _ONE_ERROR):
+            chosen = name
+    if "constant" in models:
+        tests = ((1.0, "none"), (weights, "none"), (weights, chosen))
+        if all(gain("constant", of, over).above(0.0, _ONE_ERROR) for of, over in tests):
+            chosen = "constant"
     if "class_bias" in models:
         plain, weighted = (gain("class_bias", of, chosen) for of in (1.0, weights))
         if plain.above(0.0) and weighted.above(0.0, _ONE_ERROR):

@@ -49,6 +49,7 @@ class _Curve(BaseModel):
     a: tuple[FiniteFloat, ...]
     b: tuple[FiniteFloat, ...]
     fades: bool
+    tied: bool = False
 
 
 class _Calibration(BaseModel):

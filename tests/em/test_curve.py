@@ -102,6 +102,37 @@ def test_knots_stay_near_one_another_and_each_near_the_identity_where_the_curve_
         assert log_prior_of(calibration) < 0
 
 
+@pytest.mark.parametrize("fades", [False, True])
+def test_a_curve_that_is_tied_is_the_same_at_all_knots_and_at_its_mode(fades):
+    random = np.random.default_rng(4)
+    p = random.dirichlet(np.full(4, 0.7), 200) * 0.97 + 0.005
+    votes = votes_of(
+        [(i, i % 2, int(random.choice(4, p=own / own.sum()))) for i, own in enumerate(p)]
+    )
+    beliefs = beliefs_of({i: dict(enumerate(own)) for i, own in enumerate(p)})
+    model = Model(classes=4, workers=2, fit_calibration="votes")
+    problems = build_problems(votes, beliefs, NO_GOLD, model)
+    step = PartitionedEStep(InMemory([problems]), model)
+    parameters = Parameters(at_prior(step))
+
+    def density(a, b):
+        calibration = straight(KNOTS, fades, Calibration(a, b), tied=True)
+        now = replace(parameters, calibration=calibration)
+        return evidence_of(problems, now, model).sum() + log_prior_of(calibration)
+
+    calibration = straight(KNOTS, fades, Calibration(1.1, 0.2), tied=True)
+    for _ in range(60):
+        sums = e_step(problems, replace(parameters, calibration=calibration), model)
+        calibration = next_calibration(calibration, sums.gradient.total(), sums.information.total())
+    a, b = calibration.a, calibration.b
+    assert calibration.curve.a == (a,) * 3
+    assert calibration.curve.b == (b,) * 3
+    assert abs(a - 1) > 0.01
+    h = 1e-4
+    assert (density(a + h, b) - density(a - h, b)) / (2 * h) == pytest.approx(0, abs=1e-4)
+    assert (density(a, b + h) - density(a, b - h)) / (2 * h) == pytest.approx(0, abs=1e-4)
+
+
 def test_weights_are_capped_and_stabilised():
     problems, model = drawn("sigmoid")
     inverse = np.where(np.arange(40) % 4 == 0, 1.0, 10.0)
