@@ -337,11 +337,12 @@ def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
     """None, a flat curve, a curve, one a and b, or these with a bias of each class.
 
     They are tried in this order, and the simplest is kept unless votes held out support the next
-    one by a standard error. Most votes are on images that the machine is unsure of. A curve says
-    little of others, so it is judged by all votes alike. One a and b speaks of all images: it must
-    gain on all images, by votes that are weighted by the images they stand for, and by all votes
-    alike too. Where these weights are not known, it is no candidate. Biases must gain on top of
-    what is best without them, by two standard errors, for they are many, and by weighted votes too.
+    one by a standard error. Most votes are on images that the machine is unsure of, so all must
+    gain by votes that are weighted by the images they stand for too. A curve is fitted given the
+    confidence, and need not gain a standard error by these. One a and b is fitted with such weights
+    and goes by few votes: it must. Where the weights are not known, it is no candidate. Biases
+    must gain on top of what is best without them, by two standard errors, for they are many, and
+    by weighted votes too.
     """
     none = replace(model, fit_calibration="none")
     curve, constant = (trial.calibrated(model, curved=each) for each in (True, False))
@@ -358,7 +359,8 @@ def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
 
     chosen = "none"
     for name in ("flat", "curve"):
-        if gain(name, 1.0, chosen).above(0.0, _ONE_ERROR):
+        plain, weighted = (gain(name, of, chosen) for of in (1.0, weights))
+        if plain.above(0.0, _ONE_ERROR) and weighted.mean > 0:
             chosen = name
     if "constant" in models:
         tests = ((1.0, "none"), (weights, "none"), (weights, chosen))
