@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler import DawidSkene
+from coyo_labeler.em import model_choice
 from tests.em.test_calibration_on_gold import doubtful
 from tests.em.test_class_bias import world
 from tests.merge.tables import assert_same_tables, posterior
@@ -67,8 +68,11 @@ def test_a_notebook_is_warned_too(caplog, calibration):
     assert "too few" in caplog.text
 
 
-def test_biases_of_classes_reach_images_without_votes_however_the_work_is_done(spark, tmp_path):
-    """In threads and on Spark, with skills that go to every task and in shards."""
+def test_biases_of_classes_reach_images_without_votes_however_the_work_is_done(
+    spark, tmp_path, monkeypatch
+):
+    """In threads and on Spark, with skills that go to every task and with skills in shards."""
+    monkeypatch.setattr(model_choice, "_HELD_OUT", 240)  # three tenths: faster
     inputs, _, rest, truth = world(shift=1.0, votes=800, images=2_000)
     asked = inputs.beliefs.image
     p = np.concatenate([inputs.beliefs.probability.reshape(-1, 6), rest])
@@ -94,16 +98,17 @@ def test_biases_of_classes_reach_images_without_votes_however_the_work_is_done(s
         "class_prior": "uniform",
         "max_iterations": 8,
     }
-    manifest = merge(None, tmp_path, "one", partitions=1, **given)
-    for name, session, megabytes in (
-        ("threads", None, 32), ("broadcast", spark, 32), ("sharded", spark, 0),
+    shards = {"partitions": 3, "max_broadcast_mb": 0}
+    for worker_model, session, more in (
+        ("one_coin", None, {"partitions": 1}), ("one_coin", spark, {"partitions": 3}),
+        ("pooled", None, {"partitions": 1}), ("pooled", spark, shards),
     ):  # fmt: skip
-        other = merge(session, tmp_path, name, partitions=3, max_broadcast_mb=megabytes, **given)
-        assert ("shards" in other.details["skills"]) == (name == "sharded")
-        assert other.details["calibration"] == manifest.details["calibration"]
-        assert_same_tables(tmp_path / "one", tmp_path / name)
-    assert manifest.details["model_choice"]["calibration"]["chosen"] == "class_bias"
-    assert len(manifest.details["calibration"]["class_bias"]) == 6
-    rows = posterior(tmp_path / "one")
+        name = f"{worker_model} {'here' if session is None else 'spark'}"
+        manifest = merge(session, tmp_path, name, worker_model=worker_model, **more, **given)
+        assert ("shards" in manifest.details["skills"]) == (more == shards)
+        assert manifest.details["model_choice"]["calibration"]["chosen"] == "class_bias"
+        assert len(manifest.details["calibration"]["class_bias"]) == 6
+        assert_same_tables(tmp_path / f"{worker_model} here", tmp_path / name)
+    rows = posterior(tmp_path / "one_coin here")
     labelled = np.array([rows[i]["labels"][0] for i in range(10_000, 10_000 + len(rest))])
     assert (labelled == truth).mean() > (rest.argmax(axis=1) == truth).mean() + 0.02
