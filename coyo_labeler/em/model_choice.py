@@ -306,12 +306,17 @@ def _per_vote(values: Mapping[str, F64], votes: int) -> dict[str, float]:
 
 
 def _choose_worker_model(trial: _Trial, model: Model) -> tuple[WorkerModel, dict[str, Any]]:
+    """Confusions must gain on biases of the machine's classes too, which look like them."""
     candidates = [c for c in CANDIDATES if c != "pooled" or model.pooling_strength is not None]
     values: dict[str, F64] = {name: trial.evaluate(named_model(model, name)) for name in candidates}
+    if model.mean_inverse and model.truth == "single":
+        simple = trial.calibrated(named_model(model, candidates[0]), curved=False)
+        values["class_bias"] = trial.evaluate(replace(simple, class_bias=True))
     margin = _MARGIN * trial.blind
     chosen: WorkerModel = candidates[0]
     for name in candidates[1:]:
-        if _Gain.of(values[name], values[chosen], trial.held_out).above(margin):
+        rivals = [values[rival] for rival in (chosen, "class_bias") if rival in values]
+        if all(_Gain.of(values[name], each, trial.held_out).above(margin) for each in rivals):
             chosen = name
     document = _document(chosen, values, candidates[0], margin, trial)
     logger.info("merge: worker_model=%s: %s", chosen, document)
