@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coyo_labeler.em import model_choice
 from coyo_labeler.em.build import build_problems, problems_of
 from coyo_labeler.em.class_bias import bias_sums, next_bias, shift_of
 from coyo_labeler.em.coverage import gather_coverage
@@ -203,6 +204,18 @@ def test_a_machine_without_a_bias_gets_none():
     inputs, model, _, _ = world(shift=0.0)
     choice = choose_model(inputs, model, Wanted(calibration=True), Calibration(), 200)
     assert choice.document["calibration"]["chosen"] != "class_bias"
+
+
+def test_a_bias_of_the_machine_is_not_taken_for_a_confusion_of_workers(monkeypatch):
+    """Confusions that all workers share explain votes against a biased machine, but less well."""
+    monkeypatch.setattr(model_choice, "_MARGIN", 0.1)
+    monkeypatch.setattr(model_choice, "_HELD_OUT", 180)  # three tenths: faster
+    inputs, model, _, _ = world(shift=1.5, votes=600, images=2_000)
+    choice = choose_model(inputs, model, Wanted(True, False, True), Calibration(), 200)
+    document = choice.document["worker_model"]
+    enough = document["margin"] + 2 * document["standard_error"]["pooled"]
+    assert document["gain"]["class_bias"] > document["gain"]["pooled"] > enough
+    assert document["chosen"] == "one_coin"
 
 
 def test_gold_images_and_images_without_beliefs_say_nothing_of_biases():
