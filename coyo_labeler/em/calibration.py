@@ -81,14 +81,18 @@ def calibration_sums(
     return ExactSum.stack(gradient), ExactSum.stack(information)
 
 
-def next_calibration(present: Calibration, gradient: F64, information: F64) -> Calibration:
+def next_calibration(
+    present: Calibration, gradient: F64, information: F64, has_prior: bool = False
+) -> Calibration:
     """One step of Fisher scoring, (a, b) + I⁻¹ g, limited to a safe length.
 
     gradient: (2 k,) g, information: (2 k, 2 k) I, of `calibration_sums`. McCullagh & Nelder 1989,
     section 2.5. What has no information (b of categorical beliefs) is not moved. A curve has a
-    prior, so that a step is the one that its log density allows too. A curve that is tied takes the
-    same step at all knots.
+    prior, so that a step is the one that its log density allows too; has_prior: one a and b have
+    that of a curve with one knot. A curve that is tied takes the same step at all knots.
     """
+    if has_prior and present.curve is None:
+        gradient, information = _with_prior(_one_knot(present), gradient, information)
     if present.curve is not None:
         gradient, information = _with_prior(present.curve, gradient, information)
     if present.curve is not None and present.curve.tied:
@@ -102,6 +106,10 @@ def next_calibration(present: Calibration, gradient: F64, information: F64) -> C
     by_a, by_b = np.broadcast_to(step.reshape(2, -1), (2, count))
     moved = [_limited(curve.a[k], curve.b[k], by_a[k], by_b[k]) for k in range(count)]
     return of_curve(replace(curve, a=tuple(a for a, _ in moved), b=tuple(b for _, b in moved)))
+
+
+def _one_knot(calibration: Calibration) -> Curve:
+    return Curve((0.0,), (calibration.a,), (calibration.b,))
 
 
 def of_curve(curve: Curve) -> Calibration:
@@ -145,12 +153,17 @@ def _away(curve: Curve) -> tuple[F64, F64, F64]:
     return both, away, scales
 
 
-def log_prior_of(calibration: Calibration) -> float:
-    """The log density of the prior of a curve or of biases, but for a constant; else 0."""
-    if calibration.curve is None:
-        return log_prior_of_bias(calibration.bias)
-    _, away, scale = _away(calibration.curve)
-    return -(_FREEDOM + 1) / 2 * float(np.log1p((away / scale) ** 2 / _FREEDOM).sum())
+def log_prior_of(calibration: Calibration, has_prior: bool = False) -> float:
+    """The log density of the priors of a curve and of biases, but for a constant.
+
+    has_prior: as of `next_calibration`.
+    """
+    log_density = log_prior_of_bias(calibration.bias)
+    if calibration.curve is None and not has_prior:
+        return log_density
+    _, away, scale = _away(calibration.curve or _one_knot(calibration))
+    density = np.log1p((away / scale) ** 2 / _FREEDOM)
+    return log_density - (_FREEDOM + 1) / 2 * float(density.sum())
 
 
 def halfway(one: Calibration, other: Calibration) -> Calibration:

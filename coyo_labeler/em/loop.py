@@ -86,7 +86,7 @@ def fit(
         save(state)
     while not state.stopped:
         began = time.monotonic()
-        state, sums, objective = guarded_e_step(e_step, state)
+        state, sums, objective = guarded_e_step(e_step, model, state)
         state = m_step(state, sums, model)
         state = _record(state, objective, time.monotonic() - began)
         stopped = stop_reason(state, sums, rule)
@@ -110,7 +110,10 @@ def m_step(state: State, sums: Sums, model: Model) -> State:
     """
     calibration = state.calibration
     if model.fit_calibration == "votes":
-        calibration = next_calibration(calibration, sums.gradient.total(), sums.information.total())
+        gradient, information = sums.gradient.total(), sums.information.total()
+        calibration = next_calibration(
+            calibration, gradient, information, model.shrinks_calibration
+        )
     if model.fits_bias:
         gradient, information = sums.bias_gradient.total(), sums.bias_information.total()
         bias = next_bias(calibration.bias, gradient, information)
@@ -206,7 +209,7 @@ def _calibrate_on_gold(e_step: EStep, state: State, sums: Sums) -> tuple[State, 
 # A step of Fisher scoring can overshoot: this keeps calibration from lowering the objective.
 
 
-def guarded_e_step(e_step: EStep, state: State) -> tuple[State, Sums, float]:
+def guarded_e_step(e_step: EStep, model: Model, state: State) -> tuple[State, Sums, float]:
     """The E-step under the state's parameters, and their objective.
 
     The objective is the log-likelihood plus the log prior of the skills. Where the last step of
@@ -219,7 +222,7 @@ def guarded_e_step(e_step: EStep, state: State) -> tuple[State, Sums, float]:
         parameters, log_prior = e_step.parameters_of(state)
         sums = e_step.run(parameters)
         objective = float(sums.log_likelihood.total()) + log_prior
-        objective += log_prior_of(state.calibration)
+        objective += log_prior_of(state.calibration, model.shrinks_calibration)
         weighted = objective + float(sums.weighted_more.total())
         accepted = state.accepted_calibration
         if weighted >= least - _ROUNDING * abs(weighted):

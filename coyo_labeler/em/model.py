@@ -60,6 +60,11 @@ class Model:
     class_bias: bool = False
 
     @property
+    def shrinks_calibration(self) -> bool:
+        """Whether one a and b that is fitted has a prior: its weights go by few votes."""
+        return self.fit_calibration == "votes" and self.weighting is not None
+
+    @property
     def fits_bias(self) -> bool:
         """Whether biases of classes are fitted."""
         return self.class_bias and self.fit_calibration == "votes"
