@@ -342,12 +342,11 @@ def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
     """None, a flat curve, a curve, one a and b, or these with a bias of each class.
 
     They are tried in this order, and the simplest is kept unless votes held out support the next
-    one by a standard error. Most votes are on images that the machine is unsure of, so all must
-    gain by votes that are weighted by the images they stand for too. A curve is fitted given the
-    confidence, and need not gain a standard error by these. One a and b is fitted with such weights
-    and goes by few votes: it must. Where the weights are not known, it is no candidate. Biases
-    must gain on top of what is best without them, by two standard errors, for they are many, and
-    by weighted votes too.
+    one by a standard error. Most votes are on images that the machine is unsure of, where people
+    err as it does. So a map must gain as much by votes that are weighted by the images they stand
+    for. One a and b is fitted with such weights, and is a candidate only where they are known.
+    Biases must gain on top of what is best without them by two standard errors, for they are many,
+    and by one where votes are weighted.
     """
     none = replace(model, fit_calibration="none")
     curve, constant = (trial.calibrated(model, curved=each) for each in (True, False))
@@ -359,22 +358,21 @@ def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
     values = {name: trial.evaluate(each) for name, each in models.items()}
     weights = trial.weights(constant)
 
-    def gain(name: str, of: F64 | float, over: str) -> _Gain:
-        return _Gain.of(values[name] * of, values[over] * of, trial.held_out)
+    def gains(name: str, over: str, errors: float = _ONE_ERROR) -> tuple[bool, bool]:
+        """Whether it does, by these standard errors of votes, and by one of weighted votes."""
+        plain, weighted = (
+            _Gain.of(values[name] * of, values[over] * of, trial.held_out) for of in (1.0, weights)
+        )
+        return plain.above(0.0, errors), weighted.above(0.0, _ONE_ERROR)
 
     chosen = "none"
     for name in ("flat", "curve"):
-        plain, weighted = (gain(name, of, chosen) for of in (1.0, weights))
-        if plain.above(0.0, _ONE_ERROR) and weighted.mean > 0:
+        if all(gains(name, chosen)):
             chosen = name
-    if "constant" in models:
-        tests = ((1.0, "none"), (weights, "none"), (weights, chosen))
-        if all(gain("constant", of, over).above(0.0, _ONE_ERROR) for of, over in tests):
-            chosen = "constant"
-    if "class_bias" in models:
-        plain, weighted = (gain("class_bias", of, chosen) for of in (1.0, weights))
-        if plain.above(0.0) and weighted.above(0.0, _ONE_ERROR):
-            chosen = "class_bias"
+    if "constant" in models and all(gains("constant", "none")) and gains("constant", chosen)[1]:
+        chosen = "constant"
+    if "class_bias" in models and all(gains("class_bias", chosen, _ERRORS)):
+        chosen = "class_bias"
     return models[chosen], _document(chosen, values, "none", 0.0, trial)
 
 
