@@ -339,40 +339,30 @@ def _choose_class_prior(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
 
 
 def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, Any]]:
-    """None, a flat curve, a curve, one a and b, or these with a bias of each class.
+    """None, a flat curve, a curve, or one a and b with a bias of each class.
 
     They are tried in this order, and the simplest is kept unless votes held out support the next
-    one by a standard error. Most votes are on images that the machine is unsure of, where people
-    err as it does. So a map must gain as much by votes that are weighted by the images they stand
-    for. One a and b is fitted with such weights, and is a candidate only where they are known.
-    Biases must gain on top of what is best without them by two standard errors, for they are many,
-    and by one where votes are weighted.
+    one by a standard error; by two where it has biases, for they are many. Most votes are on images
+    that the machine is unsure of, where people err as it does. So a map must gain by a standard
+    error of votes too that are weighted by the images they stand for. Biases are fitted with such
+    weights, and are a candidate only where they are known.
     """
     none = replace(model, fit_calibration="none")
-    curve, constant = (trial.calibrated(model, curved=each) for each in (True, False))
+    curve, unbent = (trial.calibrated(model, curved=each) for each in (True, False))
     models = {"none": none, "flat": replace(curve, tied=True), "curve": curve}
-    if curve.mean_inverse:
-        models["constant"] = constant
-        if model.truth == "single":
-            models["class_bias"] = replace(constant, class_bias=True)
+    if curve.mean_inverse and model.truth == "single":
+        models["class_bias"] = replace(unbent, class_bias=True)
     values = {name: trial.evaluate(each) for name, each in models.items()}
-    weights = trial.weights(constant)
-
-    def gains(name: str, over: str, errors: float = _ONE_ERROR) -> tuple[bool, bool]:
-        """Whether it does, by these standard errors of votes, and by one of weighted votes."""
-        plain, weighted = (
-            _Gain.of(values[name] * of, values[over] * of, trial.held_out) for of in (1.0, weights)
-        )
-        return plain.above(0.0, errors), weighted.above(0.0, _ONE_ERROR)
-
+    weights = trial.weights(unbent)
     chosen = "none"
-    for name in ("flat", "curve"):
-        if all(gains(name, chosen)):
+    for name in list(models)[1:]:
+        plain, weighted = (
+            _Gain.of(values[name] * of, values[chosen] * of, trial.held_out)
+            for of in (1.0, weights)
+        )
+        errors = _ERRORS if name == "class_bias" else _ONE_ERROR
+        if plain.above(0.0, errors) and weighted.above(0.0, _ONE_ERROR):
             chosen = name
-    if "constant" in models and all(gains("constant", "none")) and gains("constant", chosen)[1]:
-        chosen = "constant"
-    if "class_bias" in models and all(gains("class_bias", chosen, _ERRORS)):
-        chosen = "class_bias"
     return models[chosen], _document(chosen, values, "none", 0.0, trial)
 
 

@@ -136,16 +136,14 @@ def test_without_probabilities_the_calibration_does_not_reach_beyond_the_votes(p
     choice = choose(sample, Wanted(calibration=True), fit_calibration="votes")
     document = choice.document["calibration"]
     assert document["log_likelihood_per_vote"]["none"] != 0
-    # One a and b would reach beyond the votes, so it is tried only where probabilities are known.
-    assert document["gain"].keys() == {"flat", "curve"} | (
-        {"constant", "class_bias"} if probability else set()
-    )
+    # Biases speak of all images, so they are tried only where probabilities are known.
+    assert document["gain"].keys() == {"flat", "curve"} | ({"class_bias"} if probability else set())
     assert choice.model.fit_calibration == ("none" if document["chosen"] == "none" else "votes")
 
 
 @pytest.mark.parametrize(
     ("power", "probability", "chosen"),
-    [(1.0, 0.25, "none"), (3.0, 0.25, "flat curve constant"), (3.0, None, "flat curve")],
+    [(1.0, 0.25, "none"), (3.0, 0.25, "flat curve"), (3.0, None, "flat curve")],
 )
 def test_a_machine_that_is_right_is_left_alone_and_one_that_is_too_sure_is_not(
     power, probability, chosen
