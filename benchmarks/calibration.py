@@ -52,7 +52,7 @@ class Crowd:
     """votes: answers in all, one or two per image. audit: share of them drawn by chance.
 
     known: whether inclusion probabilities are. accuracy: of the workers, about. structured: they
-    err where the machine is unsure, and as it does (`wrong_answers`).
+    err where the machine is unsure (`hardness_of`), and mostly as it does.
     """
 
     votes: int = 2_000
