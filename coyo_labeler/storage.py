@@ -289,8 +289,8 @@ def check_columns(
     """Check that a file has columns. Raises: InputError naming those that it lacks."""
     missing = [f"'{name}'" for name in wanted if name not in present]
     if missing:
-        columns = f"column{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-        message = f"{key}: {url} has no {columns} (its columns: {', '.join(present)})"
+        names = " or ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+        message = f"{key}: {url} has no column {names} (its columns: {', '.join(present)})"
         raise InputError(message if remedy is None else f"{message}; {remedy}")
 
 

@@ -141,10 +141,10 @@ def test_what_is_no_parquet_file_or_lacks_a_column_is_told_with_its_mend(tmp_pat
         present = file.schema_arrow.names
     storage.check_columns("votes", str(path), present, ["url", "id"])
     message = (
-        r"^votes: .*a\.parquet has no columns 'label', 'more' \(its columns: id, url\); mend it$"
+        r"^votes: .*a\.parquet has no column 'label', 'b' or 'c' \(its columns: id, url\); mend it$"
     )
     with pytest.raises(InputError, match=message):
-        storage.check_columns("votes", str(path), present, ["id", "label", "more"], "mend it")
+        storage.check_columns("votes", str(path), present, ["id", "label", "b", "c"], "mend it")
 
 
 @pytest.mark.parametrize("folder", ["", "memory:/"])
