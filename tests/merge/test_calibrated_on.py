@@ -96,13 +96,14 @@ def test_biases_of_classes_reach_images_without_votes_however_the_work_is_done(
         "label_space": names,
         "beliefs_are": "categorical",
         "class_prior": "uniform",
-        "max_iterations": 8,
     }
-    shards = {"partitions": 3, "max_broadcast_mb": 0}
+    shards = {"partitions": 2, "max_broadcast_mb": 0, "max_iterations": 2}
     for worker_model, session, more in (
-        ("one_coin", None, {"partitions": 1}), ("one_coin", spark, {"partitions": 3}),
-        ("pooled", None, {"partitions": 1}), ("pooled", spark, shards),
-    ):  # fmt: skip
+        ("one_coin", None, {"partitions": 1, "max_iterations": 8}),
+        ("one_coin", spark, {"partitions": 2, "max_iterations": 8}),
+        ("pooled", None, {"partitions": 1, "max_iterations": 2}),
+        ("pooled", spark, shards),
+    ):
         name = f"{worker_model} {'here' if session is None else 'spark'}"
         manifest = merge(session, tmp_path, name, worker_model=worker_model, **more, **given)
         assert ("shards" in manifest.details["skills"]) == (more == shards)
