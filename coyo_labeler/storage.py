@@ -287,11 +287,10 @@ def check_columns(
     key: str, url: str, present: Sequence[str], wanted: Iterable[str], remedy: str | None = None
 ) -> None:
     """Check that a file has columns. Raises: InputError naming those that it lacks."""
-    missing = [f"'{name}'" for name in wanted if name not in present]
-    if missing:
+    if missing := [f"'{name}'" for name in wanted if name not in present]:
         names = " or ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
         message = f"{key}: {url} has no column {names} (its columns: {', '.join(present)})"
-        raise InputError(message if remedy is None else f"{message}; {remedy}")
+        raise InputError(f"{message}; {remedy}" if remedy else message)
 
 
 def copy(source: str, target: str) -> None:
