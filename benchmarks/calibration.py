@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.datasets import make_classification
 from sklearn.ensemble import AdaBoostClassifier, ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
@@ -71,17 +72,12 @@ class Crowd:
         return f"{self.votes} votes, {self.audit:.0%} by chance{known}{right}{workers}{structured}"
 
 
-def normalised(logits: F64) -> F64:
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(p / p.sum(axis=1, keepdims=True))
-
-
 def sharpened(p: F64, unsure: float, sure: float) -> F64:
     """p^k, where k goes from one factor at log-odds 0 to the other at 3."""
     top = p.max(axis=1)
     odds = np.log(top) - np.log1p(-np.minimum(top, 1 - 1e-9))
     power = np.interp(odds, [0, 3], [unsure, sure])
-    return normalised(power[:, None] * np.log(np.maximum(p, 1e-30)))
+    return np.asarray(softmax(power[:, None] * np.log(np.maximum(p, 1e-30)), axis=1))
 
 
 #: How the beliefs of a machine that is right are changed.
@@ -103,7 +99,7 @@ def simulated(random: np.random.Generator, classes: int, ease: float) -> tuple[I
     clear = random.gamma(2.0, ease / 2.0, n)
     logits = random.standard_normal((n, classes))
     logits[np.arange(n), truth] += clear
-    return truth, normalised(logits * clear[:, None])
+    return truth, softmax(logits * clear[:, None], axis=1)
 
 
 def simulated_worlds(seed: int) -> Iterator[World]:
@@ -114,7 +110,7 @@ def simulated_worlds(seed: int) -> Iterator[World]:
             yield World(f"{name}, {classes} classes", truth, sharpened(p, unsure, sure))
         shift = random.normal(0, 0.7, classes)
         yield World(
-            f"classes shifted, {classes} classes", truth, normalised(np.log(p + 1e-30) + shift)
+            f"classes shifted, {classes} classes", truth, softmax(np.log(p + 1e-30) + shift, axis=1)
         )
 
 

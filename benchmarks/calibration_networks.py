@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
+from scipy.special import softmax
+from scipy.stats import sem
 from sklearn.datasets import make_classification
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
@@ -65,8 +67,7 @@ def network_logits(seed: int, separation: float) -> tuple[I64, F64]:
 
 def at_power(logits: F64, power: float) -> F64:
     """The probabilities at 1 / temperature."""
-    p = np.exp(power * (logits - logits.max(axis=1, keepdims=True)))
-    return np.asarray(p / p.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(power * logits, axis=1))
 
 
 def best_power(truth: I64, logits: F64) -> float:
@@ -269,17 +270,13 @@ def table(runs: Sequence[Run], by: str) -> None:
         print(
             f"{group:36}{len(part):4}   "
             + "".join(f"{mean:9.4f}" for mean in error.mean(axis=0))
-            + f" ±{_standard_error(error[:, 3] - error[:, 0]):.4f}"
+            + f" ±{sem(error[:, 3] - error[:, 0]):.4f}"
             + "".join(f"{mean:9.4f}" for mean in right.mean(axis=0))
-            + f" ±{_standard_error(right[:, 1] - right[:, 0]):.4f} worst "
+            + f" ±{sem(right[:, 1] - right[:, 0]):.4f} worst "
             + f"{(right[:, 1] - right[:, 0]).min():+.4f}"
             + "".join(f"{mean:8.1f}" for mean in gain.mean(axis=0))
             + f"{(gain[:, 2] < -5).mean():6.0%}"
         )
-
-
-def _standard_error(values: F64) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def main() -> None:

@@ -91,25 +91,24 @@ def next_calibration(
     prior, so that a step is the one that its log density allows too; has_prior: one a and b have
     that of a curve with one knot. A curve that is tied takes the same step at all knots.
     """
-    if has_prior and present.curve is None:
-        gradient, information = _with_prior(_one_knot(present), gradient, information)
-    if present.curve is not None:
-        gradient, information = _with_prior(present.curve, gradient, information)
-    if present.curve is not None and present.curve.tied:
-        ties = np.kron(np.eye(2), np.ones((len(present.curve.knots), 1)))
+    curve = _curve_of(present)
+    count = len(curve.knots)
+    if has_prior or present.curve is not None:
+        gradient, information = _with_prior(curve, gradient, information)
+    if curve.tied:
+        ties = np.kron(np.eye(2), np.ones((count, 1)))
         gradient, information = ties.T @ gradient, ties.T @ information @ ties
     step = np.linalg.pinv(information, rcond=1e-10, hermitian=True) @ gradient
-    if present.curve is None:
-        a, b = _limited(present.a, present.b, step[0], step[1])
-        return replace(present, a=a, b=b)
-    curve, count = present.curve, len(present.curve.knots)
     by_a, by_b = np.broadcast_to(step.reshape(2, -1), (2, count))
     moved = [_limited(curve.a[k], curve.b[k], by_a[k], by_b[k]) for k in range(count)]
+    if present.curve is None:
+        return replace(present, a=moved[0][0], b=moved[0][1])
     return of_curve(replace(curve, a=tuple(a for a, _ in moved), b=tuple(b for _, b in moved)))
 
 
-def _one_knot(calibration: Calibration) -> Curve:
-    return Curve((0.0,), (calibration.a,), (calibration.b,))
+def _curve_of(calibration: Calibration) -> Curve:
+    """Its curve; one a and b are one with a single knot."""
+    return calibration.curve or Curve((0.0,), (calibration.a,), (calibration.b,))
 
 
 def of_curve(curve: Curve) -> Calibration:
@@ -161,7 +160,7 @@ def log_prior_of(calibration: Calibration, has_prior: bool = False) -> float:
     log_density = log_prior_of_bias(calibration.bias)
     if calibration.curve is None and not has_prior:
         return log_density
-    _, away, scale = _away(calibration.curve or _one_knot(calibration))
+    _, away, scale = _away(_curve_of(calibration))
     density = np.log1p((away / scale) ** 2 / _FREEDOM)
     return log_density - (_FREEDOM + 1) / 2 * float(density.sum())
 

@@ -22,16 +22,15 @@ from coyo_labeler.em.segments import (
     segment_sum,
 )
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.schemas import CARRIED
 from coyo_labeler.merge.implied import imply
 
 
 def voted_rows(problems: Problems, posterior: F64, carried: pa.Table, model: Model) -> pa.Table:
     """Posterior rows of the images of `problems`, by id; posterior: (nnz,) of their entries.
 
-    carried: id and `CARRIED` of those images that have a belief, sorted by id; in an increment also
-    n_votes of the earlier merge, to which new votes were added. A class that `support_mass` lumped
-    is not listed.
+    carried: id and `schemas.CARRIED` of those images that have a belief, sorted by id; in an
+    increment also n_votes of the earlier merge, to which new votes were added. A class that
+    `support_mass` lumped is not listed.
     """
     listed = problems.label >= 0
     problem = np.repeat(np.arange(len(problems)), np.diff(problems.offsets))
@@ -49,7 +48,7 @@ def voted_rows(problems: Problems, posterior: F64, carried: pa.Table, model: Mod
     offsets = offsets_of(np.bincount(image, minlength=len(images)))
     index, believed = find(carried["id"].to_numpy(), images)
     belief_row = pa.array(index, mask=~believed)
-    columns = {name: carried[name].take(belief_row) for name in CARRIED}
+    columns = {name: carried[name].take(belief_row) for name in schemas.CARRIED}
     if "n_votes" in carried.column_names:
         n_votes += pc.fill_null(carried["n_votes"].take(belief_row), 0).to_numpy()
     return _rows(
@@ -81,7 +80,7 @@ def believed_rows(
     if kept is not None:  # several times faster than Arrow filters lists
         entries = np.repeat(kept, lengths)
         label, probability, lengths = label[entries], probability[entries], lengths[kept]
-        beliefs = beliefs.select(["id", *CARRIED]).filter(pa.array(kept))
+        beliefs = beliefs.select(["id", *schemas.CARRIED]).filter(pa.array(kept))
     probability = probability.astype(np.float64)
     offsets = offsets_of(lengths)
     filled = lengths > 0
@@ -106,7 +105,7 @@ def believed_rows(
         both = _entropy_terms(probability, np.ones(len(probability)))
         both += _entropy_terms(1 - probability, np.ones(len(probability)))
         entropy[filled] = segment_sum(both, segments)
-    columns = {name: beliefs[name] for name in CARRIED}
+    columns = {name: beliefs[name] for name in schemas.CARRIED}
     image = np.repeat(np.arange(len(lengths)), lengths)
     order = _by_probability(image, probability, label)
     n_votes = np.zeros(len(lengths))
