@@ -136,6 +136,20 @@ def test_one_a_and_b_and_a_curve_that_is_tied_end_at_their_mode(fades):
     assert (density(a, b + h) - density(a, b - h)) / (2 * h) == pytest.approx(0, abs=1e-4)
 
 
+def test_one_a_and_b_with_weights_is_shrunk_by_em():
+    """With weights of 1 nothing but the prior is different."""
+    problems, model = drawn("categorical")
+    fitted = {}
+    for weights in (None, (1.0, 1.0)):
+        own = replace(model, weighting=weights, pooling_strength=None)
+        step = PartitionedEStep(InMemory([problems]), own)
+        fitted[weights] = fit(step, own, StoppingRule(60), State(), lambda _: None)
+        objective = [entry["objective"] for entry in fitted[weights].history]
+        assert (np.diff(objective) > -1e-6).all()
+    free, shrunk = (abs(state.calibration.a - 1) for state in fitted.values())
+    assert 0 < shrunk < 0.7 * free
+
+
 def test_weights_are_capped_and_stabilised():
     problems, model = drawn("sigmoid")
     inverse = np.where(np.arange(40) % 4 == 0, 1.0, 10.0)
