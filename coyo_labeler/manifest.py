@@ -1,6 +1,7 @@
 """One run of one stage on one output folder: may it start, is there work, do the counts add up?"""
 
 import logging
+import posixpath
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from coyo_labeler.inputs import (
     fingerprint_input,
     sha256_of_input,
 )
-from coyo_labeler.listings import list_names
+from coyo_labeler.listings import find_files, list_names
 from coyo_labeler.patterns import remove_folder
 from coyo_labeler.redact import redact_settings, redact_texts
 from coyo_labeler.storage_errors import DamagedFileError, parsing
@@ -190,7 +191,8 @@ class Run:
             self._refuse_foreign_files()
             prepare()
         elif claimed["fingerprint"] != self.fingerprint or claimed["stage"] != self.stage:
-            if not settings.overwrite and self._has_results():
+            has_results = claimed.get("effects") or self._has_results()
+            if not settings.overwrite and has_results:
                 raise InputError(
                     f"{self.stage}: output: {self.output} holds the results of another run "
                     f"({_difference(claimed, self, shaping)}); choose another output, or replace "
@@ -270,6 +272,12 @@ class Run:
         claimed = storage.read_json(storage.join(self.output, RUN))
         self._write_document({**(claimed or {}), "token": self.token})
 
+    def note_effects(self) -> None:
+        """From here on other settings are refused: the run has changed something on a server."""
+        self.check_owner()
+        claimed = storage.read_json(storage.join(self.output, RUN))
+        self._write_document({**(claimed or {}), "effects": True})
+
     def check_owner(self) -> None:
         """Check that no other run has claimed the output since this one did.
 
@@ -311,9 +319,10 @@ class Run:
         storage.write_json(storage.join(self.output, RUN), claim)
 
     def _has_results(self) -> bool:
-        """Whether there is more than the claim that a run leaves which stopped at its settings."""
+        """Whether there is a file but the claim; folders alone are left by a start that failed."""
         fs, path = storage.resolve(self.output)
-        return any(name.rpartition("/")[2] != RUN for name in fs.ls(path, detail=False))
+        claim = posixpath.join(path, RUN)
+        return any(name != claim for name in find_files(fs, path))
 
     def _refuse_foreign_files(self) -> None:
         fs, path = storage.resolve(self.output)

@@ -103,6 +103,28 @@ def test_a_run_that_stopped_before_its_first_result_holds_no_folder(settings):
         Run.begin("ingest", settings)
 
 
+def test_a_start_that_failed_holds_no_folder_whatever_empty_folders_it_left(settings):
+    Run.begin("ingest", settings)
+    Path(settings.output, "sent").mkdir()
+    other = settings.model_copy(update={"min_side": 100})
+    assert not Run.begin("ingest", other).resumed
+    assert not Path(settings.output, "sent").exists()
+    Path(settings.output, "sent").mkdir()
+    Path(settings.output, "sent", "a.parquet").write_bytes(b"rows")
+    with pytest.raises(InputError, match="min_side was 100, is 200"):
+        Run.begin("ingest", settings)
+
+
+def test_what_a_run_did_on_a_server_holds_the_folder(settings):
+    Run.begin("ingest", settings).note_effects()
+    assert Run.begin("ingest", settings).resumed
+    other = settings.model_copy(update={"min_side": 100})
+    with pytest.raises(InputError, match="min_side was 200, is 100"):
+        Run.begin("ingest", other)
+    assert not Run.begin("ingest", other.model_copy(update={"overwrite": True})).resumed
+    assert not Run.begin("ingest", settings).resumed
+
+
 def test_a_changed_input_is_refused(settings, source):
     Run.begin("ingest", settings).finish(DONE)
     Path(source, "a.parquet").write_bytes(b"other rows")

@@ -26,6 +26,9 @@ from coyo_labeler.send.wording import Wording
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from coyo_labeler.annotation_tools.cvat_api import Cvat
+    from coyo_labeler.annotation_tools.label_studio_api import LabelStudio
+
 REJECTS = "rejects"
 PART = "part-00000.parquet"
 
@@ -54,8 +57,9 @@ def send(_: "SparkSession | None", settings: SendSettings, run: Run) -> Outcome:
             "send: to: CVAT asks yes-or-no questions only, and these are choices; select with "
             "kind=verify, or send them to label_studio"
         )
+    servers = _label_studio(settings), _cvat(settings)  # before any image is copied
     images = prepare_images(settings, surveyed.images)
-    sending = Sending(settings, surveyed, images, Wording(space))
+    sending = Sending(settings, run, surveyed, images, Wording(space), *servers)
     sent = sending.cvat() if for_cvat else sending.groups()
     with Progress("send", surveyed.table.num_rows, "questions") as progress:
         tables = to_tables(_counted(sent, progress))
@@ -65,6 +69,25 @@ def send(_: "SparkSession | None", settings: SendSettings, run: Run) -> Outcome:
     reasons = Counter(str(row["reason"]) for row in sending.rejects)
     record = Record(settings.to, settings.url or "", tuple(sending.projects))
     return Outcome(Counts(surveyed.table.num_rows, rows, reasons), details=record.to_json())
+
+
+def _label_studio(settings: SendSettings) -> "LabelStudio | None":
+    """The server of Label Studio that the questions go to; None: they go elsewhere."""
+    if settings.to != "label_studio":
+        return None
+    from coyo_labeler.annotation_tools.label_studio_api import LabelStudio  # noqa: PLC0415
+
+    url = settings.url or ""
+    return LabelStudio.connect("send", url, settings.timeout_seconds, settings.retries)
+
+
+def _cvat(settings: SendSettings) -> "Cvat | None":
+    """The server of CVAT that the questions go to; None: they go elsewhere."""
+    if settings.to != "cvat":
+        return None
+    from coyo_labeler.annotation_tools.cvat_api import Cvat  # noqa: PLC0415
+
+    return Cvat.connect("send", settings.url or "", settings.timeout_seconds, settings.retries)
 
 
 def _part(output: str, table: str) -> str:
@@ -79,15 +102,19 @@ def _counted(sent: Iterable[Sent], progress: Progress) -> Iterator[Sent]:
 
 @dataclass
 class Sending:
-    """One run: what is sent, and what is found on the way.
+    """What is sent, and what is found on the way.
 
-    projects: those of a server. rejects: rows of schemas.SEND_REJECTS.
+    label_studio, cvat_server: where the questions go, if to a server. projects: those of it.
+    rejects: rows of schemas.SEND_REJECTS.
     """
 
     settings: SendSettings
+    run: Run
     surveyed: Survey
     images: Images
     wording: Wording
+    label_studio: "LabelStudio | None" = None
+    cvat_server: "Cvat | None" = None
     projects: list[Project] = field(default_factory=list)
     rejects: list[dict[str, object]] = field(default_factory=list)
 
@@ -98,8 +125,8 @@ class Sending:
     def groups(self) -> Iterator[Sent]:
         """Send group by group, to Label Studio or into files."""
         settings = self.settings
-        if settings.to == "label_studio":
-            yield from self._label_studio()
+        if self.label_studio is not None:
+            yield from self._to_label_studio(self.label_studio)
             return
         kinds = len({group.kind for group in self.surveyed.groups})
         for group in self.surveyed.groups:
@@ -107,43 +134,40 @@ class Sending:
             write = _WRITERS[settings.to]
             yield from write(folder, group, self._usable(group), self.wording)
 
-    def _label_studio(self) -> Iterator[Sent]:
-        from coyo_labeler.annotation_tools.label_studio_api import LabelStudio  # noqa: PLC0415
+    def _to_label_studio(self, api: "LabelStudio") -> Iterator[Sent]:
         from coyo_labeler.send.label_studio import open_project, send_tasks  # noqa: PLC0415
 
-        settings = self.settings
-        url = settings.url or ""
-        api = LabelStudio.connect("send", url, settings.timeout_seconds, settings.retries)
         for group in self.surveyed.groups:
             project = open_project(api, group, title_of(group, self._name), self.images)
-            self.projects.append(project)
+            self._note(project)
             questions = self._usable(group)
-            yield from send_tasks(api, project, questions, self.wording, settings.batch_size)
+            yield from send_tasks(api, project, questions, self.wording, self.settings.batch_size)
 
     def cvat(self) -> Iterator[Sent]:
         """Send task by task, to CVAT or into files."""
-        from coyo_labeler.annotation_tools.cvat_api import Cvat  # noqa: PLC0415
         from coyo_labeler.send import cvat  # noqa: PLC0415
         from coyo_labeler.send.cvat_tasks import tasks_of  # noqa: PLC0415
 
         settings, images = self.settings, self.images
         if images.folder is not None and settings.cloud_storage is not None:
             cvat.write_manifest(images)
-        api = None
-        if settings.to == "cvat":
-            url = settings.url or ""
-            api = Cvat.connect("send", url, settings.timeout_seconds, settings.retries)
+        api = self.cvat_server
         number = 0
         for group in self.surveyed.groups:
             usable = self._usable(group)
             for task in tasks_of(group, usable, self._name, self.wording, settings.job_images):
                 if api is not None:
                     storage_id = settings.cloud_storage
-                    self.projects.append(cvat.send_task(api, task, images, storage_id))
+                    self._note(cvat.send_task(api, task, images, storage_id))
                 else:
                     cvat.write_task(settings.output, number, task, images, settings.cloud_storage)
                 number += 1
                 yield from cvat.sent_rows(task)
+
+    def _note(self, project: Project) -> None:
+        if not self.projects:
+            self.run.note_effects()
+        self.projects.append(project)
 
     def _usable(self, group: Group) -> Iterator[tuple[Question, Shown]]:
         """The questions of a group that can be asked; the others become rejects."""

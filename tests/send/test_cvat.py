@@ -103,6 +103,11 @@ def test_images_that_cannot_be_read_are_named(words, fake):
     fake.fails_to_read = True
     with pytest.raises(WorkError, match="cannot read the images of task 1: no such file"):
         run("send", **words)
+    fake.fails_to_read = False
+    run("send", **words, job_images=3)  # nothing had been asked, so other settings are taken
+    assert all(task["size"] for task in fake.tasks.values())
+    with pytest.raises(InputError, match="job_images was 3, is 4"):
+        run("send", **words, job_images=4)
 
 
 def test_images_whose_urls_end_alike_are_in_different_tasks(tmp_path, words, fake):

@@ -11,6 +11,7 @@ from coyo_labeler.annotation_tools.server import Server, Token
 from coyo_labeler.errors import InputError, WorkError
 from tests.annotation_tools.fake_label_studio import LEGACY, PERSONAL, FakeLabelStudio, serve
 from tests.annotation_tools.tables import question, rows_of, run, write_questions
+from tests.tars import write_members
 
 
 @pytest.fixture
@@ -75,6 +76,37 @@ def test_a_run_that_died_between_two_batches_goes_on(tmp_path, fake, url):
     fake.capacity = None
     run("send", **given)
     assert sent_ids(fake) == [question(n)["question_id"] for n in range(7)]
+
+
+def test_a_start_that_failed_is_repeated_with_the_setting_corrected(tmp_path, fake, url):
+    with pytest.raises(InputError, match="cannot be reached"):
+        run("send", **words(tmp_path, "http://127.0.0.1:9", retries=0))
+    project = {"title": "r0001 · choice", "label_config": "<View></View>"}
+    fake.projects[7] = {"id": 7, **project}
+    with pytest.raises(InputError, match="give project=NAME"):
+        run("send", **words(tmp_path, url))
+    manifest, _ = run("send", **words(tmp_path, url, project="lamps"))
+    assert manifest.rows.rows_out == len(fake.tasks) == 7
+
+
+def test_no_image_is_copied_for_a_server_that_is_not_there(tmp_path, fake, url):
+    document = json.dumps({"id": question(0)["image_id"]}).encode()
+    members = [("00000_00000.jpg", b"an image"), ("00000_00000.json", document)]
+    write_members(tmp_path / "tars" / "00000.tar", members)
+    given = {"images": tmp_path / "tars", "document_root": tmp_path, "retries": 0}
+    with pytest.raises(InputError, match="cannot be reached"):
+        run("send", **words(tmp_path, "http://127.0.0.1:9", **given))
+    assert [p.name for p in tmp_path.joinpath("sent").rglob("*")] == ["_run.json"]
+    run("send", **words(tmp_path, url, **given))
+    assert tmp_path.joinpath("sent", "images").exists()
+
+
+def test_after_the_first_task_another_server_is_refused(tmp_path, fake, url):
+    fake.capacity = 3
+    with pytest.raises(WorkError, match="the disk is full"):
+        run("send", **words(tmp_path, url, retries=0))
+    with pytest.raises(InputError, match=r"url was .*, is .*overwrite=true"):
+        run("send", **words(tmp_path, "http://127.0.0.1:9", retries=0))
 
 
 @pytest.mark.parametrize("taken", [True, False])
