@@ -10,13 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coyo_labeler.annotation_tools.questions import CHOICE, VERIFY, Question, QuestionIndex
+from coyo_labeler.annotation_tools.records import SERVERS
 from coyo_labeler.collect.answers import LONGEST_ID
 from coyo_labeler.collect.reasons import Reason
+from coyo_labeler.collect.tables import LAYOUTS
 from coyo_labeler.collect.worker_names import WorkerNames
 from coyo_labeler.errors import one_line
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_ids import whole_number
 from coyo_labeler.formats.label_spaces import LabelSpace
+
+#: What stands in front of the ids of workers.
+_TOOLS = frozenset({*SERVERS, *(layout.tool for layout in LAYOUTS.values())})
 
 #: Answers to a verification.
 RESPONSES = frozenset({"yes", "no", "unsure"})
@@ -29,6 +34,10 @@ _NONE = frozenset({"none", "none of these", "none of them"})
 _BRACKETED = re.compile(r"\[(\d{1,9})\]\s*$")
 #: What an option of our CSV begins with, where somebody copied all of it: `11054 = table lamp: …`.
 _OPTION = re.compile(r"(\d{1,9}|none|unsure) = ")
+
+#: What spreadsheets make of a question's id such as `1:17`.
+_TIME = re.compile(r"\d{2}:\d{2}|\d{1,4}:\d{2}:\d{2}( [AP]M)?")
+_TIME_HINT = ", a time that a spreadsheet made of it: import the column question_id as text"
 
 #: A judged answer: a vote where `reason` is null, else a reject. `created` orders answers of one
 #: worker to one question.
@@ -154,11 +163,15 @@ def _row_of(values: Mapping[str, Any], questions: QuestionIndex) -> int | None:
 
 
 def _worker_of(values: Mapping[str, Any], rules: Rules) -> str | None:
-    """`tool:name`; None where nobody knows who answered."""
+    """`tool:name`; None where nobody knows who answered.
+
+    A name that has a tool in front already, as workers have whom select assigned, is kept.
+    """
     number = values["worker_number"]
     name = rules.users.get(number) if number is not None else None
     name = name or values["worker"] or _of_number(number, rules) or rules.worker
-    return None if name is None else f"{rules.tool}:{name}"
+    is_worker_id = name is not None and name.partition(":")[0] in _TOOLS
+    return name if name is None or is_worker_id else f"{rules.tool}:{name}"
 
 
 def _of_number(number: int | None, rules: Rules) -> str | None:
@@ -185,7 +198,8 @@ def _why_no_vote(
 
 def _why_unknown(values: Mapping[str, Any]) -> str:
     if values["question_id"] is not None:
-        return f"no question has the id '{values['question_id']}'"
+        hint = _TIME_HINT if _TIME.fullmatch(values["question_id"]) else ""
+        return f"no question has the id '{values['question_id']}'{hint}"
     if values["image_id"] is None and values["image"] is None:
         return "the answer names no question and no image"
     image = values["image_id"] if values["image_id"] is not None else f"'{values['image']}'"

@@ -267,15 +267,19 @@ def _lists_of(questions: pa.Table) -> LabelLists:
 
 
 def _barred(ids: I64, votes: pa.Table, workers: Workers) -> dict[int, set[int]]:
-    """By question, the workers who have answered about its image before."""
+    """By question, the workers who have answered about its image before.
+
+    A worker who is named without a tool is whoever has that name in any: `ann` is `file:ann` too.
+    """
     code = {name: number for number, name in enumerate(workers.names)}
     question = {image: number for number, image in enumerate(ids.tolist())}
     barred: dict[int, set[int]] = {}
     for image, name in zip(
         votes["image_id"].to_pylist(), votes["worker_id"].to_pylist(), strict=True
     ):
-        if name in code and image in question:
-            barred.setdefault(question[image], set()).add(code[name])
+        worker = code.get(name, code.get(name.partition(":")[2]))
+        if worker is not None and image in question:
+            barred.setdefault(question[image], set()).add(worker)
     return barred
 
 

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from html import escape
 from importlib import resources
 from itertools import islice
@@ -21,6 +23,9 @@ from coyo_labeler.send.wording import ANSWERS, NONE, UNSURE, Wording
 #: Questions in one file: Label Studio takes 250,000 tasks or 200 MB at once.
 PER_FILE = 20_000
 
+#: Bytes of a worker's id in a file's name, which has 255 at most.
+_LONGEST_NAME = 160
+
 #: Columns of plain CSV; people fill in the last two.
 _CSV = ("question_id", "image", "question", "definition", "options", "worker_id", "answer")
 _MTURK = ("image_url", "question_id", "image_id", "label", "question", "definition", "categories")
@@ -29,13 +34,14 @@ _MTURK = ("image_url", "question_id", "image_id", "label", "question", "definiti
 class Folder:
     """Where the files of one kind and worker go.
 
-    kinds: of all questions; where there are two, each kind has a subfolder.
+    kinds: of all questions; where there are two, each kind has a subfolder. name: of the group's
+    worker, see `file_names`; "" for none.
     """
 
-    def __init__(self, output: str, group: Group, kinds: int) -> None:
+    def __init__(self, output: str, group: Group, kinds: int, name: str) -> None:
         self._below = f"{group.kind}/" if kinds > 1 else ""
         self._output = output
-        self._worker = f"{_file_name(group.key.worker)}-" if group.key.worker else ""
+        self._worker = f"{name}-" if name else ""
         overlap = group.overlap
         self._overlap = f"{overlap}x-" if overlap > 1 else ""
 
@@ -52,9 +58,22 @@ class Folder:
         storage.write_bytes(storage.join(self._output, name), text.encode())
 
 
+def file_names(workers: Collection[str]) -> dict[str, str]:
+    """A part of a file's name for the id of each worker; different ones also without upper case.
+
+    Where several ids would give one name, each has a checksum behind it.
+    """
+    names = {worker: _file_name(worker) for worker in workers}
+    alike = Counter(name.casefold() for name in names.values())
+    return {
+        worker: name if alike[name.casefold()] == 1 else f"{name}-{zlib.crc32(worker.encode()):08x}"
+        for worker, name in names.items()
+    }
+
+
 def _file_name(worker: str) -> str:
-    """A worker's id as a part of a file's name."""
-    return re.sub(r"[^\w.@-]", "_", worker)[:80]
+    safe = re.sub(r"[^\w.@-]", "_", worker)[:80]
+    return safe.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def write_label_studio(

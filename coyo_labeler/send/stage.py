@@ -129,8 +129,9 @@ class Sending:
             yield from self._to_label_studio(self.label_studio)
             return
         kinds = len({group.kind for group in self.surveyed.groups})
+        names = files.file_names({group.key.worker for group in self.surveyed.groups})
         for group in self.surveyed.groups:
-            folder = files.Folder(settings.output, group, kinds)
+            folder = files.Folder(settings.output, group, kinds, names[group.key.worker])
             write = _WRITERS[settings.to]
             yield from write(folder, group, self._usable(group), self.wording)
 

@@ -37,7 +37,10 @@ class ClassText:
     def line(self) -> str:
         """On one line of plain text."""
         what = self.definition or self.synset
-        return f"{self.name}: {what}" if what else self.name
+        if what:
+            return f"{self.name}: {what}"
+        # Nothing else tells `crane, bird` from `crane, machine`.
+        return f"{self.name}, {self.more}" if self.more else self.name
 
     @property
     def html(self) -> str:

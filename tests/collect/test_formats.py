@@ -189,6 +189,28 @@ def test_a_filled_in_csv_of_send_comes_back(tmp_path):
     assert votes == [(11054, None), (None, "none"), (8087, "unsure")]
 
 
+def test_a_worker_whom_select_assigned_keeps_the_id(tmp_path):
+    """select knows workers by the ids of votes, and send writes them into its files."""
+    workers = ["file:ann", "label_studio:bob@example.org", "carl", "a:b"]
+    asked = write_questions(tmp_path, [question(n, worker_id=w) for n, w in enumerate(workers)])
+    run("send", questions=asked, to="csv", output=tmp_path / "sent")
+    (tmp_path / "filled").mkdir()
+    for path in (tmp_path / "sent").glob("*.csv"):
+        text = path.read_text()
+        assert text.endswith(",\n")
+        (tmp_path / "filled" / path.name).write_text(text[:-1] + "11054\n")
+    run("collect", questions=asked, source=tmp_path / "filled", output=tmp_path / "out")
+    votes = [vote["worker_id"] for vote in rows_of(tmp_path / "out", "votes")]
+    assert votes == ["file:ann", "label_studio:bob@example.org", "file:carl", "file:a:b"]
+
+
+def test_a_question_id_that_a_spreadsheet_took_for_a_time_is_explained(collect, tmp_path):
+    text = "question_id,worker_id,answer\n01:17:00,ann,8087\n1:17,ann,8087\n"
+    assert collect(text, "answers.csv")[1] == [(-1, "unknown_question")] * 2
+    details = [row["detail"] for row in rows_of(tmp_path / "out", "rejects")]
+    assert [("import the column" in detail) for detail in sorted(details)] == [True, False]
+
+
 def test_parquet_with_our_names(tmp_path):
     asked = write_questions(tmp_path, exports.QUESTIONS)
     table = pa.table(

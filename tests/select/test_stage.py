@@ -131,6 +131,17 @@ def test_nobody_answers_about_an_image_twice(tmp_path):
         assert asked[5]["worker_id"] == "ann"
 
 
+def test_a_worker_named_without_a_tool_is_known_by_the_name_in_any(tmp_path):
+    given = given_votes(tmp_path)
+    votes = tmp_path / "votes.csv"
+    votes.write_text(votes.read_text().replace(",ann,", ",file:ann,").replace(",bob,", ",x:bob,"))
+    (tmp_path / "workers.txt").write_text("ann\nbob\ncid\n")
+    select(tmp_path, budget=3, audit=0, assign="random", workers=tmp_path / "workers.txt", **given)
+    asked = questions(tmp_path)
+    assert asked[1]["worker_id"] == "cid"
+    assert asked[3]["worker_id"] != "ann"
+
+
 @pytest.mark.parametrize("assign", ["random", "greedy"])
 def test_an_assigned_question_has_a_row_for_each_of_its_workers(tmp_path, assign):
     (tmp_path / "workers.txt").write_text("ann\nbob\ncid\ndee\n")

@@ -54,6 +54,19 @@ def test_files_of_workers_and_kinds_are_apart(send):
     ]
 
 
+def test_workers_whose_names_are_alike_have_files_of_their_own(send):
+    long = "語" * 120
+    workers = ["ann k", "ann_k", "ANN/K", "bob", long, f"{long}2"]
+    rows = [question(n, worker_id=worker) for n, worker in enumerate(workers)]
+    manifest, out = send("csv", rows)
+    texts = {path.name: path.read_text() for path in out.glob("questions-*.csv")}
+    assert len({name.casefold() for name in texts}) == manifest.rows.rows_out == len(workers)
+    assert "questions-bob-00000.csv" in texts
+    for row in rows_of(out, "sent"):
+        assert row["question_id"] in texts[row["project"]]
+        assert f",{row['worker_id']}," in texts[row["project"]]
+
+
 def test_mturk_gets_a_template_and_rows_that_cannot_break_it(send, tmp_path):
     space = tmp_path / "classes.txt"
     space.write_text('a "quoted" <b>name</b>, alias\nit\'s\nplain\n')
@@ -66,7 +79,7 @@ def test_mturk_gets_a_template_and_rows_that_cannot_break_it(send, tmp_path):
         template = template.replace(f"${{{name}}}", row[name])
     page = ET.fromstring(template[template.index("<crowd-form>") :])
     shown = json.loads(next(page.iter("crowd-image-classifier")).get("categories"))
-    assert shown == ['a "quoted" <b>name</b> [0]', "it's [1]", "none of these", "unsure"]
+    assert shown == ['a "quoted" <b>name</b>, alias [0]', "it's [1]", "none of these", "unsure"]
 
 
 def test_csv_has_what_people_need_and_no_more(send):
@@ -76,6 +89,19 @@ def test_csv_has_what_people_need_and_no_more(send):
     assert first["question_id"] == f"r0001:{FIRST}"
     assert "11054 = table lamp: a lamp that sits on a table" in first["options"]
     assert not any(word in text for word in ("uncertain", "audit", "0.28125", "0.625", "0.40625"))
+
+
+def test_classes_of_a_text_file_that_begin_alike_read_differently(send, tmp_path):
+    space = tmp_path / "classes.txt"
+    space.write_text("crane, bird\ncrane, machine\n")
+    rows = [question(0, candidates=[0, 1]), question(1, "verify", label=1)]
+    _, out = send("csv", rows, label_space=space)
+    (choice, verify) = (
+        next(csv.DictReader(io.StringIO((out / kind / "questions-00000.csv").read_text())))
+        for kind in ("choice", "verify")
+    )
+    assert "0 = crane, bird\n1 = crane, machine\n" in choice["options"]
+    assert verify["definition"] == "crane, machine"
 
 
 def test_a_question_that_cannot_be_asked_is_a_reject(send):
