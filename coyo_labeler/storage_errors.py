@@ -1,6 +1,7 @@
 """What errors of files mean to the person who started the job: one line with the remedy."""
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from zipfile import BadZipFile
@@ -61,6 +62,23 @@ def explain_os_error(error: OSError, url: str | None = None) -> InputError | Wor
             "and write there"
         )
     return WorkError(f"{where + ': ' if where else ''}{reason}; {_AGAIN}")
+
+
+def explain_s3_error(error: Exception) -> InputError | WorkError | None:
+    """An error of the client of S3 as one of ours; None for any other error.
+
+    What the store itself answers, s3fs makes errors of the system of.
+    """
+    library = sys.modules.get("botocore.exceptions")  # loaded, if it raised the error
+    if library is None or not isinstance(error, library.BotoCoreError):
+        return None
+    reason = one_line(error, 300).rstrip(".")
+    if isinstance(error, library.HTTPClientError | library.ConnectionError):
+        return WorkError(f"S3 cannot be reached ({reason}); check its endpoint. {_AGAIN}")
+    return InputError(
+        f"S3: {reason}; set credentials, profile and endpoint as AWS's tools take them from the "
+        "environment, and check the name of the bucket"
+    )
 
 
 @contextmanager

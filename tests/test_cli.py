@@ -4,6 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import (
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
 
 from coyo_labeler import cli
 from coyo_labeler.errors import InputError, WorkError
@@ -71,6 +78,25 @@ def test_what_is_raised_becomes_an_exit_status(raised, status, capsys):
 
     assert cli.guard(work) == status
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (NoCredentialsError(), 2, "Unable to locate credentials; set credentials"),
+        (ProfileNotFound(profile="nobody"), 2, "(nobody) could not be found"),
+        (ParamValidationError(report="Invalid bucket name\nx"), 2, "check the name of the bucket"),
+        (EndpointConnectionError(endpoint_url="http://s3"), 1, "S3 cannot be reached"),
+        (ReadTimeoutError(endpoint_url="http://s3"), 1, "run the same command again"),
+    ],
+)
+def test_what_stops_the_client_of_s3_is_one_line(raised, status, said, capsys):
+    def work():
+        raise raised
+
+    assert cli.guard(work) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_an_error_of_our_own_code_is_not_hidden():
