@@ -177,7 +177,7 @@ class Run:
         }
         inputs |= {key: sha256_of_input(stage, key, url) for key, url in files.items()}
         config = settings.model_dump(mode="json")
-        shaping = _shaping(settings)
+        shaping = settings.shaping()
         whole = {key: text for key, text in inputs.items() if key not in settings.inputs_by_shard}
         fingerprint = digest({"config": shaping, "inputs": whole})
         run = cls(stage, settings.output, fingerprint, config, inputs, time.time())
@@ -302,7 +302,7 @@ class Run:
         The output is unfinished again until `finish`.
         """
         storage.remove(storage.join(self.output, MANIFEST))
-        self._write_claim(_shaping(settings))
+        self._write_claim(settings.shaping())
 
     def _write_claim(self, shaping: Mapping[str, Any], clearing: bool = False) -> None:
         document = {
@@ -375,12 +375,6 @@ def read_manifest(output: str) -> Manifest | None:
         return None
     with parsing(url, remedy):
         return Manifest.from_json(document)
-
-
-def _shaping(settings: StageSettings) -> dict[str, Any]:
-    """The settings that shape the output, as JSON values."""
-    left_out = {*settings.operational, *settings.inputs}
-    return settings.model_dump(mode="json", exclude=left_out)
 
 
 def _difference(claimed: Mapping[str, Any], run: Run, shaping: Mapping[str, Any]) -> str:

@@ -74,7 +74,9 @@ def explain_s3_error(error: Exception) -> InputError | WorkError | None:
         return None
     reason = one_line(error, 300).rstrip(".")
     if isinstance(error, library.HTTPClientError | library.ConnectionError):
-        return WorkError(f"S3 cannot be reached ({reason}); check its endpoint. {_AGAIN.capitalize()}")
+        return WorkError(
+            f"S3 cannot be reached ({reason}); check its endpoint. {_AGAIN.capitalize()}"
+        )
     return InputError(
         f"S3: {reason}; set credentials, profile and endpoint as AWS's tools take them from the "
         "environment, and check the name of the bucket"

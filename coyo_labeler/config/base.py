@@ -117,6 +117,15 @@ class StageSettings(Settings):
         """Whether the stage may have work left on an output that is finished."""
         return False
 
+    def shaping(self) -> dict[str, Any]:
+        """The settings that shape the output, as JSON values.
+
+        A path at which an input lies too is left out: as of other inputs, its content is compared.
+        """
+        known = {getattr(self, key) for key in self.inputs} - {None}
+        moved = {key for key in self.paths if getattr(self, key) in known}
+        return self.model_dump(mode="json", exclude={*self.operational, *self.inputs, *moved})
+
     def check(self) -> None:
         """Check what a run needs besides valid values, before it claims its output.
 

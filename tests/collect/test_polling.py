@@ -67,6 +67,19 @@ def test_a_poll_reads_what_is_new_or_changed(fake, words):
     assert fake.requests.count("GET /api/tasks") == 1  # two tasks of five: one page
 
 
+def test_a_folder_of_a_round_may_be_moved_between_two_polls(fake, words, tmp_path):
+    """As `round` calls collect: the server is that of `sent`."""
+    round_words = {**words, "sent": words["source"]}
+    fake.answer(1, 1, "8087")
+    run("collect", **round_words)
+    fake.answer(2, 1, "8087")
+    moved = words["source"].rename(tmp_path / "elsewhere")
+    manifest, _ = run("collect", **{**round_words, "source": moved, "sent": moved})
+    assert manifest.rows.rows_out == 2
+    with pytest.raises(InputError, match="source was None, is 'http:"):
+        run("collect", **{**round_words, "source": "http://127.0.0.1:9/projects/1", "sent": moved})
+
+
 def test_an_answer_that_was_deleted_goes(fake, words):
     fake.answer(1, 1, "8087")
     fake.answer(1, 2, "5")
