@@ -394,7 +394,6 @@ def sha256_of(url: str) -> str:
 
 
 def read_text(url: str) -> str:
-    """A UTF-8 text file."""
+    """A UTF-8 text file, without the mark that some editors put in front."""
     fs, path = resolve(url)
-    text: str = fs.cat_file(path).decode()
-    return text
+    return str(fs.cat_file(path), "utf-8-sig")

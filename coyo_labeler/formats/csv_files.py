@@ -22,7 +22,8 @@ def read_header(key: str, url: str, delimiter: str = ",") -> list[str]:
 
     key: the setting that named the file, for messages. delimiter: what stands between two values.
 
-    Raises: InputError where the file is empty, not encoded as UTF-8, or its first line is endless.
+    Raises: InputError where the file is empty, not encoded as UTF-8, or its first line is endless
+    or divided in another way.
     """
     fs, path = storage.resolve(url)
     with fs.open(path, "rb") as file:
@@ -45,6 +46,12 @@ def read_header(key: str, url: str, delimiter: str = ",") -> list[str]:
         raise _other_encoding(key, url)
     if not names:
         raise InputError(f"{key}: {url} is empty; its first line must name the columns")
+    if len(names) == 1 and (between := next((c for c in ";\t|" if c in names[0]), None)):
+        word = "tabs" if between == "\t" else f"'{between}'"
+        raise InputError(
+            f"{key}: {url} has {word} between its values; save it again with commas (its first "
+            f"line: {names[0][:200]})"
+        )
     return names
 
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def test_quotes_that_are_closed_or_part_of_a_value(
 ) -> None:
     (tmp_path / "a.csv").write_text(text)
     assert rows(tmp_path / "a.csv") == expected
+
+
+@pytest.mark.parametrize(("between", "named"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
+def test_other_signs_than_commas_between_values_are_named(
+    tmp_path: Path, between: str, named: str
+) -> None:
+    (tmp_path / "a.csv").write_text(f"worker{between}note\na{between}x\n")
+    with pytest.raises(InputError, match=re.escape(f"has {named} between its values; save it")):
+        rows(tmp_path / "a.csv")
 
 
 def test_a_quote_that_is_left_open_in_the_first_line_is_named(tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ def test_a_text_file_names_its_classes_and_has_no_synsets(tmp_path: Path) -> Non
     assert space.describe() == "imagenet21k (0..2)"
 
 
+def test_a_text_file_as_windows_saves_it_names_the_same_classes(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfzero\r\none\r\n\r\n")
+    assert load_label_space(str(tmp_path / "classes.txt")).names == ("zero", "one")
+
+
 def test_what_is_neither_a_known_name_nor_a_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither one of imagenet21k, imagenet1k nor a UTF-8"):
         load_label_space("imagenet22k")
