@@ -32,6 +32,9 @@ from coyo_labeler.table_files import FILES, Tables, count_tables, difference, li
 logger = logging.getLogger(__name__)
 
 
+#: What to do where an output holds results of other settings.
+REPLACE = "choose another output, or replace them with overwrite=true"
+
 #: What a number of rows may be in a document, which need not come from this program.
 _Number = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -195,8 +198,7 @@ class Run:
             if not settings.overwrite and has_results:
                 raise InputError(
                     f"{self.stage}: output: {self.output} holds the results of another run "
-                    f"({_difference(claimed, self, shaping)}); choose another output, or replace "
-                    "them with overwrite=true"
+                    f"({_difference(claimed, self, shaping)}); {REPLACE}"
                 )
             prepare()
             self._clear(shaping)
@@ -229,7 +231,7 @@ class Run:
             if self._has_results() and not settings.overwrite:
                 raise InputError(
                     f"{self.stage}: output: {error}; with what settings its results were made is "
-                    "not known: choose another output, or replace them with overwrite=true"
+                    f"not known: {REPLACE}"
                 ) from None
             return {"stage": self.stage, "fingerprint": self.fingerprint, "clearing": True}
         return claimed

@@ -8,7 +8,7 @@ from coyo_labeler import storage
 from coyo_labeler.config.read import default_config, read_settings
 from coyo_labeler.config.round import NESTED, RoundSettings
 from coyo_labeler.errors import InputError
-from coyo_labeler.manifest import Manifest
+from coyo_labeler.manifest import REPLACE, Manifest
 from coyo_labeler.round.standing import (
     COLLECTED,
     LEARNED,
@@ -153,7 +153,14 @@ class Steps:
             **{key: value for key, value in given.items() if key != "budget"},
             "output": self.folder(number, part),
         }
-        return self.run(stage, [f"{key}={value}" for key, value in known.items()])[0]
+        try:
+            return self.run(stage, [f"{key}={value}" for key, value in known.items()])[0]
+        except InputError as error:
+            if REPLACE not in str(error):
+                raise
+            # The outputs of a round cannot be chosen, and the key is that of the stage.
+            remedy = f"go back to what it was, or replace them with {stage}.overwrite=true"
+            raise InputError(str(error).replace(REPLACE, remedy)) from None
 
     def _spark(self) -> dict[str, object]:
         spark = self.settings.spark

@@ -138,6 +138,20 @@ def test_the_loop_asks_collects_and_merges(step, tmp_path):
     assert {name[:2] for name in asked["question_id"].to_pylist()} == {"2:"}
 
 
+def test_other_settings_within_a_round_are_refused_with_the_key_to_give(step):
+    tool = Tool()
+    tool.fail = "send"
+    with pytest.raises(WorkError):
+        step(tool)
+    tool.fail = ""
+    with pytest.raises(
+        InputError, match=r"strategy was 'risk', .*with select\.overwrite=true"
+    ) as e:
+        step(tool, **{"select.strategy": "random"})
+    assert "choose another output" not in str(e.value)
+    assert "sent 20" in step(tool, **{"select.strategy": "random", "select.overwrite": "true"})
+
+
 def test_a_round_waits_for_enough_answers_or_until_its_hours_are_over(step):
     tool = Tool(share=0.5)
     step(tool)
