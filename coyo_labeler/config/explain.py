@@ -66,6 +66,10 @@ def _explain_value(key: str, kind: str, value: Any, wanted: str) -> str:
     in_yaml = _KINDS.get(type(value))
     if kind == "string_type" and in_yaml is not None:
         return f"{key}: {shown} is {in_yaml}, and text is wanted; write it in quotes: {key}: '…'"
+    if kind in {"list_type", "tuple_type"}:
+        wanted = f"a list; give {key}='[…]'"
+    if kind == "too_short":
+        return f"{key}: nothing is in the list; give some, such as {key}='[…]'"
     return f"{key}: {shown} is wrong; it must be {wanted}"
 
 

@@ -21,6 +21,7 @@ class Example(StageSettings):
     inner: Inner = Field(default_factory=Inner)
     tags: tuple[str, ...] = ()
     names: dict[str, str] = Field(default_factory=dict)
+    ways: list[str] = Field(["a"], min_length=1)
 
 
 def read(*overrides: str, config: str | None = None) -> Example:
@@ -208,6 +209,12 @@ def test_a_folder_for_a_file_is_named(tmp_path):
 
 def test_a_word_nested_without_end_is_refused():
     assert "nested" in refusal("inner=" + "{a: " * 5000)
+
+
+def test_how_a_list_is_given_is_said():
+    for key in ("tags", "ways"):
+        assert f"{key}: 'a' is wrong; it must be a list; give {key}='[…]'" in refusal(f"{key}=a")
+    assert "ways: nothing is in the list; give some" in refusal("ways=[]")
 
 
 def test_the_file_may_begin_with_a_byte_order_mark(tmp_path):
