@@ -61,7 +61,9 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
         # The tables of a stage's output, copied without its manifest.
         files = storage.files_of(storage.join(url, "*"), suffix="")
     if not files:
-        raise InputError(f"{stage}: {key}: {url} holds no files")
+        raise InputError(
+            f"{stage}: {key}: {url} holds no files; give the folder in which the files lie"
+        )
     first = min(files)
     return digest(
         [

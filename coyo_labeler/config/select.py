@@ -139,5 +139,7 @@ class SelectSettings(StageSettings):
     @model_validator(mode="after")
     def _shares_leave_room(self) -> Self:
         if self.audit + (self.gold_share if self.gold else 0) > 1:
-            raise ValueError("audit and gold_share: together they are more than all questions")
+            raise ValueError(
+                "audit and gold_share: together they are more than all questions; lower one of them"
+            )
         return self
