@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import pyarrow as pa
 
 #: The environment's variable with the key of the hashes.
 WORKER_KEY = "COYO_LABELER_WORKER_KEY"
+
+#: A worker's id with a hash for the name, see `WorkerNames._digest`.
+_HASHED = re.compile(r"[a-z_]+:[0-9a-f]{20}")
 
 #: Bytes of a key that BLAKE2b takes.
 _KEY_BYTES = 64
@@ -32,8 +36,8 @@ class WorkerNames:
         return "" if self.key is None else self._digest("a name that nobody has")
 
     def shown(self, name: str) -> str:
-        """A name, or its hash."""
-        return name if self.key is None else self._digest(name)
+        """A name, or its hash. A worker's id that has a hash, as select assigns it, is kept."""
+        return name if self.key is None or _HASHED.fullmatch(name) else self._digest(name)
 
     def _digest(self, name: str) -> str:
         assert self.key is not None

@@ -204,6 +204,19 @@ def test_a_worker_whom_select_assigned_keeps_the_id(tmp_path):
     assert votes == ["file:ann", "label_studio:bob@example.org", "file:carl", "file:a:b"]
 
 
+def test_the_hash_of_a_worker_whom_select_assigned_is_not_hashed_again(collect, tmp_path):
+    questions = [row["question_id"] for row in exports.QUESTIONS]
+    header = "question_id,worker_id,answer\n"
+    collect(f"{header}{questions[0]},ann,8087\n", "one.csv", hash_workers="true")
+    (worker,) = {vote["worker_id"] for vote in rows_of(tmp_path / "out", "votes")}
+    text = f"{header}{questions[6]},{worker},yes\n{questions[0]},file:ann,8087\n"
+    collect(text, "two.csv", hash_workers="true", overwrite="true")
+    other, again = [vote["worker_id"] for vote in rows_of(tmp_path / "out", "votes")]
+    assert again == worker
+    assert other != worker
+    assert "ann" not in other
+
+
 def test_a_question_id_that_a_spreadsheet_took_for_a_time_is_explained(collect, tmp_path):
     text = "question_id,worker_id,answer\n01:17:00,ann,8087\n1:17,ann,8087\n"
     assert collect(text, "answers.csv")[1] == [(-1, "unknown_question")] * 2
