@@ -106,7 +106,14 @@ def prepare(
     if prepared is None:
         check_owner()
         _clear(state)
-        prepared = _prepare_anew(executor, state, model, plan, space, check_owner)
+        try:
+            prepared = _prepare_anew(executor, state, model, plan, space, check_owner)
+        except Exception:
+            # Nothing of it would be used again, and it would hold the output against a setting or
+            # an input that is corrected.
+            check_owner()
+            _clear(state)
+            raise
         check_owner()
         _save(prepared, state)
     return prepared

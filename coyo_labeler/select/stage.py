@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 #: Images of a partition of the index, about.
 _PER_PARTITION = 1_000_000
 
+#: The folders that it writes, below the output.
+_WRITTEN = ("_state", "questions", "gold_key")
+
 
 def select(spark: "SparkSession | None", settings: SelectSettings, run: Run) -> Outcome:
     """Choose images to ask about; without a session, in threads right here.
@@ -34,6 +37,17 @@ def select(spark: "SparkSession | None", settings: SelectSettings, run: Run) -> 
 
     Raises: InputError naming the key, file, row, column or value at fault.
     """
+    try:
+        return _select(spark, settings, run)
+    except Exception:
+        # All is done anew, so what is there would only hold the output against other settings.
+        run.check_owner()
+        for folder in _WRITTEN:
+            storage.clear(storage.join(run.output, folder))
+        raise
+
+
+def _select(spark: "SparkSession | None", settings: SelectSettings, run: Run) -> Outcome:
     plan = make_plan(settings)
     assignment = read_assignment(settings)
     executor = executor_of(None if settings.engine == "local" else spark)

@@ -245,6 +245,8 @@ def test_of_many_bad_votes_the_first_is_named_though_many_tasks_read_them(tmp_pa
     pq.write_table(votes, tmp_path / "votes.parquet", row_group_size=2)
     with pytest.raises(InputError, match=r"row 4 of votes\.parquet: label 7 is outside"):
         merge(None, tmp_path, votes=tmp_path / "votes.parquet", partitions=2)
+    given = {"votes": tmp_path / "votes.parquet", "partitions": 2, "on_bad_vote": "reject"}
+    assert merge(None, tmp_path, **given).tables["votes"].rejected == {"label_outside": 3}
 
 
 def test_bad_and_superseded_votes_are_rejected_with_reasons_and_counted(spark, tmp_path, inputs):

@@ -323,6 +323,8 @@ def test_labels_that_cannot_be_used_are_named(tmp_path):
         pq.write_table(pa.table(table), path)
         with pytest.raises(InputError, match=message) as raised:
             select(tmp_path, output=f"out-{path.stem}", labels=path, **settings)
+        left = [each for each in tmp_path.joinpath(f"out-{path.stem}").rglob("*") if each.is_file()]
+        assert {each.name for each in left} <= {"_run.json"}  # so that other settings are taken
         assert path.name in str(raised.value) or "two rows" in str(raised.value)
 
     lists = {"labels": [[0], [1]], "label_probs": [[0.5], [0.25]]}
@@ -344,6 +346,16 @@ def test_labels_that_cannot_be_used_are_named(tmp_path):
     empty = tmp_path / "empty.parquet"
     pq.write_table(schemas.BELIEFS.empty_table(), empty)
     assert select(tmp_path, "no rows", labels=empty).rows.rows_out == 0
+
+
+def test_a_setting_is_corrected_where_the_first_try_was_refused(tmp_path):
+    labels = write_labels(tmp_path / "labels", ROWS)
+    (tmp_path / "two.txt").write_text("cat\ndog\n")
+    with pytest.raises(InputError, match="outside label_space"):
+        select(tmp_path, labels=labels, label_space=tmp_path / "two.txt")
+    (tmp_path / "six.txt").write_text("a\nb\nc\nd\ne\nf\n")
+    select(tmp_path, labels=labels, label_space=tmp_path / "six.txt", budget=9)
+    assert questions(tmp_path).keys() == ROWS.keys()
 
 
 def test_minimal_labels_are_enough(tmp_path):
