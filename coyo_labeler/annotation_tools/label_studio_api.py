@@ -121,12 +121,13 @@ class LabelStudio:
             )
         return [int(number) for number in numbers]
 
-    def sent_questions(self, project: int) -> Iterator[tuple[str, int]]:
-        """(question_id, number) of every task of a project that has one."""
+    def sent_questions(self, project: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """(question_id, number, data) of every task of a project that has a question's id."""
         for task in self._pages({"project": project, "fields": "task_only"}, _PAGE):
-            question_id = task.get("data", {}).get("question_id")
+            data = task.get("data", {})
+            question_id = data.get("question_id")
             if isinstance(question_id, str):
-                yield question_id, int(task["id"])
+                yield question_id, int(task["id"]), data
 
     def tasks_since(
         self, project: int, updated_after: str | None, page_size: int

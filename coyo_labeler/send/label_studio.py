@@ -1,14 +1,16 @@
 """Questions to a server of Label Studio: projects are found or created, and tasks are sent once."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from coyo_labeler.annotation_tools.label_studio_api import LabelStudio
 from coyo_labeler.annotation_tools.questions import Question
 from coyo_labeler.annotation_tools.records import Project
 from coyo_labeler.annotation_tools.server import UncertainError
 from coyo_labeler.errors import InputError
+from coyo_labeler.redact import without_parameters
 from coyo_labeler.send.groups import Group
 from coyo_labeler.send.images import Images, Shown
 from coyo_labeler.send.label_studio_tasks import INSTRUCTIONS, configuration, task
@@ -61,20 +63,64 @@ def _canonical(config: str) -> str:
     return "".join(config.split())
 
 
+def find_present(
+    api: LabelStudio,
+    project: Project,
+    questions: Iterable[Question],
+    images: Images,
+    wording: Wording,
+) -> dict[str, int]:
+    """The numbers of the tasks that a project has, by the id of their question.
+
+    questions: those that are to be sent there.
+
+    Raises: InputError where a task has the id of one of them, and asks something else: it is of
+    another loop, whose rounds have the same numbers.
+    """
+    numbers, asked = {}, {}
+    for question_id, number, data in api.sent_questions(project.id):
+        numbers[question_id], asked[question_id] = number, _asked(data)
+    if not numbers:
+        return numbers
+    logger.info("send: '%s' has %d tasks already", project.title, len(numbers))
+    for question in questions:
+        shown = images.find(question)
+        if question.question_id not in numbers or shown is None:
+            continue
+        image, asks = _asked(task(question, shown.url, wording)["data"])
+        there, asks_there = asked[question.question_id]
+        # Label Studio answers with other addresses for images of its own storages.
+        is_other_image = shown.url.startswith(("http://", "https://")) and image != there
+        if asks != asks_there or is_other_image:
+            raise InputError(
+                f"send: project: task {numbers[question.question_id]} of project {project.id} on "
+                f"{api.url}, '{project.title}', has the id {question.question_id} too, and asks "
+                "something else, perhaps for another loop; give project=NAME"
+            )
+    return numbers
+
+
+def _asked(data: Mapping[str, Any]) -> tuple[int, int]:
+    """What a task's data show and ask, as hashes: the image without its signature, and the rest."""
+    choices = data.get("choices")
+    values = [each.get("value") for each in choices] if isinstance(choices, list) else None
+    return hash(without_parameters(str(data.get("image")))), hash(str((data.get("label"), values)))
+
+
 def send_tasks(
     api: LabelStudio,
     project: Project,
     questions: Iterator[tuple[Question, Shown]],
+    present: dict[str, int],
     wording: Wording,
     batch_size: int,
 ) -> Iterator[Sent]:
     """Send questions to a project, those that it has not got, and say where each one is.
 
+    present: see `find_present`.
+
     Raises: WorkError where the server keeps failing.
     """
-    present = dict(api.sent_questions(project.id))
-    if present:
-        logger.info("send: '%s' has %d tasks already", project.title, len(present))
     while batch := list(islice(questions, batch_size)):
         _send_batch(api, project, batch, present, wording)
         for question, shown in batch:
@@ -103,7 +149,7 @@ def _send_batch(
             if attempt == _ATTEMPTS:
                 raise
             logger.warning("%s; asks what has arrived", error)
-            present.update(api.sent_questions(project.id))
+            present.update((each[0], each[1]) for each in api.sent_questions(project.id))
         else:
             ids = (question.question_id for question, _ in missing)
             present.update(zip(ids, numbers, strict=True))

@@ -136,13 +136,18 @@ class Sending:
             yield from write(folder, group, self._usable(group), self.wording)
 
     def _to_label_studio(self, api: "LabelStudio") -> Iterator[Sent]:
-        from coyo_labeler.send.label_studio import open_project, send_tasks  # noqa: PLC0415
+        from coyo_labeler.send import label_studio as tool  # noqa: PLC0415
 
-        for group in self.surveyed.groups:
-            project = open_project(api, group, title_of(group, self._name), self.images)
+        opened = []
+        for group in self.surveyed.groups:  # all, before anything is sent to one
+            project = tool.open_project(api, group, title_of(group, self._name), self.images)
+            questions = self.surveyed.questions_of(group)
+            present = tool.find_present(api, project, questions, self.images, self.wording)
+            opened.append((group, project, present))
+        for group, project, present in opened:
             self._note(project)
-            questions = self._usable(group)
-            yield from send_tasks(api, project, questions, self.wording, self.settings.batch_size)
+            usable, batch_size = self._usable(group), self.settings.batch_size
+            yield from tool.send_tasks(api, project, usable, present, self.wording, batch_size)
 
     def cvat(self) -> Iterator[Sent]:
         """Send task by task, to CVAT or into files."""

@@ -156,6 +156,29 @@ def test_kinds_overlaps_and_workers_have_projects_of_their_own(tmp_path, fake, u
     assert all(f'hotkey="{key}"' in config for key in "ynu")
 
 
+@pytest.mark.parametrize(
+    "other", [{"candidates": [8087, 5]}, {"url": "https://images.example/other/3.jpg"}]
+)
+def test_another_loop_whose_questions_have_the_same_ids_is_not_mixed_up(tmp_path, fake, url, other):
+    run("send", **words(tmp_path / "one", url))
+    rows = [question(n, "verify", question_id=f"r0001:x{n}") for n in range(2)]
+    given = words(tmp_path / "two", url, [*rows, question(3, **other), question(9)])
+    with pytest.raises(
+        InputError, match=r"task 4 of project 1 .* asks something else.*project=NAME"
+    ):
+        run("send", **given)
+    assert len(fake.tasks) == 7
+    run("send", **given, project="two")
+    assert len(fake.tasks) == 11
+
+
+def test_an_image_whose_signature_is_new_is_the_same(tmp_path, fake, url):
+    run("send", **words(tmp_path / "one", url))
+    again = [question(n, url=f"https://images.example/{n}.jpg?signature=x") for n in range(9)]
+    run("send", **words(tmp_path / "two", url, again))
+    assert len(fake.tasks) == 9
+
+
 def test_rounds_in_one_project_that_want_other_numbers_of_answers_are_apart(tmp_path, fake, url):
     for number, overlap in enumerate((1, 2)):
         folder = tmp_path / str(number)
