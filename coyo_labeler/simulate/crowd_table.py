@@ -88,7 +88,8 @@ def _read(folder: str) -> tuple[pa.Table, bool]:
         if table[name].null_count:
             raise InputError(f"crowd: {folder}: column '{name}' has a null; drop the row")
     if not table.num_rows:
-        raise InputError(f"crowd: {folder} has no row; give the confusions of one worker or more")
+        remedy = "merge with worker_model=confusion" if counted else "give those of some workers"
+        raise InputError(f"crowd: {folder} has no row, so no confusions of any worker; {remedy}")
     return table, counted
 
 

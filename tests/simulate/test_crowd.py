@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats import schemas
 from coyo_labeler.simulate.crowd import structured_crowd, uniform, uniform_crowd
 from coyo_labeler.simulate.crowd_table import read_crowd
 
@@ -93,6 +94,14 @@ def empty(tmp_path):
     schema = pa.schema(list(zip(names, kinds, strict=True)))
     pq.write_table(schema.empty_table(), tmp_path / "crowd.parquet")
     return str(tmp_path / "crowd.parquet")
+
+
+def test_a_merge_without_confusions_is_told_how_to_get_them(tmp_path):
+    folder = tmp_path / "merged" / "confusions"
+    folder.mkdir(parents=True)
+    pq.write_table(schemas.CONFUSIONS.empty_table(), folder / "part-0.parquet")
+    with pytest.raises(InputError, match="merge with worker_model=confusion"):
+        read_crowd(str(tmp_path / "merged"), 2)
 
 
 def test_what_is_no_crowd_is_named(tmp_path):
