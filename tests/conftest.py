@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from coyo_labeler.config.base import SparkSettings
 from coyo_labeler.demo.cluster import QUICK_JAVA_VARIABLES
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 # Here, before anything starts a JVM.
 for variable, options in QUICK_JAVA_VARIABLES.items():
     os.environ.setdefault(variable, options)
+
+# No property fails because the machine is busy.
+settings.register_profile(
+    "patient", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

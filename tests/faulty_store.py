@@ -9,7 +9,6 @@ import asyncio
 import random
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,15 +31,17 @@ _CONTENTS = re.compile(rb"<Contents>\s*<Key>([^<]*)</Key>.*?</Contents>", re.DOT
 class FaultyStore:
     """Forwards to `target`.
 
-    share: of requests that fail. late_seconds: how long after it was written a file is in no
-    listing. injected: how often each fault was; "late": files that a listing lacked.
+    share: of requests that fail. late: how many requests after it was written a file is in no
+    listing; not how many seconds, so that it does not depend on the machine. injected: how often
+    each fault was; "late": files that a listing lacked.
     """
 
-    def __init__(self, target: str, share: float, seed: int, late_seconds: float = 0.0) -> None:
-        self.target, self.share, self.late_seconds = target, share, late_seconds
+    def __init__(self, target: str, share: float, seed: int, late: int = 0) -> None:
+        self.target, self.share, self.late = target, share, late
         self.injected: Counter[str] = Counter()
         self._random = random.Random(seed)
-        self._written: dict[str, float] = {}
+        self._requests = 0
+        self._written: dict[str, int] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -49,11 +50,9 @@ class FaultyStore:
             await self._session.close()
 
     def _without_late(self, listing: bytes) -> bytes:
-        now = time.monotonic()
-
         def keep(match: re.Match[bytes]) -> bytes:
             written = self._written.get(unquote(match[1].decode()))
-            if written is None or now - written > self.late_seconds:
+            if written is None or self._requests - written > self.late:
                 return match[0]
             self.injected["late"] += 1
             return b""
@@ -62,6 +61,7 @@ class FaultyStore:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        self._requests += 1
         fault = None
         if self._random.random() < self.share:
             fault = self._random.choice(FAULTS)
@@ -88,10 +88,10 @@ class FaultyStore:
             skip_auto_headers=("Content-Type", "Accept-Encoding"),
         ) as answer:
             content = await answer.read()
-            if self.late_seconds and request.method in ("PUT", "POST"):
+            if self.late and request.method in ("PUT", "POST"):
                 key = unquote(request.path).lstrip("/").partition("/")[2]
-                self._written[key] = time.monotonic()
-            elif self.late_seconds and "list-type" in request.query:
+                self._written[key] = self._requests
+            elif self.late and "list-type" in request.query:
                 content = self._without_late(content)
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
             if request.method != "HEAD":
@@ -111,10 +111,10 @@ class FaultyStore:
 
 @contextmanager
 def faulty_store(
-    target: str, share: float, seed: int, late_seconds: float = 0.0
+    target: str, share: float, seed: int, late: int = 0
 ) -> Iterator[tuple[str, FaultyStore]]:
     """The URL of such a proxy on 127.0.0.1, and the proxy. See `FaultyStore`."""
-    store, loop = FaultyStore(target, share, seed, late_seconds), asyncio.new_event_loop()
+    store, loop = FaultyStore(target, share, seed, late), asyncio.new_event_loop()
     started, ports = threading.Event(), []
 
     async def start() -> web.AppRunner:
@@ -138,9 +138,9 @@ def faulty_store(
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(600)
     try:
         yield f"http://127.0.0.1:{ports[0]}", store
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+        thread.join()

@@ -126,7 +126,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def test_questions_and_answers_are_the_same_on_a_failing_store(store, tmp_path):
     """Its listings are late too."""
     bucket, client, proxy = store
-    proxy.late_seconds = 1.0
+    proxy.late = 20
     for stage, words in {
         "select": select_words, "send": send_words, "collect": collect_words
     }.items():  # fmt: skip

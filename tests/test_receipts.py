@@ -34,7 +34,7 @@ def test_receipts_are_read_side_by_side_and_each_once(tmp_path, monkeypatch):
     receipts = Receipts(str(tmp_path), "f")
     for shard in range(8):
         receipts.write(receipt(shard))
-    together = threading.Barrier(8, timeout=30)
+    together = threading.Barrier(8, timeout=600)
     reads = []
     read_json = storage.read_json
 

@@ -43,13 +43,16 @@ def test_a_writer_that_fails_leaves_the_earlier_file_and_nothing_else(folder):
 
 def test_what_a_killed_writer_left_is_no_data_and_can_be_removed(tmp_path):
     script = (
-        "import sys, time; from coyo_labeler import storage\n"
+        "import sys; from coyo_labeler import storage\n"
         "with storage.open_atomic(sys.argv[1]) as file:\n"
-        "    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
+        "    file.write(b'half'); file.flush(); print('writing', flush=True); sys.stdin.read()\n"
     )
     url = str(tmp_path / "a.parquet")
     with subprocess.Popen(
-        [sys.executable, "-c", script, url], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as writer:
         assert writer.stdout.readline() == "writing\n"
         writer.kill()

@@ -7,18 +7,35 @@ import pytest
 
 from benchmarks import em, em_skew
 
-HOLD = "import time; held = bytearray({} * 2**20); time.sleep(2)"
+#: Holds memory until it has been measured.
+HOLD = """import pathlib, time
+held = bytearray({megabytes} * 2**20)
+pathlib.Path({folder!r}, "holds {megabytes}").touch()
+while not pathlib.Path({folder!r}, "measured").exists():
+    time.sleep(0.02)
+"""
 
 
-def test_a_jvm_below_the_process_counts_for_the_driver_and_workers_do_not(tmp_path):
+def test_a_jvm_below_the_process_counts_for_the_driver_and_workers_do_not(tmp_path, monkeypatch):
     """A link named java stands for the JVM, another process for a Python worker."""
     (tmp_path / "java").symlink_to(sys.executable)
+    jvm, worker = (HOLD.format(megabytes=size, folder=str(tmp_path)) for size in (60, 120))
     children = (
         "import subprocess\n"
-        f"jvm = subprocess.Popen([{str(tmp_path / 'java')!r}, '-c', {HOLD.format(60)!r}])\n"
-        f"worker = subprocess.Popen([{sys.executable!r}, '-c', {HOLD.format(120)!r}])\n"
+        f"jvm = subprocess.Popen([{str(tmp_path / 'java')!r}, '-c', {jvm!r}])\n"
+        f"worker = subprocess.Popen([{sys.executable!r}, '-c', {worker!r}])\n"
         "jvm.wait(), worker.wait()\n"
     )
+    descendants, held = em.descendants, []
+
+    def listed(root):
+        """Called before the sizes are read: both held during the round before this one."""
+        if held and held[-1]:
+            (tmp_path / "measured").touch()
+        held.append(len(list(tmp_path.glob("holds *"))) == 2)
+        return descendants(root)
+
+    monkeypatch.setattr(em, "descendants", listed)
     found = em.measure([sys.executable, "-c", children])
     assert 60 < found["driver MB"] < 120
     assert found["peak MB"] > 180

@@ -57,7 +57,7 @@ def build(folder: Path, web: Web, spec: dict[str, Any], spark: SparkSession) -> 
     catalog, images, beliefs, merged = (
         folder / f"{name}-whole" for name in ("ingest", "fetch", "label", "merge")
     )
-    asked = ["allow_private=true", "robots_txt=false", "retries=0", "timeout_seconds=20"]
+    asked = ["allow_private=true", "robots_txt=false", "retries=0", "timeout_seconds=300"]
     taught = ["engine=local", "device=cpu", *(f"{key}={value}" for key, value in spec.items())]
     model = "model_args={patch_size: 8, depth: 1, embed_dim: 24, num_heads: 2, proj_drop_rate: 0.1}"
     trained = [

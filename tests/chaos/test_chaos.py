@@ -30,9 +30,9 @@ from tests.fetch.web import Web
 from tests.label.conftest import one_thread, small_spec, small_teacher  # noqa: F401 - fixtures
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "4"))
-#: The share of the requests to a store that fail, and how late its listings are.
+#: The share of the requests to a store that fail, and by how many requests its listings are late.
 FAILING = float(os.environ.get("CHAOS_FAILING", "0.05"))
-LATE_SECONDS = 1.0
+LATE = 20
 SEED = int(os.environ.get("CHAOS_SEED", "17"))
 
 STAGES = [
@@ -115,7 +115,7 @@ def test_a_store_that_fails_a_share_of_the_requests_changes_no_table(
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    with faulty_store(s3, FAILING, SEED, LATE_SECONDS) as (url, proxy):
+    with faulty_store(s3, FAILING, SEED, LATE) as (url, proxy):
         for key, value in {**access, "AWS_ENDPOINT_URL": url}.items():
             monkeypatch.setenv(key, value)
             monkeypatch.setitem(spark.sparkContext.environment, key, value)  # of its tasks

@@ -172,12 +172,15 @@ class Job:
 
 @pytest.fixture
 def submit(request):
-    """submit(cluster, stage, words): the job as a running process, ended with the test."""
+    """submit(cluster, stage, words): the job as a running process, ended with the test.
+
+    script: another than the job of the stage.
+    """
     started = []
 
-    def start(cluster: Cluster, stage: str, words, conf=None) -> Job:
+    def start(cluster: Cluster, stage: str, words, conf=None, script=None) -> Job:
         process = subprocess.Popen(
-            cluster.spark_submit(JOBS / f"{stage}.py", words, conf),
+            cluster.spark_submit(script or JOBS / f"{stage}.py", words, conf),
             env=cluster.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

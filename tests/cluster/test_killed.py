@@ -80,10 +80,12 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     world.gate.close_after(ANSWERS)
     job = submit(cluster, stage, words, CONF[stage])
     wait_until(lambda: receipts(output, stage), job)
-    os.kill(cluster.workers[worker_of_the_first_receipt(output, stage)].pid, signal.SIGKILL)
+    worker = cluster.workers[worker_of_the_first_receipt(output, stage)]
+    os.kill(worker.pid, signal.SIGKILL)
     finished_at_the_kill = len(receipts(output, stage))
     world.gate.open()
     status, said = job.wait()
+    worker.tether.wait()  # so that the next test finds that it has ended
     assert status == 0, said
     assert finished_at_the_kill < SHARDS
     assert len(receipts(output, stage)) == SHARDS
@@ -102,8 +104,8 @@ def test_a_killed_driver_goes_on_where_it_stopped(
     wait_until(lambda: receipts(output, stage), job)
     job.process.kill()
     job.wait()
-    world.gate.open()
     kept = {file: file.stat().st_mtime_ns for file in receipts(output, stage)}
+    world.gate.open()
     assert 0 < len(kept) < SHARDS
     assert not (Path(output) / "_manifest.json").exists()
     status, said = submit(cluster, stage, words, CONF[stage]).wait()

@@ -20,7 +20,34 @@ from tests.merge.tables import assert_same_tables
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
-ITERATIONS = 15
+ITERATIONS = 6
+
+#: No iteration begins before both executors are there, and none is given up while it is held still.
+CONF = {
+    "spark.cores.max": "4",
+    "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+    "spark.scheduler.maxRegisteredResourcesWaitingTime": "600s",
+    "spark.network.timeout": "3600s",
+}
+
+#: A merge that waits after so many iterations until a file is there, or its JVM is not any more.
+HELD = """
+import os, pathlib, time
+from coyo_labeler.cli import job
+from coyo_labeler.merge.state import StateFolder
+
+jvm, save = os.getppid(), StateFolder.save_checkpoint
+
+def save_and_wait(self, state):
+    save(self, state)
+    while len(state.history) == {iterations} and not pathlib.Path({go_on!r}).exists():
+        if os.getppid() != jvm:
+            os._exit(1)
+        time.sleep(0.02)
+
+StateFolder.save_checkpoint = save_and_wait
+job("merge")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +70,16 @@ def inputs(tmp_path_factory):
     return [
         f"votes={folder}/votes",
         f"label_space={folder}/labels.txt",
-        f"max_iterations={ITERATIONS}",
+        "max_iterations=15",
         "tolerance=0",
         "partitions=4",
     ]
 
 
 def words_of(inputs, output, way):
-    return [*inputs, f"output={output}", f"max_broadcast_mb={way}"]
+    return [
+        *inputs, f"output={output}", f"max_broadcast_mb={way}", f"max_iterations={ITERATIONS}"
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -98,30 +127,33 @@ def executors(cluster):
 WAYS = pytest.mark.parametrize("way", [32, 0], ids=["broadcast", "sharded"])
 
 
-def stands_still(output):
-    """Whether no iteration ends for as long as several take on a busy machine."""
-    before = len(iterations(output))
-    time.sleep(5)
-    return len(iterations(output)) == before
+def held_merge(folder, iterations):
+    """The script of a merge that is held after so many iterations, and the file that ends that."""
+    script, go_on = folder / "held_merge.py", folder / "go on"
+    script.write_text(HELD.format(iterations=iterations, go_on=str(go_on)))
+    return script, go_on
 
 
 @WAYS
 def test_an_executor_killed_within_an_iteration_changes_nothing(
     way, inputs, undisturbed, cluster, submit, tmp_path
 ):
-    output = tmp_path / "merged"
-    job = submit(cluster, "merge", words_of(inputs, output, way))
-    wait_until(lambda: len(iterations(output)) >= 2, job)
-    victim = executors(cluster)[0]
-    # Held still first: the iteration waits for the tasks that it was given, so it has some.
-    os.kill(victim, signal.SIGSTOP)
-    wait_until(lambda: stands_still(output), job)
+    output, others = tmp_path / "merged", set(executors(cluster))
+    script, go_on = held_merge(tmp_path, 2)
+    job = submit(cluster, "merge", words_of(inputs, output, way), CONF, script)
+    wait_until(lambda: len(iterations(output)) == 2, job)
+    victim, survivor = set(executors(cluster)) - others
+    # Both are held still, so that an iteration begins and does not end.
+    for executor in (victim, survivor):
+        os.kill(executor, signal.SIGSTOP)
+    go_on.touch()
+    time.sleep(2)  # until it has begun; if it has not, they are killed between two
+    assert len(iterations(output)) == 2
     os.kill(victim, signal.SIGKILL)
-    at_the_kill = len(iterations(output))
+    os.kill(survivor, signal.SIGCONT)
     status, said = job.wait()
     assert status == 0, said
-    assert 2 <= at_the_kill < ITERATIONS
-    assert len(history(output)) == len(history(undisturbed))
+    assert len(history(output)) == len(history(undisturbed)) == ITERATIONS
     assert_same_tables(output, undisturbed)
 
 
@@ -131,15 +163,15 @@ def test_a_driver_killed_between_iterations_resumes_after_the_last_finished_one(
 ):
     output = tmp_path / "merged"
     words = words_of(inputs, output, way)
-    job = submit(cluster, "merge", words)
-    wait_until(lambda: len(iterations(output)) >= 3, job)
+    job = submit(cluster, "merge", words, script=held_merge(tmp_path, 3)[0])
+    wait_until(lambda: len(iterations(output)) == 3, job)
     job.process.kill()
     job.wait()
     finished = iterations(output)
-    assert 3 <= len(finished) < ITERATIONS
+    assert len(finished) == 3
     assert not (output / "_manifest.json").exists()
     status, said = submit(cluster, "merge", words).wait()
     assert status == 0, said
     # An iteration done again would have taken another time.
-    assert history(output)[: len(finished)] == finished
+    assert history(output)[:3] == finished
     assert_same_tables(output, undisturbed)

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,31 +228,42 @@ def test_a_second_run_writes_what_is_missing_and_nothing_else(
     assert run_stage(STAGES["export"], ExportSettings.model_validate(settings), spark)[1] is False
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
-    spark: SparkSession, given: dict[str, Any], tmp_path: Path
-) -> None:
-    shards = 80
-    given["labels"] = write_labels(tmp_path / "many", range(shards))
-    given |= {"rows_per_shard": 1, "threshold": 0.0}
-    words = [f"{key}={value}" for key, value in given.items()]
+def kill_after(shards: int, words: list[str], output: Path) -> list[str]:
+    """Kill a run when it has made so many shards; returns the names of its receipts."""
     killed = subprocess.Popen(
         [sys.executable, "-m", "coyo_labeler.cli", "export", *words, "spark.master=local[1]"],
         stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    receipts = Path(given["output"]) / "_receipts"
+    done: list[str] = []
     try:
-        while killed.poll() is None and not (receipts / "00002.json").exists():
+        while len(done) < shards:
+            has_ended = killed.poll() is not None
+            done = [path.name for path in output.glob("_receipts/[0-9]*.json")]
+            assert len(done) >= shards or not has_ended
             time.sleep(0.005)
     finally:
         os.killpg(killed.pid, signal.SIGKILL)
         killed.wait()
-    done = {path.name for path in receipts.iterdir()}
-    assert 0 < len(done) < shards, "killed in the middle"
-    first = snapshot(given["output"])
+    return [path.name for path in output.glob("_receipts/[0-9]*.json")]
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(
+    spark: SparkSession, given: dict[str, Any], tmp_path: Path
+) -> None:
+    shards = 40
+    given["labels"] = write_labels(tmp_path / "many", range(shards))
+    given |= {"rows_per_shard": 1, "threshold": 0.0}
+    words = [f"{key}={value}" for key, value in given.items()]
+    output = Path(given["output"])
+    done = kill_after(3, words, output)
+    while len(done) == shards:  # this process was too late
+        shutil.rmtree(output)
+        done = kill_after(3, words, output)
+    kept = [output / f"part-{name[:5]}.parquet" for name in done]
+    first = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
     run(spark, **given)
     after = snapshot(given["output"])
-    kept = {f"part-{name[:5]}.parquet" for name in done if not name.startswith(".")}
-    assert {name: after[name] for name in kept} == {name: first[name] for name in kept}
+    assert {path: after[path.name] for path in kept} == first
     other = {**given, "output": str(tmp_path / "undisturbed")}
     run(spark, **other)
     undisturbed = snapshot(other["output"])

@@ -17,8 +17,8 @@ from tests.fetch.web import encode, phash, photograph
 
 GOOD = encode(photograph(1))
 #: What succeeds has time enough on a busy machine; what must run out of it is given less.
-LIMITS = Limits(connect_seconds=10, retries=1, backoff_seconds=0.01, max_bytes=200_000)
-RULES = Rules(timeout_seconds=30.0, max_pixels=1_000_000)
+LIMITS = Limits(connect_seconds=300, retries=1, backoff_seconds=0.01, max_bytes=200_000)
+RULES = Rules(timeout_seconds=300.0, max_pixels=1_000_000)
 AGENT = "test-bot/1.0 (+https://example.org/bot)"
 TAGS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml"})
 

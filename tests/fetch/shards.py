@@ -23,10 +23,10 @@ def make(output, rows, number=1, shard=0, run="", **rules):
 
     async def work():
         guard = Guard(allow_private=True)
-        limits = Limits(retries=0, backoff_seconds=0.01)
+        limits = Limits(connect_seconds=300, retries=0, backoff_seconds=0.01)
         with ThreadPoolExecutor(2) as threads:
             async with Client(limits, guard, Manners("bot", robots_txt=False)) as client:
-                checks = Rules(timeout_seconds=20, **rules)
+                checks = Rules(timeout_seconds=300, **rules)
                 fetcher = ShardFetcher(client, threads, checks, receipts, run)
                 return await fetcher.fetch(shard, rows, number)
 

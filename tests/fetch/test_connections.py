@@ -11,7 +11,7 @@ import pytest
 from coyo_labeler.fetch import client as client_module
 from coyo_labeler.fetch.connections import HEADER_BYTES, MachineError, fit_connections
 from coyo_labeler.fetch.shard import CatalogRow
-from tests.fetch.rows import GOOD, LIMITS, RULES, OnlyThisServer, fetch_one, fetch_rows
+from tests.fetch.rows import GOOD, LIMITS, OnlyThisServer, fetch_one, fetch_rows
 from tests.fetch.web import phash
 
 
@@ -109,7 +109,6 @@ def test_a_machine_without_descriptors_is_not_the_hosts_fault(web, tmp_path, mon
 
 def test_descriptors_that_come_free_are_waited_for(web, tmp_path, monkeypatch):
     monkeypatch.setattr(client_module, "KEPT_SECONDS", 0.01)
-    rules = replace(RULES, timeout_seconds=20)
     guard = Exhausted(web.port, 2)
-    row = fetch_one(web, tmp_path, web.serve("/a", GOOD), guard=guard, rules=rules)
+    row = fetch_one(web, tmp_path, web.serve("/a", GOOD), guard=guard)
     assert row.status == "success"

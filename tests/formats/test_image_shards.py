@@ -332,7 +332,7 @@ def test_shards_behind_an_empty_one_are_opened_together_and_the_first_with_image
     }
     for shard in range(9):
         write_members(tmp_path / f"{shard:05d}.tar", members.get(shard, []))
-    together = threading.Barrier(8, timeout=30)
+    together = threading.Barrier(8, timeout=600)
     opened: list[str] = []
     ids_of_first = image_shards._ids_of_first
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 import struct
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -225,16 +224,17 @@ def test_a_jpeg_of_endless_scans_costs_itself_and_no_time(monkeypatch, opencv):
 
 @pytest.mark.parametrize("opencv", [True, False])
 def test_a_jpeg_full_of_fill_bytes_costs_no_time(monkeypatch, opencv):
-    """The search for markers must not take quadratic time on them: a megabyte would take hours."""
+    """The search for markers must not take quadratic time on them: a megabyte would take hours.
+
+    That is more than a test is given.
+    """
     monkeypatch.setattr(pictures, "HAS_OPENCV", opencv and pictures.HAS_OPENCV)
     data = jpeg(PHOTO, progressive=True)
     scan_headers = b"\xff\xe0\x00\x05\xff\xda\x00" * (MAX_SCANS + 1)  # inside of APP0 segments
     filled = data[:2] + scan_headers + b"\xff" * 2**20 + b"\x00" + data[2:]
-    start = time.perf_counter()
     assert not has_more_scans(filled, MAX_SCANS)
     with contextlib.suppress(ImageError):
         pictures.decode(filled)
-    assert time.perf_counter() - start < 10
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
