@@ -7,6 +7,7 @@ import pytest
 
 import coyo_labeler.merge
 import coyo_labeler.select
+from coyo_labeler import executor as executor_module
 from coyo_labeler.executor import Round, executor_of
 
 
@@ -39,6 +40,16 @@ def test_batches_go_from_round_to_round_and_results_come_in_the_order_of_partiti
         ("even", [(0, 0), (2, 2), (4, 1), (6, 0), (8, 0)]),
         ("odd", [(1, 3), (3, 1), (5, 0), (7, 0), (9, 0)]),
     ]
+
+
+def test_a_task_of_spark_leaves_what_it_finds_out_of_garbage_collections(monkeypatch):
+    """PySpark makes one after every task, among all modules that are imported."""
+    frozen = []
+    monkeypatch.setattr(executor_module.gc, "freeze", lambda: frozen.append(1))
+    assert list(executor_module._map(str, [1, 2])) == ["1", "2"]
+    assert list(executor_module._flat_map(digits, [12, 3])) == [(1, 12), (2, 12), (3, 3)]
+    assert list(executor_module._receive(0, [(0, 5)], numbered)) == [(0, [5])]
+    assert len(frozen) == 3
 
 
 def numbered(partition, arrived):
