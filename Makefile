@@ -72,8 +72,18 @@ test-packaging: java $(READY) ## build the wheel and try it in an environment of
 test-spark-versions: java $(READY) ## run some tests of every stage on the oldest and on a middle version of Spark
 	@set -e; for version in 3.5 4.0; do \
 	  test -e .spark/$$version/pyspark || $(BIN)/uv pip install -q --python $(BIN)/python --target .spark/$$version "pyspark==$$version.*"; \
-	  PYTHONPATH=.spark/$$version $(BIN)/python -m pytest -q @tests/spark_versions.txt; \
 	done
+	@# Side by side: each keeps little more than one core busy.
+	@rm -f .spark/*.passed; trap 'kill $$(jobs -p)' INT TERM; \
+	for version in 3.5 4.0; do \
+	  PYTHONPATH=.spark/$$version $(BIN)/python -m pytest -q @tests/spark_versions.txt > .spark/$$version.log 2>&1 \
+	    && touch .spark/$$version.passed & \
+	done; wait; \
+	failed=; for version in 3.5 4.0; do \
+	  echo "Spark $$version:"; cat .spark/$$version.log; \
+	  test -e .spark/$$version.passed || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "error: tests failed on Spark$$failed" >&2; exit 1; }
 
 # Label Studio is a gigabyte that nothing else needs, so it has an environment of its own.
 LABEL_STUDIO := .venv-label-studio

@@ -34,6 +34,7 @@ def spark() -> "Iterator[SparkSession]":
         "spark.sql.shuffle.partitions": "3",
         "spark.default.parallelism": "3",
         "spark.driver.memory": "2g",
+        "spark.python.daemon.module": "tests.python_daemon",
     }
     session = open_session(SparkSettings(master="local[2]", conf=conf), "tests")
     yield session

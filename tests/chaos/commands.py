@@ -78,6 +78,7 @@ class Stage:
             words += [
                 "spark.conf.spark.sql.shuffle.partitions=2",
                 "spark.conf.spark.ui.enabled=false",
+                "spark.conf.spark.python.daemon.module=tests.python_daemon",
             ]
         process = _CONTEXT.Process(target=_work, args=(words, str(self._errors)))
         process.start()

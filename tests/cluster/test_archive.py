@@ -1,5 +1,6 @@
 """Workers that have not got the package run it from the archive of `make archive`."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from coyo_labeler.demo.cluster import start_cluster
 from coyo_labeler.formats import schemas
-from tests.cluster.conftest import STEP_SECONDS, words_of
+from tests.cluster.conftest import words_of
 from tests.label.tars import jpeg, write_tar
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
@@ -26,8 +27,12 @@ ON_THE_MACHINES = (
     *("triton", "filelock", "mpmath", "networkx", "sympy", "typing_extensions.py"),
 )
 
-SHOW_ORIGIN = """
+#: Says where a task's Python is and has the package from, and runs stages: in one application, for
+#: each unpacks the gigabyte of the archive, on the driver and on the executor.
+SCRIPT = """
+import json, sys
 from pyspark.sql import SparkSession
+from coyo_labeler.cli import main
 
 def origin(_):
     import sys, coyo_labeler
@@ -35,6 +40,10 @@ def origin(_):
 
 context = SparkSession.builder.getOrCreate().sparkContext
 print("ORIGIN", context.parallelize([0], 1).map(origin).first())
+for words in json.loads(sys.argv[1]):
+    status = main(words)
+    if status:
+        sys.exit(status)
 """
 
 
@@ -87,20 +96,6 @@ def test_ingest_label_and_merge_run_from_the_archive(
         "spark.executorEnv.PYTHONPATH": str(libraries),
         "spark.executor.memory": "512m",
     }
-    show = tmp_path / "show.py"
-    show.write_text(SHOW_ORIGIN)
-    shown = subprocess.run(
-        bare_cluster.spark_submit(show, [], conf),
-        env=bare_cluster.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        # Executors that cannot unpack the archive, on a full disk say, are started anew for ever.
-        timeout=STEP_SECONDS,
-    )
-    assert "/environment/lib/python" in shown.stdout, shown.stdout + shown.stderr
-    assert str(ROOT) not in shown.stdout
-
     catalog, beliefs, merged = (str(tmp_path / name) for name in ("catalog", "beliefs", "merged"))
     random = np.random.default_rng(0)
     for shard in range(3):
@@ -112,16 +107,20 @@ def test_ingest_label_and_merge_run_from_the_archive(
         for worker in range(3)
     ]
     pq.write_table(pa.Table.from_pylist(votes, schema=schemas.VOTES), tmp_path / "votes.parquet")
-    for stage, output, source in (
-        ("ingest", catalog, ""),
-        ("label", beliefs, str(tmp_path / "images")),
-        ("merge", merged, beliefs),
-    ):
-        words = words_of(world, stage, output, source)
-        if stage == "merge":
-            words.append(f"votes={tmp_path}/votes.parquet")
-        status, said = submit(bare_cluster, stage, words, conf).wait()
-        assert status == 0, said
+    stages = [
+        ["ingest", *words_of(world, "ingest", catalog, "")],
+        ["label", *words_of(world, "label", beliefs, str(tmp_path / "images"))],
+        ["merge", *words_of(world, "merge", merged, beliefs), f"votes={tmp_path}/votes.parquet"],
+    ]
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    # Executors that cannot unpack the archive, on a full disk say, are started anew until it ends.
+    status, said = submit(bare_cluster, "", [json.dumps(stages)], conf, script).wait()
+    assert status == 0, said
+    [origin] = [line for line in said.splitlines() if line.startswith("ORIGIN")]
+    assert origin.count("/environment/") == 2, origin
+    assert "/environment/lib/python" in origin
+    assert str(ROOT) not in origin
     assert pq.read_table(f"{catalog}/catalog").num_rows == 60
     posterior = pq.read_table(f"{merged}/posterior")
     assert sorted(posterior["id"].to_pylist()) == [0, 1, 100, 101, 200, 201]

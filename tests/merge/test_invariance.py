@@ -87,6 +87,7 @@ def test_the_number_of_cores_changes_nothing(tmp_path, truth, max_broadcast_mb, 
     given = GIVEN | inputs | {"truth": truth, "max_broadcast_mb": max_broadcast_mb}
     given |= {"output": tmp_path / "there", "spark.master": f"local[{cores}]"}
     given |= {"label_space": labels_file(tmp_path), "worker_model": "confusion"}
+    given["spark.conf.spark.python.daemon.module"] = "tests.python_daemon"
     given["class_prior"] = "estimated"  # as merge() has it
     words = [f"{key}={value}" for key, value in given.items()]
     environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1"}
