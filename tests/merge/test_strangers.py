@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coyo_labeler.em import model_choice
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.merge import stage
 from coyo_labeler.merge.earlier import read_earlier
@@ -16,6 +17,14 @@ from tests.merge.test_invariance import GIVEN, write
 from tests.merge.test_stage import labels_file
 
 WRONG = ["three", None, [], {}, -1, 2.5, True, "\0" * 9]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_held_out_votes():
+    """Models are compared on 60 votes, not on all: most of the time of these merges goes there."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(model_choice, "_HELD_OUT", 60)
+        yield
 
 
 @pytest.fixture(scope="module")
