@@ -229,7 +229,10 @@ def cluster(standing_cluster):
 def wait_until(condition, job):
     """Wait until the job has done something; fails when it ends before or takes STEP_SECONDS."""
     deadline = time.monotonic() + STEP_SECONDS
-    while not condition():
-        assert job.process.poll() is None, job.wait()
+    while True:
+        has_ended = job.process.poll() is not None
+        if condition():
+            return
+        assert not has_ended, job.wait()
         assert time.monotonic() < deadline, f"not within {STEP_SECONDS} s"
         time.sleep(0.02)
