@@ -98,7 +98,10 @@ def describe_audit(
     document["slices"] = _side_by_side(document, "slices", "slice")
     hits = people.gold_hits(crowd.answers, *votes.gold, classes)
     document["workers"] = people.describe_workers(crowd, hits, votes.skipped_workers)
-    document["gold_answers"] = int((hits >= 0).sum())
+    document["gold_answers"] = gold_answers = int((hits >= 0).sum())
+    if estimate := document.get("labels") or document.get("compare"):
+        note = people.note_on_workers(crowd.answers, gold_answers, estimate)
+        document["workers_note"] = note
     first, _ = first_labels(own.rows.of(crowd.image))
     rows = people.describe_classes(crowd, first, votes.skipped_classes, classes)
     document["classes"] = [row | {"name": space.display_name(row["label"])} for row in rows[:top]]

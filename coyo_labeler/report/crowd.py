@@ -82,6 +82,32 @@ def describe_workers(
     return sorted(rows, key=lambda row: (-row["answers"], row["worker_id"]))
 
 
+#: Where nothing that was asked tells a worker's mistake from a wrong label.
+_UNSEEN_MISTAKES = (
+    "no image was answered by two workers, and no answer was about gold, so nothing shows how "
+    "often workers are wrong. The interval rests on what is expected of workers: right in 77 % of "
+    "answers in the mean, between 36 % and 95 %. Ask gold questions (select gold=), or a second "
+    "worker about the same images (select overlap=2)"
+)
+_MUCH_FROM_WORKERS = (
+    "much of the uncertainty comes from the workers: gold questions, or second answers about the "
+    "same images, help most"
+)
+
+
+def note_on_workers(answers: Answers, gold_answers: int, of: Mapping[str, Any]) -> str:
+    """What the workers' mistakes mean for an estimate; "" if they matter little.
+
+    gold_answers: how many answers were about gold. of: the estimate, as the report has it.
+    """
+    sure = answers.answer != Answer.UNSURE
+    pairs = np.unique(np.stack([answers.image[sure], answers.worker[sure]]), axis=1)
+    several = np.unique(pairs[0], return_counts=True)[1] > 1
+    if not gold_answers and not several.any():
+        return _UNSEEN_MISTAKES
+    return _MUCH_FROM_WORKERS if of["from_workers"] > of["deviation"] / 2 else ""
+
+
 def describe_classes(
     crowd: Crowd, first: I32, skipped: Mapping[int, int] | None, classes: int
 ) -> list[dict[str, Any]]:

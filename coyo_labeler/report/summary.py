@@ -28,7 +28,7 @@ def summarise(document: Mapping[str, Any]) -> str:
                 f" calibration error {ece:.4f}, on {scores['images']:,} images with gold"
             )
     if "audit" in document:
-        lines += _audit(document["audit"], series)
+        lines += describe_audit(document["audit"], series)
     if "agreement" in document:
         agreement = document["agreement"]
         lines.append(
@@ -38,7 +38,8 @@ def summarise(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _audit(audit: Mapping[str, Any], series: Mapping[str, str]) -> list[str]:
+def describe_audit(audit: Mapping[str, Any], series: Mapping[str, str]) -> list[str]:
+    """The lines of the audit. series: the names of `own` and `other`."""
     lines = [f"{audit['answers']:,} answers about {audit['images']:,} images"]
     notes = []
     for key, name in (("compare", series["other"]), ("labels", series["own"])):
@@ -51,4 +52,6 @@ def _audit(audit: Mapping[str, Any], series: Mapping[str, str]) -> list[str]:
             )
         elif audit.get(f"{key}_note"):
             notes.append(f"no accuracy is estimated: {audit[f'{key}_note']}")
+    if audit.get("workers_note"):
+        notes.append(f"audit: {audit['workers_note']}")
     return lines + list(dict.fromkeys(notes))

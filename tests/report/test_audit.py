@@ -14,7 +14,7 @@ from coyo_labeler.config.report import ReportSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.label_spaces import load_label_space
-from coyo_labeler.report import asked, crowd
+from coyo_labeler.report import asked, crowd, summary
 from coyo_labeler.stages import STAGES, run_stage
 from tests.audit.crowds import Audit, Crowd, labels_table, simulate, votes_table
 
@@ -157,6 +157,32 @@ def test_gold_judges_every_kind_of_answer() -> None:
     )  # fmt: skip
     hits = crowd.gold_hits(answers, np.array([0, 0]), np.array([3, 5]), 10)
     assert hits.tolist() == [1, 0, 1, 0, -1, -1, 0, 1]
+
+
+def test_the_report_says_where_nothing_shows_the_mistakes_of_workers() -> None:
+    def answers(workers: list[int]) -> Answers:
+        n = len(workers)
+        return Answers(
+            image=np.arange(n) // 2,
+            worker=np.array(workers, np.int32),
+            answer=np.full(n, Answer.CHOICE, np.int8),
+            label=np.zeros(n, np.int32),
+            offered=Lists.empty(n),
+        )
+
+    small, large = (
+        {"deviation": 0.1, "from_workers": 0.02},
+        {"deviation": 0.1, "from_workers": 0.08},
+    )
+    alone = crowd.note_on_workers(answers([0, 0, 1, 1]), 0, small)
+    assert "no image was answered by two workers" in alone
+    assert "select overlap=2" in alone
+    assert crowd.note_on_workers(answers([0, 0, 1, 1]), 3, small) == ""
+    assert crowd.note_on_workers(answers([0, 1, 1, 1]), 0, small) == ""
+    assert "gold questions" in crowd.note_on_workers(answers([0, 1, 1, 1]), 0, large)
+    document = {"answers": 4, "images": 2, "workers_note": alone}
+    lines = summary.describe_audit(document, {"other": "", "own": ""})
+    assert lines[-1].startswith("audit: no image was answered by two workers")
 
 
 def test_classes_with_open_questions_come_first() -> None:
