@@ -71,7 +71,7 @@ def build(judged: Judged, answers: Answers, classes: int, workers: int) -> Model
     said, even = _shares(judged, image, label, classes)
     outside = np.flatnonzero((label != judged.base[image]) & (judged.truth[image] < 0))
     terms.mix(constant, outside, COLUMN["even"], said[outside], even[outside])
-    _calibrate(terms, judged, image, label)
+    _calibrate(terms, judged, answers, image, label)
     skill, bias, parameters = _columns(answers, workers)
     add_choices(terms, constant, judged, answers, offsets, label, classes, skill, said)
     add_verifications(terms, judged, answers, offsets, label, skill, bias)
@@ -161,8 +161,8 @@ def _shares(judged: Judged, image: I64, label: I32, classes: int) -> tuple[F64, 
     return np.maximum(said, 1e-9), np.maximum(even, 1e-9)
 
 
-def _calibrate(terms: Terms, judged: Judged, image: I64, label: I32) -> None:
-    """The prior of `base`: a logistic function of its log-odds and of the image's weight.
+def _calibrate(terms: Terms, judged: Judged, answers: Answers, image: I64, label: I32) -> None:
+    """The prior of `base`: logistic in its log-odds, the image's weight, and what was offered.
 
     At the mean of the log-odds it is near what the table says, but for tables that are surer than
     `_SUREST` or say the same of every image: these are not believed.
@@ -177,15 +177,49 @@ def _calibrate(terms: Terms, judged: Judged, image: I64, label: I32) -> None:
     tells = odds.std() > _TELLING if len(odds) else False
     start, scale = (min(centre, _SUREST), 1.0) if tells else (_UNTOLD, _UNTOLD_SCALE)
     n = len(judged)
-    columns = [
-        (np.full(n, COLUMN[name]), values)
-        for name, values in (("level", np.full(n, scale)), ("slope", odds), ("weight", weight))
-    ]
+    offered, first = _offered(judged, answers)
+    covariates = {
+        "level": np.full(n, scale),
+        "slope": odds,
+        "weight": weight,
+        "offered": offered,
+        "first": first,
+    }
+    columns = [(np.full(n, COLUMN[name]), values) for name, values in covariates.items()]
     rows = terms.rows_of(columns)
     free = ((judged.base >= 0) & (judged.truth < 0))[image]
     is_base = label == judged.base[image]
     sign = np.where(is_base[free], 1.0, -1.0)
     terms.add(np.flatnonzero(free), rows[image[free]], sign, start)
+
+
+def _offered(judged: Judged, answers: Answers) -> tuple[F64, F64]:
+    """Whether the question about each image offered `base`, and offered it first, (n,) each.
+
+    A question is made from some table's opinion of the image. Where the judged table is another
+    one, whether the two agree says much about which of its labels are right. Both are centred, so
+    they say nothing of a table that the questions were made from. Of several questions about an
+    image the first counts: later ones were made with its answers. Verifications of a class offer
+    that class alone. Of images whose question offered all classes nothing is known: 0.
+    """
+    n = len(judged)
+    image, question = np.unique(answers.image, return_index=True)
+    base, label = judged.base[image], answers.label[question]
+    choice = np.isin(answers.answer[question], (Answer.CHOICE, Answer.NONE))
+    lists = answers.offered
+    length = np.where(choice | (label < 0), np.diff(lists.offsets)[question], 0)
+    row = np.repeat(np.arange(len(image)), length)
+    rank = np.arange(len(row)) - np.repeat(offsets_of(length)[:-1], length)
+    hit = lists.label[lists.offsets[question][row] + rank] == base[row]
+    listed = np.bincount(row[hit], minlength=len(image)) > 0
+    lead = np.bincount(row[hit & (rank == 0)], minlength=len(image)) > 0
+    single = ~choice & (label >= 0)
+    offered, first = np.zeros(n), np.zeros(n)
+    ordered = single | (choice & (length > 0))  # a set has no first class
+    for target, found, known in ((offered, listed, single | (length > 0)), (first, lead, ordered)):
+        value = np.where(single, label == base, found)[known]
+        target[image[known]] = value - value.mean() if len(value) else value
+    return offered, first
 
 
 def _columns(answers: Answers, workers: int) -> tuple[I64, I64, int]:

@@ -15,10 +15,11 @@ from coyo_labeler.em.segments import F64, I64, offsets_of
 #: how much more often a wrong choice falls on `base` than on another class. verify: right answers
 #: of verifications. yes: how much more often where yes is right, and less often where no is.
 #: unsure, unsure_true: unsure answers, and how much more often where yes is right. level, slope,
-#: weight: calibration of the table. even: how much of the probability outside `base` is
-#: spread evenly, against what the table says. alike: how many of the wrong choices are those that
-#: the table takes for probable too, where `base` is right. again: how many of the wrong choices
-#: repeat a wrong choice that another worker made for the image, beyond chance.
+#: weight: calibration of the table. offered, first: how much more often `base` is right where the
+#: question about the image offered it, or offered it first. even: how much of the probability
+#: outside `base` is spread evenly, against what the table says. alike: how many of the wrong
+#: choices are those that the table takes for probable too, where `base` is right. again: how many
+#: of the wrong choices repeat a wrong choice that another worker made for the image, beyond chance.
 PRIORS = {
     "choice": (1.2, 0.9),
     "wrong_base": (0.0, 0.4),
@@ -30,6 +31,8 @@ PRIORS = {
     "level": (0.0, 1.2),
     "slope": (0.8, 0.6),
     "weight": (0.0, 0.7),
+    "offered": (0.0, 1.5),
+    "first": (0.0, 1.0),
     "even": (-1.5, 1.0),
     "alike": (-1.5, 1.2),
     "again": (-1.5, 1.2),
