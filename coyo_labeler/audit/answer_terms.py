@@ -1,10 +1,33 @@
 """How probable each answer is in each state of its image, for choices and for verifications."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from coyo_labeler.audit.inputs import NO_CLASS, Answer, Answers, Judged
 from coyo_labeler.audit.terms import COLUMN, Terms, pairs_of
 from coyo_labeler.em.segments import F64, I32, I64, Bool, distinct, find
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """Every choice, or "none of these", with every state of its image; arrays are (pairs,).
+
+    answer, state: indices. said, truth, base: the class that was chosen, that of the state, and
+    the label before the answers. options: how many answers there were to choose from. right:
+    whether the choice is right in the state. is_base: whether the state is that of `base`.
+    offered_base: whether `base` was among the options.
+    """
+
+    answer: I64
+    state: I64
+    said: I32
+    truth: I32
+    base: I32
+    options: I64
+    right: Bool
+    is_base: Bool
+    offered_base: Bool
 
 
 def add_choices(
@@ -26,6 +49,17 @@ def add_choices(
     answer, state = pairs_of(answers, np.flatnonzero(is_choice), offsets)
     if not len(answer):
         return
+    choices = _choices(judged, answers, answer, state, label, classes)
+    _add_right(terms, choices, answers.worker, skill)
+    earlier = _earlier_mistakes(answers, answer, choices.said, choices.truth, classes)
+    said_state = _state_of(judged, answers, offsets, label, classes)[answer]
+    _add_wrong(terms, constant, choices, earlier, share[said_state])
+
+
+def _choices(
+    judged: Judged, answers: Answers, answer: I64, state: I64, label: I32, classes: int
+) -> _Choices:
+    """What was offered, chosen and right in every pair of an answer and a state."""
     base = judged.base[answers.image[answer]]
     said, truth = answers.label[answer], label[state]
     lists = answers.offered
@@ -45,11 +79,22 @@ def add_choices(
     right_answer = np.where(offered_true & (truth >= 0), truth, NO_CLASS)
     # Without a list, OTHER's true class can be chosen, but it was not: nobody named it.
     could_be_none = limited[answer] & ~offered_true
-    right = np.where(said >= 0, said == right_answer, could_be_none)
-    is_base = (truth == base) & (base >= 0)
+    return _Choices(
+        answer=answer,
+        state=state,
+        said=said,
+        truth=truth,
+        base=base,
+        options=options,
+        right=np.where(said >= 0, said == right_answer, could_be_none),
+        is_base=(truth == base) & (base >= 0),
+        offered_base=offered_base,
+    )
 
-    worker = answers.worker[answer]
-    kinds, kind = np.unique(2 * worker + is_base, return_inverse=True)
+
+def _add_right(terms: Terms, choices: _Choices, worker: I32, skill: I64) -> None:
+    """Whether each choice is right: by its worker, and by whether `base` is."""
+    kinds, kind = np.unique(2 * worker[choices.answer] + choices.is_base, return_inverse=True)
     ones = np.ones(len(kinds))
     rows = terms.rows_of(
         [
@@ -58,10 +103,21 @@ def add_choices(
             (skill[kinds // 2], ones),
         ]
     )
-    terms.add(state, rows[kind], np.where(right, 1.0, -1.0))
-    lured = ~right & ~is_base & offered_base & (options > 2)
+    terms.add(choices.state, rows[kind], np.where(choices.right, 1.0, -1.0))
+
+
+def _add_wrong(
+    terms: Terms, constant: F64, choices: _Choices, earlier: tuple[I64, I64], share: F64
+) -> None:
+    """Where wrong choices fall: on `base`, on an earlier mistake, on what is probable, evenly.
+
+    earlier: of `_earlier_mistakes`. share: (pairs,) of the class that was chosen, by the table.
+    """
+    state, said, options = choices.state, choices.said, choices.options
+    wrong, is_base, offered_base = ~choices.right, choices.is_base, choices.offered_base
+    lured = wrong & ~is_base & offered_base & (options > 2)
     row = terms.rows_of([(np.array([COLUMN["lure"]]), np.ones(1))])
-    on_base = lured & (said == base)
+    on_base = lured & (said == choices.base)
     astray = np.maximum(options - 2, 1)
     terms.add(
         state[lured],
@@ -69,9 +125,9 @@ def add_choices(
         np.where(on_base[lured], 1.0, -1.0),
         -np.log(astray[lured]),
     )
-    even = ~right & ~lured & ~(offered_base & (options <= 2) & ~is_base)
+    even = wrong & ~lured & ~(offered_base & (options <= 2) & ~is_base)
     strays = lured & ~on_base
-    wrong_before, same_before = _earlier_mistakes(answers, answer, said, truth, classes)
+    wrong_before, same_before = earlier
     again = (even | strays) & (said >= 0) & (options > 2) & (wrong_before > 0)
     share_before = same_before[again] / wrong_before[again]
     others = options[again] - np.where(strays[again], 2, 1)
@@ -86,8 +142,7 @@ def add_choices(
     even &= ~alike & ~again
     strays &= ~again
     np.subtract.at(constant, state[even], np.log(np.maximum(options[even] - 1, 1)))
-    likely = share[_state_of(judged, answers, offsets, label, classes)[answer[alike]]]
-    terms.mix(constant, state[alike], COLUMN["alike"], 1.0 / (options[alike] - 1), likely)
+    terms.mix(constant, state[alike], COLUMN["alike"], 1.0 / (options[alike] - 1), share[alike])
     np.subtract.at(constant, state[strays], np.log(astray[strays]))
 
 
