@@ -209,15 +209,12 @@ def _accuracies(
         sample = _Sample(base[mine], chance[mine], weight[mine], confidence[mine])
         mean = sample.mean(0.5 / len(numbers), random)
         if people.confidence is not None:
-            later = confidence[~until]
-            unasked = people.images - people.asked
-            goal = (unasked * people.confidence + scale * later.sum()) / max(rest, 1.0)
+            unasked = (people.images - people.asked) * people.confidence
+            goal = (unasked + scale * confidence[~until].sum()) / max(rest, 1.0)
             mean = mean + sample.slope() * (goal - sample.drawn_confidence())
-        mean = np.clip(mean, 0.0, 1.0)
-        noise = np.sqrt(rest * mean * (1 - mean)) * random.standard_normal(len(mean))
-        totals.append(scale * base[until].sum(axis=0) + np.clip(rest * mean + noise, 0.0, rest))
-        middle = float(mean.mean())
-        variances.append(middle * (1 - middle) * (rest**2 / sample.effective + rest))
+        total, variance = _of_rest(np.clip(mean, 0.0, 1.0), rest, sample.effective, random)
+        totals.append(scale * base[until].sum(axis=0) + total)
+        variances.append(variance)
         precisions.append(sample.effective / max(rest, 1.0) ** 2)
     gain = scale * (label.sum(axis=0) - base.sum(axis=0))
     if people.images == people.asked:
@@ -228,6 +225,19 @@ def _accuracies(
     total = np.tensordot(share, np.stack(totals), axes=1)
     sampling = float(np.sqrt(share**2 @ np.array(variances))) / people.images
     return _Accuracies(np.clip((total + gain) / people.images, 0.0, 1.0), sampling)
+
+
+def _of_rest(
+    mean: F64, rest: float, effective: float, random: np.random.Generator
+) -> tuple[F64, float]:
+    """The right labels of `rest` images with the mean in each draw, (draws,), and their variance.
+
+    effective: the number of images that the mean comes from.
+    """
+    noise = np.sqrt(rest * mean * (1 - mean)) * random.standard_normal(len(mean))
+    middle = float(mean.mean())
+    variance = middle * (1 - middle) * (rest**2 / effective + rest)
+    return np.asarray(np.clip(rest * mean + noise, 0.0, rest)), variance
 
 
 @dataclass(frozen=True)
