@@ -49,7 +49,7 @@ class Crowd:
 def read_crowd(votes: pa.Table, classes: int) -> Crowd:
     """The answers in a table of votes (COLUMNS; columns after `label` may be missing).
 
-    Of several answers of a worker to one question the last counts.
+    Of several answers of a worker to one question the last counts. Answers are ordered by round.
 
     Raises: InputError naming the first row that is no vote.
     """
@@ -59,6 +59,9 @@ def read_crowd(votes: pa.Table, classes: int) -> Crowd:
     ids = votes["image_id"].to_numpy()
     _check(votes, ids, answer, label, classes)
     keep = _last(votes, ids, answer, label)
+    rounds, number = _rounds(votes.take(pa.array(keep)))
+    order = np.argsort(number, kind="stable")
+    keep, number = keep[order], number[order]
     votes, answer, label, ids = votes.take(pa.array(keep)), answer[keep], label[keep], ids[keep]
     image = distinct(ids)
     index = find(image, ids)[0]
@@ -70,7 +73,6 @@ def read_crowd(votes: pa.Table, classes: int) -> Crowd:
     lists = Lists(offsets_of(lengths.astype(np.int64)), flat)
     purpose = np.asarray(pc.fill_null(votes["purpose"], "").to_pylist(), dtype=np.str_)
     inclusion = votes["inclusion_probability"].to_numpy()
-    rounds, number = _rounds(votes)
     chance, first = _design(index, len(image), inclusion, number, purpose)
     worker = names.indices.to_numpy(zero_copy_only=False).astype(np.int32)
     return Crowd(

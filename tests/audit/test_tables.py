@@ -54,6 +54,20 @@ def test_answers_about_two_sets_are_two():
     assert crowd.answers.offered.label.tolist() == [3, 4, 1, 2]
 
 
+def test_answers_of_an_earlier_round_come_first_whatever_the_order_of_rows():
+    crowd = read_crowd(
+        votes(
+            label=pa.array([3, 1, 2, 4], pa.int32()),
+            question_id=["10:7", "2:7", "2:7", "10:7"],
+            candidates=pa.array([[3], [1, 5], [2], [4]], pa.list_(pa.int32())),
+        ),
+        10,
+    )
+    assert crowd.answers.label.tolist() == [1, 2, 3, 4]
+    assert crowd.answers.offered.label.tolist() == [1, 5, 2, 3, 4]
+    assert crowd.rounds == ("2", "10")
+
+
 def test_the_last_answer_of_a_worker_to_a_question_counts():
     day = [datetime(2026, 1, day, tzinfo=UTC) for day in (3, 1, 2, 2)]
     crowd = read_crowd(
