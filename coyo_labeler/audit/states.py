@@ -71,7 +71,7 @@ def build(judged: Judged, answers: Answers, classes: int, workers: int) -> Model
     said, even = _shares(judged, image, label, classes)
     outside = np.flatnonzero((label != judged.base[image]) & (judged.truth[image] < 0))
     terms.mix(constant, outside, COLUMN["even"], said[outside], even[outside])
-    _calibrate(terms, judged, answers, image, label)
+    _calibrate(terms, judged, answers, image, label, classes)
     skill, bias, parameters = _columns(answers, workers)
     add_choices(terms, constant, judged, answers, offsets, label, classes, skill, said)
     add_verifications(terms, judged, answers, offsets, label, skill, bias)
@@ -161,7 +161,9 @@ def _shares(judged: Judged, image: I64, label: I32, classes: int) -> tuple[F64, 
     return np.maximum(said, 1e-9), np.maximum(even, 1e-9)
 
 
-def _calibrate(terms: Terms, judged: Judged, answers: Answers, image: I64, label: I32) -> None:
+def _calibrate(
+    terms: Terms, judged: Judged, answers: Answers, image: I64, label: I32, classes: int
+) -> None:
     """The prior of `base`: logistic in its log-odds, the image's weight, and what was offered.
 
     At the mean of the log-odds it is near what the table says, but for tables that are surer than
@@ -177,7 +179,7 @@ def _calibrate(terms: Terms, judged: Judged, answers: Answers, image: I64, label
     tells = odds.std() > _TELLING if len(odds) else False
     start, scale = (min(centre, _SUREST), 1.0) if tells else (_UNTOLD, _UNTOLD_SCALE)
     n = len(judged)
-    offered, first = _offered(judged, answers)
+    offered, first = _offered(judged, answers, classes)
     covariates = {
         "level": np.full(n, scale),
         "slope": odds,
@@ -193,7 +195,7 @@ def _calibrate(terms: Terms, judged: Judged, answers: Answers, image: I64, label
     terms.add(np.flatnonzero(free), rows[image[free]], sign, start)
 
 
-def _offered(judged: Judged, answers: Answers) -> tuple[F64, F64]:
+def _offered(judged: Judged, answers: Answers, classes: int) -> tuple[F64, F64]:
     """Whether the question about each image offered `base`, and offered it first, (n,) each.
 
     A question is made from some table's opinion of the image. Where the judged table is another
@@ -208,6 +210,7 @@ def _offered(judged: Judged, answers: Answers) -> tuple[F64, F64]:
     choice = np.isin(answers.answer[question], (Answer.CHOICE, Answer.NONE))
     lists = answers.offered
     length = np.where(choice | (label < 0), np.diff(lists.offsets)[question], 0)
+    length[length >= classes] = 0
     row = np.repeat(np.arange(len(image)), length)
     rank = np.arange(len(row)) - np.repeat(offsets_of(length)[:-1], length)
     hit = lists.label[lists.offsets[question][row] + rank] == base[row]

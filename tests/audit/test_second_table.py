@@ -65,12 +65,12 @@ def test_the_first_question_about_an_image_says_what_was_offered():
             np.array([0, 0, 0, 2, 4, 6, 8, 8]), np.array([1, 7, 7, 1, 1, 2, 7, 8], np.int32)
         ),
     )
-    offered, first = _offered(judged, answers)
+    offered, first = _offered(judged, answers, 10)
     assert offered == pytest.approx([0.4, -0.6, 0.4, -0.6, 0.4, 0.0])  # without their mean, 0.6
     assert first == pytest.approx([0.75, -0.25, -0.25, -0.25, 0.0, 0.0])
 
 
 def test_questions_say_nothing_more_of_the_table_that_they_were_made_from():
     audit = simulate(replace(CROWD, verify=0.5), 3, merge=False)
-    for values in _offered(audit.machine, audit.answers):
+    for values in _offered(audit.machine, audit.answers, CROWD.classes):
         assert not values.any()
