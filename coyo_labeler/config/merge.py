@@ -77,11 +77,14 @@ class MergeSettings(StageSettings):
         description="votes (for calibration=gold: gold images) with a belief that are enough to "
         "fit on; with fewer nothing is fitted, and a warning says so",
     )
-    worker_model: Literal["auto", "confusion", "pooled", "one_coin", "perfect"] = Field(
+    worker_model: Literal[
+        "auto", "confusion", "pooled", "one_coin", "shared_mistakes", "perfect"
+    ] = Field(
         "auto",
         description="per worker: confusion: a confusion matrix; pooled: the same one for all; "
-        "one_coin: one accuracy; perfect: no errors; auto: which of the first three predicts votes "
-        "best that were held out",
+        "one_coin: one accuracy, and even mistakes; shared_mistakes: half of them as the machine "
+        "would make them; perfect: no errors; auto: which of the first four predicts votes best "
+        "that were held out",
     )
     pooling: Literal["global", "none"] = Field(
         "global",

@@ -67,7 +67,9 @@ class DawidSkene:
         *,
         n_iter: int = 100,
         tol: float = 1e-6,
-        worker_model: Literal["auto", "confusion", "pooled", "one_coin", "perfect"] = "auto",
+        worker_model: Literal[
+            "auto", "confusion", "pooled", "one_coin", "shared_mistakes", "perfect"
+        ] = "auto",
         truth: Literal["single", "multi"] = "single",
         beliefs_are: Literal["sigmoid", "categorical"] = "sigmoid",
         calibration: Literal["votes", "gold", "none"] | float | tuple[float, ...] = "votes",

@@ -4,6 +4,8 @@ The states of an image are the classes of its belief and of its votes (its suppo
 that lumps all other classes. No array is as long as images times classes.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from coyo_labeler.em.build_sets import (
@@ -44,6 +46,7 @@ from coyo_labeler.em.segments import (
     unique_inverse,
 )
 from coyo_labeler.em.sets import MOST_JOINT_REGIONS, find_regions
+from coyo_labeler.em.shared_mistakes import log_share_of_mistakes
 from coyo_labeler.em.tails import Tails
 
 
@@ -70,6 +73,9 @@ def build_problems(
         problems = _build_questions(images, votes, set_votes, beliefs, gold, model, hierarchy)
     else:
         problems = _build_images(images, votes, set_votes, beliefs, gold, model)
+        if model.shared_mistakes > 0:
+            mistakes = log_share_of_mistakes(problems, votes, model)
+            problems = replace(problems, mistakes=mistakes)
     if inclusion is None:
         return problems
     index, is_known = find(inclusion.image, problems.image)

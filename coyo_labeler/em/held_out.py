@@ -27,6 +27,12 @@ def tenth_of(sample: Inputs, number: int, held: bool) -> Inputs:
     return sample.where(chosen)
 
 
+def has_believed_choices(part: Inputs) -> bool:
+    """Whether any choice is about an image with a belief."""
+    choices = part.votes.image[part.votes.response == Response.CHOICE]
+    return bool(find(part.beliefs.image, choices)[1].any())
+
+
 def blind_share(held: Sequence[Inputs], votes: int) -> float:
     """The share of votes that are choices with fewer than three views of an image without gold."""
     blind = 0

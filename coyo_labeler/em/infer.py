@@ -53,6 +53,8 @@ def infer(
     first = parameters.log_theta is None
     if first:
         prior = _first_prior(problems, prior)
+    elif len(problems.mistakes):
+        prior = prior + problems.mistakes
     if len(problems.set_cell) == 0:
         return _imply(problems, parameters, prior, model, count)
     answers = np.zeros(len(problems.set_cell))

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from coyo_labeler.em.segments import F64
 
-#: pooled: confusion with one skill that all workers share (`Model.shared_skill`).
-WorkerModel = Literal["confusion", "pooled", "one_coin", "perfect"]
+#: pooled: confusion with one skill that all workers share (`Model.shared_skill`). shared_mistakes:
+#: one_coin, and mistakes that the machine would make (`Model.shared_mistakes`).
+WorkerModel = Literal["confusion", "pooled", "one_coin", "shared_mistakes", "perfect"]
 Truth = Literal["single", "multi"]
 #: posterior: categorical, computed by an earlier fit; it is used as it is, without clipping.
 BeliefsAre = Literal["sigmoid", "categorical", "posterior"]
@@ -32,7 +33,8 @@ class Model:
     weight of an image in the fit of a and b on votes, and what weights are multiplied by
     (`coverage`); None: no weights. mean_inverse: what the weights of a curve are relative to.
     knots: of the curve that is fitted, as log-odds; none: one a and b. fades, tied: see `Curve`.
-    class_bias: besides one a and b a bias of each class is fitted (`class_bias`).
+    class_bias: besides one a and b a bias of each class is fitted (`class_bias`). shared_mistakes:
+    share of the mistakes of one-coin workers that the machine would make (`shared_mistakes`).
     """
 
     classes: int
@@ -58,6 +60,7 @@ class Model:
     fades: bool = False
     tied: bool = False
     class_bias: bool = False
+    shared_mistakes: float = 0.0
 
     @property
     def shrinks_calibration(self) -> bool:

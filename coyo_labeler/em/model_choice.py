@@ -33,7 +33,7 @@ from coyo_labeler.em.coverage import (
 )
 from coyo_labeler.em.curve import straight
 from coyo_labeler.em.e_step import evidence_of
-from coyo_labeler.em.held_out import TENTHS, blind_share, tenth_of
+from coyo_labeler.em.held_out import TENTHS, blind_share, has_believed_choices, tenth_of
 from coyo_labeler.em.hierarchy import Hierarchy
 from coyo_labeler.em.inputs import Inputs
 from coyo_labeler.em.loop import State, StoppingRule, fit
@@ -42,6 +42,7 @@ from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import F64, I64, bin_sum, distinct, find
+from coyo_labeler.em.shared_mistakes import SHARED_MISTAKES
 from coyo_labeler.hashing import splitmix64
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ _ONE_ERROR = 1.0
 _RULE = StoppingRule(max_iterations=50, tolerance=1e-5)
 
 #: Worker models, by how much they can tell apart. pooled: confusion with a skill that all share.
-CANDIDATES: tuple[WorkerModel, ...] = ("one_coin", "pooled", "confusion")
+#: shared_mistakes: one_coin, and mistakes that are in part those that the machine would make.
+CANDIDATES: tuple[WorkerModel, ...] = ("one_coin", "shared_mistakes", "pooled", "confusion")
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,19 @@ def is_sampled(image: I64, share: float) -> NDArray[np.bool_]:
 
 
 def named_model(model: Model, name: WorkerModel) -> Model:
-    """The model with this worker model; pooled is confusion with a shared skill."""
+    """The model with this worker model; two are others with a part that is shared."""
+    model = replace(model, worker_model=name, shared_skill=False, shared_mistakes=0.0)
     if name == "pooled":
         return replace(model, worker_model="confusion", shared_skill=True)
-    return replace(model, worker_model=name, shared_skill=False)
+    if name == "shared_mistakes":
+        return replace(model, worker_model="one_coin", shared_mistakes=SHARED_MISTAKES)
+    return model
 
 
 def name_of(model: Model) -> WorkerModel:
     """The reverse of `named_model`."""
+    if model.shared_mistakes > 0:
+        return "shared_mistakes"
     return "pooled" if model.shared_skill else model.worker_model
 
 
@@ -204,6 +211,7 @@ class _Trial:
         self.unbelieved = any(
             not find(part.beliefs.image, part.votes.image)[1].all() for part in held
         )
+        self.believed_choices = any(map(has_believed_choices, held))
         self._sample = sample
         self._built: tuple[Model, list[tuple[Problems, Problems]]] | None = None
         self._coverage: Coverage | None = None
@@ -306,8 +314,16 @@ def _per_vote(values: Mapping[str, F64], votes: int) -> dict[str, float]:
 
 
 def _choose_worker_model(trial: _Trial, model: Model) -> tuple[WorkerModel, dict[str, Any]]:
-    """Confusions must gain on biases of the machine's classes too, which look like them."""
-    candidates = [c for c in CANDIDATES if c != "pooled" or model.pooling_strength is not None]
+    """Confusions must gain on biases of the machine's classes too, which look like them.
+
+    Shared mistakes take no margin and one standard error: EM does not estimate their share, so it
+    cannot take votes against the machine as evidence of them.
+    """
+    possible = {
+        "pooled": model.pooling_strength is not None,
+        "shared_mistakes": trial.believed_choices and model.truth == "single",
+    }
+    candidates = [name for name in CANDIDATES if possible.get(name, True)]
     values: dict[str, F64] = {name: trial.evaluate(named_model(model, name)) for name in candidates}
     if model.mean_inverse and model.truth == "single":
         simple = trial.calibrated(named_model(model, candidates[0]), curved=False)
@@ -316,7 +332,8 @@ def _choose_worker_model(trial: _Trial, model: Model) -> tuple[WorkerModel, dict
     chosen: WorkerModel = candidates[0]
     for name in candidates[1:]:
         rivals = [values[rival] for rival in (chosen, "class_bias") if rival in values]
-        if all(_Gain.of(values[name], each, trial.held_out).above(margin) for each in rivals):
+        bar = (0.0, _ONE_ERROR) if name == "shared_mistakes" else (margin, _ERRORS)
+        if all(_Gain.of(values[name], each, trial.held_out).above(*bar) for each in rivals):
             chosen = name
     document = _document(chosen, values, candidates[0], margin, trial)
     logger.info("merge: worker_model=%s: %s", chosen, document)

@@ -90,7 +90,8 @@ class Problems:
     Of entries: label: (nnz,) class. belief: (nnz,) logit (sigmoid) or log (categorical) of the
     machine's probability, NaN where the belief does not have the class. start: (nnz,) share of the
     votes, NaN where there is a belief or no vote names a class. allowed: (nnz,) false where gold
-    rules the entry out.
+    rules the entry out. mistakes: what choices say of it beyond even mistakes, natural log; empty
+    where mistakes are even (`shared_mistakes`).
 
     Of pairs of a vote and an entry of its problem, in the order of problems, then of votes, then of
     entries: pair_cell: (pairs,) index in `cells` of the cell that has the probability of the vote
@@ -125,6 +126,7 @@ class Problems:
     groups: Groups = field(default_factory=Groups)
     joints: Joints = field(default_factory=Joints)
     ancestry: Ancestry = field(default_factory=Ancestry)
+    mistakes: F64 = field(default_factory=lambda: np.zeros(0))
 
     def multiplicity(self) -> I64:
         """How many classes each entry has: 1, or as many as it lumps, (nnz,)."""

@@ -180,6 +180,10 @@ def make_model(settings: MergeSettings, space: LabelSpace) -> Model:
     )
     if settings.worker_model != "auto":
         model = named_model(model, settings.worker_model)
+    if model.shared_mistakes > 0 and model.truth == "multi":
+        raise InputError(
+            "worker_model: shared_mistakes needs truth=single; or use worker_model=one_coin"
+        )
     if model.shared_skill and model.pooling_strength is None:
         raise InputError("worker_model: pooled needs pooling=global; or use worker_model=one_coin")
     if settings.incremental:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 OUTSIDE = -1
 #: The state of class c where it is not listed is UNLISTED − c.
@@ -45,6 +45,7 @@ class Choices:
     a: float = 1.0
     b: float = 0.0
     listed_set: int = 32
+    shared_mistakes: float = 0.0
 
 
 @dataclass
@@ -125,6 +126,17 @@ def answer_cell(true: bool, worker: int, response: str, choices: Choices) -> tup
             return ("answer", worker, "unsure")
         return ("answer", worker, "right" if (response == "yes") == true else "wrong")
     return ("answer", worker, true, response)
+
+
+def mistake(truth: int, label: int, image: Image, choices: Choices) -> float:
+    """How much more probable a wrong choice is than an even mistake, where the class is `truth`."""
+    share = choices.shared_mistakes
+    if share == 0 or truth == label or not image.belief:
+        return 1.0
+    q = prior(image, replace(choices, a=1.0, b=0.0), None)
+    others = choices.classes - len([c for c in q if c != OUTSIDE])
+    of_truth = q[truth] / others if truth == OUTSIDE else q[truth]
+    return 1 - share + share * (choices.classes - 1) * q[label] / (1 - of_truth)
 
 
 class Skill:
@@ -239,6 +251,8 @@ def expectation_maximisation(images: list[Image], choices: Choices, iterations: 
             for worker, label, response in image.votes:
                 for truth in joint:
                     joint[truth] *= skill.theta(cell(truth, worker, label, response, choices))
+                    if response == "":
+                        joint[truth] *= mistake(truth, label, image, choices)
             for worker, classes, response in image.sets:
                 for truth in joint:
                     joint[truth] *= skill.theta(set_cell(truth, worker, classes, response, choices))

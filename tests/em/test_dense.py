@@ -55,6 +55,8 @@ def problems(draw, worker_models=("confusion", "one_coin")):
         estimated=draw(st.booleans()),
         a=draw(st.floats(0.3, 3)),
     )
+    if choices.worker_model == "one_coin":
+        choices.shared_mistakes = draw(st.sampled_from([0.0, 0.5, 0.9]))
     if choices.beliefs_are == "sigmoid":
         choices.b = draw(st.floats(-2, 2))
     else:  # a distribution: its probabilities sum to less than 1
@@ -78,6 +80,7 @@ def arrays(images, workers, choices, **more):
         hard_counts=choices.hard,
         estimate_class_prior=choices.estimated,
         support_mass=1.0,
+        shared_mistakes=choices.shared_mistakes,
         **more,
     )
     votes = votes_of(
