@@ -33,7 +33,7 @@ from coyo_labeler.em.coverage import (
 )
 from coyo_labeler.em.curve import straight
 from coyo_labeler.em.e_step import evidence_of
-from coyo_labeler.em.held_out import TENTHS, blind_share, has_believed_choices, tenth_of
+from coyo_labeler.em.held_out import TENTHS, TWO_ERRORS, Gain, blind_share, tells_mistakes, tenth_of
 from coyo_labeler.em.hierarchy import Hierarchy
 from coyo_labeler.em.inputs import Inputs
 from coyo_labeler.em.loop import State, StoppingRule, fit
@@ -41,13 +41,13 @@ from coyo_labeler.em.model import Calibration, Model, WorkerModel
 from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.responses import Response
-from coyo_labeler.em.segments import F64, I64, bin_sum, distinct, find
+from coyo_labeler.em.segments import F64, I64, Bool, bin_sum, distinct, find
 from coyo_labeler.em.shared_mistakes import SHARED_MISTAKES
 from coyo_labeler.hashing import splitmix64
 
 logger = logging.getLogger(__name__)
 
-#: Votes that the choice is based on, at most, and at least.
+#: Votes that the choice is based on, at most, and at least; images that tell mistakes, at least.
 MOST_VOTES, LEAST_VOTES = 100_000, 100
 #: Votes that are held out in all, about, where there are so many.
 _HELD_OUT = 10_000
@@ -56,9 +56,8 @@ _SAMPLED = 51
 #: Gain per vote that says nothing where votes have fewer than three views: of worker models, and of
 #: class priors, which need a little more than nothing in any case.
 _MARGIN, _MARGIN_PRIOR, _LEAST_PRIOR = 0.25, 0.02, 0.001
-_ERRORS = 2.0
-#: The same for calibrations (the rule of one standard error: Breiman et al., Classification and
-#: Regression Trees, 1984, section 3.4.3).
+#: Standard errors that a gain takes for calibrations (the rule of one standard error: Breiman et
+#: al., Classification and Regression Trees, 1984, section 3.4.3).
 _ONE_ERROR = 1.0
 _RULE = StoppingRule(max_iterations=50, tolerance=1e-5)
 
@@ -211,7 +210,6 @@ class _Trial:
         self.unbelieved = any(
             not find(part.beliefs.image, part.votes.image)[1].all() for part in held
         )
-        self.believed_choices = any(map(has_believed_choices, held))
         self._sample = sample
         self._built: tuple[Model, list[tuple[Problems, Problems]]] | None = None
         self._coverage: Coverage | None = None
@@ -254,6 +252,10 @@ class _Trial:
             self._built = shape, pairs
         return self._built[1]
 
+    def telling(self, model: Model) -> Bool:
+        """Which images that were held out `tells_mistakes`, (images,), in the order of evidence."""
+        return np.concatenate([tells_mistakes(each, model) for _, each in self._problems(model)])
+
     def weights(self, model: Model) -> F64:
         """How many images each image that was held out stands for, over their mean, (images,)."""
         values = []
@@ -290,25 +292,6 @@ class _Evidence:
         return evidence_of(problems, parameters, self.model)
 
 
-@dataclass(frozen=True)
-class _Gain:
-    """Of one model over another, per vote held out: mean and standard error."""
-
-    mean: float
-    error: float
-
-    @classmethod
-    def of(cls, better: F64, worse: F64, votes: int) -> "_Gain":
-        difference = better - worse
-        count = max(len(difference), 1)
-        error = float(difference.std()) * np.sqrt(count) if count > 1 else np.inf
-        return cls(float(difference.sum()) / votes, float(error) / votes)
-
-    def above(self, margin: float, errors: float = _ERRORS) -> bool:
-        """Whether it is evidence of the better model; errors: standard errors that it takes."""
-        return self.mean > margin + errors * self.error
-
-
 def _per_vote(values: Mapping[str, F64], votes: int) -> dict[str, float]:
     return {name: round(float(value.sum()) / votes, 6) for name, value in values.items()}
 
@@ -316,26 +299,36 @@ def _per_vote(values: Mapping[str, F64], votes: int) -> dict[str, float]:
 def _choose_worker_model(trial: _Trial, model: Model) -> tuple[WorkerModel, dict[str, Any]]:
     """Confusions must gain on biases of the machine's classes too, which look like them.
 
-    Shared mistakes take no margin and one standard error: EM does not estimate their share, so it
-    cannot take votes against the machine as evidence of them.
+    Mistakes that are shared with the machine look like a machine that is right. Images with enough
+    views tell them apart, so these alone decide, without a margin. It takes a hundred of them: in a
+    crowd without such mistakes the losses by them are rare and large, and the gains small.
     """
+    simple = named_model(model, CANDIDATES[0])
+    telling = trial.telling(simple)
     possible = {
         "pooled": model.pooling_strength is not None,
-        "shared_mistakes": trial.believed_choices and model.truth == "single",
+        "shared_mistakes": int(telling.sum()) >= LEAST_VOTES,
     }
     candidates = [name for name in CANDIDATES if possible.get(name, True)]
     values: dict[str, F64] = {name: trial.evaluate(named_model(model, name)) for name in candidates}
     if model.mean_inverse and model.truth == "single":
-        simple = trial.calibrated(named_model(model, candidates[0]), curved=False)
-        values["class_bias"] = trial.evaluate(replace(simple, class_bias=True))
+        unbent = trial.calibrated(simple, curved=False)
+        values["class_bias"] = trial.evaluate(replace(unbent, class_bias=True))
     margin = _MARGIN * trial.blind
     chosen: WorkerModel = candidates[0]
     for name in candidates[1:]:
+        of, least = (telling, 0.0) if name == "shared_mistakes" else (1.0, margin)
         rivals = [values[rival] for rival in (chosen, "class_bias") if rival in values]
-        bar = (0.0, _ONE_ERROR) if name == "shared_mistakes" else (margin, _ERRORS)
-        if all(_Gain.of(values[name], each, trial.held_out).above(*bar) for each in rivals):
+        gains = [Gain.of(values[name] * of, each * of, trial.held_out) for each in rivals]
+        if all(gain.above(least) for gain in gains):
             chosen = name
     document = _document(chosen, values, candidates[0], margin, trial)
+    if "shared_mistakes" in values:  # what it was judged by
+        shared, even = (values[name] * telling for name in ("shared_mistakes", candidates[0]))
+        gain = Gain.of(shared, even, trial.held_out)
+        document["gain"]["shared_mistakes"] = round(gain.mean, 6)
+        document["standard_error"]["shared_mistakes"] = round(gain.error, 6)
+        document["telling_images"] = int(telling.sum())
     logger.info("merge: worker_model=%s: %s", chosen, document)
     return chosen, document
 
@@ -350,7 +343,7 @@ def _choose_class_prior(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
     }
     margin = _LEAST_PRIOR + _MARGIN_PRIOR * trial.blind
     values = {name: trial.evaluate(each) for name, each in models.items()}
-    gain = _Gain.of(values["estimated"], values["uniform"], trial.held_out)
+    gain = Gain.of(values["estimated"], values["uniform"], trial.held_out)
     chosen = "estimated" if gain.above(margin) else "uniform"
     return models[chosen], _document(chosen, values, "uniform", margin, trial)
 
@@ -374,10 +367,9 @@ def _choose_calibration(trial: _Trial, model: Model) -> tuple[Model, dict[str, A
     chosen = "none"
     for name in list(models)[1:]:
         plain, weighted = (
-            _Gain.of(values[name] * of, values[chosen] * of, trial.held_out)
-            for of in (1.0, weights)
+            Gain.of(values[name] * of, values[chosen] * of, trial.held_out) for of in (1.0, weights)
         )
-        errors = _ERRORS if name == "class_bias" else _ONE_ERROR
+        errors = TWO_ERRORS if name == "class_bias" else _ONE_ERROR
         if plain.above(0.0, errors) and weighted.above(0.0, _ONE_ERROR):
             chosen = name
     return models[chosen], _document(chosen, values, "none", 0.0, trial)
@@ -387,7 +379,7 @@ def _document(
     chosen: str, values: Mapping[str, F64], simple: str, margin: float, trial: _Trial
 ) -> dict[str, Any]:
     gains = {
-        name: _Gain.of(value, values[simple], trial.held_out)
+        name: Gain.of(value, values[simple], trial.held_out)
         for name, value in values.items()
         if name != simple
     }
