@@ -95,7 +95,7 @@ def test_the_number_of_cores_changes_nothing(tmp_path, truth, max_broadcast_mb, 
     assert_same_tables(tmp_path / "here", tmp_path / "there")
 
 
-@pytest.mark.parametrize("worker_model", ["one_coin", "perfect"])
+@pytest.mark.parametrize("worker_model", ["one_coin", "shared_mistakes", "perfect"])
 def test_partitions_change_nothing_for_simpler_workers(spark, tmp_path, worker_model):
     inputs = write(tmp_path / "in", 0, 2)
     for name, partitions, session in (("one", 1, None), ("five", 5, spark)):

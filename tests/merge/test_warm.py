@@ -76,3 +76,18 @@ def test_a_warm_start_begins_with_the_shares_of_classes_that_were_found(spark, t
     votes = write_votes(tmp_path / "new.csv", new)
     merge(spark, tmp_path, "warm", votes=votes, warm_start=tmp_path / "cold", **given)
     assert posterior(tmp_path / "warm")[9]["labels"][0] == 2
+
+
+def test_later_merges_keep_mistakes_that_are_shared_with_the_machine(tmp_path):
+    given = {"votes": write_crowd(tmp_path / "votes.csv", 30), "max_iterations": 5}
+    beliefs = {"beliefs": write_beliefs(tmp_path / "beliefs"), "calibration": "none"}
+    merge(None, tmp_path, "even", worker_model="one_coin", **given, **beliefs)
+    merge(None, tmp_path, "cold", worker_model="shared_mistakes", **given, **beliefs)
+    assert posterior(tmp_path / "cold") != posterior(tmp_path / "even")
+    later = {"warm_start": tmp_path / "cold", "worker_model": "auto"}
+    new = write_votes(tmp_path / "new.csv", [(1, "w8", 0), (40, "w1", 1)])
+    warm = merge(None, tmp_path, "warm", **given, **beliefs, **later)
+    added = merge(None, tmp_path, "added", votes=new, incremental=True, calibration="none", **later)
+    assert [each.details["worker_model"] for each in (warm, added)] == ["shared_mistakes"] * 2
+    with pytest.raises(InputError, match="shared_mistakes needs truth=single"):
+        merge(None, tmp_path, "multi", worker_model="shared_mistakes", truth="multi", **given)
