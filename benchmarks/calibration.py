@@ -27,6 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 from coyo_labeler.em.build import problems_of
 from coyo_labeler.em.calibration import expected_calibration_error, reliability_of
 from coyo_labeler.em.class_bias import shift_of
+from coyo_labeler.em.e_step import posterior_of
 from coyo_labeler.em.exact_sum import count_unit
 from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.loop import State, StoppingRule, fit
@@ -34,7 +35,7 @@ from coyo_labeler.em.model import Calibration, Model
 from coyo_labeler.em.model_choice import Wanted, choose_model, first_calibration
 from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.em.priors import belief_prior, belief_value
-from coyo_labeler.em.segments import F64, I64, Bool
+from coyo_labeler.em.segments import F64, I64, Bool, segment_argmax, spread
 
 LISTED = 20
 
@@ -258,9 +259,27 @@ def score(world: World, rest: Bool, calibration: Calibration, model: Model) -> S
 
 def calibrate(inputs: Inputs, model: Model) -> Calibration:
     """By EM, as `merge` does it."""
-    step = PartitionedEStep(InMemory([problems_of(inputs, model)]), model)
-    begin = State(calibration=first_calibration(model, Calibration()))
-    return fit(step, model, StoppingRule(60), begin, lambda _: None).calibration
+    return _fit(PartitionedEStep(InMemory([problems_of(inputs, model)]), model)).calibration
+
+
+def _fit(step: PartitionedEStep) -> State:
+    begin = State(calibration=first_calibration(step.model, Calibration()))
+    return fit(step, step.model, StoppingRule(60), begin, lambda _: None)
+
+
+def score_voted(world: World, inputs: Inputs, model: Model) -> Score:
+    """The posterior of the images that people were asked about."""
+    problems = problems_of(inputs, model)
+    step = PartitionedEStep(InMemory([problems]), model)
+    posterior = posterior_of(problems, step.parameters_of(_fit(step))[0], model)
+    log = np.log(np.maximum(posterior, 1e-12))
+    right = problems.label == spread(world.truth[problems.image], problems.offsets)
+    ones = np.ones(len(problems))
+    error = expected_calibration_error(
+        reliability_of(log, right.astype(np.float64), problems.offsets, ones)
+    )
+    first = segment_argmax(posterior, problems.offsets)
+    return Score(error or 0.0, log[right], float(right[first].mean()))
 
 
 def model_of(world: World, crowd: Crowd, inputs: Inputs, sigmoid: bool) -> Model:

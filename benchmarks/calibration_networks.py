@@ -8,6 +8,7 @@ a few that are drawn by chance. Their votes go through all choices that `merge` 
 Of the images that nobody was asked about: the expected calibration error of the machine, of one
 temperature with and without weights, and of `merge`; that of a machine that is right (`floor`), for
 so many images; and the accuracy of the first label. `one_coin` is `merge` with that worker model.
+Of the voted images: accuracy and calibration error of the machine, of `one_coin` and of `merge`.
 """
 
 import argparse
@@ -27,7 +28,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 
-from benchmarks.calibration import Crowd, Score, World, calibrate, inputs_of, model_of, score
+from benchmarks.calibration import (
+    Crowd,
+    Score,
+    World,
+    calibrate,
+    inputs_of,
+    model_of,
+    score,
+    score_voted,
+)
 from coyo_labeler.em.build import problems_of
 from coyo_labeler.em.calibration import expected_calibration_error, reliability_of
 from coyo_labeler.em.coverage import gather_coverage
@@ -167,7 +177,7 @@ def worlds(kind: str, seed: int) -> Iterator[World]:
         yield from unevenly_trained(seed, 0.7 if kind == "uneven" else 0.0)
 
 
-#: The last one is asked as CIFAR-10H's people: right in 95 %, and few votes of each.
+#: People are asked as CIFAR-10H's: right in 95 %, and few votes of each.
 CROWDS: Mapping[str, Crowd] = {
     "plain": Crowd(accuracy=0.8),
     "unknown": Crowd(accuracy=0.8, known=False),
@@ -175,6 +185,8 @@ CROWDS: Mapping[str, Crowd] = {
     "people": Crowd(accuracy=0.95, structured=True, workers=200),
     "people, unknown": Crowd(accuracy=0.95, structured=True, workers=200, known=False),
     "many people": Crowd(accuracy=0.95, structured=True, workers=1_000),
+    "structured, twice": Crowd(accuracy=0.85, structured=True, workers=50, twice=1.0),
+    "plain, twice": Crowd(accuracy=0.8, twice=1.0),
 }
 
 
@@ -190,11 +202,14 @@ class Run:
     error: Mapping[str, float]
     accuracy: Mapping[str, float]
     gain: Mapping[str, float]
+    voted: Mapping[str, Score]
     chosen: str
 
     def row(self) -> list[object]:
         """One line of CSV."""
         numbers = [*self.error.values(), *self.accuracy.values(), *self.gain.values()]
+        for each in self.voted.values():
+            numbers += [each.accuracy, each.error]
         return [self.machine, self.crowd, self.seed, *(f"{n:.5f}" for n in numbers), self.chosen]
 
 
@@ -233,6 +248,10 @@ def run(world: World, name: str, seed: int, sigmoid: bool = False) -> Run:
     ):
         scores[key] = score(world, rest, calibrate(inputs, each), each)
     document = everything.document
+    voted = {"machine": score(world, ~rest, Calibration(), model)} | {
+        key: score_voted(world, inputs, each.model)
+        for key, each in (("one_coin", one_coin), ("merge", everything))
+    }
     return Run(
         world.name,
         name,
@@ -243,6 +262,7 @@ def run(world: World, name: str, seed: int, sigmoid: bool = False) -> Run:
             key: float((scores[key].log - scores["machine"].log).mean())
             for key in ("one", "weighted", "one_coin", "merge")
         },
+        voted,
         " ".join(str(document[key]["chosen"]) for key in ("worker_model", "calibration")),
     )
 
@@ -279,6 +299,23 @@ def table(runs: Sequence[Run], by: str) -> None:
         )
 
 
+def table_of_voted(runs: Sequence[Run], by: str) -> None:
+    """Means by machine or crowd; ±: standard error of what `merge` differs from `one_coin` by."""
+    names = ("machine", "one_coin", "merge")
+    print(f"\n{by:36}{'n':>4}   voted images: accuracy and calibration error: {', '.join(names)}")
+    for group in dict.fromkeys(getattr(each, by) for each in runs):
+        part = [each for each in runs if group == getattr(each, by)]
+        accuracy, error = (
+            np.array([[getattr(each.voted[name], key) for name in names] for each in part])
+            for key in ("accuracy", "error")
+        )
+        print(f"{group:36}{len(part):4}   " + "".join(
+            "".join(f"{mean:9.4f}" for mean in each.mean(axis=0))
+            + f" ±{sem(each[:, 2] - each[:, 1]):.4f}"
+            for each in (accuracy, error)
+        ))  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs=2, default=(1000, 1003), help="from, before")
@@ -297,6 +334,7 @@ def main() -> None:
                     sys.stdout.flush()
     table(runs, "machine")
     table(runs, "crowd")
+    table_of_voted(runs, "crowd")
 
 
 if __name__ == "__main__":
