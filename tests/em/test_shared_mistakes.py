@@ -21,7 +21,7 @@ MODEL = Model(CLASSES, WORKERS, beliefs_are="categorical", worker_model="one_coi
 SHARED = named_model(MODEL, "shared_mistakes")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(st.integers(0, 5), st.floats(1e-7, 1.0), min_size=1, max_size=6),
     st.sampled_from(["sigmoid", "categorical", "posterior"]),
