@@ -79,7 +79,7 @@ def test_a_warm_start_begins_with_the_shares_of_classes_that_were_found(spark, t
 
 
 def test_later_merges_keep_mistakes_that_are_shared_with_the_machine(tmp_path):
-    given = {"votes": write_crowd(tmp_path / "votes.csv", 30), "max_iterations": 5}
+    given = {"votes": write_crowd(tmp_path / "votes.csv", 30), "max_iterations": 2}
     beliefs = {"beliefs": write_beliefs(tmp_path / "beliefs"), "calibration": "none"}
     merge(None, tmp_path, "even", worker_model="one_coin", **given, **beliefs)
     merge(None, tmp_path, "cold", worker_model="shared_mistakes", **given, **beliefs)
