@@ -48,7 +48,7 @@ FOLDER = "_state"
 #: Says that everything has been prepared: written last, removed first.
 _PREPARED = "prepared.json"
 #: The version of the files under `_state`. A run that another version left unfinished starts anew.
-_VERSION = 4
+_VERSION = 5
 _CHECKPOINT = "iteration.npz"
 _CHECKPOINT_ARRAYS = ("counts", "log_class_prior")
 
