@@ -7,7 +7,7 @@ import posixpath
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -281,16 +281,6 @@ def read_footer(key: str, url: str, remedy: str = "remove or replace it") -> pq.
     """The metadata of a Parquet file. See `open_parquet`."""
     with open_parquet(key, url, remedy) as parquet:
         return parquet.metadata
-
-
-def check_columns(
-    key: str, url: str, present: Sequence[str], wanted: Iterable[str], remedy: str | None = None
-) -> None:
-    """Check that a file has columns. Raises: InputError naming those that it lacks."""
-    if missing := [f"'{name}'" for name in wanted if name not in present]:
-        names = " or ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        message = f"{key}: {url} has no column {names} (its columns: {', '.join(present)})"
-        raise InputError(f"{message}; {remedy}" if remedy else message)
 
 
 def copy(source: str, target: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError, WorkError
+from coyo_labeler.formats.columns import check_columns
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -142,12 +143,12 @@ def test_what_is_no_parquet_file_or_lacks_a_column_is_told_with_its_mend(tmp_pat
     assert storage.read_footer("votes", str(path)).num_rows == 2
     with storage.open_parquet("votes", str(path)) as file:
         present = file.schema_arrow.names
-    storage.check_columns("votes", str(path), present, ["url", "id"])
+    check_columns("votes", str(path), present, ["url", "id"])
     message = (
         r"^votes: .*a\.parquet has no column 'label', 'b' or 'c' \(its columns: id, url\); mend it$"
     )
     with pytest.raises(InputError, match=message):
-        storage.check_columns("votes", str(path), present, ["id", "label", "b", "c"], "mend it")
+        check_columns("votes", str(path), present, ["id", "label", "b", "c"], "mend it")
 
 
 @pytest.mark.parametrize("folder", ["", "memory:/"])

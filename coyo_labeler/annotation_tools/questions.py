@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.columns import check_types
+from coyo_labeler.formats.columns import check_columns, check_types
 from coyo_labeler.formats.image_ids import whole_number
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.parquet_splits import read_footers, read_split, split_file
@@ -67,7 +67,7 @@ def read_tables(stage: str, url: str, space: LabelSpace) -> Iterator[pa.Table]:
     files = _files(stage, url)
     for file, footer in zip(files, read_footers(key, files), strict=True):
         present = footer.schema.to_arrow_schema().names
-        storage.check_columns(key, file, present, REQUIRED, "give the output of select")
+        check_columns(key, file, present, REQUIRED, "give the output of select")
         schema = pa.schema([field for field in SCHEMA if field.name in present])
         check_types(key, file, footer.schema.to_arrow_schema(), schema)
         row = 0

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.columns import common_schema
-from coyo_labeler.formats.parquet_splits import read_footers, read_rows
+from coyo_labeler.formats.parquet_splits import parquet_files, read_footers, read_rows
 
 #: The setting that names the labels, for messages.
 _KEY = "export: labels"
@@ -59,11 +58,7 @@ def find_labels(labels: str) -> Labels:
     Raises: InputError where there are none, or a file lacks a column.
     """
     url = storage.locate(labels, "posterior")
-    files = list(storage.files_of(url))
-    if not files:
-        raise InputError(
-            f"export: labels: no Parquet files at {url}; give what label or merge wrote"
-        )
+    files = parquet_files(_KEY, url, "give what label or merge wrote")
     rows: dict[str, int] = {}
     kinds: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
     present: dict[str, pa.Schema] = {}

@@ -1,7 +1,7 @@
 """The one way in which a column of a file gets the type of its schema, or an error that helps."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coyo_labeler import storage
 from coyo_labeler.errors import InputError, one_line
 from coyo_labeler.formats import schemas
 
@@ -28,10 +27,28 @@ _MOST, _LEAST = "9223372036854775807", "9223372036854775808"
 #: Characters of a bad value in a message.
 _SHOWN = 60
 
+#: What to do about a missing column.
+RENAME = "rename its columns, or give another file"
+#: What CSV files of spreadsheets and databases have in place of commas.
+_OTHER_SEPARATORS = frozenset(";\t|")
+
 #: Where a UUID's text has hyphens, and where the 32 digits go between them.
 _HYPHENS = [8, 13, 18, 23]
 _DIGITS = np.setdiff1d(np.arange(36), _HYPHENS)
 _HEXADECIMAL = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
+
+
+def check_columns(
+    key: str, url: str, present: Sequence[str], wanted: Iterable[str], remedy: str = RENAME
+) -> None:
+    """Check that a file has columns. Raises: InputError naming those that it lacks."""
+    if missing := [f"'{name}'" for name in wanted if name not in present]:
+        names = " or ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+        if len(present) == 1 and set(present[0]) & _OTHER_SEPARATORS:
+            remedy = "separate its columns with commas"
+        raise InputError(
+            f"{key}: {url} has no column {names} (its columns: {', '.join(present)}); {remedy}"
+        )
 
 
 def check_types(
@@ -39,7 +56,7 @@ def check_types(
     url: str,
     present: pa.Schema,
     wanted: Iterable[pa.Field],
-    remedy: str | None = None,
+    remedy: str = RENAME,
     optional: Collection[str] = (),
 ) -> None:
     """See that a file has each column, once, in a type that `cast_column` may cast.
@@ -50,7 +67,7 @@ def check_types(
     Raises: InputError naming the column.
     """
     fields = [f for f in wanted if f.name in present.names or f.name not in optional]
-    storage.check_columns(key, url, present.names, (field.name for field in fields), remedy)
+    check_columns(key, url, present.names, (field.name for field in fields), remedy)
     for field in fields:
         if present.names.count(field.name) > 1:
             raise InputError(f"{key}: {url} has two columns '{field.name}'; rename or drop one")
@@ -78,7 +95,7 @@ def common_schema(
     optional column that others lack.
     """
     for url, present in files.items():
-        check_types(key, url, present, schema, remedy)
+        check_types(key, url, present, schema, remedy or RENAME)
     shared = []
     for field in optional:
         having = [url for url, present in files.items() if field.name in present.names]
@@ -90,7 +107,7 @@ def common_schema(
                     f"{key}: {url} has no column '{field.name}', but {having[0]} has; "
                     f"{remedy or 'give files that are alike'}"
                 )
-            check_types(key, url, present, [field], remedy)
+            check_types(key, url, present, [field])
         shared.append(field)
     return pa.schema([*schema, *shared])
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
+from coyo_labeler.formats.columns import check_columns
 from coyo_labeler.formats.label_lists import read_ids
-from coyo_labeler.formats.parquet_splits import read_footers
+from coyo_labeler.formats.parquet_splits import parquet_files, read_footers
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -51,18 +52,12 @@ def find_embeddings(key: str, url: str) -> Embeddings:
     features of another length than the first file.
     """
     folder = storage.locate(url, FOLDER)
-    urls = sorted(storage.files_of(folder))
-    if not urls:
-        raise InputError(
-            f"{key}: no Parquet files at {folder}; give the output of label embeddings=true"
-        )
+    urls = parquet_files(key, folder, "give the output of label embeddings=true")
     files, row = [], 0
     length = 0
     for file, metadata in zip(urls, read_footers(key, urls), strict=True):
         schema = metadata.schema.to_arrow_schema()
-        storage.check_columns(
-            key, file, schema.names, _COLUMNS, "write them with label embeddings=true"
-        )
+        check_columns(key, file, schema.names, _COLUMNS, "write them with label embeddings=true")
         kind = schema.field("embedding").type
         if not _is_vector(kind):
             raise InputError(

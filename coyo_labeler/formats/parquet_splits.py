@@ -61,9 +61,7 @@ def plan_splits(
     Raises: InputError naming a file that is not readable, lacks a column, or has one of a type that
     cannot be cast.
     """
-    files = sorted(storage.files_of(url))
-    if not files:
-        raise InputError(f"{key}: no Parquet files at {url}")
+    files = parquet_files(key, url)
     splits: list[Split] = []
     schemas: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
     for file_url, metadata in zip(files, read_footers(key, files), strict=True):
@@ -79,6 +77,21 @@ def plan_splits(
     if len({split.name for split in splits}) < len(splits):
         return [replace(split, name=f"{n:05d}-{split.name}") for n, split in enumerate(splits)]
     return splits
+
+
+def parquet_files(
+    key: str, url: str, remedy: str = "give Parquet, in files named .parquet"
+) -> list[str]:
+    """The Parquet files at a URL, sorted by name: see `storage.files_of`.
+
+    key: the setting that named the URL, for messages. remedy: for a URL without such files.
+
+    Raises: InputError where there is none.
+    """
+    files = list(storage.files_of(url))
+    if not files:
+        raise InputError(f"{key}: no Parquet files at {url}; {remedy}")
+    return files
 
 
 def read_footers(key: str, urls: Iterable[str]) -> Iterator[pq.FileMetaData]:

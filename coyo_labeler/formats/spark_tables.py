@@ -11,9 +11,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
 from coyo_labeler import storage
-from coyo_labeler.errors import InputError
 from coyo_labeler.formats.columns import common_schema
-from coyo_labeler.formats.parquet_splits import read_footers, read_split, split_file
+from coyo_labeler.formats.parquet_splits import parquet_files, read_footers, read_split, split_file
 from coyo_labeler.session import spark_path
 
 #: What Hadoop takes for a pattern in a path that is read; a backslash makes it a plain character.
@@ -48,9 +47,7 @@ def read_table(
     Raises: InputError naming a missing file or column, or a type that cannot be cast; Spark's
     error, of an InputError that names a value that cannot be cast, when the rows are asked for.
     """
-    files = sorted(storage.files_of(url))
-    if not files:
-        raise InputError(f"{key}: no Parquet files at {url}")
+    files = parquet_files(key, url)
     kinds: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files have few
     present = {}
     for name, footer in zip(files, read_footers(key, files), strict=True):

@@ -16,6 +16,8 @@ from pyspark.sql import functions as F
 from coyo_labeler import storage
 from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.errors import InputError, WorkError, one_line
+from coyo_labeler.formats.columns import check_columns
+from coyo_labeler.formats.parquet_splits import parquet_files
 from coyo_labeler.formats.spark_tables import paths_to_read, spark_schema
 from coyo_labeler.ingest import types
 from coyo_labeler.ingest.columns import inside, outside, quoted
@@ -63,9 +65,7 @@ def inspect(settings: IngestSettings) -> Source:
     Raises: InputError naming a missing or unsuitable column, or an unreadable file unless
     `on_corrupt` is skip.
     """
-    files = list(storage.files_of(settings.source))
-    if not files:
-        raise InputError(f"source: no Parquet files at {settings.source}")
+    files = parquet_files("source", settings.source)
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         footers = list(pool.map(_footer, files))
     faults = {
@@ -245,7 +245,7 @@ def _schemas_of(footers: dict[str, pq.FileMetaData], wanted: Sequence[str]) -> d
     schemas = {}
     for file, footer in footers.items():
         schema = footer.schema.to_arrow_schema().remove_metadata()
-        storage.check_columns("source", file, schema.names, wanted, remedy)
+        check_columns("source", file, schema.names, wanted, remedy)
         for name in wanted:
             if schema.names.count(name) > 1:
                 raise InputError(

@@ -16,7 +16,7 @@ from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.columns import cast_table, check_types
 from coyo_labeler.formats.label_lists import LabelLists, check_label_lists, read_label_lists
-from coyo_labeler.formats.parquet_splits import bound_row_groups, read_footers
+from coyo_labeler.formats.parquet_splits import bound_row_groups, parquet_files, read_footers
 from coyo_labeler.learn.softmax import F32
 
 I64 = NDArray[np.int64]
@@ -44,9 +44,7 @@ def index_beliefs(url: str) -> RowGroups:
     Raises: InputError naming a file that is not readable or lacks a column.
     """
     folder = storage.locate(url, "posterior")
-    files = sorted(storage.files_of(folder))
-    if not files:
-        raise InputError(f"beliefs: no Parquet files at {folder}")
+    files = parquet_files("beliefs", folder, "give what label or merge wrote")
     entries: list[tuple[int, int, int, int]] = []
     for number, metadata in enumerate(read_footers("beliefs", files)):
         present = metadata.schema.to_arrow_schema()

@@ -7,13 +7,12 @@ import pyarrow as pa
 
 from coyo_labeler import storage
 from coyo_labeler.config.select import SelectSettings
-from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
 from coyo_labeler.formats.image_shards import Shard, find_shards
 from coyo_labeler.formats.label_spaces import LabelSpace, load_label_space
 from coyo_labeler.formats.label_tree import read_label_tree
 from coyo_labeler.formats.pairs import plan_pairs
-from coyo_labeler.formats.parquet_splits import Split, plan_splits, read_footers
+from coyo_labeler.formats.parquet_splits import Split, parquet_files, plan_splits, read_footers
 from coyo_labeler.manifest import read_manifest
 from coyo_labeler.select import hashes
 from coyo_labeler.select.nodes import NodeRule
@@ -184,9 +183,7 @@ def _schema_of(url: str) -> pa.Schema:
 
     Raises: InputError where there is none.
     """
-    files = sorted(storage.files_of(url))
-    if not files:
-        raise InputError(f"labels: no Parquet files at {url}; give what label or merge wrote")
+    files = parquet_files("labels", url, "give what label or merge wrote")
     (footer,) = read_footers("labels", files[:1])
     present = footer.schema.to_arrow_schema().names
     required = [schemas.POSTERIOR.field(name) for name in ("id", "labels", "label_probs")]

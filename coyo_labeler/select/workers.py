@@ -9,6 +9,7 @@ from coyo_labeler import storage
 from coyo_labeler.em.segments import F64, I32, I64
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
+from coyo_labeler.formats.columns import check_columns
 from coyo_labeler.formats.csv_files import read_columns, read_header
 from coyo_labeler.formats.parquet_splits import plan_splits, read_footers, read_split
 
@@ -126,7 +127,7 @@ def _read_csv(files: list[str]) -> tuple[list[str | None], list[float | None]]:
     accuracy: list[float | None] = []
     for file in files:
         header = read_header("workers", file)
-        storage.check_columns("workers", file, header, ["worker_id"])
+        check_columns("workers", file, header, ["worker_id"])
         names = [name for name in ("worker_id", "accuracy") if name in header]
         for table in read_columns("workers", file, names):
             ids += table["worker_id"].to_pylist()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from coyo_labeler import storage
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
-from coyo_labeler.formats.columns import cast_table
+from coyo_labeler.formats.columns import cast_table, check_columns
 from coyo_labeler.simulate.crowd import Crowd
 from coyo_labeler.simulate.inference import SkillPrior, estimate_skills
 
@@ -79,7 +79,7 @@ def _read(folder: str) -> tuple[pa.Table, bool]:
             present = parquet.schema_arrow.names
             counted = "count" in present and "probability" not in present
             schema = schemas.CONFUSIONS if counted else PROBABILITIES
-            storage.check_columns("crowd", file, present, schema.names)
+            check_columns("crowd", file, present, schema.names)
             with storage.parsing_parquet("crowd", file):
                 read = parquet.read(columns=schema.names)
         tables.append(cast_table(read, schema, f"crowd: {file}", 0))

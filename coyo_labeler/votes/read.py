@@ -56,7 +56,9 @@ def plan(url: str, rows_per_split: int) -> list[VotesSplit]:
         name: info for suffix in SUFFIXES for name, info in storage.files_of(url, suffix).items()
     }
     if not files:
-        raise InputError(f"votes: no .parquet or .csv files at {url}")
+        raise InputError(
+            f"votes: no .parquet or .csv files at {url}; give Parquet or CSV, in files named so"
+        )
     footers = read_footers("votes", sorted(name for name in files if name.endswith(".parquet")))
     splits: list[VotesSplit] = []
     for number, (name, info) in enumerate(sorted(files.items())):
