@@ -329,7 +329,8 @@ def _choose_worker_model(trial: _Trial, model: Model) -> tuple[WorkerModel, dict
         document["gain"]["shared_mistakes"] = round(gain.mean, 6)
         document["standard_error"]["shared_mistakes"] = round(gain.error, 6)
         document["telling_images"] = int(telling.sum())
-    logger.info("merge: worker_model=%s: %s", chosen, document)
+    figures = ", ".join(f"{name} {x:.4f}" for name, x in _per_vote(values, trial.held_out).items())
+    logger.info("merge: worker_model=%s: log likelihood per held-out vote: %s", chosen, figures)
     return chosen, document
 
 

@@ -75,8 +75,10 @@ def choose(sample, wanted=None, **model):
         (alike(), 1, "one_coin"),  # single votes cannot tell a confusion from another class
     ],
 )
-def test_the_worker_model_is_that_of_the_crowd(confusions, per_image, expected):
-    choice = choose(crowd(600, per_image, confusions))
+def test_the_worker_model_is_that_of_the_crowd(confusions, per_image, expected, caplog):
+    with caplog.at_level("INFO", logger="coyo_labeler"):
+        choice = choose(crowd(600, per_image, confusions))
+    assert f"worker_model={expected}: log likelihood per held-out vote: one_coin -" in caplog.text
     assert name_of(choice.model) == expected
     document = choice.document["worker_model"]
     assert document["chosen"] == expected
