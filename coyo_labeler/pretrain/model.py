@@ -102,7 +102,8 @@ def read_safetensors(url: str) -> dict[str, Tensor]:
         raise InputError(f"pretrain_vit: no weights at {url}; give a safetensors file") from None
     except SafetensorError as error:
         raise InputError(
-            f"pretrain_vit: {url} is not a readable safetensors file ({error})"
+            f"pretrain_vit: {url} is not a readable safetensors file ({error}); give weights that "
+            "were saved as .safetensors"
         ) from None
 
 
