@@ -184,7 +184,8 @@ class _Sorting:
 
     def add_annotations(self, file: int, raws: Raws) -> Iterator[int]:
         """Sort the annotations of a file by image; yields how many are done, now and then."""
-        names, seen = self._names[file], set()
+        names = self._names[file]
+        seen: set[Id] = set()
         for number, raw in enumerate(raws):
             try:
                 keys = read_keys(raw)
@@ -194,14 +195,7 @@ class _Sorting:
                         Reason.UNKNOWN_IMAGE, f"image_id {keys.image_id} is none of the images"
                     )
                 if keys.id is not None:
-                    if keys.id in seen or (len(self.files) > 1 and (name, keys.id) in self._ids):
-                        raise BrokenRecordError(
-                            Reason.DUPLICATE_ID,
-                            f"id {keys.id} is that of an earlier annotation",
-                        )
-                    seen.add(keys.id)
-                    if len(self.files) > 1:
-                        self._ids.add((name, keys.id))
+                    self._add_id(keys.id, name, seen)
                 # The record stays in the mapped file until it is decoded.
                 self.images[name].entries.append(Entry(file, raw))
             except BrokenRecordError as error:
@@ -209,6 +203,16 @@ class _Sorting:
             if number % 50_000 == 0:
                 yield number
         yield len(raws)
+
+    def _add_id(self, annotation: Id, image: str, seen: set[Id]) -> None:
+        """Note the id of an annotation. seen: those of its file."""
+        if annotation in seen or (len(self.files) > 1 and (image, annotation) in self._ids):
+            raise BrokenRecordError(
+                Reason.DUPLICATE_ID, f"id {annotation} is that of an earlier annotation"
+            )
+        seen.add(annotation)
+        if len(self.files) > 1:
+            self._ids.add((image, annotation))
 
     def _leave_out(self, table: str, file: int, number: int, error: BrokenRecordError) -> None:
         self.rejects.add(table, error, Named(self.files[file], error.what, number))

@@ -42,7 +42,8 @@ def column_name(present: Sequence[Any], names: Sequence[str], what: str) -> str:
     matching = [name for name in names if name in present]
     if not matching:
         raise InputError(
-            f"{what}: no column '{names[0]}' (its columns: {', '.join(map(str, present))})"
+            f"{what}: no column '{names[0]}' (its columns: {', '.join(map(str, present))}); rename "
+            "its columns"
         )
     if list(present).count(matching[0]) > 1:
         raise InputError(f"{what}: two columns '{matching[0]}'; rename or drop one")

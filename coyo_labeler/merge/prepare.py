@@ -155,11 +155,7 @@ def _prepare_anew(
     workers = sorted({name for summary in summaries for name in summary.workers})
     if plan.add_to is not None:
         workers = plan.add_to.with_workers(workers)
-    model = replace(model, workers=len(workers))
-    if plan.worker_model != "auto":
-        model = named_model(model, plan.worker_model)
-    if plan.add_to is not None and plan.class_prior_as_earlier:
-        model = replace(model, estimate_class_prior=plan.add_to.estimated_class_prior)
+    model = _model_of(workers, model, plan)
     used = max(sum(summary.used for summary in summaries), 1)
     share = min(MOST_VOTES / used, 1.0) if plan.wanted.any() else 0.0
     rules = AssemblyRules(workers, model, plan.duplicate_votes, _VOTES_SAMPLED / used, share)
@@ -196,6 +192,16 @@ def _prepare_anew(
         with executor.watch("merge: sharding skills"):
             gather_shards(executor, state, partitions, prepared.shards, model)
     return prepared
+
+
+def _model_of(workers: Sequence[str], model: Model, plan: Plan) -> Model:
+    """The model with what the plan and an earlier merge settle; votes settle the rest."""
+    model = replace(model, workers=len(workers))
+    if plan.worker_model != "auto":
+        model = named_model(model, plan.worker_model)
+    if plan.add_to is not None and plan.class_prior_as_earlier:
+        model = replace(model, estimate_class_prior=plan.add_to.estimated_class_prior)
+    return model
 
 
 def _partitions(executor: Executor, votes: int, beliefs: Sequence[Split]) -> int:

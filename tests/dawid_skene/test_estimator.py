@@ -89,7 +89,10 @@ def test_many_classes_need_no_more_memory_than_the_votes():
 @pytest.mark.parametrize(
     ("votes", "message"),
     [
-        (VOTES.drop(columns="worker"), "votes: no column 'worker' .its columns: task, label."),
+        (
+            VOTES.drop(columns="worker"),
+            "votes: no column 'worker' .its columns: task, label.; rename",
+        ),
         (VOTES.assign(label=[*VOTES["label"][:5], None]), "votes: row 6: label is missing"),
         (VOTES.assign(response="maybe"), "votes: row 1: response 'maybe' is none of yes, no"),
         ([1, 2], "list is no pandas DataFrame, Arrow table or Spark DataFrame"),
