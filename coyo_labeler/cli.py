@@ -24,7 +24,7 @@ from coyo_labeler.manifest import Manifest
 from coyo_labeler.redact import RedactingFormatter, printable, redact
 from coyo_labeler.session import explain
 from coyo_labeler.stages import STAGES, Stage, in_processes, read_stage_settings, run_stage
-from coyo_labeler.storage_errors import explain_os_error, explain_s3_error
+from coyo_labeler.storage_errors import explain_os_error, explain_store_error
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -142,7 +142,7 @@ def _explain(error: Exception) -> Exception | None:
         return error
     if isinstance(error, OSError):
         return explain_os_error(error)
-    return explain_s3_error(error) or explain(error)
+    return explain_store_error(error) or explain(error)
 
 
 def _say(error: Exception, status: int) -> int:

@@ -10,7 +10,7 @@ from coyo_labeler.config.base import StageSettings
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats.label_spaces import LISTED
 from coyo_labeler.listings import is_folder
-from coyo_labeler.storage_errors import DamagedFileError
+from coyo_labeler.storage_errors import DamagedFileError, asking
 from coyo_labeler.table_files import Tables, difference, tables_of
 
 MANIFEST = "_manifest.json"  # the run is complete
@@ -41,7 +41,9 @@ def fingerprint_input(stage: str, key: str, url: str) -> str:
     Raises: InputError where there is nothing, an unfinished stage, or a finished one whose tables
     have lost or gained a file since.
     """
-    if not storage.exists(url):
+    with asking(f"{stage}: {key}: {url}"):
+        is_there = storage.exists(url)
+    if not is_there:
         raise InputError(f"{stage}: {key}: nothing at {url}; give an existing file, folder or glob")
     fs, path = storage.resolve(url)
     if is_folder(fs, path):

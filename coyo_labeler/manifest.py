@@ -26,7 +26,7 @@ from coyo_labeler.inputs import (
 from coyo_labeler.listings import find_files, list_names
 from coyo_labeler.patterns import remove_folder
 from coyo_labeler.redact import redact_settings, redact_texts
-from coyo_labeler.storage_errors import DamagedFileError, parsing
+from coyo_labeler.storage_errors import DamagedFileError, asking, parsing
 from coyo_labeler.table_files import FILES, Tables, count_tables, difference, list_tables, tables_of
 
 logger = logging.getLogger(__name__)
@@ -223,7 +223,8 @@ class Run:
         """
         url = storage.join(self.output, RUN)
         try:
-            claimed = storage.read_json(url)
+            with asking(f"{self.stage}: output: {self.output}"):
+                claimed = storage.read_json(url)
             with parsing(url):
                 if claimed is not None:
                     _Claim.model_validate(claimed)

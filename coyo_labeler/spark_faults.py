@@ -170,6 +170,17 @@ FAULTS = (
         "{0} is not a Parquet file, or it was cut: put a whole one in its place, or remove it",
     ),
     Fault(
+        r"botocore\.exceptions\.\w*(?:Connect|HTTPClient|IncompleteRead|Proxy|SSL|Stream|Timeout)"
+        r"\w*: ([^\n]+)",
+        "a task cannot reach the store ({0}). " + RESUME,
+        WorkError,
+    ),
+    Fault(
+        r"botocore\.exceptions\.\w+: ([^\n]+)",
+        "a task cannot use the object store ({0}): correct the path, or the store's credentials "
+        "and address in the environment of every machine",
+    ),
+    Fault(
         r"UnknownHostException: (\S+)",
         "there is no host {0}: correct the address in the path or setting that names it",
     ),

@@ -1,7 +1,6 @@
 """What errors of files mean to the person who started the job: one line with the remedy."""
 
 import errno
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from zipfile import BadZipFile
@@ -31,6 +30,24 @@ _MALFORMED = (
     TypeError,
     ValueError,
 )
+
+#: Base classes of what the libraries of object stores raise and what is no OSError. They are named
+#: and not imported, because few of the libraries are installed.
+_OF_STORES = {
+    "botocore.exceptions.BotoCoreError",
+    "google.auth.exceptions.GoogleAuthError",
+    "azure.core.exceptions.AzureError",
+}
+#: What the network does to them, which passes.
+_OF_NETWORKS = {
+    "aiohttp.client_exceptions.ClientError",
+    "azure.core.exceptions.ServiceRequestError",
+    "azure.core.exceptions.ServiceResponseError",
+    "botocore.exceptions.ConnectionError",
+    "botocore.exceptions.HTTPClientError",
+    "botocore.exceptions.IncompleteReadError",
+    "google.auth.exceptions.TransportError",
+}
 
 _AGAIN = "what was finished is kept: run the same command again to resume"
 
@@ -64,23 +81,38 @@ def explain_os_error(error: OSError, url: str | None = None) -> InputError | Wor
     return WorkError(f"{where + ': ' if where else ''}{reason}; {_AGAIN}")
 
 
-def explain_s3_error(error: Exception) -> InputError | WorkError | None:
-    """An error of the client of S3 as one of ours; None for any other error.
+def explain_store_error(error: Exception, what: str = "") -> InputError | WorkError | None:
+    """An error of an object store's library as one of ours; None for any other error.
 
-    What the store itself answers, s3fs makes errors of the system of.
+    what: what the store was asked for.
     """
-    library = sys.modules.get("botocore.exceptions")  # loaded, if it raised the error
-    if library is None or not isinstance(error, library.BotoCoreError):
-        return None
-    reason = one_line(error, 300).rstrip(".")
-    if isinstance(error, library.HTTPClientError | library.ConnectionError):
-        return WorkError(
-            f"S3 cannot be reached ({reason}); check its endpoint. {_AGAIN.capitalize()}"
+    where = f"{what}: " if what else ""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    if kinds & _OF_NETWORKS:
+        return WorkError(f"{where}the store cannot be reached ({one_line(error, 300)}); {_AGAIN}")
+    # botocore says so of an address without http://.
+    bad_address = isinstance(error, ValueError) and str(error).startswith("Invalid endpoint: ")
+    if kinds & _OF_STORES or bad_address:
+        return InputError(
+            f"{where}the object store cannot be used ({one_line(error, 300)}); correct the path, "
+            "or the store's credentials and address in the environment"
         )
-    return InputError(
-        f"S3: {reason}; set credentials, profile and endpoint as AWS's tools take them from the "
-        "environment, and check the name of the bucket"
-    )
+    return None
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Asking a store for the first time inside the `with` block. what: the setting and its URL.
+
+    Raises: InputError where the store cannot be used so, WorkError where it cannot be reached.
+    """
+    try:
+        yield
+    except Exception as error:
+        explained = explain_store_error(error, what)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 @contextmanager

@@ -83,10 +83,10 @@ def test_what_is_raised_becomes_an_exit_status(raised, status, capsys):
 @pytest.mark.parametrize(
     ("raised", "status", "said"),
     [
-        (NoCredentialsError(), 2, "Unable to locate credentials; set credentials"),
+        (NoCredentialsError(), 2, "Unable to locate credentials); correct the path"),
         (ProfileNotFound(profile="nobody"), 2, "(nobody) could not be found"),
-        (ParamValidationError(report="Invalid bucket name\nx"), 2, "check the name of the bucket"),
-        (EndpointConnectionError(endpoint_url="http://s3"), 1, "S3 cannot be reached"),
+        (ParamValidationError(report="Invalid bucket name\nx"), 2, "correct the path"),
+        (EndpointConnectionError(endpoint_url="http://s3"), 1, "the store cannot be reached"),
         (ReadTimeoutError(endpoint_url="http://s3"), 1, "run the same command again"),
     ],
 )

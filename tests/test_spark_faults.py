@@ -54,6 +54,10 @@ PERMANENT = {
         TRACEBACK.format(error="ImportError: libGL.so.1: cannot open shared object file"),
         r"cannot import a module \(libGL\.so\.1",
     ),
+    "no credentials": (
+        TRACEBACK.format(error="botocore.exceptions.NoCredentialsError: Unable to locate them"),
+        r"cannot use the object store \(Unable to locate them\).* environment of every machine",
+    ),
     "no Python": (
         job(
             'java.io.IOException: Cannot run program "/opt/env/bin/python": error=2, No such file '
@@ -158,6 +162,12 @@ AFTER_A_REMEDY = {
     "no master": (": SparkException: All masters are unresponsive! Giving up.", "no Spark master"),
 }
 PASSING = {
+    "a store out of reach": TRACEBACK.format(
+        error='botocore.exceptions.EndpointConnectionError: Could not connect to "http://x/"'
+    ),
+    "a slow store": TRACEBACK.format(
+        error='botocore.exceptions.ReadTimeoutError: Read timeout on endpoint URL: "http://x/"'
+    ),
     "a lost executor": job("ExecutorLostFailure (executor 1 exited) Reason: worker lost"),
     "a lost connection": job("java.net.SocketException: Connection reset"),
     "a stopped context": ": SparkException: Job 0 cancelled because SparkContext was shut down",

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pyarrow as pa
 import pytest
 
 from coyo_labeler import cli, storage
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.session import explain
-from coyo_labeler.storage_errors import explain_os_error
+from coyo_labeler.storage_errors import explain_os_error, explain_store_error
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -146,3 +147,58 @@ def test_sparks_own_writer_is_explained(cause: str, kind: type[Exception], remed
     assert type(explained) is kind
     assert remedy in str(explained)
     assert "\n" not in str(explained)
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "message"),
+    [
+        ("s3://b/v.csv", {}, "cannot be used (Unable to locate credentials); correct the path"),
+        ("s3://b/v.csv", {"AWS_PROFILE": "nope"}, "(The config profile (nope) could not be"),
+        ("s3://two words/v.csv", {"AWS_ACCESS_KEY_ID": "a"}, "missing: AWS_SECRET_ACCESS_KEY)"),
+        ("s3://b/v.csv", {"AWS_ENDPOINT_URL": "minio:9000"}, "(Invalid endpoint: minio:9000)"),
+    ],
+)
+@pytest.mark.parametrize("key", ["votes", "output"])
+def test_a_store_that_cannot_be_used_is_one_line(
+    tmp_path: Path,
+    monkeypatch,
+    capsys,
+    key: str,
+    url: str,
+    environment: dict[str, str],
+    message: str,
+):
+    s3fs = pytest.importorskip("s3fs")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    nowhere = {"AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_EC2_METADATA_DISABLED": "true"}
+    for name, value in {**nowhere, "AWS_SHARED_CREDENTIALS_FILE": "none", **environment}.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    words = [*votes_and_space(tmp_path), f"output={tmp_path / 'out'}", f"{key}={url}"]
+    assert cli.main(words) == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1
+    assert printed[0].startswith(f"error: merge: {key}: {url}: the object store ")
+    assert message in printed[0]
+    assert not (tmp_path / "out").exists()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_store_that_cannot_be_reached_is_asked_again_later():
+    exceptions = pytest.importorskip("botocore.exceptions")
+    passing = (
+        exceptions.EndpointConnectionError(endpoint_url="http://x", error="refused"),
+        exceptions.ReadTimeoutError(endpoint_url="http://x"),
+        exceptions.ConnectionClosedError(endpoint_url="http://x"),
+        exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+        aiohttp.ServerDisconnectedError(),
+    )
+    for error in passing:
+        explained = explain_store_error(error, "votes: s3://b/v")
+        assert isinstance(explained, WorkError)
+        assert str(explained).startswith("votes: s3://b/v: the store cannot be reached (")
+        assert str(explained).endswith("run the same command again to resume")
+    bucket = exceptions.ParamValidationError(report="Invalid bucket name\n 'two words'")
+    assert isinstance(explain_store_error(bucket), InputError)
+    assert explain_store_error(ValueError("a defect")) is None
