@@ -47,6 +47,8 @@ _OF_NETWORKS = {
     "botocore.exceptions.HTTPClientError",
     "botocore.exceptions.IncompleteReadError",
     "google.auth.exceptions.TransportError",
+    "httpx.TransportError",  # of hf://
+    "httpx2.TransportError",
 }
 
 _AGAIN = "what was finished is kept: run the same command again to resume"
@@ -90,14 +92,14 @@ def explain_store_error(error: Exception, what: str = "") -> InputError | WorkEr
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if kinds & _OF_NETWORKS:
         return WorkError(f"{where}the store cannot be reached ({one_line(error, 300)}); {_AGAIN}")
-    # botocore says so of an address without http://.
-    bad_address = isinstance(error, ValueError) and str(error).startswith("Invalid endpoint: ")
-    if kinds & _OF_STORES or bad_address:
-        return InputError(
-            f"{where}the object store cannot be used ({one_line(error, 300)}); correct the path, "
-            "or the store's credentials and address in the environment"
-        )
-    return None
+    return _unusable(error, where) if kinds & _OF_STORES else None
+
+
+def _unusable(error: Exception, where: str) -> InputError:
+    return InputError(
+        f"{where}the store cannot be used ({one_line(error, 300)}); correct the path, or the "
+        "store's credentials and address in the environment"
+    )
 
 
 @contextmanager
@@ -108,6 +110,8 @@ def asking(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except ValueError as error:  # such as an address without http://, or a path of another form
+        raise _unusable(error, f"{what}: ") from error
     except Exception as error:
         explained = explain_store_error(error, what)
         if explained is None:

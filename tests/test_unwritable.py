@@ -179,7 +179,7 @@ def test_a_store_that_cannot_be_used_is_one_line(
     assert cli.main(words) == 2
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 1
-    assert printed[0].startswith(f"error: merge: {key}: {url}: the object store ")
+    assert printed[0].startswith(f"error: merge: {key}: {url}: the store ")
     assert message in printed[0]
     assert not (tmp_path / "out").exists()
     s3fs.S3FileSystem.clear_instance_cache()
@@ -193,6 +193,7 @@ def test_a_store_that_cannot_be_reached_is_asked_again_later():
         exceptions.ConnectionClosedError(endpoint_url="http://x"),
         exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2),
         aiohttp.ServerDisconnectedError(),
+        pytest.importorskip("httpx2").ConnectError("refused"),
     )
     for error in passing:
         explained = explain_store_error(error, "votes: s3://b/v")
