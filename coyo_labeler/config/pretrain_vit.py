@@ -188,6 +188,12 @@ class PretrainVitSettings(StageSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> "PretrainVitSettings":
+        for name in self.model_args:
+            if not name.isidentifier():  # {depth:4} is the key "depth:4" in YAML
+                raise ValueError(
+                    f"model_args: '{name}' is no name of an argument; write {{depth: 4}}, with a "
+                    "space behind the colon"
+                )
         if self.gold_images is not None and self.gold is None:
             raise ValueError("gold_images: holds the images of gold, which is missing; give gold=…")
         if self.probe.method != "none":

@@ -308,6 +308,7 @@ def test_torchrun_runs_the_job(data: Path, tmp_path: Path) -> None:
         ("gold=/nowhere.parquet", "gold: nothing at /nowhere.parquet"),
         ("model=vit_huge_patch15", "timm has no 'vit_huge_patch15'"),
         ("model_args={deep: 3}", "model_args: vit_tiny_patch16_224 cannot be made"),
+        ("model_args={depth:1}", "model_args: 'depth:1' is no name of an argument"),
         ("num_classes=2", "label 3 is outside 0..1"),
         ("micro_batch_size=5", "micro_batch_size: 5 does not divide the 12 images"),
         ("device=tpu9", "device: there is no 'tpu9'"),
