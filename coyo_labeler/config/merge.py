@@ -1,6 +1,7 @@
 """Settings of the stage `merge`."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -195,7 +196,8 @@ class MergeSettings(StageSettings):
                 numbers = [float(part) for part in text.split(",")]
             except ValueError:
                 numbers = []
-            if len(numbers) not in (1, 2) or numbers[0] <= 0:
+            finite = all(isfinite(number) for number in numbers)
+            if len(numbers) not in (1, 2) or numbers[0] <= 0 or not finite:
                 raise ValueError(
                     f"'{text}' is wrong; it must be votes, gold, none, or numbers: 'a,b' with a > 0"
                     " for sigmoid beliefs, a temperature for categorical ones"

@@ -1,5 +1,6 @@
 """Values from YAML, bounded: nothing nested without end, nothing that unfolds to gigabytes."""
 
+from collections import Counter
 from typing import Any
 
 import yaml
@@ -49,9 +50,9 @@ def _load(text: str, kind: type[yaml.SafeLoader | yaml.BaseLoader]) -> Any:
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Count the values with every alias unfolded, and the digits of numbers.
+    """Count the values with every alias unfolded, and the digits of numbers; look at the keys.
 
-    Raises: UnboundedError beyond the bounds.
+    Raises: UnboundedError beyond the bounds, yaml.YAMLError for a key that is there twice.
     """
     todo = [(root, 0)]
     count = 0
@@ -65,6 +66,14 @@ def _check_size(root: yaml.Node) -> None:
         if node.tag in _NUMBERS and len(node.value) > _MAX_DIGITS:
             raise UnboundedError(f"it holds a number of {len(node.value):,} characters")
         if isinstance(node, yaml.MappingNode):
+            _refuse_twins(node)
             todo += [(inner, depth + 1) for pair in node.value for inner in pair]
         elif isinstance(node, yaml.SequenceNode):
             todo += [(inner, depth + 1) for inner in node.value]
+
+
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    """Raises: yaml.YAMLError for a key that is there twice, of which PyYAML takes the last."""
+    keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    if twins := [key for key, times in keys.items() if times > 1]:
+        raise yaml.YAMLError(f"the key '{twins[0]}' is there twice; remove one")

@@ -4,6 +4,7 @@ import pytest
 from pydantic import Field
 
 from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError
 
@@ -188,6 +189,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         (b'votes: "\\ud800"', ("votes: the text holds a NUL or half a surrogate",)),
         (b'spark: {conf: {"a\\0": b}}', ("spark: the text holds a NUL",)),
         (b"1: 2", ("1: a key must be text",)),
+        (b"beliefs: a\nbeliefs: b", ("'beliefs' is there twice; remove one",)),
+        (b"spark: {conf: {a: 1, a: 2}}", ("'a' is there twice; remove one",)),
         (b"\n".join(b"k%d: 1" % i for i in range(50)), ("and 40 more",)),
         (b"beliefs: [" + b"y," * 9000 + b"]", ("beliefs", "wrong")),
     ],
@@ -221,3 +224,12 @@ def test_the_file_may_begin_with_a_byte_order_mark(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_bytes(b"\xef\xbb\xbfbeliefs: b\n")
     assert read(config=str(file)).beliefs == "b"
+
+
+@pytest.mark.parametrize(
+    "numbers", ["nan", "nan,1", "1,nan", "inf,0", "1,-inf", "0,1", "1,2,3", ","]
+)
+def test_numbers_of_a_calibration_are_finite(numbers):
+    words = ["votes=v", "output=o", f"calibration={numbers}"]
+    with pytest.raises(InputError, match=f"calibration: '{numbers}' is wrong; it must be votes"):
+        read_settings(MergeSettings, "merge", None, words)
