@@ -40,6 +40,15 @@ def test_spark_and_the_bare_machine_write_the_same_bytes(settings, spark, tmp_pa
     assert tables(tmp_path / "local") == tables(tmp_path / "spark")
 
 
+def test_executors_get_absolute_paths_of_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("cat\ndog\n")
+    words = ["images=i", "output=o", "label_space=mine.txt", "model_label_space=imagenet21k_goog"]
+    spec = spec_of(read_settings(LabelSettings, "label", None, words))
+    assert spec.label_space == str(tmp_path / "mine.txt")
+    assert spec.model_label_space == "imagenet21k_goog"
+
+
 def test_several_processes_write_the_same_bytes_as_one(settings, images, tmp_path):
     label(settings("one"))
     many = settings("many")
