@@ -4,7 +4,7 @@ import datetime
 import difflib
 import reprlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -44,6 +44,8 @@ def _explain_one(cls: type[BaseModel], detail: Mapping[str, Any], names: Mapping
         known = _keys_of(cls, path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         remedy = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+        if ":" in path[-1]:  # {max:1} is the key "max:1"
+            remedy = "in YAML a space follows the colon: {key: value}"
         return f"{key}: no such key; {remedy}"
     if detail["type"] == "missing":
         return f"{key}: missing; give {key}=…"
@@ -74,12 +76,18 @@ def _explain_value(key: str, kind: str, value: Any, wanted: str) -> str:
 
 
 def _keys_of(cls: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys below a path; any key may stand before the settings of a mapping."""
+    kind: Any = cls
     for part in path:
-        nested = cls.model_fields[part].annotation
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return []
-        cls = nested
-    return list(cls.model_fields)
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            kind = kind.model_fields[part].annotation if _is_model(kind) else None
+    return list(kind.model_fields) if _is_model(kind) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _all_keys(cls: type[BaseModel]) -> set[str]:

@@ -83,7 +83,7 @@ def inspect(settings: IngestSettings) -> Source:
     names = _column_names(settings, next(iter(readable.values())).schema.to_arrow_schema())
     schemas = _schemas_of(readable, list(dict.fromkeys(names.values())))
     schema = _widest(settings, schemas)
-    _check_types(settings, names, schema)
+    _check_types(settings, names, schemas, schema)
     _check_ids(readable, names["id"], schema)
     return Source(
         files={file: footer.num_rows for file, footer in readable.items()},
@@ -303,18 +303,33 @@ def _readable(file: str, field: pa.Field, old_timestamps: Collection[str]) -> pa
     return field.with_type(kind).with_nullable(True)
 
 
-def _check_types(settings: IngestSettings, names: dict[str, str], schema: pa.Schema) -> None:
+def _check_types(
+    settings: IngestSettings, names: dict[str, str], schemas: dict[str, pa.Schema], wide: pa.Schema
+) -> None:
+    """schemas: of each file. wide: the widest. Raises: InputError naming a file and column."""
     for alias, name in names.items():
-        kind = schema.field(name).type
-        whole = pa.types.is_integer(kind) or kind == types.UNSIGNED_64
-        if alias in ("id", "width", "height") and not whole:
-            _refuse(name, schema, "an integer")
-        if alias in ("url", "imagehash") and not pa.types.is_string(kind):
-            _refuse(name, schema, "a string")
-        if outside(alias) in settings.thresholds and not (whole or pa.types.is_floating(kind)):
-            _refuse(name, schema, "a number to have a threshold")
-        if name in settings.keep_columns and _holds_map(kind):
-            _refuse(name, schema, "of a type that can be ordered to be kept")
+        if wrong := _misfit(settings, alias, name, wide.field(name).type):
+            kinds = {file: own.field(name).type for file, own in schemas.items()}
+            misfits = (f for f, kind in kinds.items() if _misfit(settings, alias, name, kind))
+            file = next(misfits, min(kinds))
+            raise InputError(
+                f"source: {file}: column '{name}' is {kinds[file]}; it must be {wrong}"
+            )
+
+
+def _misfit(settings: IngestSettings, alias: str, name: str, kind: pa.DataType) -> str:
+    """What a column must be that is of the wrong type, and the remedy; "" where it is right."""
+    whole = pa.types.is_integer(kind) or kind == types.UNSIGNED_64
+    another = f"convert it, or name another column with columns.{alias}=NAME"
+    if alias in ("id", "width", "height") and not whole:
+        return f"an integer: {another}"
+    if alias in ("url", "imagehash") and not pa.types.is_string(kind):
+        return f"a string: {another}"
+    if outside(alias) in settings.thresholds and not (whole or pa.types.is_floating(kind)):
+        return "a number to have a threshold: convert it, or leave it out of thresholds"
+    if name in settings.keep_columns and types.holds_map(kind):
+        return "of a type that can be ordered to be kept: leave it out of keep_columns"
+    return ""
 
 
 def _check_ids(footers: dict[str, pq.FileMetaData], name: str, schema: pa.Schema) -> None:
@@ -334,15 +349,6 @@ def _check_ids(footers: dict[str, pq.FileMetaData], name: str, schema: pa.Schema
                         f"source: {file}: column '{name}' holds {statistics.max % 2**64}, but ids "
                         "end at 2^63 - 1; renumber them"
                     )
-
-
-def _holds_map(kind: pa.DataType) -> bool:
-    parts = (kind.field(number).type for number in range(kind.num_fields))
-    return pa.types.is_map(kind) or any(_holds_map(part) for part in parts)
-
-
-def _refuse(name: str, schema: pa.Schema, wanted: str) -> None:
-    raise InputError(f"source: column '{name}' is {schema.field(name).type}; it must be {wanted}")
 
 
 def read_source(spark: SparkSession, source: Source) -> DataFrame:

@@ -65,6 +65,12 @@ def widens(kind: pa.DataType, wide: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) and pa.types.is_floating(wide))
 
 
+def holds_map(kind: pa.DataType) -> bool:
+    """Whether a type is a map or has one inside: Spark puts these in no order."""
+    parts = (kind.field(number).type for number in range(kind.num_fields))
+    return pa.types.is_map(kind) or any(holds_map(part) for part in parts)
+
+
 def is_nanoseconds(kind: pa.DataType) -> bool:
     """Whether a column holds timestamps in nanoseconds, which Spark reads as whole numbers."""
     return bool(pa.types.is_timestamp(kind) and kind.unit == "ns")

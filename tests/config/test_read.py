@@ -4,6 +4,7 @@ import pytest
 from pydantic import Field
 
 from coyo_labeler.config.base import Settings, StageSettings
+from coyo_labeler.config.ingest import IngestSettings
 from coyo_labeler.config.merge import MergeSettings
 from coyo_labeler.config.read import read_settings
 from coyo_labeler.errors import InputError
@@ -233,3 +234,17 @@ def test_numbers_of_a_calibration_are_finite(numbers):
     words = ["votes=v", "output=o", f"calibration={numbers}"]
     with pytest.raises(InputError, match=f"calibration: '{numbers}' is wrong; it must be votes"):
         read_settings(MergeSettings, "merge", None, words)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("thresholds={a: {maxx: 1}}", "thresholds.a.maxx: no such key; did you mean max?"),
+        ("thresholds.a.zzz=1", "thresholds.a.zzz: no such key; the keys are min, max"),
+        ("thresholds={a: {max:1}}", "thresholds.a.max:1: no such key; in YAML a space follows"),
+    ],
+)
+def test_keys_below_a_mapping_of_settings_are_named(word, message):
+    with pytest.raises(InputError) as error:
+        read_settings(IngestSettings, "ingest", None, ["source=s", "output=o", word])
+    assert message in str(error.value)

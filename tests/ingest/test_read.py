@@ -103,6 +103,28 @@ def test_a_file_that_cannot_be_opened_is_not_damaged(
         inspect(settings_for(tmp_path, on_corrupt="skip"))
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "settings", "message"),
+    [
+        ("width", [300.5], {}, "column 'width' is double; .* or name .* with columns.width=NAME"),
+        ("width", [300.5], {"columns": {"width": "height"}}, None),
+        ("text", [["a"]], {"thresholds": {"text": {"max": 1}}}, "leave it out of thresholds"),
+    ],
+)
+def test_a_column_of_the_wrong_type_is_named_with_its_file_and_a_remedy(
+    tmp_path: Path, column: str, values: list, settings: dict, message: str | None
+) -> None:
+    good = {**SMALL, "text": [["a"]]}
+    pq.write_table(pa.table(good), tmp_path / "part-0.parquet")
+    pq.write_table(pa.table({**good, column: values}), tmp_path / "part-1.parquet")
+    if message is None:
+        assert inspect(settings_for(tmp_path, **settings)).rows == 2
+        return
+    file = 0 if column == "text" else 1
+    with pytest.raises(InputError, match=rf"part-{file}\.parquet: .*{message}"):
+        inspect(settings_for(tmp_path, **settings))
+
+
 def test_a_kept_map_is_refused_for_rows_cannot_be_ordered_by_it(tmp_path: Path) -> None:
     maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))
     pq.write_table(pa.table({**SMALL, "tags": maps}), tmp_path / "part-0.parquet")
