@@ -3,9 +3,6 @@
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from coyo_labeler import storage
-from coyo_labeler.inputs import files_by_content
-
 if TYPE_CHECKING:
     from coyo_labeler.config.label import LabelSettings
 
@@ -31,10 +28,7 @@ class TeacherSpec:
 
 
 def spec_of(settings: "LabelSettings") -> TeacherSpec:
-    """The part of the stage's settings that determines the teacher's answers.
-
-    Files of classes have absolute paths, because executors run in folders of their own.
-    """
-    values = {field.name: getattr(settings, field.name) for field in fields(TeacherSpec)}
-    files = {key: storage.absolute(url) for key, url in files_by_content(settings).items()}
-    return TeacherSpec(**{**values, **files})
+    """The part of the stage's settings that determines the teacher's answers."""
+    return TeacherSpec(
+        **{field.name: getattr(settings, field.name) for field in fields(TeacherSpec)}
+    )

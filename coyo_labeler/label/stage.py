@@ -3,13 +3,15 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from coyo_labeler import extras
+from coyo_labeler import extras, storage
 from coyo_labeler.config.label import LabelSettings
 from coyo_labeler.errors import InputError, WorkError
 from coyo_labeler.formats.image_shards import Shard
+from coyo_labeler.inputs import files_by_content
 from coyo_labeler.label.commit import (
     LABEL_SPACE,
     WEIGHTS,
@@ -21,7 +23,7 @@ from coyo_labeler.label.commit import (
     remove_unfinished,
 )
 from coyo_labeler.label.shards import find_shards
-from coyo_labeler.label.spec import spec_of
+from coyo_labeler.label.spec import TeacherSpec, spec_of
 from coyo_labeler.manifest import Outcome, Run
 from coyo_labeler.receipts import Receipt, Receipts, files_of, sizes_of, total
 from coyo_labeler.written import check_written
@@ -58,7 +60,7 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     _refuse_other_ids(shards, finished, settings)
     missing = [shard for shard in shards if shard.number not in finished]
     job = Job(
-        spec_of(settings),
+        _spec(settings),
         settings.output,
         run.fingerprint,
         settings.sampling.min_top1,
@@ -77,6 +79,13 @@ def label(spark: "SparkSession | None", settings: LabelSettings, run: Run) -> Ou
     ids = str(shards[0].ids)
     details = {"shards": len(shards), "ids": ids, "devices": _rates(done)}
     return Outcome(total(done), details=details, files=sizes_of(done))
+
+
+def _spec(settings: LabelSettings) -> TeacherSpec:
+    """The teacher, with absolute paths of classes: executors run in folders of their own."""
+    given = files_by_content(settings)
+    files: dict[str, Any] = {key: storage.absolute(url) for key, url in given.items()}
+    return replace(spec_of(settings), **files)
 
 
 def _label_missing(

@@ -16,7 +16,7 @@ from coyo_labeler.label.commit import Slot
 from coyo_labeler.label.local import devices_of, run_local
 from coyo_labeler.label.shards import find_shards
 from coyo_labeler.label.spec import spec_of
-from coyo_labeler.label.stage import Job, _rates, _speed
+from coyo_labeler.label.stage import Job, _rates, _spec, _speed
 from coyo_labeler.manifest import Counts
 from coyo_labeler.receipts import Receipt, Receipts
 from tests.label.jobs import label, tables
@@ -44,7 +44,7 @@ def test_executors_get_absolute_paths_of_classes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("cat\ndog\n")
     words = ["images=i", "output=o", "label_space=mine.txt", "model_label_space=imagenet21k_goog"]
-    spec = spec_of(read_settings(LabelSettings, "label", None, words))
+    spec = _spec(read_settings(LabelSettings, "label", None, words))
     assert spec.label_space == str(tmp_path / "mine.txt")
     assert spec.model_label_space == "imagenet21k_goog"
 
