@@ -39,8 +39,8 @@ def run_demo(settings: DemoSettings) -> str:
     extras.require("demo", "sklearn", "timm", "torch", "pyspark", "imagehash", extra="demo")
     require_java()
     out = settings.output
-    before = storage.read_json(storage.join(out, "summary.json"))
-    if before is None or settings.overwrite:
+    before = None if settings.overwrite else storage.read_json(storage.join(out, "summary.json"))
+    if before is None:
         _refuse_busy_port(settings.port)
     _claim(settings)
     with parsing(storage.join(out, "summary.json")):
@@ -240,12 +240,13 @@ def _ask(settings: DemoSettings, run: Runner) -> None:
 
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Record the wall time of a part, unless its work had been done before."""
+    """Record the wall time of a part, unless its work had been done before.
+
+    To see that it was done takes seconds too on a busy machine: they are not the part's time.
+    """
     start = time.monotonic()
     yield
-    spent = round(time.monotonic() - start, 1)
-    if name not in seconds or spent >= 1:
-        seconds[name] = spent
+    seconds.setdefault(name, round(time.monotonic() - start, 1))
 
 
 def _refuse_busy_port(port: int) -> None:
