@@ -29,8 +29,6 @@ _SHOWN = 60
 
 #: What to do about a missing column.
 RENAME = "rename its columns, or give another file"
-#: What CSV files of spreadsheets and databases have in place of commas.
-_OTHER_SEPARATORS = frozenset(";\t|")
 
 #: Where a UUID's text has hyphens, and where the 32 digits go between them.
 _HYPHENS = [8, 13, 18, 23]
@@ -44,8 +42,6 @@ def check_columns(
     """Check that a file has columns. Raises: InputError naming those that it lacks."""
     if missing := [f"'{name}'" for name in wanted if name not in present]:
         names = " or ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        if len(present) == 1 and set(present[0]) & _OTHER_SEPARATORS:
-            remedy = "separate its columns with commas"
         raise InputError(
             f"{key}: {url} has no column {names} (its columns: {', '.join(present)}); {remedy}"
         )

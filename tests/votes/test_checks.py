@@ -167,22 +167,10 @@ def test_row_numbers_go_on_over_the_row_groups_of_a_file(tmp_path):
     assert numbers == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9])]
 
 
-@pytest.mark.parametrize(
-    ("header", "message"),
-    [
-        (
-            "image,worker_id,label",
-            r"'image_id' \(its columns: image, worker_id, label\); rename its columns, or give",
-        ),
-        (
-            "image_id;worker_id;label",
-            r"'image_id', 'worker_id' or 'label' \(.*\); separate its columns with commas$",
-        ),
-    ],
-)
-def test_a_missing_column_names_those_that_are_there(tmp_path, header, message):
-    (tmp_path / "v.csv").write_text(f"{header}\n1,a,2\n")
-    with pytest.raises(InputError, match=f"has no column {message}"):
+def test_a_missing_column_names_those_that_are_there(tmp_path):
+    (tmp_path / "v.csv").write_text("image,worker_id,label\n1,a,2\n")
+    message = r"has no column 'image_id' \(its columns: image, worker_id, label\); rename its"
+    with pytest.raises(InputError, match=message):
         plan(str(tmp_path), 10)
 
 
