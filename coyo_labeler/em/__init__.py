@@ -31,7 +31,7 @@ Votes and machine beliefs go in; posteriors of images and skills of workers come
     class_bias   M-step: what the map of beliefs adds for each class
     coverage     which images people were asked about; weights that make up for it
     tallies      counts of votes by worker, before any EM
-    shared_mistakes what votes say less where people err as the machine does
+    choices      how probable a wrong choice is, by what was offered and by the machine
     model_choice what `auto` leaves to votes that are held out
     held_out     the tenths of images that it holds out, and what their votes can tell
     segments     operations on segments of flat arrays

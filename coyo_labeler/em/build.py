@@ -26,6 +26,7 @@ from coyo_labeler.em.candidates import (
     names_label,
 )
 from coyo_labeler.em.cells import CellSpace
+from coyo_labeler.em.choices import is_uneven, log_uneven
 from coyo_labeler.em.hierarchy import Hierarchy, make_ancestry, with_ancestors
 from coyo_labeler.em.inputs import Beliefs, Gold, Inclusion, Inputs, SetVotes, Votes
 from coyo_labeler.em.model import Model
@@ -46,7 +47,6 @@ from coyo_labeler.em.segments import (
     unique_inverse,
 )
 from coyo_labeler.em.sets import MOST_JOINT_REGIONS, find_regions
-from coyo_labeler.em.shared_mistakes import log_share_of_mistakes
 from coyo_labeler.em.tails import Tails
 
 
@@ -73,9 +73,8 @@ def build_problems(
         problems = _build_questions(images, votes, set_votes, beliefs, gold, model, hierarchy)
     else:
         problems = _build_images(images, votes, set_votes, beliefs, gold, model)
-        if model.shared_mistakes > 0:
-            mistakes = log_share_of_mistakes(problems, votes, model)
-            problems = replace(problems, mistakes=mistakes)
+        if is_uneven(votes, model):
+            problems = replace(problems, mistakes=log_uneven(problems, votes, model))
     if inclusion is None:
         return problems
     index, is_known = find(inclusion.image, problems.image)

@@ -1,7 +1,7 @@
 """Votes, beliefs and gold of some images, as arrays: what problems are built from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,19 @@ from coyo_labeler.em.segments import F64, I32, I64, Bool, offsets_of, spread
 class Votes:
     """Votes, all arrays (votes,), in the order of `votes.questions.order_votes`.
 
-    image: id. worker: 0 to J − 1. label: class. response: of `Response`.
+    image: id. worker: 0 to J − 1. label: class. response: of `Response`. offered: how many classes
+    a choice was offered, 0 where that is not known (the default).
     """
 
     image: I64
     worker: I32
     label: I32
     response: NDArray[np.int8]
+    offered: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def __post_init__(self) -> None:
+        if len(self.offered) != len(self.image):
+            object.__setattr__(self, "offered", np.zeros(len(self.image), np.int32))
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Inputs:
         )
 
 
-_VOTES = ("image", "worker", "label", "response")
+_VOTES = ("image", "worker", "label", "response", "offered")
 
 
 def concatenate_inputs(parts: Sequence[Inputs]) -> Inputs:

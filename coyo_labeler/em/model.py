@@ -34,7 +34,7 @@ class Model:
     (`coverage`); None: no weights. mean_inverse: what the weights of a curve are relative to.
     knots: of the curve that is fitted, as log-odds; none: one a and b. fades, tied: see `Curve`.
     class_bias: besides one a and b a bias of each class is fitted (`class_bias`). shared_mistakes:
-    share of the mistakes of one-coin workers that the machine would make (`shared_mistakes`).
+    share of the mistakes of one-coin workers that the machine would make (`choices`).
     """
 
     classes: int

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from coyo_labeler.em.build import problems_of
 from coyo_labeler.em.calibration import calibration_evidence
+from coyo_labeler.em.choices import SHARED_MISTAKES
 from coyo_labeler.em.coverage import (
     Coverage,
     choose_knots,
@@ -42,7 +43,6 @@ from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.em.problems import Problems
 from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import F64, I64, Bool, bin_sum, distinct, find
-from coyo_labeler.em.shared_mistakes import SHARED_MISTAKES
 from coyo_labeler.hashing import splitmix64
 
 logger = logging.getLogger(__name__)

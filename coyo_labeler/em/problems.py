@@ -91,7 +91,7 @@ class Problems:
     machine's probability, NaN where the belief does not have the class. start: (nnz,) share of the
     votes, NaN where there is a belief or no vote names a class. allowed: (nnz,) false where gold
     rules the entry out. mistakes: what choices say of it beyond even mistakes, natural log; empty
-    where mistakes are even (`shared_mistakes`).
+    where mistakes are even (`choices`).
 
     Of pairs of a vote and an entry of its problem, in the order of problems, then of votes, then of
     entries: pair_cell: (pairs,) index in `cells` of the cell that has the probability of the vote

@@ -243,7 +243,8 @@ ANSWERS = pa.schema(
 )
 
 #: A vote that can be used, on its way from votes to merge. label: −1 where the vote is about a set
-#: of classes, candidates, which is null otherwise. response: of em.responses.Response. timestamp:
+#: of classes, candidates, which is null otherwise. offered: to a choice, the number of classes; 0
+#: where it is not known. response: of em.responses.Response. timestamp:
 #: microseconds since 1970, or null. inclusion_probability: null where it is not known. file and
 #: row: where it came from, row from 1.
 VOTES_CHECKED = pa.schema(
@@ -253,6 +254,7 @@ VOTES_CHECKED = pa.schema(
         pa.field("label", pa.int32()),
         pa.field("response", pa.int8()),
         pa.field("candidates", pa.list_(pa.int32())),
+        pa.field("offered", pa.int32()),
         pa.field("timestamp", pa.int64()),
         pa.field("inclusion_probability", pa.float64()),
         pa.field("file", pa.int32()),

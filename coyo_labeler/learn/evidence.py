@@ -1,11 +1,13 @@
 """What the votes on held-out images say of their classes, by the accuracy of each worker.
 
     log P(votes of i | y) = Σ_v log P(v | y)
-    a choice of z by worker j:      a_j if z = y, else (1 − a_j) / (K − 1)
+    a choice of z by worker j:      a_j if z = y, else (1 − a_j) / m
     an answer about a set S:        a_j if it agrees with y ∈ S, else 1 − a_j
 
-K is the number of classes of the label space, a_j what `merge` wrote to workers/. A posterior was
-made with the teacher as its prior, and so agrees with it more than the truth does; votes were not.
+m is the number of other answers: of the classes that were offered and "none of these", or of all
+other classes where that is not known (`em.choices`). a_j is what `merge` wrote to workers/. A
+posterior was made with the teacher as its prior, and so agrees with it more than the truth does;
+votes were not.
 """
 
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coyo_labeler import storage
+from coyo_labeler.em.choices import other_answers
 from coyo_labeler.em.responses import Response
 from coyo_labeler.errors import InputError
 from coyo_labeler.formats import schemas
@@ -130,7 +133,8 @@ def weigh(votes: pa.Table, accuracies: WorkerAccuracies, classes: I64, of_classe
     response = votes["response"].to_numpy()
     choice = response == Response.CHOICE
     # Of classes that a vote names, and of all others: P(vote | class).
-    wrong = np.where(choice, (1 - right) / max(of_classes - 1, 1), 1 - right)
+    others = other_answers(votes["offered"].to_numpy(), of_classes)
+    wrong = np.where(choice, (1 - right) / others, 1 - right)
     denied = response == Response.NO
     named = np.log(np.where(denied, wrong, right))
     other = np.log(np.where(denied, right, wrong))

@@ -267,7 +267,9 @@ def _arrange_votes(
         np.append(0, np.cumsum(pc.list_value_length(lists).to_numpy())).astype(np.int64),
         lists.flatten().to_numpy(),
     )
-    return Votes(image[one], worker[one], label[one], response[one]), set_votes, duplicates
+    offered = table["offered"].to_numpy()[order][one]
+    votes = Votes(image[one], worker[one], label[one], response[one], offered)
+    return votes, set_votes, duplicates
 
 
 def _is_any_of(image: I64, images: I64) -> Bool:

@@ -50,11 +50,7 @@ def read_sets(
     if column is None or len(rows) == 0:
         missing[rows] = True
         return Sets(pa.nulls(n, pa.list_(pa.int32())), missing, bad, outside)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    lists = without_views(without_views(column).take(pa.array(rows)))
-    if is_text(lists.type) or pa.types.is_null(lists.type):
-        lists = _split(lists.cast(pa.string()))
+    lists = _lists(column, rows)
     lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
     of_row = np.repeat(np.arange(len(rows)), lengths)
     values = pc.list_flatten(lists)
@@ -77,6 +73,29 @@ def read_sets(
         offsets, pa.array(label, pa.int32()), mask=pa.array(sizes == 0)
     )
     return Sets(classes if nodes is None else nodes.close(classes), missing, bad, outside)
+
+
+def count_offered(column: pa.ChunkedArray | pa.Array | None, choice: NDArray[np.bool_]) -> pa.Array:
+    """How many classes each choice was offered, (n,) int32; 0 where that is not known.
+
+    column: as of `read_sets`. choice: (n,), the rows to be counted.
+    """
+    counts = np.zeros(len(choice), dtype=np.int32)
+    rows = np.flatnonzero(choice)
+    if column is not None and len(rows):
+        lengths = pc.list_value_length(_lists(column, rows))
+        counts[rows] = np.asarray(pc.fill_null(lengths, 0))
+    return pa.array(counts)
+
+
+def _lists(column: pa.ChunkedArray | pa.Array, rows: NDArray[np.int64]) -> pa.Array:
+    """The lists of some rows, also of those that are texts."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    lists = without_views(without_views(column).take(pa.array(rows)))
+    if is_text(lists.type) or pa.types.is_null(lists.type):
+        lists = _split(lists.cast(pa.string()))
+    return lists
 
 
 def _split(texts: pa.Array) -> pa.Array:

@@ -14,7 +14,7 @@ from coyo_labeler.formats.class_names import classes_or_null, why_no_class
 from coyo_labeler.formats.columns import is_text, whole_or_null, without_views
 from coyo_labeler.formats.label_spaces import LabelSpace
 from coyo_labeler.formats.label_tree import find_label_tree
-from coyo_labeler.votes.candidates import read_sets
+from coyo_labeler.votes.candidates import count_offered, read_sets
 from coyo_labeler.votes.nodes import Nodes
 
 #: Characters of a value in a message.
@@ -118,6 +118,7 @@ def check(
             within,
             pa.array(response),
             candidates,
+            count_offered(_column(table, "candidates"), response == Response.CHOICE),
             timestamp,
             probability,
             pa.array(np.full(n, file, dtype=np.int32)),

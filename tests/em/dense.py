@@ -46,6 +46,7 @@ class Choices:
     b: float = 0.0
     listed_set: int = 32
     shared_mistakes: float = 0.0
+    offered: int = 0
 
 
 @dataclass
@@ -130,13 +131,17 @@ def answer_cell(true: bool, worker: int, response: str, choices: Choices) -> tup
 
 def mistake(truth: int, label: int, image: Image, choices: Choices) -> float:
     """How much more probable a wrong choice is than an even mistake, where the class is `truth`."""
-    share = choices.shared_mistakes
-    if share == 0 or truth == label or not image.belief:
+    if truth == label or choices.worker_model != "one_coin":
         return 1.0
+    size = choices.classes - 1
+    even = size / (min(choices.offered, size) or size)
+    share = choices.shared_mistakes
+    if share == 0 or not image.belief:
+        return even
     q = prior(image, replace(choices, a=1.0, b=0.0), None)
     others = choices.classes - len([c for c in q if c != OUTSIDE])
     of_truth = q[truth] / others if truth == OUTSIDE else q[truth]
-    return 1 - share + share * (choices.classes - 1) * q[label] / (1 - of_truth)
+    return (1 - share) * even + share * size * q[label] / (1 - of_truth)
 
 
 class Skill:

@@ -1,5 +1,7 @@
 """EM over partitions in this process's memory, from votes given as rows."""
 
+from dataclasses import astuple
+
 import numpy as np
 
 from coyo_labeler.em.build import build_problems
@@ -76,7 +78,7 @@ def build(votes, model, beliefs=NO_BELIEFS, gold=NO_GOLD, partitions=1, sets=(),
     parts = []
     for number in range(partitions):
         own = votes.image % partitions == number
-        chosen = Votes(votes.image[own], votes.worker[own], votes.label[own], votes.response[own])
+        chosen = Votes(*(each[own] for each in astuple(votes)))
         rows = np.flatnonzero(beliefs.image % partitions == number)
         lengths = np.diff(beliefs.offsets)[rows]
         entries = [np.arange(beliefs.offsets[k], beliefs.offsets[k + 1]) for k in rows]

@@ -1,5 +1,7 @@
 """The flat kernels equal the model written out in dense loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +59,7 @@ def problems(draw, worker_models=("confusion", "one_coin")):
     )
     if choices.worker_model == "one_coin":
         choices.shared_mistakes = draw(st.sampled_from([0.0, 0.5, 0.9]))
+        choices.offered = draw(st.sampled_from([0, 2, 3, 50]))
     if choices.beliefs_are == "sigmoid":
         choices.b = draw(st.floats(-2, 2))
     else:  # a distribution: its probabilities sum to less than 1
@@ -88,6 +91,7 @@ def arrays(images, workers, choices, **more):
         for i, image in enumerate(images)
         for worker, label, response in image.votes
     )
+    votes = replace(votes, offered=np.full(len(votes.image), choices.offered, np.int32))
     beliefs = beliefs_of({i: image.belief for i, image in enumerate(images) if image.belief})
     true = [(i, image.gold) for i, image in enumerate(images) if image.gold is not None]
     gold = Gold(

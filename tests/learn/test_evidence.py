@@ -26,6 +26,7 @@ def checked(rows):
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     n = len(rows)
     columns |= {"inclusion_probability": [None] * n, "file": [0] * n, "row": list(range(1, n + 1))}
+    columns["offered"] = [0] * n
     return pa.table(columns, schema=schemas.VOTES_CHECKED)
 
 
@@ -48,6 +49,16 @@ def test_votes_weigh_as_the_formula_says():
         [0.4 / 5] * 4,
     ]
     assert np.exp(evidence.log_likelihood) == pytest.approx(np.array(expected), rel=1e-5)
+
+
+def test_a_wrong_choice_is_even_over_what_was_offered():
+    """Of a hundred classes, two were offered; bob's choice does not say."""
+    votes = checked([(1, "ann", 0, 0, None, 1), (1, "bob", 1, 0, None, 2)])
+    offered = votes.schema.get_field_index("offered")
+    votes = votes.set_column(offered, votes.schema.field(offered), pa.array([2, 0], pa.int32()))
+    likelihood = np.exp(weigh(votes, CREW, np.arange(3), 100).log_likelihood)
+    expected = [0.9 * 0.4 / 99, 0.1 / 2 * 0.6, 0.1 / 2 * 0.4 / 99]
+    assert likelihood[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_last_of_a_worker_s_answers_counts():

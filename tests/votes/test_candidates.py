@@ -109,6 +109,28 @@ def test_the_output_of_collect_is_read_from_its_folder_of_votes(tmp_path):
     assert votes["inclusion_probability"].to_pylist() == [1.0, None, None]
 
 
+@pytest.mark.parametrize(
+    "candidates",
+    [
+        [[3, 1, 2], None, [0, 1], []],
+        ["3 1 2", None, "[0, 1]", ""],
+        ["[3, 1, 2]", None, "b|c", " "],
+    ],
+)
+def test_of_choices_it_is_counted_how_many_classes_were_offered(candidates):
+    """The last answer is about a set; there is nothing to be counted."""
+    votes = {
+        "image_id": range(5),
+        "worker_id": ["a"] * 5,
+        "label": [1, 1, 1, 1, None],
+        "response": [None, None, "", None, "no"],
+        "candidates": [*candidates, candidates[0]],
+    }
+    checked = check(pa.table(votes), 0, 0, SPACE)
+    assert checked.rejects.num_rows == 0
+    assert checked.votes["offered"].to_pylist() == [3, 0, 2, 0, 0]
+
+
 def test_a_csv_holds_sets_as_text(tmp_path):
     (tmp_path / "votes.csv").write_text(
         "image_id,worker_id,label,response,candidates\n1,ann,,none,3 17\n2,bob,5,,\n"
