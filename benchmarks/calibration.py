@@ -35,6 +35,7 @@ from coyo_labeler.em.model import Calibration, Model
 from coyo_labeler.em.model_choice import Wanted, choose_model, first_calibration
 from coyo_labeler.em.partitions import InMemory, PartitionedEStep
 from coyo_labeler.em.priors import belief_prior, belief_value
+from coyo_labeler.em.responses import Response
 from coyo_labeler.em.segments import F64, I64, Bool, segment_argmax, spread
 
 LISTED = 20
@@ -54,7 +55,8 @@ class Crowd:
     """votes: answers in all, one or two per image. audit: share of them drawn by chance.
 
     known: whether inclusion probabilities are. accuracy: of the workers, about. structured: they
-    err where the machine is unsure (`hardness_of`), and mostly as it does.
+    err where the machine is unsure (`hardness_of`), and mostly as it does. offered: people choose
+    among so many classes, those that the machine finds likeliest; 0: among all.
     """
 
     votes: int = 2_000
@@ -64,6 +66,7 @@ class Crowd:
     twice: float = 0.0
     workers: int = 20
     structured: bool = False
+    offered: int = 0
 
     def __str__(self) -> str:
         known = "" if self.known else ", not known"
@@ -175,13 +178,29 @@ def inputs_of(world: World, crowd: Crowd, random: np.random.Generator) -> tuple[
         error = np.minimum(error * hardness[image], 0.6)
         wrong = np.where(random.random(len(image)) < 0.6, alike[image], wrong)
     right = random.random(len(image)) >= error
+    set_votes = SetVotes.none()
+    is_choice = np.ones(len(image), dtype=bool)
+    if crowd.offered:
+        offered = np.argsort(-world.p[image], axis=1)[:, : crowd.offered]
+        wrong, is_choice = choose_of_offered(world.truth[image], offered, right, random)
+        none = np.lexsort((worker, image))
+        none = none[~is_choice[none]]
+        set_votes = SetVotes(
+            image[none],
+            worker[none].astype(np.int32),
+            np.full(len(none), Response.NO, np.int8),
+            crowd.offered * np.arange(len(none) + 1),
+            np.sort(offered[none], axis=1).ravel().astype(np.int32),
+        )
     label = np.where(right, world.truth[image], wrong)
     order = np.lexsort((worker, image))
+    order = order[is_choice[order]]
     votes = Votes(
         image[order],
         worker[order].astype(np.int32),
         label[order].astype(np.int32),
-        np.zeros(len(image), np.int8),
+        np.zeros(len(order), np.int8),
+        np.full(len(order), crowd.offered, np.int32),
     )
     listed, probability = top(world.p[images])
     beliefs = Beliefs(
@@ -194,11 +213,29 @@ def inputs_of(world: World, crowd: Crowd, random: np.random.Generator) -> tuple[
     known = images if crowd.known else nothing
     return Inputs(
         votes,
-        SetVotes.none(),
+        set_votes,
         beliefs,
         Gold(nothing, nothing.astype(np.int32)),
         Inclusion(known, inclusion[known]),
     ), ~chosen
+
+
+def choose_of_offered(
+    truth: I64, offered: I64, right: Bool, random: np.random.Generator
+) -> tuple[I64, Bool]:
+    """A wrong class of those offered for each vote, and whether it is a choice, (votes,) each.
+
+    Others say "none of these": who is right about a class that was not offered, and who errs about
+    one that was, as often as by any other wrong answer. offered: (votes, classes offered).
+    """
+    is_truth = offered == truth[:, None]
+    even = np.where(is_truth, -1.0, random.random(offered.shape))
+    wrong = np.take_along_axis(offered, even.argmax(axis=1)[:, None], axis=1)[:, 0]
+    is_listed = is_truth.any(axis=1)
+    none = np.where(
+        right, ~is_listed, is_listed & (random.random(len(truth)) < 1 / offered.shape[1])
+    )
+    return wrong, ~none
 
 
 def hardness_of(world: World) -> F64:
@@ -315,6 +352,7 @@ CROWDS = (
     Crowd(votes=1_000, audit=1.0),
     Crowd(votes=2_000, accuracy=0.7),
     Crowd(votes=600, known=False, audit=0.0),
+    Crowd(accuracy=0.8, offered=10),
 )
 #: A loss of nats per image that noise does not explain.
 WORSE = 0.005

@@ -83,9 +83,9 @@ class MergeSettings(StageSettings):
     ] = Field(
         "auto",
         description="per worker: confusion: a confusion matrix; pooled: the same one for all; "
-        "one_coin: one accuracy, and even mistakes; shared_mistakes: half of them as the machine "
-        "would make them; perfect: no errors; auto: which of the first four predicts votes best "
-        "that were held out",
+        "one_coin: one accuracy, and even mistakes among what was offered; shared_mistakes: half "
+        "of them as the machine would make them; perfect: no errors; auto: which of the first four "
+        "predicts votes best that were held out",
     )
     pooling: Literal["global", "none"] = Field(
         "global",
