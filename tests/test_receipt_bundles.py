@@ -47,7 +47,8 @@ def reads_of(receipts, monkeypatch):
 
 def flip(path):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    if data:  # another step may have emptied it
+        data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
