@@ -53,7 +53,7 @@ def log_uneven(problems: Problems, votes: Votes, model: Model) -> F64:
     """
     choice = votes.response == Response.CHOICE
     problem, label = find(problems.image, votes.image)[0][choice], votes.label[choice]
-    size = model.classes - 1
+    size = max(model.classes - 1, 1)
     even = size / other_answers(votes.offered[choice], model.classes)
     lengths = np.diff(problems.offsets)[problem]
     pair_offsets = offsets_of(lengths)
