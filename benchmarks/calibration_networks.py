@@ -28,16 +28,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 
-from benchmarks.calibration import (
-    Crowd,
-    Score,
-    World,
-    calibrate,
-    inputs_of,
-    model_of,
-    score,
-    score_voted,
-)
+from benchmarks.calibration import Score, calibrate, model_of, score, score_voted
+from benchmarks.calibration_crowds import Crowd, World, inputs_of
 from coyo_labeler.em.build import problems_of
 from coyo_labeler.em.calibration import expected_calibration_error, reliability_of
 from coyo_labeler.em.coverage import gather_coverage
